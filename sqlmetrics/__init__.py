@@ -1,0 +1,38 @@
+"""prometheus_client for many processes: all workers' metrics in one SQLite store."""
+
+from .collector import MultiProcessCollector
+from .errors import (
+    CarrayError,
+    ForeignFileError,
+    InstallError,
+    JournalModeError,
+    NoStoreError,
+    PathError,
+    SchemaError,
+    SQLMetricsError,
+    StoreError,
+    StoreInUseError,
+)
+from .multiprocess import mark_process_dead, reset
+from .patch import install, uninstall
+from .store import Store
+
+__all__ = [
+    "install",
+    "uninstall",
+    "Store",
+    "MultiProcessCollector",
+    "mark_process_dead",
+    "reset",
+    "SQLMetricsError",
+    "PathError",
+    "NoStoreError",
+    "StoreError",
+    "ForeignFileError",
+    "SchemaError",
+    "JournalModeError",
+    "InstallError",
+    "StoreInUseError",
+    "CarrayError",
+]
+__version__ = "0.1.0"

@@ -1,0 +1,286 @@
+"""The cells file: an array of doubles and the processes' journals, mapped by every process of the store.
+
+Who may write what, without any lock that a process could hold and die with:
+
+* A *slot* belongs to the process that holds the record lock on its state byte.
+* A *block* (or journal extent) belongs to the slot named in the directory. It is claimed under a record lock
+  on its directory entry, taken without waiting: who fails takes the next one.
+* Settling a dead process frees its blocks, then its slot, after the COMMIT that folded its rows.
+
+The file's descriptor and mapping are never closed: closing any descriptor of the file, the duplicate that
+`mmap` makes included, would release every record lock of this process on it (POSIX).
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+from collections.abc import Iterator
+
+from . import layout, locks
+from .errors import StoreError
+
+_ZEROS = bytes(layout.PAGE)
+
+
+class NoRoomError(OSError):
+    """The cells file has reached a limit of its layout."""
+
+
+def boot_id() -> str:
+    """Name the current boot of the machine (36 characters), so that a mapping of an earlier one is not trusted."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            return file.read().strip()
+    except OSError:  # no /proc: a reboot is then not told from a restart
+        return "0" * 36
+
+
+class Region:
+    """Blocks of one page each: whose each is, how often it was given out, and its bytes."""
+
+    def __init__(self, file: CellsFile, *, owners_at: int, generations_at: int, start: int, count: int, cursor: int):
+        self._fd = file.fd
+        self._bytes = file.bytes
+        self._cursor = file.view(layout.CURSORS_AT, layout.CURSORS_AT + 8, "I")[cursor : cursor + 1]
+        self._owners_at = owners_at
+        self.owners = file.view(owners_at, owners_at + 2 * count, "H")
+        self.generations = file.view(generations_at, generations_at + 4 * count, "I")
+        self.start = start
+        self.count = count
+
+    def claim(self, slot: int) -> int:
+        """Give a zeroed block to `slot` and return its number.
+
+        The search goes round: a freed block rests as long as possible, so that a slow scrape seldom meets
+        one that was given out again. Raises OSError (ENOSPC) on a full disk, NoRoomError at the limit.
+        """
+        ever = self.ever()
+        cursor = min(self._cursor[0], ever)
+        for block in (*range(cursor, ever), *range(cursor), *range(ever, min(ever + 64, self.count))):
+            if not self.owners[block] and self._take(block, slot):
+                self._cursor[0] = block + 1
+                return block
+        raise NoRoomError(f"all {self.count:,} blocks of the cells file are in use")
+
+    def _take(self, block: int, slot: int) -> bool:
+        lock_at = self._owners_at + 2 * block
+        if not locks.try_lock(self._fd, lock_at):
+            return False
+        try:
+            if self.owners[block]:
+                return False
+            at = self.start + block * layout.PAGE
+            reserve(self._fd, at, layout.PAGE)
+            self.generations[block] = (self.generations[block] + 1) % 2**32 or 1
+            self._bytes[at : at + layout.PAGE] = _ZEROS
+            self.owners[block] = slot + 1
+            return True
+        finally:
+            locks.unlock(self._fd, lock_at)
+
+    def ever(self) -> int:
+        """How many blocks, from the first, have ever been given out."""
+        return (len(bytes(self.generations).rstrip(b"\0")) + 3) // 4
+
+    def owned_by(self, slot: int) -> list[int]:
+        """The blocks of a slot."""
+        owners = self.owners[: self.ever()].tolist()
+        return [block for block, owner in enumerate(owners) if owner == slot + 1]
+
+    def free(self, slot: int) -> None:
+        """Free every block of a slot."""
+        for block in self.owned_by(slot):
+            self.owners[block] = 0
+
+    def census(self) -> list[tuple[int, int]]:
+        """(owner, generation) of every block ever given out, to be compared with `changed` later."""
+        ever = self.ever()
+        return list(zip(self.owners[:ever].tolist(), self.generations[:ever].tolist(), strict=True))
+
+    def changed(self, census: list[tuple[int, int]]) -> bool:
+        """Whether a block that had an owner at the census has been given out again since."""
+        now = self.generations[: len(census)].tolist()
+        return any(owner and generation != new for (owner, generation), new in zip(census, now, strict=True))
+
+
+class CellsFile:
+    """One mapped cells file. Get it with `open_cells`, which maps each file once per process."""
+
+    def __init__(self, fd: int, *, writable: bool):
+        self.fd = fd
+        self.writable = writable
+        self.identity = _identity(os.fstat(fd))
+        access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
+        self._map = mmap.mmap(fd, layout.FILE_SIZE, access=access)
+        self.bytes = memoryview(self._map)
+        self.states = self.view(layout.STATE_AT, layout.STALE_AT, "B")
+        self.stale = self.view(layout.STALE_AT, layout.USES_AT, "B")
+        self.uses = self.view(layout.USES_AT, layout.FIRST_AT, "I")
+        self.first = self.view(layout.FIRST_AT, layout.PUBLISHED_AT, "I")
+        self.published = self.view(layout.PUBLISHED_AT, layout.SLOTS_END, "Q")
+        self.cells = self.view(layout.CELLS_AT, layout.CELLS_END, "d")
+        self.blocks = Region(
+            self,
+            owners_at=layout.CELL_OWNERS_AT,
+            generations_at=layout.CELL_GENERATIONS_AT,
+            start=layout.CELLS_AT,
+            count=layout.CELL_BLOCKS,
+            cursor=0,
+        )
+        self.extents = Region(
+            self,
+            owners_at=layout.EXTENT_OWNERS_AT,
+            generations_at=layout.EXTENT_GENERATIONS_AT,
+            start=layout.JOURNALS_AT,
+            count=layout.EXTENTS,
+            cursor=1,
+        )
+        self.own_slots: set[int] = set()
+
+    def view(self, start: int, end: int, kind: str) -> memoryview:
+        """The bytes from `start` to `end` as an array of the struct kind given."""
+        return self.bytes[start:end].cast(kind)  # type: ignore[call-overload, no-any-return]
+
+    def header(self) -> tuple[str, str] | None:
+        """(store id, boot id) of the file, or None where the header is not one that this version reads."""
+        magic, version, order, store, boot = layout.HEADER.unpack_from(self.bytes)
+        if (magic, version, order) != (layout.MAGIC, layout.LAYOUT_VERSION, layout.BYTE_ORDER):
+            return None
+        return store.decode("ascii", "replace"), boot.decode("ascii", "replace")
+
+    # --- slots -------------------------------------------------------------------------------------------
+
+    def claim_slot(self) -> int:
+        """Make a free slot this process's own, for as long as it lives, and return its number."""
+        for slot, state in enumerate(bytes(self.states)):
+            if state == layout.FREE and self._take_slot(slot):
+                self.own_slots.add(slot)
+                return slot
+        raise NoRoomError(f"all {layout.SLOTS:,} process slots of the cells file are in use")
+
+    def _take_slot(self, slot: int) -> bool:
+        if not locks.try_lock(self.fd, layout.STATE_AT + slot):
+            return False
+        # Whoever frees a settled slot holds its stale byte meanwhile.
+        if not locks.try_lock(self.fd, layout.STALE_AT + slot):
+            locks.unlock(self.fd, layout.STATE_AT + slot)
+            return False
+        free = self.states[slot] == layout.FREE
+        if free:
+            self.uses[slot] += 1
+            self.published[slot] = 0
+            self.stale[slot] = layout.mark_of(self.uses[slot])
+            self.states[slot] = layout.LIVE
+        else:
+            locks.unlock(self.fd, layout.STATE_AT + slot)
+        locks.unlock(self.fd, layout.STALE_AT + slot)
+        return free
+
+    def hold(self, slot: int, uses: int) -> bool:
+        """Take the life lock again, in case something in this process closed the file; False if the slot is lost."""
+        held = locks.try_lock(self.fd, layout.STATE_AT + slot)
+        return held and self.states[slot] == layout.LIVE and self.uses[slot] == uses
+
+    def live_slots(self) -> list[tuple[int, int]]:
+        """(slot, instance) of every process that is not settled, dead or alive."""
+        states = bytes(self.states).rstrip(b"\0")
+        return [(s, layout.instance_of(self.uses[s], s)) for s, state in enumerate(states) if state]
+
+    def is_alive(self, slot: int) -> bool:
+        """Whether the process that holds a slot lives; the kernel's word, no trial."""
+        return slot in self.own_slots or locks.is_locked(self.fd, layout.STATE_AT + slot)
+
+    def notify(self, slot: int) -> None:
+        """Make the slot's process look at its slot before its next operation."""
+        self.stale[slot] = layout.NOTICE
+
+    def retire_slot(self, slot: int, instance: int) -> None:
+        """Give back all that a settled instance held; call after the COMMIT that settled it.
+
+        A living process's blocks (a forced reset) wait until it has let go: it may be writing to them.
+        """
+        if not locks.try_lock(self.fd, layout.STALE_AT + slot):
+            return  # another process is doing it
+        try:
+            if self.states[slot] == layout.FREE or layout.instance_of(self.uses[slot], slot) != instance:
+                return
+            self.states[slot] = layout.SETTLED
+            self.notify(slot)
+            if not self.is_alive(slot):
+                self.blocks.free(slot)
+                self.extents.free(slot)
+                self.states[slot] = layout.FREE
+        finally:
+            locks.unlock(self.fd, layout.STALE_AT + slot)
+
+    def let_go(self, slot: int) -> None:
+        """Give up the life lock of a slot of this process, which will not write to its blocks again."""
+        self.own_slots.discard(slot)
+        locks.unlock(self.fd, layout.STATE_AT + slot)
+
+    def forget_own(self) -> None:
+        """After a fork: the slots are the parent's, and so are their locks."""
+        self.own_slots = set()
+
+
+def reserve(fd: int, offset: int, length: int) -> None:
+    """Make sure that the bytes exist on the disk: a full disk is then an OSError here and never a SIGBUS."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(fd, offset, length)
+    elif len(os.pread(fd, length, offset).strip(b"\0")) == 0:
+        os.pwrite(fd, bytes(length), offset)
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+_opened: dict[tuple[int, int], CellsFile] = {}
+
+
+def all_opened() -> Iterator[CellsFile]:
+    """Every cells file that this process has mapped."""
+    yield from list(_opened.values())
+
+
+def open_cells(path: str, *, writable: bool) -> CellsFile | None:
+    """Map the cells file at `path`, or return None where there is none of the full size.
+
+    A file that this process has mapped before, under whatever name, is not opened a second time.
+    """
+    try:
+        status = os.stat(path, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    known = _opened.get(_identity(status))
+    if known is not None and (known.writable or not writable):
+        return known
+    if status.st_size != layout.FILE_SIZE:
+        return None
+    flags = os.O_RDWR if writable else os.O_RDONLY
+    file = CellsFile(os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC), writable=writable)
+    _opened[file.identity] = file
+    return file
+
+
+def create_cells(path: str, store: str, *, uses: int, mode: int, gid: int) -> CellsFile:
+    """Make a new cells file for the store with that id; the header is written last. Raises OSError.
+
+    uses: where the count of each slot's uses begins, so that no instance id is given a second time.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    os.fchmod(fd, mode)
+    if gid >= 0:
+        os.fchown(fd, -1, gid)
+    os.ftruncate(fd, layout.FILE_SIZE)
+    reserve(fd, 0, layout.RESERVED)
+    os.pwrite(fd, struct.pack("=I", uses) * layout.SLOTS, layout.USES_AT)
+    header = (layout.MAGIC, layout.LAYOUT_VERSION, layout.BYTE_ORDER, store.encode(), boot_id().encode())
+    os.pwrite(fd, layout.HEADER.pack(*header), 0)
+    file = CellsFile(fd, writable=True)
+    if file.header() is None:
+        raise StoreError(f"{path}: what was written to its header is not what is read; is the disk in order?")
+    _opened[file.identity] = file
+    return file

@@ -1,0 +1,141 @@
+"""Where the store is, and how it is kept: arguments first, then the environment, then defaults."""
+
+from __future__ import annotations
+
+import grp
+import importlib
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .errors import PathError
+
+STORE_NAME = "metrics.sqlite3"
+PATH_VARIABLES = ("SQLMETRICS_PATH", "PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir")
+
+Identifier = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a store is written; every field can be given to `install` and by ``SQLMETRICS_<NAME>``.
+
+    flush_interval: seconds between two flushes of changed values to rows, > 0.
+    process_identifier: called to name this process; its result is compared as a string.
+    mode: permission bits of the store's files, such as 0o600.
+    group: the group (name or number) that owns the files, or None to leave it.
+    keep_dead: how many dead processes' ``all`` gauges are remembered, >= 0.
+    """
+
+    flush_interval: float = 1.0
+    process_identifier: Identifier = os.getpid
+    mode: int = 0o600
+    group: str | int | None = None
+    keep_dead: int = 1000
+
+    def gid(self) -> int:
+        """The number of `group`, or -1 (leave it). Raises PathError if there is no such group."""
+        if self.group is None:
+            return -1
+        if str(self.group).isdigit():
+            return int(self.group)
+        try:
+            return grp.getgrnam(str(self.group)).gr_gid
+        except KeyError:
+            raise PathError(f"group {self.group!r} is unknown here; give a name of /etc/group or a number") from None
+
+
+def _import(name: str) -> Identifier:
+    module, _, attribute = name.partition(":")
+    found: Identifier = getattr(importlib.import_module(module), attribute)
+    return found
+
+
+_FROM_TEXT: dict[str, Callable[[str], object]] = {
+    "flush_interval": float,
+    "process_identifier": _import,
+    "mode": lambda text: int(text, 8),
+    "group": str,
+    "keep_dead": int,
+}
+
+
+def settings(**given: object) -> Settings:
+    """Combine keyword arguments (None: not given), ``SQLMETRICS_…`` variables and defaults.
+
+    Raises ValueError that names the setting, what was found and what was wanted.
+    """
+    found = {name: value for name, value in given.items() if value is not None}
+    for name, convert in _FROM_TEXT.items():
+        variable = f"SQLMETRICS_{name.upper()}"
+        text = os.environ.get(variable, "")
+        if name not in found and text:
+            try:
+                found[name] = convert(text)
+            except (ValueError, ImportError, AttributeError) as error:
+                raise ValueError(f"{variable}={text!r} cannot be used: {error}") from error
+    result = Settings(**found)  # type: ignore[arg-type]
+    if not result.flush_interval > 0:
+        raise ValueError(f"flush_interval is {result.flush_interval!r}; it must be more than 0 seconds")
+    if result.keep_dead < 0:
+        raise ValueError(f"keep_dead is {result.keep_dead!r}; it must be 0 or more processes")
+    return result
+
+
+def resolve(path: str | os.PathLike[str] | None = None) -> str:
+    """Return the absolute path of the store's main file; nothing is created or opened.
+
+    `path`, else ``SQLMETRICS_PATH``, else ``PROMETHEUS_MULTIPROC_DIR`` (or its lower-case form) names a
+    file or an existing folder, in which the store is ``metrics.sqlite3``. The folder's symlinks are
+    resolved (``/var/run`` is one), the file's own name is not. Raises PathError.
+    """
+    source, text = _named(path)
+    if os.path.isdir(text):
+        return os.path.join(os.path.realpath(text), STORE_NAME)
+    if source in PATH_VARIABLES[1:]:
+        raise PathError(f"{source}={text!r} is not an existing folder; create it, or set SQLMETRICS_PATH to a file")
+    folder, name = os.path.split(os.path.abspath(text))
+    if not os.path.isdir(folder):
+        raise PathError(f"{source} is {text!r}, but the folder {folder!r} does not exist; create it first")
+    if not os.path.splitext(name)[1] and not os.path.exists(text):
+        raise PathError(
+            f"{source} is {text!r}, which is no existing folder and has no suffix to be a file's name;"
+            f" create the folder, or name a file such as {os.path.join(text, STORE_NAME)!r}"
+        )
+    _refuse_db(source, text, os.path.realpath(folder), name)
+    return os.path.join(os.path.realpath(folder), name)
+
+
+def _named(path: str | os.PathLike[str] | None) -> tuple[str, str]:
+    if path is not None and os.fspath(path):
+        return "path", os.fspath(path)
+    for variable in PATH_VARIABLES:
+        if os.environ.get(variable):
+            return variable, os.environ[variable]
+    looked_at = ", ".join(PATH_VARIABLES)
+    raise PathError(
+        f"no store was named: path is {path!r} and none of {looked_at} is set;"
+        " give a path, or set SQLMETRICS_PATH to a file or folder"
+    )
+
+
+def _refuse_db(source: str, text: str, folder: str, name: str) -> None:
+    for variable in PATH_VARIABLES[1:]:
+        directory = os.environ.get(variable)
+        if directory and name.endswith(".db") and folder == os.path.realpath(directory):
+            raise PathError(
+                f"{source} is {text!r}, a .db file in {variable}: prometheus_client reads every *.db there as one of"
+                f" its own, and start scripts delete them; name it {os.path.splitext(name)[0]}.sqlite3 instead"
+            )
+
+
+def check_writable(path: str) -> None:
+    """Raise PathError if the folder of `path` does not let this process create the store's files."""
+    folder = os.path.dirname(path)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        mode = stat.filemode(os.stat(folder).st_mode)
+        raise PathError(
+            f"the folder {folder!r} ({mode}) cannot be written by uid {os.geteuid()}:"
+            " SQLite needs to create files beside the store; change its owner or mode, or name another folder"
+        )

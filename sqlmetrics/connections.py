@@ -1,0 +1,118 @@
+"""The connections of one process, and the rule that none is open across a fork.
+
+SQLite keeps a table of its open files in the process. A child inherits it, and a connection that the child
+opens then believes to hold locks that it does not hold (https://www.sqlite.org/howtocorrupt.html, 2.6). So
+every connection is closed before a fork.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import apsw
+
+from . import database
+
+
+class ForkedInUseError(apsw.Error):
+    """This process was forked in the middle of an SQLite call of its parent: SQLite cannot be used here."""
+
+
+class Access:
+    """One connection, used by one thread at a time, and opened when it is needed."""
+
+    def __init__(self, path: str):
+        self._path = path
+        self._lock = threading.RLock()
+        self._connection: apsw.Connection | None = None
+        self._identity: tuple[int, int] | None = None
+        self._holder = 0
+        self._poisoned = False
+        # uWSGI forks from C and runs no hook: there, nothing stays open from one use to the next.
+        self._keep = not _is_under_uwsgi()
+
+    @contextmanager
+    def __call__(self) -> Iterator[apsw.Connection]:
+        """Give the connection to this thread; waits for other threads of this process, not for other processes."""
+        with self._lock:
+            self._holder = threading.get_ident()
+            try:
+                yield self._open()
+            finally:
+                self._holder = 0
+                if not self._keep:
+                    self.close()
+
+    def held_here(self) -> bool:
+        """Whether this thread is using the connection (and was interrupted by a signal handler, say)."""
+        return self._holder == threading.get_ident()
+
+    def _open(self) -> apsw.Connection:
+        if self._poisoned:
+            raise ForkedInUseError("this process was forked while its parent was using SQLite; start it another way")
+        identity = file_identity(self._path)
+        if self._connection is None or identity != self._identity:
+            self.close()
+            self._connection = database.connect(self._path)
+            self._identity = identity
+        return self._connection
+
+    def close(self) -> None:
+        """Close the connection, if one is open; the next use opens another."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Keep the connection closed meanwhile: the file is being replaced."""
+        with self._lock:
+            self.close()
+            yield
+
+    def before_fork(self) -> None:
+        """Wait for other threads, and close; keep the lock, so that nobody opens it again before the fork."""
+        self._lock.acquire()
+        if not self.held_here():
+            self.close()
+
+    def after_fork_in_parent(self) -> None:
+        """Let other threads use it again."""
+        self._lock.release()
+
+    def after_fork_in_child(self) -> Access:
+        """Return what takes this one's place in a child, whether or not `before_fork` was run.
+
+        Without it (a fork from C) an idle connection is closed here before any other is opened; one in the
+        middle of a call cannot be, and is left as it is.
+        """
+        heir = Access(self._path)
+        if self._holder:
+            heir._poisoned = True
+            _leaked.append(self)
+        else:
+            self.close()
+        return heir
+
+
+_leaked: list[Access] = []
+
+
+def file_identity(path: str) -> tuple[int, int] | None:
+    """(device, inode) of a path, None if nothing is there. By name: opening and closing would drop SQLite's locks."""
+    try:
+        status = os.stat(path, follow_symlinks=False)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _is_under_uwsgi() -> bool:
+    try:
+        import uwsgi  # noqa: F401 - it exists inside a uWSGI process only
+    except ImportError:
+        return False
+    return True

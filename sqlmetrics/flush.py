@@ -1,0 +1,99 @@
+"""One flush: bring what changed in this process into rows, settle the dead, and mend what can be mended."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import apsw
+
+from . import database, ingest, settle
+from .errors import SQLMetricsError
+from .journal import JournalGoneError
+from .writer import SharedArena
+
+if TYPE_CHECKING:
+    from .store import Store
+
+WAL_LIMIT = 64 * 1024 * 1024
+"""Bytes of WAL above which flushes write registrations and folds only, until a checkpoint succeeds."""
+
+
+def flush(store: Store) -> bool:
+    """Flush a store; True if there was something to do.
+
+    Never raises: trouble is logged once per cause and tried again at the next round. Nothing is lost by a
+    flush that fails, scrapes read the cells and the journals.
+    """
+    try:
+        store.follow_replacement()
+        store.move_in()
+        with store.writing() as connection:
+            store.act_on_notices(connection)
+            busy = _flush(store, connection)
+            _checkpoint(store.path, connection)
+        store.trouble.over("flush", f"{store.path}: flushes work again")
+    except (apsw.BusyError, JournalGoneError):
+        busy = True  # another process writes to the store, or settles this one
+    except (apsw.Error, OSError, SQLMetricsError) as error:
+        busy = True
+        store.trouble.report("flush", f"{store.path}: cannot flush ({error!r}); scrapes go on, rows come later")
+    store.trouble.write_log()
+    return busy
+
+
+def _flush(store: Store, connection: apsw.Connection) -> bool:
+    file = store.file
+    arenas = [arena for arena in store.arenas() if arena.is_mine()]
+    changed = {arena: blocks for arena in arenas if (blocks := arena.changed_blocks())}
+    fresh = any(_is_behind(connection, arena) for arena in arenas)
+    dead = any(not file.is_alive(slot) for slot, _ in file.live_slots())
+    if not (changed or fresh or dead):
+        return False
+    if wal_bytes(store.path) > WAL_LIMIT:
+        changed = {}
+    with database.transaction(connection):
+        ends = {arena: ingest.ingest(connection, file, arena.slot, arena.instance) for arena in arenas}
+        images = {arena: _copy(connection, arena, blocks) for arena, blocks in changed.items()}
+        settled = settle.settle_dead(connection, file, store.settings.keep_dead)
+    _after_commit(store, ends, images)
+    for slot, instance in settled:
+        file.retire_slot(slot, instance)
+    return True
+
+
+def _is_behind(connection: apsw.Connection, arena: SharedArena) -> bool:
+    """Whether a journal holds more than the rows show."""
+    done = ingest.committed(connection, arena.instance) or 0
+    return bool(arena.file.published[arena.slot] > done)
+
+
+def _copy(connection: apsw.Connection, arena: SharedArena, blocks: list[int]) -> dict[int, bytes]:
+    # Taken before the copy: what changes in between is different from it, and so flushed again.
+    images = {block: bytes(arena.block(block)) for block in blocks}
+    ingest.copy_blocks(connection, arena.file, arena.instance, blocks)
+    return images
+
+
+def _after_commit(store: Store, ends: dict[SharedArena, int], images: dict[SharedArena, dict[int, bytes]]) -> None:
+    with store.binding():
+        for arena, end in ends.items():
+            arena.journal.release(end)
+        for arena, image in images.items():
+            arena.flushed.update(image)
+
+
+def wal_bytes(path: str) -> int:
+    """The size of a store's WAL file, 0 where there is none."""
+    try:
+        return os.stat(path + "-wal").st_size
+    except OSError:
+        return 0
+
+
+def _checkpoint(path: str, connection: apsw.Connection) -> None:
+    size = wal_bytes(path)
+    if size > WAL_LIMIT:
+        connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+    elif size > database.WAL_BYTES:
+        connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)

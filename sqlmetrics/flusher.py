@@ -1,0 +1,98 @@
+"""The thread that brings what changed into rows, about once a second, and sleeps while nothing does."""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .store import Store
+
+BATCH_SECONDS = 0.01
+"""New children are upserted together with those that come within this time after them."""
+IDLE_ROUNDS = 2
+"""After so many rounds in which nothing changed, the next operation has to wake the thread."""
+STOP_SECONDS = 2.0
+"""How long a fork or an exit waits for a flush that is under way; its own waits are 20 ms at most."""
+
+
+class Flusher:
+    """A thread that starts at a process's first operation; it is not there while a process forks.
+
+    A plain `_thread` and a plain lock as its bell: an operation in a signal handler may ring it while the
+    main thread is inside `threading`, whose own locks are not reentrant.
+    """
+
+    def __init__(self, store: Store):
+        self._store = store
+        self._bell = _thread.allocate_lock()
+        self._bell.acquire()
+        self._ended = _thread.allocate_lock()
+        self._running = False
+        self._stopping = False
+        self._thread_id = 0
+
+    def wake(self) -> None:
+        """Start the thread if there is none, and make it flush soon. Never waits."""
+        if not self._running and not self._stopping:
+            self._start()
+        self._ring()
+
+    def _ring(self) -> None:
+        with contextlib.suppress(RuntimeError):  # it has been rung
+            self._bell.release()
+
+    def _start(self) -> None:
+        if not self._ended.acquire(blocking=False):
+            return
+        self._running = True
+        try:
+            _thread.start_new_thread(self._run, ())
+        except RuntimeError:  # no thread to be had, or the interpreter is shutting down
+            self._running = False
+            self._ended.release()
+
+    def stop(self) -> bool:
+        """End the thread and wait for it; True if it was running. Operations do not start it until `allow`."""
+        self._stopping = True
+        was_running = self._running
+        if was_running:
+            self._ring()
+            if self._ended.acquire(timeout=STOP_SECONDS):
+                self._ended.release()
+            self._wait_until_gone()
+        return was_running
+
+    def _wait_until_gone(self) -> None:
+        """Wait until the system's thread is gone too: Python 3.12 warns of a fork while there is more than one."""
+        for _ in range(10_000):
+            if not os.path.exists(f"/proc/self/task/{self._thread_id}"):
+                break
+
+    def allow(self) -> None:
+        """Let the next operation start the thread again."""
+        self._stopping = False
+
+    def _run(self) -> None:
+        self._thread_id = _thread.get_native_id()
+        try:
+            self._rounds()
+        finally:
+            self._running = False
+            self._ended.release()
+
+    def _rounds(self) -> None:
+        idle = 0
+        while not self._stopping:
+            interval = self._store.settings.flush_interval
+            rung = self._bell.acquire(timeout=-1 if idle >= IDLE_ROUNDS else interval)
+            if rung and not self._stopping:
+                self._bell.acquire(timeout=BATCH_SECONDS)  # a bell that rings on is a stop, or more children
+            if self._stopping:
+                break
+            wrote = self._store.flush()
+            idle = 0 if wrote or rung else idle + 1
+            if idle >= IDLE_ROUNDS and not self._store.pause():
+                idle = 0

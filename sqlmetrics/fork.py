@@ -1,0 +1,71 @@
+"""What happens around a fork, to everything of this package that lives in a process."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+
+
+class ForkAware:
+    """Something that has to act around a fork. Subclasses override what they need."""
+
+    def before_fork(self) -> None:
+        """Run in the parent right before the fork."""
+
+    def after_fork_in_parent(self) -> None:
+        """Run in the parent right after it."""
+
+    def after_fork_in_child(self) -> None:
+        """Run in the child first of all; after a fork from C, before the first operation that notices."""
+
+
+_aware: list[weakref.ref[ForkAware]] = []
+_prepared: list[ForkAware] = []
+_forking = threading.RLock()
+_pid = os.getpid()
+
+
+def register(thing: ForkAware) -> None:
+    """Call the three methods of `thing` around every fork, as long as it exists."""
+    _aware[:] = [ref for ref in _aware if ref() is not None]
+    _aware.append(weakref.ref(thing))
+
+
+def is_unnoticed() -> bool:
+    """Whether this is the child of a fork from C, which ran none of Python's hooks."""
+    return os.getpid() != _pid
+
+
+def notice() -> None:
+    """Do in the child of a fork from C what the hook would have done."""
+    _prepared[:] = _living()
+    _in_child()
+
+
+def _living() -> list[ForkAware]:
+    return [thing for ref in _aware if (thing := ref()) is not None]
+
+
+def _before() -> None:
+    _forking.acquire()
+    _prepared[:] = _living()
+    for thing in _prepared:
+        thing.before_fork()
+
+
+def _in_parent() -> None:
+    while _prepared:
+        _prepared.pop().after_fork_in_parent()
+    _forking.release()
+
+
+def _in_child() -> None:
+    global _forking, _pid
+    _pid = os.getpid()
+    _forking = threading.RLock()
+    while _prepared:
+        _prepared.pop().after_fork_in_child()
+
+
+os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)

@@ -1,0 +1,29 @@
+"""gunicorn's hooks: ``SQLMETRICS_PATH=… gunicorn -c python:sqlmetrics.gunicorn -w 4 app:app``.
+
+Importing this module installs the store that the environment names, since with ``--preload`` gunicorn loads the
+app before it calls any hook. In a configuration file of your own, import the functions::
+
+    from sqlmetrics.gunicorn import child_exit, on_starting
+
+Every module-level name here is offered to gunicorn as a setting, so there are few.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlmetrics
+
+__all__ = ["child_exit", "on_starting"]
+
+_store = sqlmetrics.install()
+
+
+def on_starting(server: Any) -> None:  # noqa: ARG001 - gunicorn's signature
+    """Drop what earlier runs left in the store, unless any process of it lives; called in the master."""
+    _store.begin_run()
+
+
+def child_exit(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's signature
+    """Take a worker that has ended out of the live gauges; called in the master, in a signal handler at times."""
+    _store.mark_process_dead(worker.pid)

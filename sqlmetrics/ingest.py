@@ -1,0 +1,144 @@
+"""From journals and cells to rows: what the flusher does every second, and a settler for a dead process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+
+import apsw
+
+from . import journal, layout
+from .cells import CellsFile
+from .shape import canonical_labels
+
+UPSERT_PROCESS = """
+INSERT INTO process (id, pid, os_pid, pid_namespace, started, journal) VALUES (?, ?, ?, ?, ?, 0)
+ON CONFLICT (id) DO NOTHING
+"""
+# A pid that is used again takes the place of the ended process that had it.
+FORGET_NAMESAKES = "DELETE FROM process WHERE pid = ? AND pid_namespace = ? AND died IS NOT NULL"
+UPSERT_FAMILY = """
+INSERT INTO family (name, type, mode, help) VALUES (?, ?, ?, ?)
+ON CONFLICT (name, type) DO UPDATE SET mode = excluded.mode, help = excluded.help
+"""
+INSERT_SERIES = """
+INSERT INTO series (family, name, labels, le)
+SELECT id, ?3, ?4, ?5 FROM family WHERE name = ?1 AND type = ?2
+ON CONFLICT (family, name, labels, le) DO NOTHING
+"""
+UPSERT_SAMPLE = """
+INSERT INTO sample (cell, series, process, timestamp)
+SELECT ?6, series.id, ?7, ?8
+  FROM family JOIN series ON series.family = family.id
+ WHERE family.name = ?1 AND family.type = ?2 AND series.name = ?3 AND series.labels = ?4 AND series.le = ?5
+ON CONFLICT (process, series) DO NOTHING
+"""
+# carray numbers its rows from 1; :base is the cell of the block's first double, less 1.
+COPY_TIMESTAMPS = """
+UPDATE sample SET timestamp = block.value
+  FROM carray(:block) AS block
+ WHERE sample.cell = :base + block.rowid + 1 AND sample.process = :process
+   AND sample.timestamp IS NOT NULL AND sample.timestamp IS NOT block.value
+"""
+COPY_VALUES = """
+UPDATE sample SET value = block.value
+  FROM carray(:block) AS block
+ WHERE sample.cell = :base + block.rowid AND sample.process = :process AND sample.value IS NOT block.value
+"""
+
+
+def committed(connection: apsw.Connection, instance: int) -> int | None:
+    """How many bytes of an instance's journal are rows; None if the instance is not known yet."""
+    found = connection.execute("SELECT journal FROM process WHERE id = ?", (instance,)).get
+    return found if isinstance(found, int) else None
+
+
+def is_settled(connection: apsw.Connection, slot: int, instance: int) -> bool:
+    """Whether the rows of an instance have been settled."""
+    newest = connection.execute("SELECT settled FROM slot WHERE slot = ?", (slot,)).get
+    return isinstance(newest, int) and newest >= instance
+
+
+def ingest(connection: apsw.Connection, file: CellsFile, slot: int, instance: int) -> int:
+    """Turn the rest of an instance's journal into rows, within the caller's transaction.
+
+    Returns how many bytes of the journal are rows then. Raises journal.JournalGoneError.
+    """
+    start = committed(connection, instance) or 0
+    records, end = journal.read(file, slot, instance, start)
+    if records:
+        for kind, *fields in records:
+            _ROWS[kind](connection, instance, *fields)
+        connection.execute("UPDATE process SET journal = ? WHERE id = ?", (end, instance))
+        connection.execute("UPDATE store SET plan = plan + 1")
+    return end
+
+
+def _process(connection: apsw.Connection, instance: int, pid: str, os_pid: int, namespace: int, started: int) -> None:
+    connection.execute(FORGET_NAMESAKES, (storable(pid), namespace))
+    connection.execute(UPSERT_PROCESS, (instance, storable(pid), os_pid, namespace, started))
+
+
+def _family(connection: apsw.Connection, _instance: int, name: str, type_: str, mode: str, help_: str) -> None:
+    connection.execute(UPSERT_FAMILY, (name, type_, mode, storable_help(help_)))
+
+
+def _child(
+    connection: apsw.Connection,
+    instance: int,
+    family: str,
+    type_: str,
+    stamped: bool,
+    labelnames: list[str],
+    names: list[str],
+    bounds: list[str],
+    labelvalues: list[str],
+    cell: int,
+) -> None:
+    labels = canonical_labels(labelnames, labelvalues)
+    series = [(family, type_, name, labels, bound) for name, bound in zip(names, bounds, strict=True)]
+    connection.executemany(INSERT_SERIES, series)
+    step, timestamp = (2, 0.0) if stamped else (1, None)
+    cells = range(cell, cell + step * len(series), step)
+    rows = [(*key, at, instance, timestamp) for key, at in zip(series, cells, strict=True)]
+    connection.executemany(UPSERT_SAMPLE, rows)
+
+
+_ROWS: dict[str, Callable[..., None]] = {"process": _process, "family": _family, "child": _child}
+
+
+def storable(text: str) -> str:
+    """Return text that SQLite can hold: lone surrogates become escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def storable_help(text: str) -> str | bytes:
+    """Return the help text, as UTF-8 bytes where lone surrogates keep it from being text; see `read_help`."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass")
+    return text
+
+
+def read_help(stored: object) -> str:
+    """The inverse of `storable_help`."""
+    return stored.decode("utf-8", "surrogatepass") if isinstance(stored, bytes) else str(stored)
+
+
+def copy_blocks(connection: apsw.Connection, file: CellsFile, instance: int, blocks: Iterable[int]) -> None:
+    """Copy the cells of some blocks to the rows of an instance, within the caller's transaction.
+
+    A timestamp is read before its value, as it is written after it: the pair is never newer than its stamp.
+    """
+    for block in blocks:
+        first = block * layout.BLOCK_CELLS
+        cells = apsw.carray(file.cells[first : first + layout.BLOCK_CELLS])
+        for statement in (COPY_TIMESTAMPS, COPY_VALUES):
+            connection.execute(statement, {"block": cells, "base": first - 1, "process": instance})
+
+
+def labels_of(text: str) -> dict[str, str]:
+    """The inverse of `canonical_labels`."""
+    labels: dict[str, str] = json.loads(text)
+    return labels

@@ -1,0 +1,74 @@
+"""The cells file, byte by byte. Version 1; all numbers in the machine's own byte order.
+
+::
+
+    0        header: magic, layout version, byte order, store id, boot id, cursors
+    4096     slots: one for each process instance, in arrays (state, stale, uses, first extent, published)
+    …        directory of cell blocks: owners, then generations
+    …        directory of journal extents: owners, then generations
+    …        cells: CELL_BLOCKS blocks of 512 doubles
+    …        journals: EXTENTS extents of 4,096 bytes
+
+Everything before the cells (268 KiB) is reserved when the file is made, the rest block by block as it is
+given out; the file is as long as its limit from the start (but sparse), so that it is mapped once.
+"""
+
+from __future__ import annotations
+
+import struct
+
+PAGE = 4096
+MAGIC = b"sqlmcell"
+LAYOUT_VERSION = 1
+BYTE_ORDER = 0x01020304
+
+# magic, layout version, byte order, store id (hex), boot id
+HEADER = struct.Struct("=8sII32s36s")
+CURSORS_AT = 256
+"""Two 32-bit hints: where the search for a free cell block and a free extent begins."""
+RUN_LOCK_AT = 4000
+"""This byte is locked, shared, by every launcher (gunicorn's master) for as long as it lives."""
+
+SLOTS = 4096
+STATE_AT = PAGE
+STALE_AT = STATE_AT + SLOTS
+USES_AT = STALE_AT + SLOTS
+FIRST_AT = USES_AT + 4 * SLOTS
+PUBLISHED_AT = FIRST_AT + 4 * SLOTS
+SLOTS_END = PUBLISHED_AT + 8 * SLOTS
+
+BLOCK_CELLS = PAGE // 8
+"""A block is one page, so that two processes never write to the same cache line."""
+CELL_BLOCKS = 16_384
+EXTENTS = 16_384
+EXTENT_HEADER = struct.Struct("=QII")
+"""The instance that writes it, the next extent + 1 (0: none yet), its number in the journal."""
+EXTENT_PAYLOAD = PAGE - EXTENT_HEADER.size
+
+CELL_OWNERS_AT = SLOTS_END
+CELL_GENERATIONS_AT = CELL_OWNERS_AT + 2 * CELL_BLOCKS
+EXTENT_OWNERS_AT = CELL_GENERATIONS_AT + 4 * CELL_BLOCKS
+EXTENT_GENERATIONS_AT = EXTENT_OWNERS_AT + 2 * EXTENTS
+RESERVED = EXTENT_GENERATIONS_AT + 4 * EXTENTS
+
+CELLS_AT = RESERVED
+CELLS_END = CELLS_AT + CELL_BLOCKS * PAGE
+JOURNALS_AT = CELLS_END
+FILE_SIZE = JOURNALS_AT + EXTENTS * PAGE
+
+FREE, LIVE, SETTLED = 0, 1, 2
+"""The states of a slot. LIVE lasts until its rows are settled, also when its process is dead; SETTLED until
+its process has died or let go."""
+
+NOTICE = 255
+"""In a slot's stale byte: look at your slot before the next operation."""
+
+
+def mark_of(uses: int) -> int:
+    """The value of a slot's stale byte while all is well, 1 to 250: it differs from one use to the next."""
+    return 1 + uses % 250
+
+
+def instance_of(uses: int, slot: int) -> int:
+    """The id of a process instance; a slot's uses only grow, so it is never given twice in one store."""
+    return uses * SLOTS + slot

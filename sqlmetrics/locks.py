@@ -1,0 +1,67 @@
+"""Kernel locks: who lives (POSIX record locks) and who may create a store (``flock`` on its folder).
+
+POSIX record locks are what makes "alive" a fact and not a guess: a forked child does not inherit them, the
+kernel drops them at any death, and neither pid reuse nor pid namespaces matter. Their trap is that closing
+*any* descriptor of the file drops them all, so nothing in this package closes the cells file (see `cells`).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+# struct flock: Linux (and most others) begin with l_type, macOS and the BSDs with l_start.
+_BSD = sys.platform == "darwin" or "bsd" in sys.platform
+_FLOCK = struct.Struct("qqihh" if _BSD else "hhqqi")
+
+
+def try_lock(fd: int, offset: int) -> bool:
+    """Lock the byte at `offset` exclusively without waiting; False if another process holds it."""
+    return _try(fd, offset, fcntl.LOCK_EX)
+
+
+def try_share(fd: int, offset: int) -> bool:
+    """Lock the byte at `offset` for sharing without waiting; False if another process holds it alone."""
+    return _try(fd, offset, fcntl.LOCK_SH)
+
+
+def _try(fd: int, offset: int, kind: int) -> bool:
+    try:
+        fcntl.lockf(fd, kind | fcntl.LOCK_NB, 1, offset)
+    except (BlockingIOError, PermissionError):  # POSIX allows EAGAIN and EACCES
+        return False
+    return True
+
+
+def unlock(fd: int, offset: int) -> None:
+    """Release the byte at `offset`."""
+    fcntl.lockf(fd, fcntl.LOCK_UN, 1, offset)
+
+
+def is_locked(fd: int, offset: int) -> bool:
+    """Whether *another* process holds a lock on the byte at `offset`; takes none itself.
+
+    ``F_GETLK`` and not a trial lock: a trial would replace, then drop, a lock of this process.
+    """
+    if _BSD:
+        question = _FLOCK.pack(offset, 1, 0, fcntl.F_WRLCK, os.SEEK_SET)
+        answer = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_GETLK, question)[: _FLOCK.size])[3]
+    else:
+        question = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, offset, 1, 0)
+        answer = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_GETLK, question)[: _FLOCK.size])[0]
+    return bool(answer != fcntl.F_UNLCK)
+
+
+@contextmanager
+def folder_lock(folder: str) -> Iterator[None]:
+    """Hold the folder's ``flock``: one process at a time creates or repairs a store there, with no lock file."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)

@@ -1,0 +1,201 @@
+"""`install()`: all that is replaced in `prometheus_client`, listed in one table and undone by `uninstall()`.
+
+Instrumentation libraries test the peer's environment variable themselves and import its names, some as
+``from prometheus_client.multiprocess import …``. So the names in its modules are replaced, and the collector class
+itself, for those who hold it already, is made to lead to ours.
+"""
+
+from __future__ import annotations
+
+import copy
+import gc
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from prometheus_client import Counter, Gauge, Histogram, Summary, multiprocess, values
+from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.registry import CollectorRegistry
+
+from . import config, fork, stores
+from .collector import MultiProcessCollector
+from .multiprocess import mark_process_dead
+from .store import Store
+from .values import MultiProcessValue, SharedValue, value_class
+
+log = logging.getLogger("sqlmetrics")
+
+_VALUES_OF: dict[type, Callable[[Any], dict[str, Any]]] = {
+    Counter: lambda metric: {"_value": metric._value},
+    Gauge: lambda metric: {"_value": metric._value},
+    Summary: lambda metric: {"_count": metric._count, "_sum": metric._sum},
+    Histogram: lambda metric: {"_sum": metric._sum, "_buckets": metric._buckets},
+}
+"""Where each metric class keeps its value objects."""
+
+_peer_labels = MetricWrapperBase.labels
+_peer_registry_init = CollectorRegistry.__init__
+_peer_class = multiprocess.MultiProcessCollector
+
+_parents: weakref.WeakSet[Any] = weakref.WeakSet()
+_registries: weakref.WeakSet[CollectorRegistry] = weakref.WeakSet()
+_originals: list[tuple[Any, str, Any]] = []
+
+
+def _labels(self: Any, *labelvalues: object, **labelkwargs: object) -> Any:
+    """`MetricWrapperBase.labels`, but a child that is known is found without taking the metric's lock.
+
+    Only exact `str`s: an enum member that is a `str` too may be equal to one label value and print another.
+    """
+    try:
+        if not labelkwargs:
+            for value in labelvalues:
+                if value.__class__ is not str:
+                    break
+            else:
+                return self._metrics[labelvalues]
+    except (KeyError, AttributeError):
+        pass
+    _parents.add(self)
+    return _peer_labels(self, *labelvalues, **labelkwargs)
+
+
+def _registry_init(self: CollectorRegistry, *args: Any, **kwargs: Any) -> None:
+    """`CollectorRegistry.__init__`, but the registry is known, so that its lock can be renewed after a fork."""
+    _peer_registry_init(self, *args, **kwargs)
+    _registries.add(self)
+
+
+def _collector_init(self: Any, registry: Any, path: Any = None) -> None:
+    """Make an instance of the peer's collector class collect from the store."""
+    MultiProcessCollector.__init__(self, registry, path)
+
+
+_REPLACED: tuple[tuple[Any, str, Callable[[Store], Any]], ...] = (
+    (values, "ValueClass", lambda store: value_class(store.settings.process_identifier, lambda: store)),
+    (values, "MultiProcessValue", lambda _: MultiProcessValue),
+    (multiprocess, "MultiProcessCollector", lambda _: MultiProcessCollector),
+    (multiprocess, "mark_process_dead", lambda _: mark_process_dead),
+    (_peer_class, "__init__", lambda _: _collector_init),
+    (_peer_class, "collect", lambda _: MultiProcessCollector.collect),
+    (_peer_class, "merge", lambda _: staticmethod(MultiProcessCollector.merge)),
+    (MetricWrapperBase, "labels", lambda _: _labels),
+    (CollectorRegistry, "__init__", lambda _: _registry_init),
+)
+"""(where, name, what it becomes): everything that `install` replaces."""
+
+
+class _PeerLocks(fork.ForkAware):
+    """Renews the peer's locks in a child, where the threads that held them do not exist."""
+
+    def after_fork_in_child(self) -> None:
+        """Replace every lock that is held."""
+        for thing in [*_parents, *_registries]:
+            if thing._lock.locked():
+                thing._lock = threading.Lock()
+
+
+_peer_locks = _PeerLocks()
+fork.register(_peer_locks)
+
+
+def install(
+    path: str | os.PathLike[str] | None = None,
+    *,
+    flush_interval: float | None = None,
+    process_identifier: Callable[[], object] | None = None,
+    mode: int | None = None,
+    group: str | int | None = None,
+    keep_dead: int | None = None,
+) -> Store:
+    """Switch `prometheus_client` to the store, in this process and in those that are forked from it.
+
+    Covers every metric of its classes, whoever makes it, before or after this call; values counted so far are
+    taken over. Never resets the store. A second call with the same arguments changes nothing.
+
+    path: a file, or an existing folder (then ``metrics.sqlite3`` in it); default: ``SQLMETRICS_PATH``, else
+        ``PROMETHEUS_MULTIPROC_DIR``.
+    flush_interval: seconds between flushes of changed values to rows; default 1.0.
+    process_identifier: names this process, see `values.MultiProcessValue`; default `os.getpid`.
+    mode, group: permission bits and group of the store's files; default 0o600 and the process's own.
+    keep_dead: how many ended processes' ``all`` gauges are remembered; default 1000.
+
+    Each keyword that is not given is taken from ``SQLMETRICS_<NAME>``, if that is set.
+    Raises PathError, StoreError (and what is derived from it), InstallError, CarrayError or ValueError.
+    """
+    settings = config.settings(
+        flush_interval=flush_interval,
+        process_identifier=process_identifier,
+        mode=mode,
+        group=group,
+        keep_dead=keep_dead,
+    )
+    store = stores.remember(stores.find(path), settings)
+    if not _originals:
+        for where, name, replacement in _REPLACED:
+            _originals.append((where, name, where.__dict__[name]))
+            setattr(where, name, replacement(store))
+        _take_over(lambda value: not isinstance(value, SharedValue), f"into {store.path}")
+    return store
+
+
+def uninstall() -> None:
+    """Undo `install`: metrics go on in the memory of their process, with the values they have in it."""
+    while _originals:
+        setattr(*_originals.pop())
+    store = stores.forget()
+    if store is not None:
+        _take_over(lambda value: isinstance(value, SharedValue), "out of the store")
+        store.close()
+
+
+def _take_over(is_foreign: Callable[[Any], bool], where_to: str) -> None:
+    """Give every metric that exists value objects of the class in force, with the values they had."""
+    taken = sum(_convert(metric, is_foreign) for metric in _all_metrics())
+    if taken:
+        log.info("took over %d metrics that existed before %s", taken, where_to)
+
+
+def _all_metrics() -> Iterable[Any]:
+    """Every metric object of this process, in a registry or not; a scan, as nothing else knows them all."""
+    found = [thing for thing in gc.get_objects() if isinstance(thing, (MetricWrapperBase, CollectorRegistry))]
+    for thing in found:
+        if isinstance(thing, CollectorRegistry):
+            _registries.add(thing)
+        elif thing._is_parent():
+            _parents.add(thing)
+        else:
+            yield thing
+
+
+def _convert(metric: Any, is_foreign: Callable[[Any], bool]) -> bool:
+    values_of = next((_VALUES_OF[cls] for cls in type(metric).__mro__ if cls in _VALUES_OF), None)
+    if values_of is None:  # Info and Enum keep their state in the object
+        return False
+    old = values_of(metric)
+    if not any(is_foreign(value) for value in _flat(old)):
+        return False
+    twin = copy.copy(metric)
+    twin._metric_init()
+    new = values_of(twin)
+    for before, after in zip(_flat(old), _flat(new), strict=True):
+        _carry(metric, before, after)
+    metric.__dict__.update(new)
+    return True
+
+
+def _flat(found: dict[str, Any]) -> list[Any]:
+    return [value for item in found.values() for value in (item if isinstance(item, list) else [item])]
+
+
+def _carry(metric: Any, before: Any, after: Any) -> None:
+    amount = before.get()
+    if not amount:
+        return
+    if isinstance(metric, Gauge):
+        after.set(amount)
+    else:
+        after.inc(amount)

@@ -1,0 +1,113 @@
+"""The text side of a scrape: families, series and their labels, kept from one scrape to the next.
+
+Building it costs more than the query (19 ms for 5,000 series), and it only changes when series come or go.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import apsw
+
+from .ingest import read_help
+
+FamilyId = tuple[str, str]
+"""(name, type)"""
+
+
+class Series(NamedTuple):
+    """One series: what a row of the table of that name says. labels is JSON text, without a bucket's le."""
+
+    id: int
+    family: FamilyId
+    name: str
+    labels: str
+    le: str
+
+
+@dataclass(frozen=True)
+class Family:
+    """A metric family: mode is a gauge's multiprocess mode, else ''."""
+
+    name: str
+    type: str
+    mode: str
+    help: str
+
+
+class Line(NamedTuple):
+    """A sample of a scrape before its value is known: the value is the sum of what these series hold."""
+
+    name: str
+    labels: dict[str, str]
+    series: int
+    adds_up: bool
+    """Whether the value of the line before is added to it: a bucket counts all smaller ones."""
+
+
+@dataclass
+class Plan:
+    """All families and series of a store at one moment."""
+
+    families: dict[FamilyId, Family] = field(default_factory=dict)
+    series: list[Series] = field(default_factory=list)
+    lines: dict[FamilyId, list[Line]] = field(default_factory=dict)
+    labels: dict[int, dict[str, str]] = field(default_factory=dict)
+
+    @classmethod
+    def build(cls, families: Iterable[Family], series: Iterable[Series]) -> Plan:
+        """Lay out the lines of all families whose samples are sums; gauges get theirs with their values."""
+        plan = cls({(f.name, f.type): f for f in families}, list(series))
+        parsed: dict[str, dict[str, str]] = {}
+        members: dict[FamilyId, list[Series]] = {}
+        for one in plan.series:
+            if one.labels not in parsed:
+                parsed[one.labels] = json.loads(one.labels)
+            plan.labels[one.id] = parsed[one.labels]
+            members.setdefault(one.family, []).append(one)
+        for family, group in members.items():
+            if family[1] == "histogram":
+                plan.lines[family] = _histogram_lines(family[0], group, plan.labels)
+            elif family[1] != "gauge":
+                plan.lines[family] = [Line(s.name, plan.labels[s.id], s.id, False) for s in group]
+        return plan
+
+    def extended(self, families: Iterable[Family], series: Iterable[Series]) -> Plan:
+        """This plan with what the journals say and the rows do not yet. The newest help text wins."""
+        known = {**self.families, **{(f.name, f.type): f for f in families}}
+        return Plan.build(known.values(), [*self.series, *series])
+
+
+def _histogram_lines(name: str, group: list[Series], labels: dict[int, dict[str, str]]) -> list[Line]:
+    children: dict[str, list[Series]] = {}
+    for one in group:
+        children.setdefault(one.labels, []).append(one)
+    lines = []
+    for members in children.values():
+        buckets = sorted((one for one in members if one.le), key=lambda one: float(one.le))
+        for place, one in enumerate(buckets):
+            lines.append(Line(f"{name}_bucket", {**labels[one.id], "le": one.le}, one.id, place > 0))
+        if buckets:
+            # A histogram has no cell for its count: it is the last bucket.
+            lines.append(Line(f"{name}_count", labels[members[0].id], NO_SERIES, True))
+        lines += [Line(one.name, labels[one.id], one.id, False) for one in members if not one.le]
+    return lines
+
+
+NO_SERIES = 0
+
+
+def read_plan(connection: apsw.Connection) -> Plan:
+    """Read all families and series, oldest first."""
+    families = {
+        int(str(number)): Family(str(name), str(type_), str(mode), read_help(help_))
+        for number, name, type_, mode, help_ in connection.execute(
+            "SELECT id, name, type, mode, help FROM family ORDER BY id"
+        )
+    }
+    keys = {number: (family.name, family.type) for number, family in families.items()}
+    rows = connection.execute("SELECT id, family, name, labels, le FROM series ORDER BY family, id").fetchall()
+    return Plan.build(families.values(), [Series(i, keys[f], n, text, le) for i, f, n, text, le in rows])  # type: ignore[index, arg-type]

@@ -1,0 +1,267 @@
+"""One scrape: a consistent reading of rows, cells and journals, with no lock that anybody waits for.
+
+1. Note which block is in whose hands (the census).
+2. In one read transaction: see which processes live, read what their journals hold beyond the rows, and
+   aggregate, the cells being read in place.
+3. If a block that somebody owned at the census has been given out again meanwhile, begin again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator
+from typing import NamedTuple
+
+import apsw
+
+from . import database, files, fork, journal, layout
+from .cells import CellsFile
+from .connections import Access
+from .errors import StoreError
+from .gauges import Part, aggregate, counted
+from .ingest import canonical_labels, storable
+from .plan import Family, FamilyId, Plan, Series, read_plan
+
+SUM_CELLS = """
+SELECT series, CASE WHEN count(*) = count(value) THEN sum(value) END
+  FROM (SELECT sample.series AS series, cell.value AS value
+          FROM carray(:cells) AS cell
+          JOIN sample ON sample.cell = cell.rowid - 1
+         WHERE cell.value IS NOT 0.0
+        UNION ALL
+        SELECT series, value FROM retired)
+ {which}
+ GROUP BY series
+"""
+"""Sums of all series, in C with the interpreter lock released. Cells that are 0 add nothing; NaN is NULL."""
+
+GAUGE_CELLS = """
+SELECT sample.series, sample.process, sample.cell, sample.timestamp IS NOT NULL
+  FROM family
+  JOIN series ON series.family = family.id
+  JOIN sample ON sample.series = series.id
+ WHERE family.type = 'gauge'
+"""
+GAUGE_REST = """
+SELECT retired.series, NULL, retired.value, retired.timestamp, retired.started
+  FROM retired JOIN series ON series.id = retired.series JOIN family ON family.id = series.family
+ WHERE family.type = 'gauge'
+UNION ALL
+SELECT kept.series, process.pid, kept.value, NULL, process.started
+  FROM kept JOIN process ON process.id = kept.process
+"""
+_TRIES = 100
+
+NAN = float("nan")
+
+
+class Sample(NamedTuple):
+    """One sample of a scrape."""
+
+    name: str
+    labels: dict[str, str]
+    value: float
+
+
+class Process(NamedTuple):
+    """A process that is not settled."""
+
+    pid: str
+    started: int
+    alive: bool
+
+
+class _Tail(NamedTuple):
+    """What the journals of all processes hold beyond the rows."""
+
+    families: list[Family]
+    children: list[tuple[int, list[object]]]
+    """(instance, the fields of a child record)"""
+
+
+class Reader(fork.ForkAware):
+    """Answers scrapes of one store in this process."""
+
+    def __init__(self, path: str):
+        self.path = path
+        self._access = Access(path)
+        self._plan: tuple[object, Plan] | None = None
+        self._gauge_cells: tuple[object, list[tuple[int, int, int, int]]] | None = None
+        fork.register(self)
+
+    def before_fork(self) -> None:
+        """Have no connection open at the fork."""
+        self._access.before_fork()
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+        self._access.after_fork_in_parent()
+
+    def after_fork_in_child(self) -> None:
+        """Use a connection of this process's own."""
+        self._access = self._access.after_fork_in_child()
+
+    def read(self, names: Container[str] | None = None) -> list[tuple[Family, list[Sample]]]:
+        """Return every family with its aggregated samples, or only the samples of the given names.
+
+        Raises NoStoreError, StoreError or apsw.Error.
+        """
+        if fork.is_unnoticed():
+            fork.notice()
+        for _ in range(_TRIES):
+            with self._access() as connection:
+                file = files.open_existing(connection, self.path)
+                census = file.blocks.census()
+                try:
+                    with database.transaction(connection, "DEFERRED"):
+                        result = _Scrape(self, connection, file, names).result()
+                except journal.JournalGoneError:
+                    continue  # a process was settled between the snapshot and its journal
+                if not file.blocks.changed(census):
+                    return result
+        raise StoreError(f"{self.path}: blocks change hands faster than they can be read ({_TRIES} tries)")
+
+    def plan(self, connection: apsw.Connection, version: object) -> Plan:
+        """The plan of a version of the store."""
+        if self._plan is None or self._plan[0] != version:
+            self._plan = (version, read_plan(connection))
+        return self._plan[1]
+
+    def gauge_cells(self, connection: apsw.Connection, version: object) -> list[tuple[int, int, int, int]]:
+        """(series, process, cell, whether it has a timestamp) of every gauge's row."""
+        if self._gauge_cells is None or self._gauge_cells[0] != version:
+            self._gauge_cells = (version, connection.execute(GAUGE_CELLS).fetchall())  # type: ignore[assignment]
+        return self._gauge_cells[1]  # type: ignore[index]
+
+
+class _Scrape:
+    """The work of one try, within a read transaction."""
+
+    def __init__(self, reader: Reader, connection: apsw.Connection, file: CellsFile, names: Container[str] | None):
+        self._connection = connection
+        self._file = file
+        self._names = names
+        self._version = connection.execute("SELECT id, plan FROM store").fetchone()
+        self._processes: dict[int, Process] = {}
+        tail = self._look_around()
+        self._plan = reader.plan(connection, self._version)
+        self._gauge_cells = reader.gauge_cells(connection, self._version)
+        self._extra: dict[int, float] = {}
+        if tail.families or tail.children:
+            self._merge(tail)
+
+    def _look_around(self) -> _Tail:
+        """Find the processes that are not settled, whether they live, and what their journals add to the rows."""
+        settled = dict(self._connection.execute("SELECT slot, settled FROM slot").fetchall())
+        rows = self._connection.execute("SELECT id, pid, started, journal FROM process WHERE died IS NULL").fetchall()
+        known = {row[0]: row for row in rows}
+        tail = _Tail([], [])
+        for slot, instance in self._file.live_slots():
+            if settled.get(slot, 0) >= instance:  # type: ignore[operator]
+                continue
+            alive = self._file.is_alive(slot)
+            _, pid, started, done = known.pop(instance, (instance, "", 0, 0))
+            records, _ = journal.read(self._file, slot, instance, done)  # type: ignore[arg-type]
+            for kind, *fields in records:
+                if kind == "process":
+                    pid, started = storable(fields[0]), fields[3]
+                elif kind == "family":
+                    tail.families.append(Family(*fields))
+                else:
+                    tail.children.append((instance, fields))
+            self._processes[instance] = Process(str(pid), started, alive)  # type: ignore[arg-type]
+        if known:
+            raise journal.JournalGoneError  # settled since the snapshot was taken
+        return tail
+
+    def _merge(self, tail: _Tail) -> None:
+        """Extend the plan and the cells by what is in journals only."""
+        index = {(s.family, s.name, s.labels, s.le): s.id for s in self._plan.series}
+        fresh: list[Series] = []
+        gauges = list(self._gauge_cells)
+        with_rows = {cell for _, _, cell, _ in gauges}
+        for instance, child in tail.children:
+            family, type_, stamped, labelnames, names, bounds, labelvalues, cell = child
+            labels = canonical_labels(labelnames, labelvalues)  # type: ignore[arg-type]
+            for place, (name, le) in enumerate(zip(names, bounds, strict=True)):  # type: ignore[call-overload]
+                key = ((family, type_), name, labels, le)
+                number = index.setdefault(key, -1 - len(fresh))
+                if number == -1 - len(fresh):
+                    fresh.append(Series(number, *key))
+                at = cell + place * (2 if stamped else 1)  # type: ignore[operator]
+                if type_ != "gauge":
+                    self._extra[number] = self._extra.get(number, 0.0) + self._file.cells[at]
+                elif at not in with_rows:
+                    gauges.append((number, instance, at, int(bool(stamped))))
+        self._gauge_cells = gauges
+        self._plan = self._plan.extended(tail.families, fresh)
+
+    def result(self) -> list[tuple[Family, list[Sample]]]:
+        """Every family with its samples; a mostrecent gauge that was never set is a family without any."""
+        sums = self._sums()
+        gauges = self._gauges()
+        families = []
+        for key, family in self._plan.families.items():
+            if family.type == "gauge":
+                samples = gauges.get(key)
+            else:
+                samples = list(_add_up(self._plan, key, sums))
+            if self._names is not None:
+                samples = [sample for sample in samples or () if sample.name in self._names] or None
+            if samples is not None:
+                families.append((family, samples))
+        return families
+
+    def _sums(self) -> dict[int, float]:
+        bindings: dict[str, object] = {"cells": self._all_cells()}
+        which = ""
+        if self._names is not None:
+            which = "WHERE series IN (SELECT value FROM carray(:wanted))"
+            bindings["wanted"] = apsw.carray(self._wanted())
+        rows = self._connection.execute(SUM_CELLS.format(which=which), bindings).fetchall()  # type: ignore[arg-type]
+        sums: dict[int, float] = {series: NAN if total is None else total for series, total in rows}  # type: ignore[misc]
+        for series, value in self._extra.items():
+            sums[series] = sums.get(series, 0.0) + value
+        return sums
+
+    def _wanted(self) -> memoryview:
+        assert self._names is not None
+        wanted = [0]
+        for lines in self._plan.lines.values():
+            if any(line.name in self._names for line in lines):
+                wanted += [line.series for line in lines]
+        view = memoryview(bytearray(8 * len(wanted))).cast("q")
+        for place, number in enumerate(wanted):
+            view[place] = number
+        return view
+
+    def _all_cells(self) -> object:
+        count = max(1, self._file.blocks.ever()) * layout.BLOCK_CELLS
+        return apsw.carray(self._file.cells[:count])
+
+    def _gauges(self) -> dict[FamilyId, list[Sample]]:
+        parts: dict[int, list[Part]] = {}
+        cells = self._file.cells
+        for series, instance, cell, stamped in self._gauge_cells:
+            process = self._processes[instance]
+            # The timestamp first: it is written after the value, so it is never newer than the value read.
+            timestamp = cells[cell - 1] if stamped else 0.0
+            part = Part(process.pid, cells[cell], timestamp, process.started, process.alive, instance)
+            parts.setdefault(series, []).append(part)
+        for series, pid, value, timestamp, started in self._connection.execute(GAUGE_REST).fetchall():
+            part = Part(pid, NAN if value is None else value, timestamp or 0.0, started, False, 0)  # type: ignore[arg-type]
+            parts.setdefault(series, []).append(part)  # type: ignore[arg-type]
+        samples: dict[FamilyId, list[Sample]] = {}
+        for one in self._plan.series:
+            if one.id in parts:
+                mode = self._plan.families[one.family].mode
+                if chosen := counted(mode, parts[one.id]):
+                    shown = aggregate(mode, chosen, self._plan.labels[one.id])
+                    samples.setdefault(one.family, []).extend(Sample(one.name, *line) for line in shown)
+        return samples
+
+
+def _add_up(plan: Plan, key: FamilyId, sums: dict[int, float]) -> Iterator[Sample]:
+    value = 0.0
+    for name, labels, series, adds_up in plan.lines.get(key, ()):
+        value = sums.get(series, 0.0) + (value if adds_up else 0.0)
+        yield Sample(name, labels, value)

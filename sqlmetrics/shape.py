@@ -1,0 +1,88 @@
+"""What a metric object asks cells for: the samples of one child, known by their shape and label values.
+
+`prometheus_client` constructs one value object per sample (16 for a default histogram). Those of one child
+share one `Key`, one run of cells and one journal record.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+
+LIVE_MODES = frozenset(("liveall", "livemin", "livemax", "livesum", "livemostrecent"))
+MOST_RECENT_MODES = frozenset(("mostrecent", "livemostrecent"))
+MODES = LIVE_MODES | {mode.removeprefix("live") for mode in LIVE_MODES}
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True, eq=False)
+class Shape:
+    """All that the children of one metric have in common; get it with `shape_of`, equal ones are the same object.
+
+    labelnames: sorted, without a bucket's ``le``.
+    samples: (sample name, upper bound of the bucket or '') for each value of a child, in order.
+    """
+
+    family: str
+    type: str
+    mode: str
+    labelnames: tuple[str, ...]
+    samples: tuple[tuple[str, str], ...]
+
+    @property
+    def stamped(self) -> bool:
+        """Whether a value has a timestamp's cell right before it."""
+        return self.mode in MOST_RECENT_MODES
+
+    @property
+    def cells(self) -> int:
+        """How many cells a child takes."""
+        return len(self.samples) * (2 if self.stamped else 1)
+
+    @property
+    def zero_shows(self) -> bool:
+        """Whether a process that never touched a child changes a scrape merely by having it."""
+        return self.type == "gauge" and not self.stamped
+
+    def child_record(self) -> str:
+        """The journal record of a child, but for its label values and its first value's cell."""
+        names, bounds = zip(*self.samples, strict=True)
+        fixed = ["child", self.family, self.type, self.stamped, self.labelnames, names, bounds]
+        return json.dumps(fixed)[:-1] + ", "
+
+
+Samples = tuple[tuple[str, str], ...]
+Key = tuple[Shape, tuple[str, ...]]
+Family = tuple[str, str, str]
+"""(name, type, mode)"""
+
+_shapes: dict[tuple[object, ...], Shape] = {}
+helps: dict[Family, str] = {}
+"""The newest help text of each family that this process has made."""
+
+
+def shape_of(family: Family, labelnames: tuple[str, ...], samples: Samples) -> Shape:
+    """Return the one Shape object of these, so that keys are compared by identity."""
+    parts = (family, labelnames, samples)
+    return _shapes.get(parts) or _shapes.setdefault(parts, Shape(*family, labelnames, samples))
+
+
+def canonical_labels(names: list[str], values: list[str]) -> str:
+    """Return the JSON object of a label set: keys sorted, readable, and the same text for the same labels.
+
+    Lone surrogates, which SQLite's text cannot hold, stay as JSON escapes; those that form a pair are
+    joined first, as any JSON reader would.
+    """
+    labels = dict(zip(names, values, strict=True))
+    text = _dumps(labels)
+    if not _SURROGATE.search(text):
+        return text
+    joined = _dumps(json.loads(json.dumps(labels)))
+    return _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", joined)
+
+
+def _dumps(labels: dict[str, str]) -> str:
+    # As compact as SQLite's own json functions, which add to it in the views.
+    return json.dumps(labels, sort_keys=True, ensure_ascii=False, separators=(",", ":"))

@@ -1,0 +1,263 @@
+"""One store as one process sees it: the files, this process's writers, its connections and its flusher."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import apsw
+
+from . import config, database, files, flush, fork, layout, locks, settle
+from .connections import Access, file_identity
+from .errors import StoreInUseError
+from .flusher import Flusher
+from .shape import Key
+from .trouble import Trouble
+from .wiped import wiped_bytes
+from .writer import PrivateArena, SharedArena, Writer
+
+_PATIENCE = 50
+"""How often a call that may wait for another's write lock tries again, 20 ms each: one second."""
+T = TypeVar("T")
+
+
+class Store(fork.ForkAware):
+    """A store that this process writes to. Get it with `install`.
+
+    path: the main file, absolute. settings: see `config.Settings`.
+    """
+
+    def __init__(self, path: str, settings: config.Settings, *, create: bool = True):
+        self.path = path
+        self.settings = settings
+        self.trouble = Trouble()
+        self.file = files.open_or_create(path, settings) if create else files.open_for_notices(path)
+        self._identity = file_identity(path)
+        self.writers: dict[str, Writer] = {}
+        self.writing = Access(path)
+        self.flusher = Flusher(self)
+        self._notices: list[str] = []
+        self._renew_locks()
+        fork.register(self)
+        atexit.register(self.close)
+
+    def _renew_locks(self) -> None:
+        self.pid = os.getpid()
+        self._lock = threading.RLock()
+        self._depth = 0
+
+    # --- what operations need: memory and a few system calls, never SQLite -------------------------------
+
+    @contextmanager
+    def binding(self) -> Iterator[bool]:
+        """Hold the lock under which children get their cells.
+
+        Yields False where this thread holds it already: in a signal handler or a garbage collection that came
+        in the middle. There, new children start in memory and the flusher moves them.
+        """
+        if fork.is_unnoticed():
+            fork.notice()
+        with self._lock:
+            self._depth += 1
+            try:
+                yield self._depth == 1
+            finally:
+                self._depth -= 1
+
+    def writer(self, identifier: str, outermost: bool) -> Writer:
+        """Return this process's writer of that name, valid or made so. Call it inside `binding`."""
+        writer = self.writers.get(identifier)
+        if writer is None:
+            writer = self.writers[identifier] = Writer(identifier)
+        shared = writer.shared
+        if shared is not None and shared.own[0] != shared.word[0]:
+            self._check(writer, shared)
+        if writer.shared is None and outermost:
+            self._try("claim a part of the cells file", lambda: writer.join(self.file))
+        for arena in writer.private:
+            arena.resume()
+        return writer
+
+    def _check(self, writer: Writer, shared: SharedArena) -> None:
+        if not shared.is_mine():
+            writer.start_anew()
+        elif shared.is_noticed():
+            writer.notice()
+        else:
+            shared.resume()
+
+    def place(self, writer: Writer, key: Key, outermost: bool) -> tuple[SharedArena | PrivateArena, int]:
+        """Return where a child is; in memory if the cells file has no room. Call it inside `binding`."""
+        found = self._try("find room in the cells file", lambda: writer.bind(key, shared=outermost))
+        return found or writer.bind(key, shared=False)
+
+    def _try(self, what: str, action: Callable[[], T]) -> T | None:
+        try:
+            result = action()
+        except OSError as error:
+            self.trouble.report("cells", f"{self.path}: cannot {what} ({error}); counting in memory until it can")
+            return None
+        return result
+
+    # --- what the flusher and the set-up calls do ---------------------------------------------------------
+
+    def flush(self) -> bool:
+        """Bring this process's changed values into rows now; see `flush.flush`."""
+        return flush.flush(self)
+
+    def arenas(self) -> list[SharedArena]:
+        """The parts of the cells file that this process writes to."""
+        with self.binding():
+            return [writer.shared for writer in self.writers.values() if writer.shared]
+
+    def move_in(self) -> None:
+        """Bring what had to be counted in memory to the cells file. Raises OSError while there is no room."""
+        with self.binding() as outermost:
+            if not outermost or not any(writer.private for writer in self.writers.values()):
+                return
+            for writer in self.writers.values():
+                if writer.shared is None:
+                    writer.join(self.file)
+                writer.move_in()
+        self.trouble.over("cells", f"{self.path}: the cells file has room again, nothing was lost")
+
+    def follow_replacement(self) -> None:
+        """If the store's files were deleted or replaced, go over to the new ones with all values.
+
+        Raises StoreError, apsw.Error or OSError if there are none and none can be made.
+        """
+        cells = file_identity(self.path + files.CELLS_SUFFIX)
+        if file_identity(self.path) == self._identity and cells == self.file.identity:
+            return
+        self.trouble.report("replaced", f"{self.path}: the store was deleted or replaced; going on with a new one")
+        with self.writing.suspended():
+            file = files.open_or_create(self.path, self.settings)
+        with self.binding():
+            self.file, self._identity = file, file_identity(self.path)
+            for writer in self.writers.values():
+                writer.move_out()
+        self.move_in()
+        self.trouble.over("replaced", f"{self.path}: the values of this process are in the new store")
+
+    def pause(self) -> bool:
+        """Make the next operation wake the flusher; False if one has come meanwhile."""
+        with self.binding():
+            arenas = [arena for writer in self.writers.values() for arena in writer.arenas()]
+            for arena in arenas:
+                arena.own[0] = 0
+            busy = any(arena.changed_blocks() for arena in arenas if isinstance(arena, SharedArena))
+            if busy:
+                for arena in arenas:
+                    arena.resume()
+            return not busy
+
+    def mark_process_dead(self, pid: object) -> None:
+        """See `multiprocess.mark_process_dead`."""
+        self._notices.append(str(pid))
+        if self.writing.held_here() or self._lock._is_owned():  # type: ignore[attr-defined]
+            # In a signal handler, with a lock of ours held: waiting here might be for ever.
+            self.flusher.wake()
+            return
+        for _ in range(_PATIENCE):
+            try:
+                with self.writing() as connection:
+                    return self.act_on_notices(connection)
+            except apsw.BusyError:
+                continue
+        self.trouble.report("busy", f"{self.path} is locked; the end of a process is noted by the next flush or scrape")
+        return None
+
+    def act_on_notices(self, connection: apsw.Connection) -> None:
+        """Settle the processes that were reported dead, also those reported meanwhile. Raises apsw.Error."""
+        while self._notices:
+            pids = list(self._notices)
+            with database.transaction(connection):
+                marked = [settle.mark_dead(connection, self.file, pid, self.settings.keep_dead) for pid in pids]
+            del self._notices[: len(pids)]
+            for retired, noticed in marked:
+                for slot, instance in retired:
+                    self.file.retire_slot(slot, instance)
+                for slot in noticed:
+                    self.file.notify(slot)
+
+    def reset(self, *, force: bool, keep_own: bool) -> None:
+        """See `multiprocess.reset`. Raises StoreInUseError, apsw.BusyError."""
+        own = {arena.instance for arena in self.arenas()} if keep_own else set()
+        with self.writing() as connection:
+            connection.set_busy_timeout(_PATIENCE * database.BUSY_MS)
+            try:
+                with database.transaction(connection):
+                    self._refuse_if_used(own, force)
+                    gone = settle.empty(connection, self.file, own)
+            finally:
+                connection.set_busy_timeout(database.BUSY_MS)
+        for slot, instance in gone:
+            self.file.retire_slot(slot, instance)
+        for arena in self.arenas():
+            self.file.notify(arena.slot)
+
+    def _refuse_if_used(self, own: set[int], force: bool) -> None:
+        living = [slot for slot, instance in self.file.live_slots() if instance not in own and self.file.is_alive(slot)]
+        launched = locks.is_locked(self.file.fd, layout.RUN_LOCK_AT)
+        if (living or launched) and not force:
+            who = (
+                f"{len(living)} living process(es) hold a part of it" if living else "a server that uses it is running"
+            )
+            raise StoreInUseError(
+                f"{self.path} cannot be reset: {who}; stop them first, or force it, and what they count starts anew"
+            )
+
+    def begin_run(self) -> None:
+        """Be a launcher for as long as this process lives; drop what earlier runs left if nobody else uses the store.
+
+        A second launcher (gunicorn's binary upgrade, say) finds the first and changes nothing.
+        """
+        if locks.try_lock(self.file.fd, layout.RUN_LOCK_AT):
+            with contextlib.suppress(StoreInUseError):
+                self.reset(force=False, keep_own=True)
+        for _ in range(_PATIENCE):  # another launcher may be resetting
+            if locks.try_share(self.file.fd, layout.RUN_LOCK_AT):
+                break
+            time.sleep(database.BUSY_MS / 1000)
+
+    # --- forks and the end --------------------------------------------------------------------------------
+
+    def before_fork(self) -> None:
+        """Have no thread and no connection at the moment of the fork."""
+        self._flusher_ran = self.flusher.stop()
+        self.writing.before_fork()
+        self._lock.acquire()
+
+    def after_fork_in_parent(self) -> None:
+        """Go on; the next operation starts the flusher again."""
+        if self._flusher_ran:
+            for writer in self.writers.values():
+                for arena in writer.arenas():
+                    arena.own[0] = 0
+        self._lock.release()
+        self.writing.after_fork_in_parent()
+        self.flusher.allow()
+
+    def after_fork_in_child(self) -> None:
+        """Own nothing yet: the parent's cells are its own. Also called, late, in a child of a fork from C."""
+        self._renew_locks()
+        self.file.forget_own()
+        wiped_bytes.wipe()
+        self.writers = {}
+        self._notices = []
+        self.trouble = Trouble()
+        self.writing = self.writing.after_fork_in_child()
+        self.flusher = Flusher(self)
+
+    def close(self) -> None:
+        """Flush for the last time and close the connection; the values stay readable."""
+        if os.getpid() == self.pid:
+            self.flusher.stop()
+            self.flush()
+            self.writing.close()

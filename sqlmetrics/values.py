@@ -1,0 +1,279 @@
+"""The value class: what ``inc()``, ``set()`` and ``observe()`` of a metric end in.
+
+An operation on a value that has its cell is two memory reads, a comparison and ``cells[i] += amount``. There
+is no lock: CPython looks for other threads and for signals only at calls, at function entries and at backward
+jumps, and there is none of these between the read and the store. Builds without the interpreter lock get one
+lock per child.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from prometheus_client.utils import floatToGoString
+
+from . import fork
+from .shape import MODES, MOST_RECENT_MODES, Key, helps, shape_of
+
+if TYPE_CHECKING:
+    from .store import Store
+    from .writer import Writer
+
+_UNBOUND = memoryview(b"\0")
+_BOUND = memoryview(b"\1")
+_NO_CELLS = memoryview(bytearray(8)).cast("d")
+_LONGEST_BATCH = 200
+"""Samples of one journal record, so that a child's cells always fit into one block of 512."""
+
+
+class SharedValue:
+    """One sample of one child, kept in a cell that every process of the store can read.
+
+    The contract is that of `prometheus_client.values`: the constructor's arguments, the methods below, and
+    the attribute ``_multiprocess``. Get a class with `MultiProcessValue`.
+    """
+
+    _multiprocess = True
+    _binder: ClassVar[Binder]
+    __slots__ = (
+        "_batch",
+        "_cell",
+        "_cells",
+        "_key",
+        "_lock",
+        "_named",
+        "_offset",
+        "_own",
+        "_stamped",
+        "_word",
+    )
+
+    def __init__(
+        self,
+        typ: str,
+        metric_name: str,
+        name: str,
+        labelnames: Any,
+        labelvalues: Any,
+        help_text: str,
+        multiprocess_mode: str = "",
+        **kwargs: Any,  # noqa: ARG002 - the peer's contract
+    ) -> None:
+        self._own, self._word, self._cells, self._cell = _UNBOUND, _BOUND, _NO_CELLS, 0
+        self._key: Key | None = None
+        self._named: object = None
+        self._stamped = multiprocess_mode in MOST_RECENT_MODES
+        if typ == "gauge":
+            multiprocess_mode = multiprocess_mode or "all"
+            if multiprocess_mode not in MODES:
+                raise ValueError(f"unknown multiprocess mode {multiprocess_mode!r}; it is one of {sorted(MODES)}")
+        family = (typ, metric_name, multiprocess_mode if typ == "gauge" else "")
+        self._binder.add(self, family, name, tuple(labelnames), tuple(map(str, labelvalues)), help_text)
+
+    def inc(self, amount: float) -> None:
+        """Add `amount`."""
+        # An amount of any other class might run Python code between the read and the store.
+        if self._own[0] == self._word[0] and (amount.__class__ is int or amount.__class__ is float):
+            self._cells[self._cell] += amount
+        else:
+            self._inc_slowly(amount)
+
+    def _inc_slowly(self, amount: float) -> None:
+        amount = float(amount)
+        while self._own[0] != self._word[0]:
+            self._binder.attach(self)
+        self._cells[self._cell] += amount
+
+    def set(self, value: float, timestamp: float | None = None) -> None:
+        """Set the value; the timestamp (seconds since the epoch) matters to the mostrecent modes only."""
+        value = float(value)
+        while self._own[0] != self._word[0]:
+            self._binder.attach(self)
+        self._cells[self._cell] = value
+        if self._stamped:
+            # The time last: a reader reads it first, and so never has a new time with an old value.
+            self._cells[self._cell - 1] = timestamp or 0.0
+
+    def get(self) -> float:
+        """Return this process's own value."""
+        while self._own[0] != self._word[0]:
+            self._binder.attach(self)
+        return self._cells[self._cell]  # type: ignore[return-value]
+
+    def set_exemplar(self, exemplar: object) -> None:
+        """Accept an exemplar, as the peer's multiprocess values do, without keeping it."""
+
+    def get_exemplar(self) -> None:
+        """Return None, as the peer's multiprocess values do."""
+
+
+class _Named:
+    """A value whose process identifier is not `os.getpid`: it may change at any time, so it is asked each time."""
+
+    __slots__ = ()
+
+    def inc(self: Any, amount: float) -> None:
+        """Add `amount` in the part of the process that the identifier names now."""
+        self._check_name()
+        super().inc(amount)  # type: ignore[misc]
+
+    def set(self: Any, value: float, timestamp: float | None = None) -> None:
+        """Set the value in the part of the process that the identifier names now."""
+        self._check_name()
+        super().set(value, timestamp)  # type: ignore[misc]
+
+    def get(self: Any) -> float:
+        """Return the value in the part of the process that the identifier names now."""
+        self._check_name()
+        return super().get()  # type: ignore[misc, no-any-return]
+
+    def _check_name(self: Any) -> None:
+        if self._binder.identify() != self._named:
+            self._own = _UNBOUND
+
+
+class _Locked:
+    """A value on a build without the interpreter lock."""
+
+    __slots__ = ()
+
+    def inc(self: Any, amount: float) -> None:
+        """Add `amount`."""
+        with self._binder.lock_of(self):
+            super().inc(amount)  # type: ignore[misc]
+
+    def set(self: Any, value: float, timestamp: float | None = None) -> None:
+        """Set the value."""
+        with self._binder.lock_of(self):
+            super().set(value, timestamp)  # type: ignore[misc]
+
+
+class Binder(fork.ForkAware):
+    """Gives the values of one value class their cells, and new ones when the process is another."""
+
+    def __init__(self, identify: Callable[[], object], store: Callable[[], Store]):
+        self.identify = identify
+        self.store = store
+        self._writer: Writer | None = None
+        self._inherited: dict[Key, None] = {}
+        self._batches: dict[object, list[tuple[SharedValue, str, str]]] = {}
+        self._locks: dict[Key, threading.RLock] = {}
+        fork.register(self)
+
+    def add(
+        self,
+        value: SharedValue,
+        family: tuple[str, str, str],
+        name: str,
+        labelnames: tuple[str, ...],
+        labelvalues: tuple[str, ...],
+        help_text: str,
+    ) -> None:
+        """Take a new value; with the last one of its child the child is placed and announced."""
+        typ, metric_name, mode = family
+        bound = ""
+        if typ == "histogram" and labelnames and labelnames[-1] == "le":
+            bound = floatToGoString(float(labelvalues[-1]))
+            labelnames, labelvalues = labelnames[:-1], labelvalues[:-1]
+        batch_key = (threading.get_ident(), typ, metric_name, labelvalues)
+        batch = self._batches.setdefault(batch_key, [])
+        batch.append((value, name, bound))
+        value._batch = (batch_key, metric_name, typ, mode, labelnames, labelvalues, help_text)
+        if _is_last(typ, metric_name, name, bound) or len(batch) == _LONGEST_BATCH:
+            self._close(value)
+
+    def _close(self, value: SharedValue) -> None:
+        batch_key, metric_name, typ, mode, labelnames, labelvalues, help_text = value._batch
+        batch = self._batches.pop(batch_key, [])
+        pairs = sorted(zip(labelnames, labelvalues, strict=False))
+        family = (metric_name, typ, mode)
+        helps[family] = help_text
+        shape = shape_of(family, tuple(n for n, _ in pairs), tuple((name, bound) for _, name, bound in batch))
+        key = (shape, tuple(v for _, v in pairs))
+        for position, (one, _, _) in enumerate(batch):
+            one._key = key
+            one._offset = 2 * position + 1 if shape.stamped else position
+        if shape.zero_shows:
+            self._inherited[key] = None
+        for one, _, _ in batch:
+            self.attach(one)
+
+    def attach(self, value: SharedValue) -> None:
+        """Bind a value to its cell in the part of the store that this process owns now."""
+        if value._key is None:
+            self._close(value)
+            return
+        named = self.identify()
+        store = self.store()
+        with store.binding() as outermost:
+            writer = store.writer(str(named), outermost)
+            if writer is not self._writer:
+                self._inherit(writer, store, outermost)
+            arena, cell = store.place(writer, value._key, outermost)
+            value._named = named
+            value._word, value._cells, value._cell = arena.word, arena.cells, cell + value._offset
+            value._own = arena.own
+        store.flusher.wake()
+
+    def _inherit(self, writer: Writer, store: Store, outermost: bool) -> None:
+        """In a new process (or under a new name) every gauge is there at zero, as in the peer's mode."""
+        self._writer = writer
+        for key in self._inherited:
+            store.place(writer, key, outermost)
+
+    def lock_of(self, value: SharedValue) -> threading.RLock:
+        """The lock of a child's values, for builds without the interpreter lock."""
+        key = value._key or (None, ())
+        return self._locks.setdefault(key, threading.RLock())  # type: ignore[arg-type]
+
+    def after_fork_in_child(self) -> None:
+        """In a child: half-made children belong to threads that are not here, and locks may be held by them."""
+        here = threading.get_ident()
+        for batch_key in [key for key in self._batches if key[0] != here]:  # type: ignore[index]
+            with suppress(KeyError):
+                del self._batches[batch_key]
+        self._locks.clear()
+
+
+def _is_last(typ: str, metric_name: str, name: str, bound: str) -> bool:
+    """Whether a child is complete with this value, by the order in which `prometheus_client` makes them."""
+    if typ == "histogram":
+        return bound == "+Inf"
+    if typ == "summary":
+        return name == metric_name + "_sum"
+    return True
+
+
+def MultiProcessValue(process_identifier: Callable[[], object] = os.getpid) -> type[SharedValue]:
+    """Return a value class, as `prometheus_client.values.MultiProcessValue` does.
+
+    process_identifier: names the process; the results are compared as strings and must differ between
+        processes that live at the same time. Any function but `os.getpid` is called at each operation.
+
+    The store is the installed one, else the one that the environment names, opened at the first value.
+    """
+    from .stores import default_store
+
+    return value_class(process_identifier, default_store)
+
+
+def value_class(identify: Callable[[], object], store: Callable[[], Store]) -> type[SharedValue]:
+    """Make a value class for a store."""
+    bases: tuple[type, ...] = (SharedValue,)
+    if not getattr(sys, "_is_gil_enabled", lambda: True)():
+        bases = (_Locked, *bases)
+    if identify is not os.getpid:
+        bases = (_Named, *bases)
+
+    class MultiProcessValue(*bases):  # type: ignore[misc]
+        """A float in the store's cells file."""
+
+        __slots__ = ()
+        _binder = Binder(identify, store)
+
+    return MultiProcessValue

@@ -1,0 +1,45 @@
+"""Bytes that a fork sets to zero: how an operation finds out, with one memory read, that it is in a child.
+
+The page is private memory marked ``MADV_WIPEONFORK``, so that even a C ``fork()`` that runs none of Python's
+hooks (uWSGI) leaves zeros in the child. Where the system lacks it, the at-fork hook writes the zeros.
+"""
+
+from __future__ import annotations
+
+import mmap
+
+_WIPEONFORK = 18  # MADV_WIPEONFORK of Linux 4.14; not in Python's mmap module
+
+
+class WipedBytes:
+    """Hands out single bytes; each is used by one binding and never handed out twice."""
+
+    def __init__(self) -> None:
+        self._pages: list[memoryview] = []
+        self._next = mmap.PAGESIZE
+
+    def take(self) -> memoryview:
+        """Return a view of one byte, 0 at first and 0 again in any forked child."""
+        if self._next == mmap.PAGESIZE:
+            self._pages.append(memoryview(_private_page()))
+            self._next = 0
+        index = self._next
+        self._next = index + 1
+        return self._pages[-1][index : index + 1]
+
+    def wipe(self) -> None:
+        """Set all bytes to zero, where the kernel has not."""
+        for page in self._pages:
+            page[:] = bytes(len(page))
+
+
+def _private_page() -> mmap.mmap:
+    page = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    try:
+        page.madvise(_WIPEONFORK)
+    except (AttributeError, OSError):
+        pass  # macOS and old kernels: see wipe()
+    return page
+
+
+wiped_bytes = WipedBytes()

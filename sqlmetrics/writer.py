@@ -1,0 +1,254 @@
+"""A process's own part of the store: its slot, its cells, and which child is in which cell."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import NamedTuple
+
+from . import layout
+from .cells import CellsFile
+from .journal import JournalWriter
+from .shape import LIVE_MODES, Family, Key, Shape, helps
+from .wiped import wiped_bytes
+
+_PRIVATE_CELLS = 4096
+
+
+class Place(NamedTuple):
+    """Where a child's cells are."""
+
+    arena: SharedArena | PrivateArena
+    cell: int
+
+
+class SharedArena:
+    """Cells in the cells file, held by a slot of this process.
+
+    An operation may go on while ``own[0] == word[0]``: `own` is a byte that a fork sets to zero, `word` the
+    slot's stale byte, which other processes change to be noticed.
+    """
+
+    def __init__(self, file: CellsFile, identifier: str):
+        self.file = file
+        self.slot = file.claim_slot()
+        self.uses = file.uses[self.slot]
+        self.instance = layout.instance_of(self.uses, self.slot)
+        self.word = file.stale[self.slot : self.slot + 1]
+        self.own = wiped_bytes.take()
+        self.cells = file.cells
+        self._next = self._end = 0
+        self._families: dict[Family, str] = {}
+        self._records: dict[Shape, str] = {}
+        self.flushed: dict[int, bytes] = {}  # block: what of it is in rows
+        try:
+            self.journal = JournalWriter(file, self.slot)
+            self.journal.append(_card(identifier))
+        except OSError:
+            self.abandon()
+            raise
+        self.resume()
+
+    def resume(self) -> None:
+        """Let operations through again."""
+        self.own[0] = layout.mark_of(self.uses)
+
+    def is_mine(self) -> bool:
+        """Whether the slot is still this process's; False once another process has settled it."""
+        return self.file.hold(self.slot, self.uses)
+
+    def is_noticed(self) -> bool:
+        """Whether another process wants this one to look at its slot."""
+        return self.word[0] == layout.NOTICE  # type: ignore[no-any-return]
+
+    def renew(self) -> None:
+        """Answer a notice: every value that is bound here looks for its place anew."""
+        self.word[0] = layout.mark_of(self.uses)
+        self.own[0] = 0
+        self.own = wiped_bytes.take()
+        self._families.clear()
+        self.resume()
+
+    def place(self, key: Key) -> int:
+        """Give a child its cells, tell everybody, and return the first one. Raises OSError where there is no room."""
+        cell = self.allocate(key[0].cells)
+        self.announce(key, cell)
+        return cell
+
+    def announce(self, key: Key, cell: int) -> None:
+        """Append the record of a child to the journal."""
+        shape, labelvalues = key
+        self.describe((shape.family, shape.type, shape.mode))
+        record = self._records.get(shape)
+        if record is None:
+            record = self._records[shape] = shape.child_record()
+        self.journal.append(f"{record}{json.dumps(labelvalues)}, {cell + shape.stamped}]")
+
+    def describe(self, family: Family) -> None:
+        """Append the record of a family unless its newest help text is known."""
+        text = helps.get(family, "")
+        if self._families.get(family) != text:
+            self.journal.append(json.dumps(["family", *family, text]))
+            self._families[family] = text
+
+    def allocate(self, count: int) -> int:
+        """Take `count` cells in a row. Raises OSError where there is no room."""
+        if self._next + count > self._end:
+            block = self.file.blocks.claim(self.slot)
+            self._next = block * layout.BLOCK_CELLS
+            self._end = self._next + layout.BLOCK_CELLS
+            self.flushed[block] = bytes(layout.PAGE)
+        cell = self._next
+        self._next = cell + count
+        return cell
+
+    def changed_blocks(self) -> list[int]:
+        """The blocks of which something is not in the rows yet."""
+        return [block for block, known in self.flushed.items() if self.block(block) != known]
+
+    def block(self, number: int) -> memoryview:
+        """The bytes of one block."""
+        at = layout.CELLS_AT + number * layout.PAGE
+        return self.file.bytes[at : at + layout.PAGE]
+
+    def abandon(self) -> None:
+        """Never write here again, and let others settle what was written."""
+        self.own[0] = 0
+        self.file.let_go(self.slot)
+
+
+class PrivateArena:
+    """Cells in this process's memory, for children that found no room; they move when there is some."""
+
+    def __init__(self) -> None:
+        self.own = wiped_bytes.take()
+        self.word = memoryview(b"\1")
+        self.cells = memoryview(bytearray(8 * _PRIVATE_CELLS)).cast("d")
+        self._next = 0
+        self.resume()
+
+    def resume(self) -> None:
+        """Let operations through again."""
+        self.own[0] = 1
+
+    def renew(self) -> None:
+        """Every value that is bound here looks for its place anew."""
+        self.own[0] = 0
+        self.own = wiped_bytes.take()
+        self.resume()
+
+    def place(self, key: Key) -> int:
+        """Give a child cells and return the first. Raises OSError when this arena is full."""
+        cell = self._next
+        if cell + key[0].cells > _PRIVATE_CELLS:
+            raise OSError("this private arena is full")
+        self._next = cell + key[0].cells
+        return cell
+
+    def abandon(self) -> None:
+        """Never write here again."""
+        self.own[0] = 0
+
+
+class Writer:
+    """Where the children of one process instance are: in the cells file, or, for want of room, in memory."""
+
+    def __init__(self, identifier: str):
+        self.identifier = identifier
+        self.shared: SharedArena | None = None
+        self.private: list[PrivateArena] = []
+        self.known: dict[Key, Place] = {}
+        self.lapsed: set[Key] = set()
+
+    def join(self, file: CellsFile) -> None:
+        """Take a slot of the cells file. Raises OSError where there is no room."""
+        self.shared = SharedArena(file, self.identifier)
+
+    def arenas(self) -> list[SharedArena | PrivateArena]:
+        """All that values may be bound to."""
+        return [*([self.shared] if self.shared else []), *self.private]
+
+    def bind(self, key: Key, *, shared: bool) -> Place:
+        """Return a child's place; a new one comes from the cells file if `shared`. Raises OSError for want of room."""
+        place = self.known.get(key)
+        if place is None:
+            if shared and self.shared:
+                place = Place(self.shared, self.shared.place(key))
+            else:
+                place = self._private_place(key)
+            self.known[key] = place
+        elif key in self.lapsed and shared and self.shared:
+            self.shared.announce(key, place.cell)
+            self.lapsed.discard(key)
+        return place
+
+    def _private_place(self, key: Key) -> Place:
+        try:
+            return Place(self.private[-1], self.private[-1].place(key))
+        except (IndexError, OSError):
+            self.private.append(PrivateArena())
+            return Place(self.private[-1], self.private[-1].place(key))
+
+    def notice(self) -> None:
+        """Somebody may have deleted rows of live gauges: each is announced again at its next operation."""
+        if self.shared:
+            self.lapsed.update(key for key in self.known if key[0].mode in LIVE_MODES)
+            self.shared.renew()
+
+    def move_in(self) -> None:
+        """Move the children that are in memory, with their values, to the cells file.
+
+        Raises OSError where the room ends; what has not moved by then goes on in memory.
+        """
+        if self.shared is None:
+            return
+        for arena in self.private:
+            arena.abandon()  # whoever uses a value meanwhile waits for its new place
+        try:
+            for key, place in self._placed_in(PrivateArena):
+                cell = self.shared.allocate(key[0].cells)
+                self._copy(key, place, Place(self.shared, cell))
+                self.shared.announce(key, cell)
+        finally:
+            left = {id(place.arena) for _, place in self._placed_in(PrivateArena)}
+            self.private = [arena for arena in self.private if id(arena) in left]
+            for arena in self.private:
+                arena.renew()
+
+    def move_out(self) -> None:
+        """Move all children, with their values, to memory: the cells file was replaced by another."""
+        if self.shared is not None:
+            self.shared.abandon()
+        for key, place in self._placed_in(SharedArena):
+            self._copy(key, place, self._private_place(key))
+        self.shared = None
+        self.lapsed.clear()
+
+    def start_anew(self) -> None:
+        """Another process has settled this one: forget its cells, but not what is in memory only."""
+        if self.shared is not None:
+            self.shared.abandon()
+        self.shared = None
+        self.known = dict(self._placed_in(PrivateArena))
+        self.lapsed.clear()
+
+    def _placed_in(self, kind: type) -> list[tuple[Key, Place]]:
+        return [(key, place) for key, place in self.known.items() if isinstance(place.arena, kind)]
+
+    def _copy(self, key: Key, old: Place, new: Place) -> None:
+        count = key[0].cells
+        new.arena.cells[new.cell : new.cell + count] = old.arena.cells[old.cell : old.cell + count]
+        self.known[key] = new
+
+
+def _card(identifier: str) -> str:
+    return json.dumps(["process", identifier, os.getpid(), pid_namespace(), time.clock_gettime_ns(time.CLOCK_REALTIME)])
+
+
+def pid_namespace() -> int:
+    """The inode number of this process's pid namespace, 0 where the system has none."""
+    try:
+        return os.stat("/proc/self/ns/pid").st_ino
+    except OSError:
+        return 0

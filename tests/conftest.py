@@ -1,0 +1,57 @@
+"""What the tests share: a clean prometheus_client, a store on tmpfs where there is one, and a second reader."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from helpers import Shell
+from prometheus_client import REGISTRY
+
+import sqlmetrics
+
+_VARIABLES = ("SQLMETRICS_PATH", "PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir")
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No store installed and no metric of a test left in the default registry."""
+    for name in [*_VARIABLES, *(name for name in os.environ if name.startswith("SQLMETRICS_"))]:
+        monkeypatch.delenv(name, raising=False)
+    before = set(REGISTRY._collector_to_names)
+    yield
+    sqlmetrics.uninstall()
+    for collector in set(REGISTRY._collector_to_names) - before:
+        REGISTRY.unregister(collector)
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """An empty folder on tmpfs, as the docs recommend, or else on the disk."""
+    shm = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    path = Path(tempfile.mkdtemp(prefix="sqlmetrics-test-", dir=shm))
+    yield path
+    sqlmetrics.uninstall()  # before its store is gone
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def path(folder: Path) -> str:
+    """Where the store of a test is."""
+    return str(folder / "metrics.sqlite3")
+
+
+@pytest.fixture
+def store(path: str) -> sqlmetrics.Store:
+    """An installed store."""
+    return sqlmetrics.install(path)
+
+
+@pytest.fixture
+def shell(path: str) -> Shell:
+    """The second reader: another process, another SQLite."""
+    return Shell(path)

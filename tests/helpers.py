@@ -1,0 +1,147 @@
+"""Small tools of the tests: child processes that are waited for, conditions with a limit, a second reader."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.samples import Sample
+
+import sqlmetrics
+
+_STDLIB_READER = """
+import json, sqlite3, sys
+connection = sqlite3.connect(f"file:{sys.argv[1]}?mode=ro", uri=True)
+connection.row_factory = sqlite3.Row
+print(json.dumps([dict(row) for row in connection.execute(sys.argv[2])]))
+"""
+
+
+class Shell:
+    """Reads a store as an operator does: the sqlite3 shell, or where it is not installed Python's sqlite3,
+    in another process in either case, and read-only."""
+
+    def __init__(self, path: str):
+        self.path = path
+
+    def __call__(self, sql: str) -> list[dict[str, object]]:
+        """The rows of a query as dicts."""
+        if shutil.which("sqlite3"):
+            command = ["sqlite3", "-readonly", "-json", self.path, sql]
+        else:
+            command = [sys.executable, "-c", _STDLIB_READER, self.path, sql]
+        output = subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout
+        return json.loads(output) if output.strip() else []
+
+    def value(self, sql: str) -> object:
+        """The only value of the only row of a query."""
+        (row,) = self(sql)
+        (value,) = row.values()
+        return value
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 20.0) -> object:
+    """Wait until a condition is true and return what it gave; fail after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not (result := condition()):
+        assert time.monotonic() < deadline, f"{condition} stayed false for {seconds} s"
+        time.sleep(0.005)
+    return result
+
+
+class Child:
+    """A forked child that runs steps when it is told to, so that a test and its processes stay in lockstep."""
+
+    def __init__(self, fork: Callable[[], int] = os.fork):
+        to_child, self._orders = os.pipe()
+        self._answers, to_parent = os.pipe()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self.steps: dict[str, Callable[..., object]] = {}
+        self.pid = fork()
+        self.in_child = self.pid == 0
+        if self.in_child:
+            os.close(self._orders)
+            os.close(self._answers)
+            self._in, self._out = os.fdopen(to_child), os.fdopen(to_parent, "w")
+        else:
+            os.close(to_child)
+            os.close(to_parent)
+            self._in, self._out = os.fdopen(self._answers), os.fdopen(self._orders, "w")
+
+    def serve(self, **steps: Callable[..., object]) -> None:
+        """In the child: obey until the parent closes its end, then leave at once."""
+        status = 0
+        try:
+            for line in self._in:
+                name, arguments = json.loads(line)
+                print(json.dumps(steps[name](*arguments)), file=self._out, flush=True)
+        except BaseException:
+            traceback.print_exc()
+            status = 1
+        os._exit(status)
+
+    def do(self, name: str, *arguments: object) -> object:
+        """In the parent: have a step done, and return what it returned."""
+        print(json.dumps([name, arguments]), file=self._out, flush=True)
+        answer = self._in.readline()
+        assert answer, f"the child {self.pid} failed in {name}{arguments}; see its traceback"
+        return json.loads(answer)
+
+    def end(self) -> int:
+        """Let the child leave by `os._exit`, wait for it, and return its status."""
+        self._out.close()
+        self._in.close()
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+    def kill(self) -> None:
+        """SIGKILL, and wait for it."""
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+        self._out.close()
+        self._in.close()
+
+
+@contextlib.contextmanager
+def child(**steps: Callable[..., object]) -> Iterator[Child]:
+    """A forked child that can do the steps given; it is gone at the end."""
+    one = Child()
+    if one.in_child:
+        one.serve(**steps)
+    try:
+        yield one
+    finally:
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            one.kill()
+
+
+def in_child(action: Callable[[], object]) -> object:
+    """Do something in a forked child that ends by `os._exit`, and return what it returned."""
+    with child(act=action) as one:
+        return one.do("act")
+
+
+def scrape(path: str | None = None) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    """What a scrape shows: {(sample name, sorted labels): value}."""
+    registry = CollectorRegistry()
+    sqlmetrics.MultiProcessCollector(registry, path)
+    return {key(sample): sample.value for metric in registry.collect() for sample in metric.samples}
+
+
+def key(sample: Sample) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """A sample's name and labels, hashable."""
+    return sample.name, tuple(sorted(sample.labels.items()))
+
+
+def value(name: str, /, **labels: str) -> float | None:
+    """The value of one sample of a scrape, None if it is not shown."""
+    return scrape().get((name, tuple(sorted(labels.items()))))
