@@ -17,6 +17,7 @@ import mmap
 import os
 import struct
 from collections.abc import Iterator
+from typing import Any
 
 from . import layout, locks
 from .errors import StoreError
@@ -43,10 +44,12 @@ class Region:
     def __init__(self, file: CellsFile, *, owners_at: int, generations_at: int, start: int, count: int, cursor: int):
         self._fd = file.fd
         self._bytes = file.bytes
-        self._cursor = file.view(layout.CURSORS_AT, layout.CURSORS_AT + 8, "I")[cursor : cursor + 1]
+        self._cursor: memoryview[int] = file.view(
+            layout.CURSORS_AT + 4 * cursor, layout.CURSORS_AT + 4 * cursor + 4, "I"
+        )
         self._owners_at = owners_at
-        self.owners = file.view(owners_at, owners_at + 2 * count, "H")
-        self.generations = file.view(generations_at, generations_at + 4 * count, "I")
+        self.owners: memoryview[int] = file.view(owners_at, owners_at + 2 * count, "H")
+        self.generations: memoryview[int] = file.view(generations_at, generations_at + 4 * count, "I")
         self.start = start
         self.count = count
 
@@ -61,7 +64,7 @@ class Region:
         for block in (*range(cursor, ever), *range(cursor), *range(ever, min(ever + 64, self.count))):
             if not self.owners[block] and self._take(block, slot):
                 self._cursor[0] = block + 1
-                return block
+                return int(block)
         raise NoRoomError(f"all {self.count:,} blocks of the cells file are in use")
 
     def _take(self, block: int, slot: int) -> bool:
@@ -115,12 +118,12 @@ class CellsFile:
         access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
         self._map = mmap.mmap(fd, layout.FILE_SIZE, access=access)
         self.bytes = memoryview(self._map)
-        self.states = self.view(layout.STATE_AT, layout.STALE_AT, "B")
-        self.stale = self.view(layout.STALE_AT, layout.USES_AT, "B")
-        self.uses = self.view(layout.USES_AT, layout.FIRST_AT, "I")
-        self.first = self.view(layout.FIRST_AT, layout.PUBLISHED_AT, "I")
-        self.published = self.view(layout.PUBLISHED_AT, layout.SLOTS_END, "Q")
-        self.cells = self.view(layout.CELLS_AT, layout.CELLS_END, "d")
+        self.states: memoryview[int] = self.view(layout.STATE_AT, layout.STALE_AT, "B")
+        self.stale: memoryview[int] = self.view(layout.STALE_AT, layout.USES_AT, "B")
+        self.uses: memoryview[int] = self.view(layout.USES_AT, layout.FIRST_AT, "I")
+        self.first: memoryview[int] = self.view(layout.FIRST_AT, layout.PUBLISHED_AT, "I")
+        self.published: memoryview[int] = self.view(layout.PUBLISHED_AT, layout.SLOTS_END, "Q")
+        self.cells: memoryview[float] = self.view(layout.CELLS_AT, layout.CELLS_END, "d")
         self.blocks = Region(
             self,
             owners_at=layout.CELL_OWNERS_AT,
@@ -139,9 +142,9 @@ class CellsFile:
         )
         self.own_slots: set[int] = set()
 
-    def view(self, start: int, end: int, kind: str) -> memoryview:
+    def view(self, start: int, end: int, kind: str) -> Any:
         """The bytes from `start` to `end` as an array of the struct kind given."""
-        return self.bytes[start:end].cast(kind)  # type: ignore[call-overload, no-any-return]
+        return self.bytes[start:end].cast(kind)  # type: ignore[call-overload]
 
     def header(self) -> tuple[str, str] | None:
         """(store id, boot id) of the file, or None where the header is not one that this version reads."""
@@ -149,6 +152,11 @@ class CellsFile:
         if (magic, version, order) != (layout.MAGIC, layout.LAYOUT_VERSION, layout.BYTE_ORDER):
             return None
         return store.decode("ascii", "replace"), boot.decode("ascii", "replace")
+
+    def image(self, block: int) -> bytes:
+        """A copy of a block of cells; a timestamp is copied before its value, which is written before it."""
+        at = layout.CELLS_AT + block * layout.PAGE
+        return bytes(self.bytes[at : at + layout.PAGE])
 
     # --- slots -------------------------------------------------------------------------------------------
 

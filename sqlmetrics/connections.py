@@ -18,7 +18,7 @@ from . import database
 
 
 class ForkedInUseError(apsw.Error):
-    """This process was forked in the middle of an SQLite call of its parent: SQLite cannot be used here."""
+    """SQLite cannot be used here: this process was forked in the middle of an SQLite call of its parent."""
 
 
 class Access:
@@ -112,7 +112,7 @@ def file_identity(path: str) -> tuple[int, int] | None:
 
 def _is_under_uwsgi() -> bool:
     try:
-        import uwsgi  # noqa: F401 - it exists inside a uWSGI process only
+        import uwsgi  # type: ignore[import-untyped]  # noqa: F401 - it exists inside a uWSGI process only
     except ImportError:
         return False
     return True

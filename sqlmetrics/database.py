@@ -59,7 +59,10 @@ def _keep_wal(connection: apsw.Connection) -> None:
 
 
 def _sync_at_checkpoints(connection: apsw.Connection) -> None:
-    """No fsync at a commit: with WAL a power cut may lose the last commits but damages nothing (sqlite.org/pragma.html)."""
+    """No fsync at a commit: with WAL a power cut may lose the last commits but damages nothing.
+
+    https://www.sqlite.org/pragma.html#pragma_synchronous
+    """
     connection.execute("PRAGMA synchronous = NORMAL")
 
 

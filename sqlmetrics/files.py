@@ -80,7 +80,7 @@ def _in_order(connection: apsw.Connection, path: str, settings: config.Settings)
 
 def _replace_cells(connection: apsw.Connection, path: str, store: str, settings: config.Settings) -> CellsFile:
     with database.transaction(connection):
-        uses = settle.adopt(connection, settings.keep_dead)
+        uses = settle.adopt(connection)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path + CELLS_SUFFIX)
     return create_cells(path + CELLS_SUFFIX, store, uses=uses, mode=settings.mode, gid=settings.gid())

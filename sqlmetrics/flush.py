@@ -55,7 +55,8 @@ def _flush(store: Store, connection: apsw.Connection) -> bool:
     with database.transaction(connection):
         ends = {arena: ingest.ingest(connection, file, arena.slot, arena.instance) for arena in arenas}
         images = {arena: _copy(connection, arena, blocks) for arena, blocks in changed.items()}
-        settled = settle.settle_dead(connection, file, store.settings.keep_dead)
+        settled = settle.settle_dead(connection, file)
+        settle.forget_oldest(connection, store.settings.keep_dead)
     _after_commit(store, ends, images)
     for slot, instance in settled:
         file.retire_slot(slot, instance)
@@ -69,9 +70,8 @@ def _is_behind(connection: apsw.Connection, arena: SharedArena) -> bool:
 
 
 def _copy(connection: apsw.Connection, arena: SharedArena, blocks: list[int]) -> dict[int, bytes]:
-    # Taken before the copy: what changes in between is different from it, and so flushed again.
-    images = {block: bytes(arena.block(block)) for block in blocks}
-    ingest.copy_blocks(connection, arena.file, arena.instance, blocks)
+    images = {block: arena.file.image(block) for block in blocks}
+    ingest.copy_images(connection, arena.instance, images)
     return images
 
 

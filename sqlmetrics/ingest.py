@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable
-
 import apsw
 
 from . import journal, layout
 from .cells import CellsFile
-from .shape import canonical_labels
+from .records import ChildRecord, FamilyRecord, Record
 
 UPSERT_PROCESS = """
 INSERT INTO process (id, pid, os_pid, pid_namespace, started, journal) VALUES (?, ?, ?, ?, ?, 0)
@@ -67,44 +64,30 @@ def ingest(connection: apsw.Connection, file: CellsFile, slot: int, instance: in
     start = committed(connection, instance) or 0
     records, end = journal.read(file, slot, instance, start)
     if records:
-        for kind, *fields in records:
-            _ROWS[kind](connection, instance, *fields)
+        for record in records:
+            _insert(connection, instance, record)
         connection.execute("UPDATE process SET journal = ? WHERE id = ?", (end, instance))
         connection.execute("UPDATE store SET plan = plan + 1")
     return end
 
 
-def _process(connection: apsw.Connection, instance: int, pid: str, os_pid: int, namespace: int, started: int) -> None:
-    connection.execute(FORGET_NAMESAKES, (storable(pid), namespace))
-    connection.execute(UPSERT_PROCESS, (instance, storable(pid), os_pid, namespace, started))
+def _insert(connection: apsw.Connection, instance: int, record: Record) -> None:
+    if isinstance(record, ChildRecord):
+        _insert_child(connection, instance, record)
+    elif isinstance(record, FamilyRecord):
+        connection.execute(UPSERT_FAMILY, (*record[:3], storable_help(record.help)))
+    else:
+        pid = storable(record.pid)
+        connection.execute(FORGET_NAMESAKES, (pid, record.pid_namespace))
+        connection.execute(UPSERT_PROCESS, (instance, pid, *record[1:]))
 
 
-def _family(connection: apsw.Connection, _instance: int, name: str, type_: str, mode: str, help_: str) -> None:
-    connection.execute(UPSERT_FAMILY, (name, type_, mode, storable_help(help_)))
-
-
-def _child(
-    connection: apsw.Connection,
-    instance: int,
-    family: str,
-    type_: str,
-    stamped: bool,
-    labelnames: list[str],
-    names: list[str],
-    bounds: list[str],
-    labelvalues: list[str],
-    cell: int,
-) -> None:
-    labels = canonical_labels(labelnames, labelvalues)
-    series = [(family, type_, name, labels, bound) for name, bound in zip(names, bounds, strict=True)]
-    connection.executemany(INSERT_SERIES, series)
-    step, timestamp = (2, 0.0) if stamped else (1, None)
-    cells = range(cell, cell + step * len(series), step)
-    rows = [(*key, at, instance, timestamp) for key, at in zip(series, cells, strict=True)]
-    connection.executemany(UPSERT_SAMPLE, rows)
-
-
-_ROWS: dict[str, Callable[..., None]] = {"process": _process, "family": _family, "child": _child}
+def _insert_child(connection: apsw.Connection, instance: int, child: ChildRecord) -> None:
+    labels = child.labels()
+    timestamp = 0.0 if child.stamped else None
+    series = [(child.family, child.type, name, labels, le, cell) for name, le, cell in child.samples()]
+    connection.executemany(INSERT_SERIES, [one[:5] for one in series])
+    connection.executemany(UPSERT_SAMPLE, [(*one, instance, timestamp) for one in series])
 
 
 def storable(text: str) -> str:
@@ -126,19 +109,13 @@ def read_help(stored: object) -> str:
     return stored.decode("utf-8", "surrogatepass") if isinstance(stored, bytes) else str(stored)
 
 
-def copy_blocks(connection: apsw.Connection, file: CellsFile, instance: int, blocks: Iterable[int]) -> None:
-    """Copy the cells of some blocks to the rows of an instance, within the caller's transaction.
+def copy_images(connection: apsw.Connection, instance: int, images: dict[int, bytes]) -> None:
+    """Copy blocks (their bytes by their numbers) to the rows of an instance, within the caller's transaction.
 
-    A timestamp is read before its value, as it is written after it: the pair is never newer than its stamp.
+    From an image and not from the cells themselves, so that it is known exactly what the rows show.
     """
-    for block in blocks:
-        first = block * layout.BLOCK_CELLS
-        cells = apsw.carray(file.cells[first : first + layout.BLOCK_CELLS])
+    for block, image in images.items():
+        cells = apsw.carray(memoryview(image).cast("d"))
         for statement in (COPY_TIMESTAMPS, COPY_VALUES):
-            connection.execute(statement, {"block": cells, "base": first - 1, "process": instance})
-
-
-def labels_of(text: str) -> dict[str, str]:
-    """The inverse of `canonical_labels`."""
-    labels: dict[str, str] = json.loads(text)
-    return labels
+            bindings = {"block": cells, "base": block * layout.BLOCK_CELLS - 1, "process": instance}
+            connection.execute(statement, bindings)

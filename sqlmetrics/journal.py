@@ -8,16 +8,14 @@ Extents whose frames are rows by now are given back.
 
 from __future__ import annotations
 
-import json
 import struct
 import zlib
-from typing import Any
 
 from . import layout
 from .cells import CellsFile
+from .records import Record, decode
 
 FRAME = struct.Struct("=II")
-Record = list[Any]
 
 
 class JournalGoneError(Exception):
@@ -93,7 +91,7 @@ def read(file: CellsFile, slot: int, instance: int, start: int) -> tuple[list[Re
         payload = data[at + FRAME.size : at + FRAME.size + length]
         if len(payload) < length or zlib.crc32(payload) != checksum:
             break
-        records.append(json.loads(payload))
+        records.append(decode(payload))
         at += FRAME.size + length
     return records, start + at
 

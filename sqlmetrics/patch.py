@@ -149,7 +149,7 @@ def uninstall() -> None:
     store = stores.forget()
     if store is not None:
         _take_over(lambda value: isinstance(value, SharedValue), "out of the store")
-        store.close()
+        store.leave()
 
 
 def _take_over(is_foreign: Callable[[Any], bool], where_to: str) -> None:
@@ -161,7 +161,8 @@ def _take_over(is_foreign: Callable[[Any], bool], where_to: str) -> None:
 
 def _all_metrics() -> Iterable[Any]:
     """Every metric object of this process, in a registry or not; a scan, as nothing else knows them all."""
-    found = [thing for thing in gc.get_objects() if isinstance(thing, (MetricWrapperBase, CollectorRegistry))]
+    # By type(): isinstance() would ask proxies such as Flask's for their __class__.
+    found = [thing for thing in gc.get_objects() if issubclass(type(thing), (MetricWrapperBase, CollectorRegistry))]
     for thing in found:
         if isinstance(thing, CollectorRegistry):
             _registries.add(thing)

@@ -76,7 +76,7 @@ class Plan:
         return plan
 
     def extended(self, families: Iterable[Family], series: Iterable[Series]) -> Plan:
-        """This plan with what the journals say and the rows do not yet. The newest help text wins."""
+        """Add to this plan what the journals say and the rows do not yet. The newest help text wins."""
         known = {**self.families, **{(f.name, f.type): f for f in families}}
         return Plan.build(known.values(), [*self.series, *series])
 

@@ -9,17 +9,18 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import apsw
 
-from . import database, files, fork, journal, layout
+from . import database, files, fork, journal, layout, settle
 from .cells import CellsFile
 from .connections import Access
 from .errors import StoreError
 from .gauges import Part, aggregate, counted
-from .ingest import canonical_labels, storable
+from .ingest import storable
 from .plan import Family, FamilyId, Plan, Series, read_plan
+from .records import ChildRecord, FamilyRecord, ProcessRecord
 
 SUM_CELLS = """
 SELECT series, CASE WHEN count(*) = count(value) THEN sum(value) END
@@ -49,6 +50,7 @@ UNION ALL
 SELECT kept.series, process.pid, kept.value, NULL, process.started
   FROM kept JOIN process ON process.id = kept.process
 """
+UNSETTLED = "SELECT id, pid, started, journal FROM process WHERE died IS NULL"
 _TRIES = 100
 
 NAN = float("nan")
@@ -74,8 +76,8 @@ class _Tail(NamedTuple):
     """What the journals of all processes hold beyond the rows."""
 
     families: list[Family]
-    children: list[tuple[int, list[object]]]
-    """(instance, the fields of a child record)"""
+    children: list[tuple[int, ChildRecord]]
+    """(instance, record)"""
 
 
 class Reader(fork.ForkAware):
@@ -113,10 +115,13 @@ class Reader(fork.ForkAware):
                 census = file.blocks.census()
                 try:
                     with database.transaction(connection, "DEFERRED"):
-                        result = _Scrape(self, connection, file, names).result()
+                        scrape = _Scrape(self, connection, file, names)
+                        result = scrape.result()
                 except journal.JournalGoneError:
                     continue  # a process was settled between the snapshot and its journal
                 if not file.blocks.changed(census):
+                    if scrape.saw_dead():
+                        _settle_if_free(connection, file)
                     return result
         raise StoreError(f"{self.path}: blocks change hands faster than they can be read ({_TRIES} tries)")
 
@@ -149,49 +154,53 @@ class _Scrape:
         if tail.families or tail.children:
             self._merge(tail)
 
+    def saw_dead(self) -> bool:
+        """Whether a process has ended and nobody has settled it yet."""
+        return not all(process.alive for process in self._processes.values())
+
     def _look_around(self) -> _Tail:
         """Find the processes that are not settled, whether they live, and what their journals add to the rows."""
-        settled = dict(self._connection.execute("SELECT slot, settled FROM slot").fetchall())
-        rows = self._connection.execute("SELECT id, pid, started, journal FROM process WHERE died IS NULL").fetchall()
-        known = {row[0]: row for row in rows}
+        settled: dict[int, int] = dict(self._rows("SELECT slot, settled FROM slot"))
+        known = {row[0]: row[1:] for row in self._rows(UNSETTLED)}
         tail = _Tail([], [])
         for slot, instance in self._file.live_slots():
-            if settled.get(slot, 0) >= instance:  # type: ignore[operator]
-                continue
-            alive = self._file.is_alive(slot)
-            _, pid, started, done = known.pop(instance, (instance, "", 0, 0))
-            records, _ = journal.read(self._file, slot, instance, done)  # type: ignore[arg-type]
-            for kind, *fields in records:
-                if kind == "process":
-                    pid, started = storable(fields[0]), fields[3]
-                elif kind == "family":
-                    tail.families.append(Family(*fields))
-                else:
-                    tail.children.append((instance, fields))
-            self._processes[instance] = Process(str(pid), started, alive)  # type: ignore[arg-type]
+            if settled.get(slot, 0) < instance:
+                alive = self._file.is_alive(slot)
+                pid, started, done = known.pop(instance, ("", 0, 0))
+                records, _ = journal.read(self._file, slot, instance, done)
+                for record in records:
+                    if isinstance(record, ProcessRecord):
+                        pid, started = storable(record.pid), record.started
+                    elif isinstance(record, FamilyRecord):
+                        tail.families.append(Family(*record))
+                    else:
+                        tail.children.append((instance, record))
+                self._processes[instance] = Process(pid, started, alive)
         if known:
             raise journal.JournalGoneError  # settled since the snapshot was taken
         return tail
 
+    def _rows(self, sql: str) -> list[Any]:
+        return self._connection.execute(sql).fetchall()
+
     def _merge(self, tail: _Tail) -> None:
         """Extend the plan and the cells by what is in journals only."""
-        index = {(s.family, s.name, s.labels, s.le): s.id for s in self._plan.series}
+        numbers = {(s.family, s.name, s.labels, s.le): s.id for s in self._plan.series}
         fresh: list[Series] = []
         gauges = list(self._gauge_cells)
         with_rows = {cell for _, _, cell, _ in gauges}
         for instance, child in tail.children:
-            family, type_, stamped, labelnames, names, bounds, labelvalues, cell = child
-            labels = canonical_labels(labelnames, labelvalues)  # type: ignore[arg-type]
-            for place, (name, le) in enumerate(zip(names, bounds, strict=True)):  # type: ignore[call-overload]
-                key = ((family, type_), name, labels, le)
-                number = index.setdefault(key, -1 - len(fresh))
-                if number == -1 - len(fresh):
-                    fresh.append(Series(number, *key))
-                at = cell + place * (2 if stamped else 1)  # type: ignore[operator]
-                if type_ != "gauge":
-                    self._extra[number] = self._extra.get(number, 0.0) + self._file.cells[at]
-                elif at not in with_rows:
-                    gauges.append((number, instance, at, int(bool(stamped))))
+            labels = child.labels()
+            for name, le, cell in child.samples():
+                key = ((child.family, child.type), name, labels, le)
+                if key not in numbers:
+                    numbers[key] = -1 - len(fresh)
+                    fresh.append(Series(numbers[key], *key))
+                number = numbers[key]
+                if child.type != "gauge":
+                    self._extra[number] = self._extra.get(number, 0.0) + self._file.cells[cell]
+                elif cell not in with_rows:  # a gauge may be announced again
+                    gauges.append((number, instance, cell, int(child.stamped)))
         self._gauge_cells = gauges
         self._plan = self._plan.extended(tail.families, fresh)
 
@@ -201,10 +210,7 @@ class _Scrape:
         gauges = self._gauges()
         families = []
         for key, family in self._plan.families.items():
-            if family.type == "gauge":
-                samples = gauges.get(key)
-            else:
-                samples = list(_add_up(self._plan, key, sums))
+            samples = gauges.get(key) if family.type == "gauge" else list(_add_up(self._plan, key, sums))
             if self._names is not None:
                 samples = [sample for sample in samples or () if sample.name in self._names] or None
             if samples is not None:
@@ -217,7 +223,7 @@ class _Scrape:
         if self._names is not None:
             which = "WHERE series IN (SELECT value FROM carray(:wanted))"
             bindings["wanted"] = apsw.carray(self._wanted())
-        rows = self._connection.execute(SUM_CELLS.format(which=which), bindings).fetchall()  # type: ignore[arg-type]
+        rows = self._connection.execute(SUM_CELLS.format(which=which), bindings).fetchall()
         sums: dict[int, float] = {series: NAN if total is None else total for series, total in rows}  # type: ignore[misc]
         for series, value in self._extra.items():
             sums[series] = sums.get(series, 0.0) + value
@@ -247,9 +253,9 @@ class _Scrape:
             timestamp = cells[cell - 1] if stamped else 0.0
             part = Part(process.pid, cells[cell], timestamp, process.started, process.alive, instance)
             parts.setdefault(series, []).append(part)
-        for series, pid, value, timestamp, started in self._connection.execute(GAUGE_REST).fetchall():
-            part = Part(pid, NAN if value is None else value, timestamp or 0.0, started, False, 0)  # type: ignore[arg-type]
-            parts.setdefault(series, []).append(part)  # type: ignore[arg-type]
+        for series, pid, value, timestamp, started in self._rows(GAUGE_REST):
+            part = Part(pid, NAN if value is None else value, timestamp or 0.0, started, False, 0)
+            parts.setdefault(series, []).append(part)
         samples: dict[FamilyId, list[Sample]] = {}
         for one in self._plan.series:
             if one.id in parts:
@@ -265,3 +271,19 @@ def _add_up(plan: Plan, key: FamilyId, sums: dict[int, float]) -> Iterator[Sampl
     for name, labels, series, adds_up in plan.lines.get(key, ()):
         value = sums.get(series, 0.0) + (value if adds_up else 0.0)
         yield Sample(name, labels, value)
+
+
+def _settle_if_free(connection: apsw.Connection, file: CellsFile) -> None:
+    """Settle the dead after a scrape, unless another process is writing: the next flush or scrape does it then."""
+    if not file.writable:
+        return
+    connection.set_busy_timeout(0)
+    try:
+        with database.transaction(connection):
+            settled = settle.settle_dead(connection, file)
+        for slot, instance in settled:
+            file.retire_slot(slot, instance)
+    except apsw.Error:
+        pass  # busy, read-only or full: whoever can write will do it
+    finally:
+        connection.set_busy_timeout(database.BUSY_MS)

@@ -8,7 +8,7 @@ import apsw
 
 from . import layout
 from .cells import CellsFile
-from .ingest import copy_blocks, ingest, is_settled
+from .ingest import copy_images, ingest, is_settled
 from .journal import JournalGoneError
 from .shape import LIVE_MODES
 from .writer import pid_namespace
@@ -68,16 +68,16 @@ ON CONFLICT (slot) DO UPDATE SET settled = max(settled, excluded.settled)
 assert all(mode in DELETE_LIVE for mode in LIVE_MODES)
 
 
-def settle_dead(connection: apsw.Connection, file: CellsFile, keep_dead: int) -> list[Slot]:
+def settle_dead(connection: apsw.Connection, file: CellsFile) -> list[Slot]:
     """Settle every process that is dead by the kernel's word, within the caller's transaction.
 
+    Judged once, here, with the write lock held: so two settlers never fold the same process twice.
     Returns the slots to retire after the COMMIT.
     """
     dead = [(slot, instance) for slot, instance in file.live_slots() if not file.is_alive(slot)]
     for slot, instance in dead:
         if not is_settled(connection, slot, instance):
             settle(connection, file, slot, instance)
-    forget_oldest(connection, keep_dead)
     return dead
 
 
@@ -88,7 +88,7 @@ def settle(connection: apsw.Connection, file: CellsFile, slot: int, instance: in
         ingest(connection, file, slot, instance)
     except JournalGoneError:
         return
-    copy_blocks(connection, file, instance, file.blocks.owned_by(slot))
+    copy_images(connection, instance, {block: file.image(block) for block in file.blocks.owned_by(slot)})
     fold(connection, instance)
     connection.execute(RECORD_SETTLED, {"slot": slot, "process": instance})
 
@@ -109,7 +109,7 @@ def forget_oldest(connection: apsw.Connection, keep_dead: int) -> None:
     connection.execute(FORGET_OLDEST, {"keep_dead": keep_dead})
 
 
-def mark_dead(connection: apsw.Connection, file: CellsFile, pid: str, keep_dead: int) -> tuple[list[Slot], list[int]]:
+def mark_dead(connection: apsw.Connection, file: CellsFile, pid: str) -> tuple[list[Slot], list[int]]:
     """Act on a death notice, within the caller's transaction: `live*` rows go, the rest is kept.
 
     Returns the slots to retire and the slots to notify after the COMMIT. The second are of processes that
@@ -119,7 +119,6 @@ def mark_dead(connection: apsw.Connection, file: CellsFile, pid: str, keep_dead:
     dead = [(slot, instance) for slot, instance in namesakes if not file.is_alive(slot)]
     for slot, instance in dead:
         settle(connection, file, slot, instance)
-    forget_oldest(connection, keep_dead)
     if dead:
         return dead, []
     for _, instance in namesakes:
@@ -162,7 +161,7 @@ def empty(connection: apsw.Connection, file: CellsFile, spared: set[int]) -> lis
     return gone
 
 
-def adopt(connection: apsw.Connection, keep_dead: int) -> int:
+def adopt(connection: apsw.Connection) -> int:
     """Fold every process of a store whose cells are gone (a reboot, a deleted file): its rows are what is left.
 
     Returns a number of uses above all that were ever given to a slot.
@@ -172,5 +171,4 @@ def adopt(connection: apsw.Connection, keep_dead: int) -> int:
     newest = connection.execute(
         "SELECT max(ifnull((SELECT max(id) FROM process), 0), ifnull(max(settled), 0)) FROM slot"
     ).get
-    forget_oldest(connection, keep_dead)
     return int(str(newest)) // layout.SLOTS + 1

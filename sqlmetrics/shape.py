@@ -42,15 +42,14 @@ class Shape:
         return len(self.samples) * (2 if self.stamped else 1)
 
     @property
+    def is_sum(self) -> bool:
+        """Whether what an ended process counted is added to what the living count."""
+        return self.type != "gauge" or self.mode == "sum"
+
+    @property
     def zero_shows(self) -> bool:
         """Whether a process that never touched a child changes a scrape merely by having it."""
         return self.type == "gauge" and not self.stamped
-
-    def child_record(self) -> str:
-        """The journal record of a child, but for its label values and its first value's cell."""
-        names, bounds = zip(*self.samples, strict=True)
-        fixed = ["child", self.family, self.type, self.stamped, self.labelnames, names, bounds]
-        return json.dumps(fixed)[:-1] + ", "
 
 
 Samples = tuple[tuple[str, str], ...]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -48,7 +47,6 @@ class Store(fork.ForkAware):
         atexit.register(self.close)
 
     def _renew_locks(self) -> None:
-        self.pid = os.getpid()
         self._lock = threading.RLock()
         self._depth = 0
 
@@ -139,9 +137,10 @@ class Store(fork.ForkAware):
         with self.writing.suspended():
             file = files.open_or_create(self.path, self.settings)
         with self.binding():
+            same = self.file.header() == file.header()
             self.file, self._identity = file, file_identity(self.path)
             for writer in self.writers.values():
-                writer.move_out()
+                writer.move_out(folded=same)
         self.move_in()
         self.trouble.over("replaced", f"{self.path}: the values of this process are in the new store")
 
@@ -165,20 +164,17 @@ class Store(fork.ForkAware):
             self.flusher.wake()
             return
         for _ in range(_PATIENCE):
-            try:
-                with self.writing() as connection:
-                    return self.act_on_notices(connection)
-            except apsw.BusyError:
-                continue
+            with contextlib.suppress(apsw.BusyError), self.writing() as connection:
+                self.act_on_notices(connection)
+                return
         self.trouble.report("busy", f"{self.path} is locked; the end of a process is noted by the next flush or scrape")
-        return None
 
     def act_on_notices(self, connection: apsw.Connection) -> None:
         """Settle the processes that were reported dead, also those reported meanwhile. Raises apsw.Error."""
         while self._notices:
             pids = list(self._notices)
             with database.transaction(connection):
-                marked = [settle.mark_dead(connection, self.file, pid, self.settings.keep_dead) for pid in pids]
+                marked = [settle.mark_dead(connection, self.file, pid) for pid in pids]
             del self._notices[: len(pids)]
             for retired, noticed in marked:
                 for slot, instance in retired:
@@ -256,8 +252,18 @@ class Store(fork.ForkAware):
         self.flusher = Flusher(self)
 
     def close(self) -> None:
-        """Flush for the last time and close the connection; the values stay readable."""
-        if os.getpid() == self.pid:
+        """Flush for the last time and close the connection; the values stay in the store."""
+        if not fork.is_unnoticed():
             self.flusher.stop()
             self.flush()
             self.writing.close()
+
+    def leave(self) -> None:
+        """Close, and own nothing of the store any more, as if this process had ended."""
+        atexit.unregister(self.close)
+        self.close()
+        with self.binding():
+            for writer in self.writers.values():
+                for arena in writer.arenas():
+                    arena.abandon()
+            self.writers = {}

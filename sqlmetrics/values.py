@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from .store import Store
     from .writer import Writer
 
+_Batch = tuple[object, str, str, str, tuple[str, ...], tuple[str, ...], str]
+
 _UNBOUND = memoryview(b"\0")
 _BOUND = memoryview(b"\1")
 _NO_CELLS = memoryview(bytearray(8)).cast("d")
@@ -67,6 +69,8 @@ class SharedValue:
         self._own, self._word, self._cells, self._cell = _UNBOUND, _BOUND, _NO_CELLS, 0
         self._key: Key | None = None
         self._named: object = None
+        self._batch: _Batch
+        self._offset = 0
         self._stamped = multiprocess_mode in MOST_RECENT_MODES
         if typ == "gauge":
             multiprocess_mode = multiprocess_mode or "all"
@@ -103,7 +107,7 @@ class SharedValue:
         """Return this process's own value."""
         while self._own[0] != self._word[0]:
             self._binder.attach(self)
-        return self._cells[self._cell]  # type: ignore[return-value]
+        return self._cells[self._cell]
 
     def set_exemplar(self, exemplar: object) -> None:
         """Accept an exemplar, as the peer's multiprocess values do, without keeping it."""
@@ -178,7 +182,7 @@ class Binder(fork.ForkAware):
         typ, metric_name, mode = family
         bound = ""
         if typ == "histogram" and labelnames and labelnames[-1] == "le":
-            bound = floatToGoString(float(labelvalues[-1]))
+            bound = str(floatToGoString(float(labelvalues[-1])))  # type: ignore[no-untyped-call]
             labelnames, labelvalues = labelnames[:-1], labelvalues[:-1]
         batch_key = (threading.get_ident(), typ, metric_name, labelvalues)
         batch = self._batches.setdefault(batch_key, [])

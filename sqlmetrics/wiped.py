@@ -6,6 +6,7 @@ hooks (uWSGI) leaves zeros in the child. Where the system lacks it, the at-fork 
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 
 _WIPEONFORK = 18  # MADV_WIPEONFORK of Linux 4.14; not in Python's mmap module
@@ -35,10 +36,8 @@ class WipedBytes:
 
 def _private_page() -> mmap.mmap:
     page = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    try:
+    with contextlib.suppress(AttributeError, OSError):  # macOS and old kernels: see wipe()
         page.madvise(_WIPEONFORK)
-    except (AttributeError, OSError):
-        pass  # macOS and old kernels: see wipe()
     return page
 
 

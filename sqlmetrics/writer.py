@@ -10,6 +10,7 @@ from typing import NamedTuple
 from . import layout
 from .cells import CellsFile
 from .journal import JournalWriter
+from .records import ProcessRecord, child_record, family_record, process_record
 from .shape import LIVE_MODES, Family, Key, Shape, helps
 from .wiped import wiped_bytes
 
@@ -44,7 +45,7 @@ class SharedArena:
         self.flushed: dict[int, bytes] = {}  # block: what of it is in rows
         try:
             self.journal = JournalWriter(file, self.slot)
-            self.journal.append(_card(identifier))
+            self.journal.append(process_record(_card(identifier)))
         except OSError:
             self.abandon()
             raise
@@ -60,7 +61,7 @@ class SharedArena:
 
     def is_noticed(self) -> bool:
         """Whether another process wants this one to look at its slot."""
-        return self.word[0] == layout.NOTICE  # type: ignore[no-any-return]
+        return self.word[0] == layout.NOTICE
 
     def renew(self) -> None:
         """Answer a notice: every value that is bound here looks for its place anew."""
@@ -82,14 +83,14 @@ class SharedArena:
         self.describe((shape.family, shape.type, shape.mode))
         record = self._records.get(shape)
         if record is None:
-            record = self._records[shape] = shape.child_record()
+            record = self._records[shape] = child_record(shape)
         self.journal.append(f"{record}{json.dumps(labelvalues)}, {cell + shape.stamped}]")
 
     def describe(self, family: Family) -> None:
         """Append the record of a family unless its newest help text is known."""
         text = helps.get(family, "")
         if self._families.get(family) != text:
-            self.journal.append(json.dumps(["family", *family, text]))
+            self.journal.append(family_record(family, text))
             self._families[family] = text
 
     def allocate(self, count: int) -> int:
@@ -105,12 +106,12 @@ class SharedArena:
 
     def changed_blocks(self) -> list[int]:
         """The blocks of which something is not in the rows yet."""
-        return [block for block, known in self.flushed.items() if self.block(block) != known]
+        return [block for block, known in self.flushed.items() if self.file.image(block) != known]
 
-    def block(self, number: int) -> memoryview:
-        """The bytes of one block."""
-        at = layout.CELLS_AT + number * layout.PAGE
-        return self.file.bytes[at : at + layout.PAGE]
+    def flushed_value(self, cell: int) -> float:
+        """What the rows show for a cell."""
+        block, offset = divmod(cell, layout.BLOCK_CELLS)
+        return float(memoryview(self.flushed[block]).cast("d")[offset])
 
     def abandon(self) -> None:
         """Never write here again, and let others settle what was written."""
@@ -173,15 +174,16 @@ class Writer:
         """Return a child's place; a new one comes from the cells file if `shared`. Raises OSError for want of room."""
         place = self.known.get(key)
         if place is None:
-            if shared and self.shared:
-                place = Place(self.shared, self.shared.place(key))
-            else:
-                place = self._private_place(key)
+            place = self._shared_place(key, self.shared) if shared and self.shared else self._private_place(key)
             self.known[key] = place
         elif key in self.lapsed and shared and self.shared:
             self.shared.announce(key, place.cell)
             self.lapsed.discard(key)
         return place
+
+    @staticmethod
+    def _shared_place(key: Key, arena: SharedArena) -> Place:
+        return Place(arena, arena.place(key))
 
     def _private_place(self, key: Key) -> Place:
         try:
@@ -216,12 +218,21 @@ class Writer:
             for arena in self.private:
                 arena.renew()
 
-    def move_out(self) -> None:
-        """Move all children, with their values, to memory: the cells file was replaced by another."""
-        if self.shared is not None:
-            self.shared.abandon()
+    def move_out(self, *, folded: bool) -> None:
+        """Move all children, with their values, to memory: the cells file was replaced by another.
+
+        folded: the rows of this process were kept, as those of an ended one. What they have is not brought again.
+        """
+        old = self.shared
+        if old is None:
+            return
+        old.abandon()
         for key, place in self._placed_in(SharedArena):
-            self._copy(key, place, self._private_place(key))
+            new = self._private_place(key)
+            self._copy(key, place, new)
+            if folded and key[0].is_sum:
+                for offset in range(key[0].cells):
+                    new.arena.cells[new.cell + offset] -= old.flushed_value(place.cell + offset)
         self.shared = None
         self.lapsed.clear()
 
@@ -242,8 +253,9 @@ class Writer:
         self.known[key] = new
 
 
-def _card(identifier: str) -> str:
-    return json.dumps(["process", identifier, os.getpid(), pid_namespace(), time.clock_gettime_ns(time.CLOCK_REALTIME)])
+def _card(identifier: str) -> ProcessRecord:
+    started = time.clock_gettime_ns(time.CLOCK_REALTIME)
+    return ProcessRecord(identifier, os.getpid(), pid_namespace(), started)
 
 
 def pid_namespace() -> int:

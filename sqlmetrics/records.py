@@ -1,0 +1,75 @@
+"""The records of a journal: what a process tells the others about itself, its families and its children."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from .shape import Family, Shape, canonical_labels
+
+
+class ProcessRecord(NamedTuple):
+    """Who writes this journal; always the first record. started: nanoseconds since the epoch."""
+
+    pid: str
+    os_pid: int
+    pid_namespace: int
+    started: int
+
+
+class FamilyRecord(NamedTuple):
+    """A metric family; again whenever its help text is another."""
+
+    name: str
+    type: str
+    mode: str
+    help: str
+
+
+class ChildRecord(NamedTuple):
+    """The samples of one child and their cells: `cell` is the first value's, the others follow in order."""
+
+    family: str
+    type: str
+    stamped: bool
+    labelnames: list[str]
+    names: list[str]
+    bounds: list[str]
+    labelvalues: list[str]
+    cell: int
+
+    def labels(self) -> str:
+        """The labels as canonical JSON, without a bucket's ``le``."""
+        return canonical_labels(self.labelnames, self.labelvalues)
+
+    def samples(self) -> Iterator[tuple[str, str, int]]:
+        """(sample name, upper bound or '', cell) of each sample."""
+        cells = range(self.cell, self.cell + 2 * len(self.names), 2 if self.stamped else 1)
+        return zip(self.names, self.bounds, cells, strict=False)
+
+
+Record = ProcessRecord | FamilyRecord | ChildRecord
+_KINDS: dict[str, type[Record]] = {"process": ProcessRecord, "family": FamilyRecord, "child": ChildRecord}
+
+
+def decode(payload: bytes) -> Record:
+    """Read a record from the JSON of its frame."""
+    kind, *fields = json.loads(payload)
+    return _KINDS[kind](*fields)
+
+
+def process_record(record: ProcessRecord) -> str:
+    """The JSON of a process record."""
+    return json.dumps(["process", *record])
+
+
+def family_record(family: Family, help_text: str) -> str:
+    """The JSON of a family record."""
+    return json.dumps(["family", *family, help_text])
+
+
+def child_record(shape: Shape) -> str:
+    """The JSON of a child record up to its label values: the same for all children of a metric."""
+    names, bounds = zip(*shape.samples, strict=True)
+    return json.dumps(["child", shape.family, shape.type, shape.stamped, shape.labelnames, names, bounds])[:-1] + ", "
