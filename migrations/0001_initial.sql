@@ -27,7 +27,7 @@ CREATE TABLE series (
     name   TEXT    NOT NULL,                -- the sample's name, such as requests_total
     labels TEXT    NOT NULL,                -- a JSON object, keys sorted, without a histogram's le
     le     TEXT    NOT NULL DEFAULT '',     -- a bucket's upper bound as it is exposed, '+Inf' at last
-    UNIQUE (family, name, labels, le)
+    UNIQUE (family, labels, name, le)
 ) STRICT;
 
 CREATE TABLE process (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import os
 from typing import TYPE_CHECKING
 
@@ -19,8 +20,18 @@ WAL_LIMIT = 64 * 1024 * 1024
 """Bytes of WAL above which flushes write registrations and folds only, until a checkpoint succeeds."""
 
 
-def flush(store: Store) -> bool:
-    """Flush a store; True if there was something to do.
+class Outcome(enum.Enum):
+    """What a flush came to."""
+
+    NOTHING_CHANGED = enum.auto()
+    DONE = enum.auto()
+    BUSY = enum.auto()
+    """Another process was writing: try again soon."""
+    FAILED = enum.auto()
+
+
+def flush(store: Store) -> Outcome:
+    """Flush a store.
 
     Never raises: trouble is logged once per cause and tried again at the next round. Nothing is lost by a
     flush that fails, scrapes read the cells and the journals.
@@ -30,26 +41,26 @@ def flush(store: Store) -> bool:
         store.move_in()
         with store.writing() as connection:
             store.act_on_notices(connection)
-            busy = _flush(store, connection)
+            outcome = _flush(store, connection)
             _checkpoint(store.path, connection)
         store.trouble.over("flush", f"{store.path}: flushes work again")
     except (apsw.BusyError, JournalGoneError):
-        busy = True  # another process writes to the store, or settles this one
+        outcome = Outcome.BUSY  # another process writes to the store, or settles this one
     except (apsw.Error, OSError, SQLMetricsError) as error:
-        busy = True
+        outcome = Outcome.FAILED
         store.trouble.report("flush", f"{store.path}: cannot flush ({error!r}); scrapes go on, rows come later")
     store.trouble.write_log()
-    return busy
+    return outcome
 
 
-def _flush(store: Store, connection: apsw.Connection) -> bool:
+def _flush(store: Store, connection: apsw.Connection) -> Outcome:
     file = store.file
     arenas = [arena for arena in store.arenas() if arena.is_mine()]
     changed = {arena: blocks for arena in arenas if (blocks := arena.changed_blocks())}
     fresh = any(_is_behind(connection, arena) for arena in arenas)
     dead = any(not file.is_alive(slot) for slot, _ in file.live_slots())
     if not (changed or fresh or dead):
-        return False
+        return Outcome.NOTHING_CHANGED
     if wal_bytes(store.path) > WAL_LIMIT:
         changed = {}
     with database.transaction(connection):
@@ -60,7 +71,7 @@ def _flush(store: Store, connection: apsw.Connection) -> bool:
     _after_commit(store, ends, images)
     for slot, instance in settled:
         file.retire_slot(slot, instance)
-    return True
+    return Outcome.DONE
 
 
 def _is_behind(connection: apsw.Connection, arena: SharedArena) -> bool:

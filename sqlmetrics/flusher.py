@@ -7,6 +7,8 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
+from .flush import Outcome
+
 if TYPE_CHECKING:
     from .store import Store
 
@@ -14,6 +16,8 @@ BATCH_SECONDS = 0.01
 """New children are upserted together with those that come within this time after them."""
 IDLE_ROUNDS = 2
 """After so many rounds in which nothing changed, the next operation has to wake the thread."""
+BUSY_SECONDS = 0.05
+"""When another process was writing, the next try comes after this time."""
 STOP_SECONDS = 2.0
 """How long a fork or an exit waits for a flush that is under way; its own waits are 20 ms at most."""
 
@@ -85,14 +89,21 @@ class Flusher:
 
     def _rounds(self) -> None:
         idle = 0
+        outcome = Outcome.DONE
         while not self._stopping:
-            interval = self._store.settings.flush_interval
-            rung = self._bell.acquire(timeout=-1 if idle >= IDLE_ROUNDS else interval)
+            rung = self._bell.acquire(timeout=self._pause(idle, outcome))
             if rung and not self._stopping:
                 self._bell.acquire(timeout=BATCH_SECONDS)  # a bell that rings on is a stop, or more children
             if self._stopping:
                 break
-            wrote = self._store.flush()
-            idle = 0 if wrote or rung else idle + 1
-            if idle >= IDLE_ROUNDS and not self._store.pause():
+            outcome = self._store.flush()
+            idle = idle + 1 if outcome is Outcome.NOTHING_CHANGED and not rung else 0
+            if idle == IDLE_ROUNDS and not self._store.pause():
                 idle = 0
+
+    def _pause(self, idle: int, outcome: Outcome) -> float:
+        """How many seconds to wait for the bell; -1 is for ever."""
+        if idle == IDLE_ROUNDS:
+            return -1
+        interval = self._store.settings.flush_interval
+        return min(interval, BUSY_SECONDS) if outcome is Outcome.BUSY else interval

@@ -105,8 +105,8 @@ class Store(fork.ForkAware):
 
     # --- what the flusher and the set-up calls do ---------------------------------------------------------
 
-    def flush(self) -> bool:
-        """Bring this process's changed values into rows now; see `flush.flush`."""
+    def flush(self) -> flush.Outcome:
+        """Bring this process's changed values into rows now; see `flush.flush`. Never raises."""
         return flush.flush(self)
 
     def arenas(self) -> list[SharedArena]:

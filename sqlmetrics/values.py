@@ -8,6 +8,7 @@ lock per child.
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import threading
@@ -182,7 +183,7 @@ class Binder(fork.ForkAware):
         typ, metric_name, mode = family
         bound = ""
         if typ == "histogram" and labelnames and labelnames[-1] == "le":
-            bound = str(floatToGoString(float(labelvalues[-1])))  # type: ignore[no-untyped-call]
+            bound = _upper_bound(labelvalues[-1])
             labelnames, labelvalues = labelnames[:-1], labelvalues[:-1]
         batch_key = (threading.get_ident(), typ, metric_name, labelvalues)
         batch = self._batches.setdefault(batch_key, [])
@@ -204,24 +205,27 @@ class Binder(fork.ForkAware):
             one._offset = 2 * position + 1 if shape.stamped else position
         if shape.zero_shows:
             self._inherited[key] = None
-        for one, _, _ in batch:
-            self.attach(one)
+        self._bind(key, [one for one, _, _ in batch])
 
     def attach(self, value: SharedValue) -> None:
         """Bind a value to its cell in the part of the store that this process owns now."""
         if value._key is None:
             self._close(value)
-            return
+        else:
+            self._bind(value._key, [value])
+
+    def _bind(self, key: Key, values: list[SharedValue]) -> None:
         named = self.identify()
         store = self.store()
         with store.binding() as outermost:
             writer = store.writer(str(named), outermost)
             if writer is not self._writer:
                 self._inherit(writer, store, outermost)
-            arena, cell = store.place(writer, value._key, outermost)
-            value._named = named
-            value._word, value._cells, value._cell = arena.word, arena.cells, cell + value._offset
-            value._own = arena.own
+            arena, cell = store.place(writer, key, outermost)
+            for value in values:
+                value._named = named
+                value._word, value._cells, value._cell = arena.word, arena.cells, cell + value._offset
+                value._own = arena.own
         store.flusher.wake()
 
     def _inherit(self, writer: Writer, store: Store, outermost: bool) -> None:
@@ -242,6 +246,11 @@ class Binder(fork.ForkAware):
             with suppress(KeyError):
                 del self._batches[batch_key]
         self._locks.clear()
+
+
+@functools.cache
+def _upper_bound(text: str) -> str:
+    return str(floatToGoString(float(text)))  # type: ignore[no-untyped-call]
 
 
 def _is_last(typ: str, metric_name: str, name: str, bound: str) -> bool:

@@ -84,7 +84,8 @@ class SharedArena:
         record = self._records.get(shape)
         if record is None:
             record = self._records[shape] = child_record(shape)
-        self.journal.append(f"{record}{json.dumps(labelvalues)}, {cell + shape.stamped}]")
+        quoted = ", ".join(map(json.encoder.encode_basestring_ascii, labelvalues))
+        self.journal.append(f"{record}[{quoted}], {cell + shape.stamped}]")
 
     def describe(self, family: Family) -> None:
         """Append the record of a family unless its newest help text is known."""
