@@ -67,7 +67,8 @@ def _flush(store: Store, connection: apsw.Connection) -> Outcome:
         ends = {arena: ingest.ingest(connection, file, arena.slot, arena.instance) for arena in arenas}
         images = {arena: _copy(connection, arena, blocks) for arena, blocks in changed.items()}
         settled = settle.settle_dead(connection, file)
-        settle.forget_oldest(connection, store.settings.keep_dead)
+        if settled:
+            settle.forget_oldest(connection, store.settings.keep_dead)
     _after_commit(store, ends, images)
     for slot, instance in settled:
         file.retire_slot(slot, instance)

@@ -62,7 +62,7 @@ class Flusher:
         """End the thread and wait for it; True if it was running. Operations do not start it until `allow`."""
         self._stopping = True
         was_running = self._running
-        if was_running:
+        if was_running and self._thread_id != _thread.get_native_id():  # a log handler may fork
             self._ring()
             if self._ended.acquire(timeout=STOP_SECONDS):
                 self._ended.release()

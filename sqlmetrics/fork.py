@@ -32,15 +32,11 @@ def register(thing: ForkAware) -> None:
     _aware.append(weakref.ref(thing))
 
 
-def is_unnoticed() -> bool:
-    """Whether this is the child of a fork from C, which ran none of Python's hooks."""
-    return os.getpid() != _pid
-
-
 def notice() -> None:
-    """Do in the child of a fork from C what the hook would have done."""
-    _prepared[:] = _living()
-    _in_child()
+    """In the child of a fork from C, which ran none of Python's hooks, do what they would have done."""
+    if os.getpid() != _pid:
+        _prepared[:] = _living()
+        _in_child()
 
 
 def _living() -> list[ForkAware]:

@@ -107,8 +107,7 @@ class Reader(fork.ForkAware):
 
         Raises NoStoreError, StoreError or apsw.Error.
         """
-        if fork.is_unnoticed():
-            fork.notice()
+        fork.notice()
         for _ in range(_TRIES):
             with self._access() as connection:
                 file = files.open_existing(connection, self.path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 import apsw
@@ -84,10 +85,8 @@ def settle_dead(connection: apsw.Connection, file: CellsFile) -> list[Slot]:
 def settle(connection: apsw.Connection, file: CellsFile, slot: int, instance: int) -> None:
     """Fold one process that ended, within the caller's transaction: first the rest of its journal, then its cells."""
     file.notify(slot)  # should it live after all, it must not count on these cells any more
-    try:
+    with contextlib.suppress(JournalGoneError):  # a damaged journal: what has rows is folded all the same
         ingest(connection, file, slot, instance)
-    except JournalGoneError:
-        return
     copy_images(connection, instance, {block: file.image(block) for block in file.blocks.owned_by(slot)})
     fold(connection, instance)
     connection.execute(RECORD_SETTLED, {"slot": slot, "process": instance})

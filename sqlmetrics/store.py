@@ -59,8 +59,7 @@ class Store(fork.ForkAware):
         Yields False where this thread holds it already: in a signal handler or a garbage collection that came
         in the middle. There, new children start in memory and the flusher moves them.
         """
-        if fork.is_unnoticed():
-            fork.notice()
+        fork.notice()
         with self._lock:
             self._depth += 1
             try:
@@ -115,14 +114,16 @@ class Store(fork.ForkAware):
             return [writer.shared for writer in self.writers.values() if writer.shared]
 
     def move_in(self) -> None:
-        """Bring what had to be counted in memory to the cells file. Raises OSError while there is no room."""
+        """Bring what had to be counted in memory to the cells file, if there is room now."""
         with self.binding() as outermost:
-            if not outermost or not any(writer.private for writer in self.writers.values()):
-                return
-            for writer in self.writers.values():
-                if writer.shared is None:
-                    writer.join(self.file)
-                writer.move_in()
+            if outermost and any(writer.private for writer in self.writers.values()):
+                self._try("find room in the cells file", self._move_in)
+
+    def _move_in(self) -> None:
+        for writer in self.writers.values():
+            if writer.shared is None:
+                writer.join(self.file)
+            writer.move_in()
         self.trouble.over("cells", f"{self.path}: the cells file has room again, nothing was lost")
 
     def follow_replacement(self) -> None:
@@ -158,6 +159,7 @@ class Store(fork.ForkAware):
 
     def mark_process_dead(self, pid: object) -> None:
         """See `multiprocess.mark_process_dead`."""
+        fork.notice()
         self._notices.append(str(pid))
         if self.writing.held_here() or self._lock._is_owned():  # type: ignore[attr-defined]
             # In a signal handler, with a lock of ours held: waiting here might be for ever.
@@ -253,10 +255,10 @@ class Store(fork.ForkAware):
 
     def close(self) -> None:
         """Flush for the last time and close the connection; the values stay in the store."""
-        if not fork.is_unnoticed():
-            self.flusher.stop()
-            self.flush()
-            self.writing.close()
+        fork.notice()
+        self.flusher.stop()
+        self.flush()
+        self.writing.close()
 
     def leave(self) -> None:
         """Close, and own nothing of the store any more, as if this process had ended."""
