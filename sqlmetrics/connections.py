@@ -29,7 +29,8 @@ class Access:
         self._lock = threading.RLock()
         self._connection: apsw.Connection | None = None
         self._identity: tuple[int, int] | None = None
-        self._holder = 0
+        self._holder = 0  # the thread that uses it
+        self._interrupted: int | None = None  # during a fork: the thread that was using it
         self._poisoned = False
         # uWSGI forks from C and runs no hook: there, nothing stays open from one use to the next.
         self._keep = not _is_under_uwsgi()
@@ -74,13 +75,16 @@ class Access:
             yield
 
     def before_fork(self) -> None:
-        """Wait for other threads, and close; keep the lock, so that nobody opens it again before the fork."""
+        """Wait for other threads, and close; nobody opens it before the fork, a signal handler here neither."""
         self._lock.acquire()
-        if not self.held_here():
+        self._interrupted = self._holder
+        if not self._interrupted:
             self.close()
+        self._holder = threading.get_ident()
 
     def after_fork_in_parent(self) -> None:
-        """Let other threads use it again."""
+        """Let it be used again."""
+        self._holder, self._interrupted = self._interrupted or 0, None
         self._lock.release()
 
     def after_fork_in_child(self) -> Access:
@@ -90,7 +94,8 @@ class Access:
         middle of a call cannot be, and is left as it is.
         """
         heir = Access(self._path)
-        if self._holder:
+        in_use = self._holder if self._interrupted is None else self._interrupted
+        if in_use:
             heir._poisoned = True
             _leaked.append(self)
         else:

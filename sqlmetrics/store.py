@@ -241,6 +241,8 @@ class Store(fork.ForkAware):
         self._lock.release()
         self.writing.after_fork_in_parent()
         self.flusher.allow()
+        if self._notices:  # from a signal handler that came during the fork
+            self.flusher.wake()
 
     def after_fork_in_child(self) -> None:
         """Own nothing yet: the parent's cells are its own. Also called, late, in a child of a fork from C."""
