@@ -7,7 +7,7 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
-from .flush import Outcome
+from .flush import Outcome, flush
 
 if TYPE_CHECKING:
     from .store import Store
@@ -96,7 +96,7 @@ class Flusher:
                 self._bell.acquire(timeout=BATCH_SECONDS)  # a bell that rings on is a stop, or more children
             if self._stopping:
                 break
-            outcome = self._store.flush()
+            outcome = flush(self._store)
             idle = idle + 1 if outcome is Outcome.NOTHING_CHANGED and not rung else 0
             if idle == IDLE_ROUNDS and not self._store.pause():
                 idle = 0

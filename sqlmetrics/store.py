@@ -105,8 +105,15 @@ class Store(fork.ForkAware):
     # --- what the flusher and the set-up calls do ---------------------------------------------------------
 
     def flush(self) -> flush.Outcome:
-        """Bring this process's changed values into rows now; see `flush.flush`. Never raises."""
-        return flush.flush(self)
+        """Bring this process's changed values into rows now, waiting a second for another's write lock at most.
+
+        Never raises; returns what it came to.
+        """
+        for _ in range(_PATIENCE):
+            outcome = flush.flush(self)
+            if outcome is not flush.Outcome.BUSY:
+                break
+        return outcome
 
     def arenas(self) -> list[SharedArena]:
         """The parts of the cells file that this process writes to."""
