@@ -63,12 +63,20 @@ def _flush(store: Store, connection: apsw.Connection) -> Outcome:
         return Outcome.NOTHING_CHANGED
     if wal_bytes(store.path) > WAL_LIMIT:
         changed = {}
-    with database.transaction(connection):
-        ends = {arena: ingest.ingest(connection, file, arena.slot, arena.instance) for arena in arenas}
-        images = {arena: _copy(connection, arena, blocks) for arena, blocks in changed.items()}
-        settled = settle.settle_dead(connection, file)
-        if settled:
-            settle.forget_oldest(connection, store.settings.keep_dead)
+    # Images first: what a child has counted in them, its record tells of in the journal that is read after.
+    images = {arena: arena.take_images(blocks) for arena, blocks in changed.items()}
+    try:
+        with database.transaction(connection):
+            ends = {arena: ingest.ingest(connection, file, arena.slot, arena.instance) for arena in arenas}
+            for arena, image in images.items():
+                ingest.copy_images(connection, arena.instance, image)
+            settled = settle.settle_dead(connection, file)
+            if settled:
+                settle.forget_oldest(connection, store.settings.keep_dead)
+    except BaseException:
+        for arena, image in images.items():
+            arena.not_flushed(image)
+        raise
     _after_commit(store, ends, images)
     for slot, instance in settled:
         file.retire_slot(slot, instance)
@@ -81,18 +89,12 @@ def _is_behind(connection: apsw.Connection, arena: SharedArena) -> bool:
     return bool(arena.file.published[arena.slot] > done)
 
 
-def _copy(connection: apsw.Connection, arena: SharedArena, blocks: list[int]) -> dict[int, bytes]:
-    images = {block: arena.file.image(block) for block in blocks}
-    ingest.copy_images(connection, arena.instance, images)
-    return images
-
-
 def _after_commit(store: Store, ends: dict[SharedArena, int], images: dict[SharedArena, dict[int, bytes]]) -> None:
     with store.binding():
         for arena, end in ends.items():
             arena.journal.release(end)
         for arena, image in images.items():
-            arena.flushed.update(image)
+            arena.note_flushed(image)
 
 
 def wal_bytes(path: str) -> int:

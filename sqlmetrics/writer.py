@@ -43,6 +43,7 @@ class SharedArena:
         self._families: dict[Family, str] = {}
         self._records: dict[Shape, str] = {}
         self.flushed: dict[int, bytes] = {}  # block: what of it is in rows
+        self._anew: set[int] = set()  # blocks of which rows were made again: they show 0
         try:
             self.journal = JournalWriter(file, self.slot)
             self.journal.append(process_record(_card(identifier)))
@@ -87,6 +88,11 @@ class SharedArena:
         quoted = ", ".join(map(json.encoder.encode_basestring_ascii, labelvalues))
         self.journal.append(f"{record}[{quoted}], {cell + shape.stamped}]")
 
+    def announce_again(self, key: Key, cell: int) -> None:
+        """Append the record of a child whose rows were deleted."""
+        self.announce(key, cell)
+        self._anew.add(cell // layout.BLOCK_CELLS)
+
     def describe(self, family: Family) -> None:
         """Append the record of a family unless its newest help text is known."""
         text = helps.get(family, "")
@@ -107,7 +113,20 @@ class SharedArena:
 
     def changed_blocks(self) -> list[int]:
         """The blocks of which something is not in the rows yet."""
-        return [block for block, known in self.flushed.items() if self.file.image(block) != known]
+        return [b for b, known in self.flushed.items() if b in self._anew or self.file.image(b) != known]
+
+    def take_images(self, blocks: list[int]) -> dict[int, bytes]:
+        """Copy blocks that are about to be flushed; follow it by `note_flushed` or `not_flushed`."""
+        self._anew.difference_update(blocks)
+        return {block: self.file.image(block) for block in blocks}
+
+    def note_flushed(self, images: dict[int, bytes]) -> None:
+        """Remember what the rows show now."""
+        self.flushed.update(images)
+
+    def not_flushed(self, images: dict[int, bytes]) -> None:
+        """Have these blocks flushed the next time, whether or not they change."""
+        self._anew.update(images)
 
     def flushed_value(self, cell: int) -> float:
         """What the rows show for a cell."""
@@ -178,7 +197,7 @@ class Writer:
             place = self._shared_place(key, self.shared) if shared and self.shared else self._private_place(key)
             self.known[key] = place
         elif key in self.lapsed and shared and self.shared:
-            self.shared.announce(key, place.cell)
+            self.shared.announce_again(key, place.cell)
             self.lapsed.discard(key)
         return place
 
