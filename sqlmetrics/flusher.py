@@ -5,12 +5,9 @@ from __future__ import annotations
 import _thread
 import contextlib
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
-from .flush import Outcome, flush
-
-if TYPE_CHECKING:
-    from .store import Store
+from .flush import Outcome
 
 BATCH_SECONDS = 0.01
 """New children are upserted together with those that come within this time after them."""
@@ -29,8 +26,11 @@ class Flusher:
     main thread is inside `threading`, whose own locks are not reentrant.
     """
 
-    def __init__(self, store: Store):
-        self._store = store
+    def __init__(self, interval: float, flush: Callable[[], Outcome], fall_asleep: Callable[[], bool]):
+        """Call `flush` each `interval` seconds; `fall_asleep` says whether the next operation will wake the thread."""
+        self._interval = interval
+        self._flush = flush
+        self._fall_asleep = fall_asleep
         self._bell = _thread.allocate_lock()
         self._bell.acquire()
         self._ended = _thread.allocate_lock()
@@ -96,14 +96,13 @@ class Flusher:
                 self._bell.acquire(timeout=BATCH_SECONDS)  # a bell that rings on is a stop, or more children
             if self._stopping:
                 break
-            outcome = flush(self._store)
+            outcome = self._flush()
             idle = idle + 1 if outcome is Outcome.NOTHING_CHANGED and not rung else 0
-            if idle == IDLE_ROUNDS and not self._store.pause():
+            if idle == IDLE_ROUNDS and not self._fall_asleep():
                 idle = 0
 
     def _pause(self, idle: int, outcome: Outcome) -> float:
         """How many seconds to wait for the bell; -1 is for ever."""
         if idle == IDLE_ROUNDS:
             return -1
-        interval = self._store.settings.flush_interval
-        return min(interval, BUSY_SECONDS) if outcome is Outcome.BUSY else interval
+        return min(self._interval, BUSY_SECONDS) if outcome is Outcome.BUSY else self._interval

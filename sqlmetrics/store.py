@@ -40,8 +40,8 @@ class Store(fork.ForkAware):
         self._identity = file_identity(path)
         self.writers: dict[str, Writer] = {}
         self.writing = Access(path)
-        self.flusher = Flusher(self)
         self._notices: list[str] = []
+        self.flusher = self._new_flusher()
         self._renew_locks()
         fork.register(self)
         atexit.register(self.close)
@@ -49,6 +49,9 @@ class Store(fork.ForkAware):
     def _renew_locks(self) -> None:
         self._lock = threading.RLock()
         self._depth = 0
+
+    def _new_flusher(self) -> Flusher:
+        return Flusher(self.settings.flush_interval, lambda: flush.flush(self), self.pause)
 
     # --- what operations need: memory and a few system calls, never SQLite -------------------------------
 
@@ -260,7 +263,7 @@ class Store(fork.ForkAware):
         self._notices = []
         self.trouble = Trouble()
         self.writing = self.writing.after_fork_in_child()
-        self.flusher = Flusher(self)
+        self.flusher = self._new_flusher()
 
     def close(self) -> None:
         """Flush for the last time and close the connection; the values stay in the store."""
