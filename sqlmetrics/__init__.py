@@ -13,7 +13,7 @@ from .errors import (
     StoreError,
     StoreInUseError,
 )
-from .multiprocess import mark_process_dead, reset
+from .notices import mark_process_dead, reset
 from .patch import install, uninstall
 from .store import Store
 

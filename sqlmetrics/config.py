@@ -15,6 +15,7 @@ STORE_NAME = "metrics.sqlite3"
 PATH_VARIABLES = ("SQLMETRICS_PATH", "PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir")
 
 Identifier = Callable[[], object]
+_LONGEST_INTERVAL = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Settings:
     keep_dead: int = 1000
 
     def gid(self) -> int:
-        """The number of `group`, or -1 (leave it). Raises PathError if there is no such group."""
+        """The number of `group`, or -1 (leave it). Raises ValueError if there is no such group."""
         if self.group is None:
             return -1
         if str(self.group).isdigit():
@@ -43,12 +44,14 @@ class Settings:
         try:
             return grp.getgrnam(str(self.group)).gr_gid
         except KeyError:
-            raise PathError(f"group {self.group!r} is unknown here; give a name of /etc/group or a number") from None
+            raise ValueError(f"group {self.group!r} is unknown here; give a name of /etc/group or a number") from None
 
 
 def _import(name: str) -> Identifier:
     module, _, attribute = name.partition(":")
     found: Identifier = getattr(importlib.import_module(module), attribute)
+    if not callable(found):
+        raise ValueError("it is not callable; wanted is the name of a function, module:function")
     return found
 
 
@@ -75,11 +78,19 @@ def settings(**given: object) -> Settings:
                 found[name] = convert(text)
             except (ValueError, ImportError, AttributeError) as error:
                 raise ValueError(f"{variable}={text!r} cannot be used: {error}") from error
-    result = Settings(**found)  # type: ignore[arg-type]
-    if not result.flush_interval > 0:
-        raise ValueError(f"flush_interval is {result.flush_interval!r}; it must be more than 0 seconds")
+    return checked(Settings(**found))  # type: ignore[arg-type]
+
+
+def checked(result: Settings) -> Settings:
+    """Return the settings if they can be used. Raises ValueError."""
+    if not 0 < result.flush_interval <= _LONGEST_INTERVAL:
+        raise ValueError(f"flush_interval is {result.flush_interval!r}; it must be more than 0 seconds, a day at most")
     if result.keep_dead < 0:
         raise ValueError(f"keep_dead is {result.keep_dead!r}; it must be 0 or more processes")
+    if not 0 <= result.mode <= 0o777:
+        raise ValueError(f"mode is {result.mode:#o}; it must be permission bits, such as 0o600 or 0o660")
+    if result.group is not None:
+        result.gid()
     return result
 
 
@@ -105,6 +116,11 @@ def resolve(path: str | os.PathLike[str] | None = None) -> str:
         )
     _refuse_db(source, text, os.path.realpath(folder), name)
     return os.path.join(os.path.realpath(folder), name)
+
+
+def is_named() -> bool:
+    """Whether the environment names a store."""
+    return any(os.environ.get(variable) for variable in PATH_VARIABLES)
 
 
 def _named(path: str | os.PathLike[str] | None) -> tuple[str, str]:

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import ctypes
 import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import apsw
 
-from .errors import CarrayError, ForeignFileError, JournalModeError, NoStoreError, SchemaError, StoreError
+from .errors import (
+    CarrayError,
+    ForeignFileError,
+    JournalModeError,
+    NoStoreError,
+    PathError,
+    SchemaError,
+    StoreError,
+)
 
 APPLICATION_ID = 0x736D6574  # "smet"
 BUSY_MS = 20
@@ -98,14 +107,34 @@ SETTINGS: tuple[Callable[[apsw.Connection], None], ...] = (
 
 
 def connect(path: str) -> apsw.Connection:
-    """Open an existing store's file; never creates one. Raises NoStoreError or apsw.Error."""
-    if not os.path.exists(path):
+    """Open an existing store's file; never creates one.
+
+    Raises NoStoreError, PathError (it cannot be opened), ForeignFileError, or StoreError if somebody keeps it locked.
+    """
+    if not os.path.lexists(path):
         raise NoStoreError(f"no store at {path!r}; is the app that calls sqlmetrics.install() running with that path?")
-    flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW
-    connection = apsw.Connection(path, flags=flags)
-    for apply in SETTINGS:
-        apply(connection)
+    try:
+        connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW)
+        for apply in SETTINGS:
+            apply(connection)
+    except apsw.CantOpenError as error:
+        raise PathError(f"{path}: cannot be opened as a store, {_why(path)}; name another path") from error
+    except apsw.NotADBError:
+        raise _not_a_database(path) from None
     return connection
+
+
+def _why(path: str) -> str:
+    if os.path.islink(path):
+        return f"it is a symlink to {os.readlink(path)}"
+    if os.path.isdir(path):
+        return "it is a folder"
+    mode = stat.filemode(os.stat(path).st_mode)
+    return f"uid {os.geteuid()} may not read and write it ({mode}) or create files beside it"
+
+
+def _not_a_database(path: str) -> ForeignFileError:
+    return ForeignFileError(f"{path}: this file is not a SQLite database; move it away or name another path")
 
 
 @contextmanager
@@ -131,9 +160,9 @@ def check(connection: apsw.Connection, path: str) -> int:
         version = connection.pragma("user_version")
         empty = not connection.execute("SELECT count(*) FROM sqlite_schema").get
     except apsw.NotADBError:
-        raise ForeignFileError(
-            f"{path}: this file is not a SQLite database; move it away or name another path"
-        ) from None
+        raise _not_a_database(path) from None
+    except apsw.BusyError as error:
+        raise StoreError(f"{path}: another program keeps the file locked for itself ({error}); stop it") from error
     if application == 0 and version == 0 and empty:
         return 0
     if application != APPLICATION_ID:

@@ -33,14 +33,17 @@ def open_or_create(path: str, settings: config.Settings) -> CellsFile:
     """
     database.check_carray()
     config.check_writable(path)
-    with folder_lock(os.path.dirname(path)):
-        if file_identity(path) is None:
-            _make_empty(path, settings)
-        connection = _connect(path)
-        try:
-            return _in_order(connection, path, settings)
-        finally:
-            connection.close()
+    try:
+        with folder_lock(os.path.dirname(path)):
+            if file_identity(path) is None:
+                _make_empty(path, settings)
+            connection = database.connect(path)
+            try:
+                return _in_order(connection, path, settings)
+            finally:
+                connection.close()
+    except (OSError, apsw.Error) as error:
+        raise StoreError(f"{path}: the store cannot be made or opened: {error}") from error
 
 
 def _make_empty(path: str, settings: config.Settings) -> None:
@@ -53,21 +56,18 @@ def _make_empty(path: str, settings: config.Settings) -> None:
         os.fchmod(fd, settings.mode)  # SQLite gives -wal and -shm the same mode and owner
         if settings.gid() >= 0:
             os.fchown(fd, -1, settings.gid())
+    except OSError as error:
+        os.unlink(path)
+        raise PathError(f"{path}: mode {settings.mode:o} and group {settings.group} cannot be set: {error}") from error
     finally:
         os.close(fd)
-
-
-def _connect(path: str) -> apsw.Connection:
-    try:
-        return database.connect(path)
-    except apsw.CantOpenError as error:
-        kind = "a symlink" if os.path.islink(path) else "a folder" if os.path.isdir(path) else "unreadable"
-        raise PathError(f"{path}: cannot be opened as a store, it is {kind} ({error}); name another path") from error
 
 
 def _in_order(connection: apsw.Connection, path: str, settings: config.Settings) -> CellsFile:
     connection.set_busy_timeout(database.BUSY_MS * _TRIES)
     version = database.check(connection, path)
+    if connection.readonly("main"):
+        raise PathError(f"{path}: uid {os.geteuid()} may read but not write it; change its owner or mode (mode=, group=)")
     database.use_wal(connection, path)
     if version < database.schema_version():
         database.migrate(connection, version, uuid.uuid4().hex)
@@ -91,11 +91,13 @@ def open_existing(connection: apsw.Connection, path: str) -> CellsFile:
 
     Raises NoStoreError, ForeignFileError, SchemaError or StoreError.
     """
-    if database.check(connection, path) == 0:
+    with database.transaction(connection, "DEFERRED"):  # one look: it may be in the making
+        version = database.check(connection, path)
+        store = database.store_id(connection, path) if version else ""
+    if version == 0:
         raise NoStoreError(f"{path} is empty; is the app that calls sqlmetrics.install() running with that path?")
-    writable = os.access(path + CELLS_SUFFIX, os.W_OK)
-    file = open_cells(path + CELLS_SUFFIX, writable=writable)
-    if file is None or file.header() != (database.store_id(connection, path), boot_id()):
+    file = open_cells(path + CELLS_SUFFIX, writable=os.access(path + CELLS_SUFFIX, os.W_OK))
+    if file is None or file.header() != (store, boot_id()):
         raise StoreError(
             f"{path}{CELLS_SUFFIX} is missing or does not belong to {path};"
             " it is made anew when a process of the app starts"
@@ -105,7 +107,7 @@ def open_existing(connection: apsw.Connection, path: str) -> CellsFile:
 
 def open_for_notices(path: str) -> CellsFile:
     """Return the cells file of an existing store; see `open_existing`."""
-    connection = _connect(path)
+    connection = database.connect(path)
     try:
         return open_existing(connection, path)
     finally:

@@ -39,10 +39,7 @@ def flush(store: Store) -> Outcome:
     try:
         store.follow_replacement()
         store.move_in()
-        with store.writing() as connection:
-            store.act_on_notices(connection)
-            outcome = _flush(store, connection)
-            _checkpoint(store.path, connection)
+        outcome = _flush(store) if _has_work(store) else Outcome.NOTHING_CHANGED
         store.trouble.over("flush", f"{store.path}: flushes work again")
     except (apsw.BusyError, JournalGoneError):
         outcome = Outcome.BUSY  # another process writes to the store, or settles this one
@@ -53,24 +50,38 @@ def flush(store: Store) -> Outcome:
     return outcome
 
 
-def _flush(store: Store, connection: apsw.Connection) -> Outcome:
+def _has_work(store: Store) -> bool:
+    """Whether a flush would write anything; asks memory and the kernel, not SQLite."""
     file = store.file
-    arenas = [arena for arena in store.arenas() if arena.is_mine()]
-    changed = {arena: blocks for arena in arenas if (blocks := arena.changed_blocks())}
-    fresh = any(_is_behind(connection, arena) for arena in arenas)
-    dead = any(not file.is_alive(slot) for slot, _ in file.live_slots())
-    if not (changed or fresh or dead):
-        return Outcome.NOTHING_CHANGED
-    if wal_bytes(store.path) > WAL_LIMIT:
-        changed = {}
+    return (
+        store.has_notices()
+        or any(arena.has_news() or arena.changed_blocks() for arena in store.arenas() if arena.is_mine())
+        or any(not file.is_alive(slot) for slot, _ in file.live_slots())
+    )
+
+
+def _flush(store: Store) -> Outcome:
+    with store.writing() as connection:
+        store.act_on_notices(connection)
+        arenas = [arena for arena in store.arenas() if arena.is_mine()]
+        too_long = wal_bytes(store.path) > WAL_LIMIT
+        changed = {} if too_long else {arena: arena.changed_blocks() for arena in arenas}
+        _write(store, connection, arenas, changed)
+        _checkpoint(store.path, connection)
+    return Outcome.DONE
+
+
+def _write(
+    store: Store, connection: apsw.Connection, arenas: list[SharedArena], changed: dict[SharedArena, list[int]]
+) -> None:
     # Images first: what a child has counted in them, its record tells of in the journal that is read after.
     images = {arena: arena.take_images(blocks) for arena, blocks in changed.items()}
     try:
         with database.transaction(connection):
-            ends = {arena: ingest.ingest(connection, file, arena.slot, arena.instance) for arena in arenas}
+            ends = {arena: ingest.ingest(connection, arena.file, arena.slot, arena.instance) for arena in arenas}
             for arena, image in images.items():
                 ingest.copy_images(connection, arena.instance, image)
-            settled = settle.settle_dead(connection, file)
+            settled = settle.settle_dead(connection, store.file)
             if settled:
                 settle.forget_oldest(connection, store.settings.keep_dead)
     except BaseException:
@@ -79,20 +90,14 @@ def _flush(store: Store, connection: apsw.Connection) -> Outcome:
         raise
     _after_commit(store, ends, images)
     for slot, instance in settled:
-        file.retire_slot(slot, instance)
-    return Outcome.DONE
-
-
-def _is_behind(connection: apsw.Connection, arena: SharedArena) -> bool:
-    """Whether a journal holds more than the rows show."""
-    done = ingest.committed(connection, arena.instance) or 0
-    return bool(arena.file.published[arena.slot] > done)
+        store.file.retire_slot(slot, instance)
 
 
 def _after_commit(store: Store, ends: dict[SharedArena, int], images: dict[SharedArena, dict[int, bytes]]) -> None:
     with store.binding():
         for arena, end in ends.items():
             arena.journal.release(end)
+            arena.ingested = end
         for arena, image in images.items():
             arena.note_flushed(image)
 

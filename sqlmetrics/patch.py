@@ -20,11 +20,11 @@ from prometheus_client import Counter, Gauge, Histogram, Summary, multiprocess, 
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.registry import CollectorRegistry
 
-from . import config, fork, stores
+from . import fork, stores
 from .collector import MultiProcessCollector
-from .multiprocess import mark_process_dead
+from .notices import mark_process_dead
 from .store import Store
-from .values import MultiProcessValue, SharedValue, value_class
+from .values import MultiProcessValue, SharedValue
 
 log = logging.getLogger("sqlmetrics")
 
@@ -74,8 +74,8 @@ def _collector_init(self: Any, registry: Any, path: Any = None) -> None:
     MultiProcessCollector.__init__(self, registry, path)
 
 
-_REPLACED: tuple[tuple[Any, str, Callable[[Store], Any]], ...] = (
-    (values, "ValueClass", lambda store: value_class(store.settings.process_identifier, lambda: store)),
+_REPLACED: tuple[tuple[Any, str, Callable[[Callable[[], object]], Any]], ...] = (
+    (values, "ValueClass", MultiProcessValue),
     (values, "MultiProcessValue", lambda _: MultiProcessValue),
     (multiprocess, "MultiProcessCollector", lambda _: MultiProcessCollector),
     (multiprocess, "mark_process_dead", lambda _: mark_process_dead),
@@ -126,37 +126,41 @@ def install(
     Each keyword that is not given is taken from ``SQLMETRICS_<NAME>``, if that is set.
     Raises PathError, StoreError (and what is derived from it), InstallError, CarrayError or ValueError.
     """
-    settings = config.settings(
-        flush_interval=flush_interval,
-        process_identifier=process_identifier,
-        mode=mode,
-        group=group,
-        keep_dead=keep_dead,
-    )
-    store = stores.remember(stores.find(path), settings)
+    given = {
+        "flush_interval": flush_interval,
+        "process_identifier": process_identifier,
+        "mode": mode,
+        "group": group,
+        "keep_dead": keep_dead,
+    }
+    store = stores.remember(stores.find(path), **{name: value for name, value in given.items() if value is not None})
+    switch(store.settings.process_identifier)
+    return store
+
+
+def switch(identify: Callable[[], object]) -> None:
+    """Replace the names, so that metrics go to the default store; it is opened when the first value is made."""
     if not _originals:
         for where, name, replacement in _REPLACED:
             _originals.append((where, name, where.__dict__[name]))
-            setattr(where, name, replacement(store))
-        _take_over(lambda value: not isinstance(value, SharedValue), f"into {store.path}")
-    return store
+            setattr(where, name, replacement(identify))
+        _take_over(lambda value: not isinstance(value, SharedValue), "the store was installed")
 
 
 def uninstall() -> None:
     """Undo `install`: metrics go on in the memory of their process, with the values they have in it."""
     while _originals:
         setattr(*_originals.pop())
-    store = stores.forget()
-    if store is not None:
-        _take_over(lambda value: isinstance(value, SharedValue), "out of the store")
+    _take_over(lambda value: isinstance(value, SharedValue), "the store was uninstalled")
+    if store := stores.forget():
         store.leave()
 
 
-def _take_over(is_foreign: Callable[[Any], bool], where_to: str) -> None:
+def _take_over(is_foreign: Callable[[Any], bool], when: str) -> None:
     """Give every metric that exists value objects of the class in force, with the values they had."""
     taken = sum(_convert(metric, is_foreign) for metric in _all_metrics())
     if taken:
-        log.info("took over %d metrics that existed before %s", taken, where_to)
+        log.info("took over %d metrics that existed before %s", taken, when)
 
 
 def _all_metrics() -> Iterable[Any]:

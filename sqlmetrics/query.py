@@ -90,6 +90,10 @@ class Reader(fork.ForkAware):
         self._gauge_cells: tuple[object, list[tuple[int, int, int, int]]] | None = None
         fork.register(self)
 
+    def close(self) -> None:
+        """Close the connection; another is opened when it is needed."""
+        self._access.close()
+
     def before_fork(self) -> None:
         """Have no connection open at the fork."""
         self._access.before_fork()

@@ -14,7 +14,7 @@ import apsw
 
 from . import config, database, files, flush, fork, layout, locks, settle
 from .connections import Access, file_identity
-from .errors import StoreInUseError
+from .errors import SQLMetricsError, StoreInUseError
 from .flusher import Flusher
 from .shape import Key
 from .trouble import Trouble
@@ -51,7 +51,7 @@ class Store(fork.ForkAware):
         self._depth = 0
 
     def _new_flusher(self) -> Flusher:
-        return Flusher(self.settings.flush_interval, lambda: flush.flush(self), self.pause)
+        return Flusher(self.settings.flush_interval, lambda: flush.flush(self))
 
     # --- what operations need: memory and a few system calls, never SQLite -------------------------------
 
@@ -144,6 +144,11 @@ class Store(fork.ForkAware):
         cells = file_identity(self.path + files.CELLS_SUFFIX)
         if file_identity(self.path) == self._identity and cells == self.file.identity:
             return
+        if not self.writers:  # nothing to bring to it, so it is others who make it
+            with self.writing.suspended():
+                self.file = files.open_for_notices(self.path)
+            self._identity = file_identity(self.path)
+            return
         self.trouble.report("replaced", f"{self.path}: the store was deleted or replaced; going on with a new one")
         with self.writing.suspended():
             file = files.open_or_create(self.path, self.settings)
@@ -155,18 +160,6 @@ class Store(fork.ForkAware):
         self.move_in()
         self.trouble.over("replaced", f"{self.path}: the values of this process are in the new store")
 
-    def pause(self) -> bool:
-        """Make the next operation wake the flusher; False if one has come meanwhile."""
-        with self.binding():
-            arenas = [arena for writer in self.writers.values() for arena in writer.arenas()]
-            for arena in arenas:
-                arena.own[0] = 0
-            busy = any(arena.changed_blocks() for arena in arenas if isinstance(arena, SharedArena))
-            if busy:
-                for arena in arenas:
-                    arena.resume()
-            return not busy
-
     def mark_process_dead(self, pid: object) -> None:
         """See `multiprocess.mark_process_dead`."""
         fork.notice()
@@ -175,11 +168,27 @@ class Store(fork.ForkAware):
             # In a signal handler, with a lock of ours held: waiting here might be for ever.
             self.flusher.wake()
             return
-        for _ in range(_PATIENCE):
-            with contextlib.suppress(apsw.BusyError), self.writing() as connection:
-                self.act_on_notices(connection)
-                return
-        self.trouble.report("busy", f"{self.path} is locked; the end of a process is noted by the next flush or scrape")
+        try:
+            self._mark_patiently()
+        except (apsw.Error, OSError, SQLMetricsError) as error:
+            # Not to be raised into a server's hook: whoever scrapes or flushes next sees the death by itself.
+            self.trouble.report("notice", f"{self.path}: the end of process {pid} could not be noted yet ({error!r})")
+            self.flusher.wake()
+
+    def _mark_patiently(self) -> None:
+        self.follow_replacement()
+        for tries_left in reversed(range(_PATIENCE)):
+            try:
+                with self.writing() as connection:
+                    return self.act_on_notices(connection)
+            except apsw.BusyError:
+                if not tries_left:
+                    raise
+        return None
+
+    def has_notices(self) -> bool:
+        """Whether a process was reported dead and not settled yet."""
+        return bool(self._notices)
 
     def act_on_notices(self, connection: apsw.Connection) -> None:
         """Settle the processes that were reported dead, also those reported meanwhile. Raises apsw.Error."""
@@ -244,14 +253,16 @@ class Store(fork.ForkAware):
 
     def after_fork_in_parent(self) -> None:
         """Go on; the next operation starts the flusher again."""
+        news = False
         if self._flusher_ran:
             for writer in self.writers.values():
+                news = news or bool(writer.shared and (writer.shared.has_news() or writer.shared.changed_blocks()))
                 for arena in writer.arenas():
-                    arena.own[0] = 0
+                    arena.own[0] = 0  # the next operation looks for the flusher
         self._lock.release()
         self.writing.after_fork_in_parent()
         self.flusher.allow()
-        if self._notices:  # from a signal handler that came during the fork
+        if news or self._notices:  # the second from a signal handler that came during the fork
             self.flusher.wake()
 
     def after_fork_in_child(self) -> None:
@@ -273,7 +284,7 @@ class Store(fork.ForkAware):
         self.writing.close()
 
     def leave(self) -> None:
-        """Close, and own nothing of the store any more, as if this process had ended."""
+        """Close for good, and own nothing of the store any more, as if this process had ended."""
         atexit.unregister(self.close)
         self.close()
         with self.binding():

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 from . import config
 from .errors import InstallError
 from .query import Reader
 from .store import Store
 
-_stores: dict[str, Store] = {}
-_readers: dict[str, Reader] = {}
 _installed: Store | None = None
+_visited: dict[str, Store] = {}
+_readers: dict[str, Reader] = {}
 
 
 def find(path: str | os.PathLike[str] | None = None) -> str:
@@ -21,21 +22,22 @@ def find(path: str | os.PathLike[str] | None = None) -> str:
     return config.resolve(path)
 
 
-def open_store(path: str, settings: config.Settings, *, create: bool = True) -> Store:
-    """Return this process's object for a store, the same for the same path."""
-    if path not in _stores:
-        _stores[path] = Store(path, settings, create=create)
-    return _stores[path]
-
-
 def existing_store(path: str | os.PathLike[str] | None = None) -> Store:
     """Return this process's object for a store that exists. Raises NoStoreError, PathError or StoreError."""
-    return open_store(find(path), config.settings(), create=False)
+    where = find(path)
+    if _installed is not None and where == _installed.path:
+        return _installed
+    if where not in _visited:
+        _visited[where] = Store(where, config.settings(), create=False)
+    return _visited[where]
 
 
 def default_store() -> Store:
-    """The installed store, else the one that the environment names, made if need be. Raises PathError."""
-    return _installed or open_store(config.resolve(), config.settings())
+    """The installed store, else the one that the environment names, which is the installed one then.
+
+    Raises PathError, StoreError, CarrayError.
+    """
+    return _installed or remember(config.resolve())
 
 
 def reader(path: str | os.PathLike[str] | None = None) -> Reader:
@@ -46,23 +48,34 @@ def reader(path: str | os.PathLike[str] | None = None) -> Reader:
     return _readers[where]
 
 
-def remember(path: str, settings: config.Settings) -> Store:
-    """Make the store at `path` the installed one. Raises InstallError if another is."""
+def remember(path: str, **given: object) -> Store:
+    """Make the store at `path` the installed one. Raises InstallError if another is, or was given other settings."""
     global _installed
-    if _installed is not None and (path != _installed.path or settings != _installed.settings):
-        found, wanted = (_installed.path, path) if path != _installed.path else (_installed.settings, settings)
-        raise InstallError(
-            f"sqlmetrics is installed with {found}, and install() was called again with {wanted};"
-            " a process has one store: drop one of the calls, or call uninstall() in between"
-        )
-    _installed = open_store(path, settings)
+    if _installed is None:
+        visited = _visited.pop(path, None)
+        _installed = Store(path, config.settings(**given))
+        if visited is not None:
+            visited.leave()
+    elif path != _installed.path:
+        raise _other(_installed.path, path)
+    else:
+        wanted = config.checked(replace(_installed.settings, **given))  # type: ignore[arg-type]
+        if wanted != _installed.settings:
+            raise _other(_installed.settings, wanted)
     return _installed
+
+
+def _other(found: object, wanted: object) -> InstallError:
+    return InstallError(
+        f"sqlmetrics is installed with {found}, and install() was called again with {wanted};"
+        " a process has one store: drop one of the calls, or call uninstall() in between"
+    )
 
 
 def forget() -> Store | None:
     """Make no store the installed one, and return the one that was."""
     global _installed
     store, _installed = _installed, None
-    if store is not None:
-        del _stores[store.path]
+    if store is not None and (gone := _readers.pop(store.path, None)):
+        gone.close()
     return store

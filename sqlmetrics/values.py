@@ -161,9 +161,10 @@ class _Locked:
 class Binder(fork.ForkAware):
     """Gives the values of one value class their cells, and new ones when the process is another."""
 
-    def __init__(self, identify: Callable[[], object], store: Callable[[], Store]):
+    def __init__(self, identify: Callable[[], object], find_store: Callable[[], Store]):
         self.identify = identify
-        self.store = store
+        self._find_store = find_store
+        self._store: Store | None = None
         self._writer: Writer | None = None
         self._inherited: dict[Key, None] = {}
         self._batches: dict[object, list[tuple[SharedValue, str, str]]] = {}
@@ -216,7 +217,7 @@ class Binder(fork.ForkAware):
 
     def _bind(self, key: Key, values: list[SharedValue]) -> None:
         named = self.identify()
-        store = self.store()
+        store = self._store = self._store or self._find_store()
         with store.binding() as outermost:
             writer = store.writer(str(named), outermost)
             if writer is not self._writer:
@@ -272,21 +273,16 @@ def MultiProcessValue(process_identifier: Callable[[], object] = os.getpid) -> t
     """
     from .stores import default_store
 
-    return value_class(process_identifier, default_store)
-
-
-def value_class(identify: Callable[[], object], store: Callable[[], Store]) -> type[SharedValue]:
-    """Make a value class for a store."""
     bases: tuple[type, ...] = (SharedValue,)
     if not getattr(sys, "_is_gil_enabled", lambda: True)():
         bases = (_Locked, *bases)
-    if identify is not os.getpid:
+    if process_identifier is not os.getpid:
         bases = (_Named, *bases)
 
     class MultiProcessValue(*bases):  # type: ignore[misc]
         """A float in the store's cells file."""
 
         __slots__ = ()
-        _binder = Binder(identify, store)
+        _binder = Binder(process_identifier, default_store)
 
     return MultiProcessValue

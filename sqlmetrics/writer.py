@@ -43,6 +43,7 @@ class SharedArena:
         self._families: dict[Family, str] = {}
         self._records: dict[Shape, str] = {}
         self.flushed: dict[int, bytes] = {}  # block: what of it is in rows
+        self.ingested = 0  # bytes of the journal that are rows
         self._anew: set[int] = set()  # blocks of which rows were made again: they show 0
         try:
             self.journal = JournalWriter(file, self.slot)
@@ -110,6 +111,10 @@ class SharedArena:
         cell = self._next
         self._next = cell + count
         return cell
+
+    def has_news(self) -> bool:
+        """Whether the journal holds more than the rows."""
+        return self.file.published[self.slot] > self.ingested
 
     def changed_blocks(self) -> list[int]:
         """The blocks of which something is not in the rows yet."""
@@ -229,9 +234,10 @@ class Writer:
             arena.abandon()  # whoever uses a value meanwhile waits for its new place
         try:
             for key, place in self._placed_in(PrivateArena):
-                cell = self.shared.allocate(key[0].cells)
-                self._copy(key, place, Place(self.shared, cell))
-                self.shared.announce(key, cell)
+                new = Place(self.shared, self.shared.allocate(key[0].cells))
+                _copy(key, place, new)
+                self.shared.announce(key, new.cell)
+                self.known[key] = new
         finally:
             left = {id(place.arena) for _, place in self._placed_in(PrivateArena)}
             self.private = [arena for arena in self.private if id(arena) in left]
@@ -248,8 +254,8 @@ class Writer:
             return
         old.abandon()
         for key, place in self._placed_in(SharedArena):
-            new = self._private_place(key)
-            self._copy(key, place, new)
+            new = self.known[key] = self._private_place(key)
+            _copy(key, place, new)
             if folded and key[0].is_sum:
                 for offset in range(key[0].cells):
                     new.arena.cells[new.cell + offset] -= old.flushed_value(place.cell + offset)
@@ -267,10 +273,10 @@ class Writer:
     def _placed_in(self, kind: type) -> list[tuple[Key, Place]]:
         return [(key, place) for key, place in self.known.items() if isinstance(place.arena, kind)]
 
-    def _copy(self, key: Key, old: Place, new: Place) -> None:
-        count = key[0].cells
-        new.arena.cells[new.cell : new.cell + count] = old.arena.cells[old.cell : old.cell + count]
-        self.known[key] = new
+
+def _copy(key: Key, old: Place, new: Place) -> None:
+    count = key[0].cells
+    new.arena.cells[new.cell : new.cell + count] = old.arena.cells[old.cell : old.cell + count]
 
 
 def _card(identifier: str) -> ProcessRecord:
