@@ -18,6 +18,7 @@ CREATE TABLE family (
     type TEXT NOT NULL,
     mode TEXT NOT NULL,                     -- a gauge's multiprocess mode, else ''; the newest wins
     help ANY  NOT NULL,                     -- text, or a UTF-8 blob where it holds lone surrogates; the newest wins
+    made INTEGER NOT NULL,                  -- when that mode and help text came up, nanoseconds since the epoch
     UNIQUE (name, type)
 ) STRICT;
 

@@ -67,7 +67,9 @@ def _in_order(connection: apsw.Connection, path: str, settings: config.Settings)
     connection.set_busy_timeout(database.BUSY_MS * _TRIES)
     version = database.check(connection, path)
     if connection.readonly("main"):
-        raise PathError(f"{path}: uid {os.geteuid()} may read but not write it; change its owner or mode (mode=, group=)")
+        raise PathError(
+            f"{path}: uid {os.geteuid()} may read but not write it; change its owner or mode (mode=, group=)"
+        )
     database.use_wal(connection, path)
     if version < database.schema_version():
         database.migrate(connection, version, uuid.uuid4().hex)

@@ -15,8 +15,9 @@ ON CONFLICT (id) DO NOTHING
 # A pid that is used again takes the place of the ended process that had it.
 FORGET_NAMESAKES = "DELETE FROM process WHERE pid = ? AND pid_namespace = ? AND died IS NOT NULL"
 UPSERT_FAMILY = """
-INSERT INTO family (name, type, mode, help) VALUES (?, ?, ?, ?)
-ON CONFLICT (name, type) DO UPDATE SET mode = excluded.mode, help = excluded.help
+INSERT INTO family (name, type, mode, help, made) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (name, type) DO UPDATE SET mode = excluded.mode, help = excluded.help, made = excluded.made
+ WHERE excluded.made >= family.made
 """
 FIND_SERIES = """
 SELECT series.name, series.le, series.id
@@ -28,9 +29,11 @@ INSERT INTO series (family, name, labels, le)
 SELECT id, ?4, ?3, ?5 FROM family WHERE name = ?1 AND type = ?2
 RETURNING id
 """
+# A gauge that one process declares in two modes has two cells for one series: the newest declaration wins.
 UPSERT_SAMPLE = """
 INSERT INTO sample (cell, series, process, timestamp) VALUES (?, ?, ?, ?)
-ON CONFLICT (process, series) DO NOTHING
+ON CONFLICT (process, series) DO UPDATE SET cell = excluded.cell, timestamp = excluded.timestamp
+ WHERE cell <> excluded.cell
 """
 # carray numbers its rows from 1; :base is the cell of the block's first double, less 1. The + keeps SQLite from
 # choosing the index on process, with a walk through the whole block for each of its rows (1,000 times slower).
@@ -78,7 +81,7 @@ def _insert(connection: apsw.Connection, instance: int, record: Record) -> None:
     if isinstance(record, ChildRecord):
         _insert_child(connection, instance, record)
     elif isinstance(record, FamilyRecord):
-        connection.execute(UPSERT_FAMILY, (*record[:3], storable_help(record.help)))
+        connection.execute(UPSERT_FAMILY, (*record[:3], storable_help(record.help), record.made))
     else:
         pid = storable(record.pid)
         connection.execute(FORGET_NAMESAKES, (pid, record.pid_namespace))

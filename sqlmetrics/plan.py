@@ -30,12 +30,13 @@ class Series(NamedTuple):
 
 @dataclass(frozen=True)
 class Family:
-    """A metric family: mode is a gauge's multiprocess mode, else ''."""
+    """A metric family: mode is a gauge's multiprocess mode, else ''; made tells which help text is the newest."""
 
     name: str
     type: str
     mode: str
     help: str
+    made: int
 
 
 class Line(NamedTuple):
@@ -77,7 +78,11 @@ class Plan:
 
     def extended(self, families: Iterable[Family], series: Iterable[Series]) -> Plan:
         """Add to this plan what the journals say and the rows do not yet. The newest help text wins."""
-        known = {**self.families, **{(f.name, f.type): f for f in families}}
+        known = dict(self.families)
+        for family in families:
+            key = (family.name, family.type)
+            if key not in known or known[key].made <= family.made:
+                known[key] = family
         return Plan.build(known.values(), [*self.series, *series])
 
 
@@ -103,9 +108,9 @@ NO_SERIES = 0
 def read_plan(connection: apsw.Connection) -> Plan:
     """Read all families and series, oldest first."""
     families = {
-        int(str(number)): Family(str(name), str(type_), str(mode), read_help(help_))
-        for number, name, type_, mode, help_ in connection.execute(
-            "SELECT id, name, type, mode, help FROM family ORDER BY id"
+        int(str(number)): Family(str(name), str(type_), str(mode), read_help(help_), int(str(made)))
+        for number, name, type_, mode, help_, made in connection.execute(
+            "SELECT id, name, type, mode, help, made FROM family ORDER BY id"
         )
     }
     keys = {number: (family.name, family.type) for number, family in families.items()}

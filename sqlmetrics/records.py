@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from .shape import Family, Shape, canonical_labels
+from .shape import Shape, canonical_labels
 
 
 class ProcessRecord(NamedTuple):
@@ -19,12 +19,13 @@ class ProcessRecord(NamedTuple):
 
 
 class FamilyRecord(NamedTuple):
-    """A metric family; again whenever its help text is another."""
+    """A metric family; again whenever its help text is another. made: when that came up, in nanoseconds."""
 
     name: str
     type: str
     mode: str
     help: str
+    made: int
 
 
 class ChildRecord(NamedTuple):
@@ -64,9 +65,9 @@ def process_record(record: ProcessRecord) -> str:
     return json.dumps(["process", *record])
 
 
-def family_record(family: Family, help_text: str) -> str:
+def family_record(record: FamilyRecord) -> str:
     """The JSON of a family record."""
-    return json.dumps(["family", *family, help_text])
+    return json.dumps(["family", *record])
 
 
 def child_record(shape: Shape) -> str:

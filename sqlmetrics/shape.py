@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from dataclasses import dataclass
 
 LIVE_MODES = frozenset(("liveall", "livemin", "livemax", "livesum", "livemostrecent"))
@@ -58,8 +59,15 @@ Family = tuple[str, str, str]
 """(name, type, mode)"""
 
 _shapes: dict[tuple[object, ...], Shape] = {}
-helps: dict[Family, str] = {}
-"""The newest help text of each family that this process has made."""
+_children: dict[tuple[object, ...], list[Key]] = {}
+helps: dict[Family, tuple[str, int]] = {}
+"""The newest help text of each family that this process has made, and when it came up (ns since the epoch)."""
+
+
+def describe(family: Family, help_text: str) -> None:
+    """Note a family's help text; a fork keeps it, and when it came up."""
+    if helps.get(family, ("", 0))[0] != help_text or family not in helps:
+        helps[family] = (help_text, time.clock_gettime_ns(time.CLOCK_REALTIME))
 
 
 def shape_of(family: Family, labelnames: tuple[str, ...], samples: Samples) -> Shape:
@@ -68,20 +76,37 @@ def shape_of(family: Family, labelnames: tuple[str, ...], samples: Samples) -> S
     return _shapes.get(parts) or _shapes.setdefault(parts, Shape(*family, labelnames, samples))
 
 
+def place_samples(family: Family, labels: dict[str, str], samples: Samples) -> list[tuple[Key, int]]:
+    """Return the key of each sample of a child and its position in it.
+
+    A sample that another metric object of this process has already is that object's: both count in one cell. So a
+    second histogram of one name but other buckets shares the sum and adds its own buckets.
+    """
+    names, values = tuple(sorted(labels)), tuple(joined(labels[name]) for name in sorted(labels))
+    keys = _children.setdefault((*family, names, values), [])
+    known = {sample: (key, place) for key in keys for place, sample in enumerate(key[0].samples)}
+    fresh = tuple(dict.fromkeys(sample for sample in samples if sample not in known))
+    if fresh:
+        key = (shape_of(family, names, fresh), values)
+        keys.append(key)
+        known.update((sample, (key, place)) for place, sample in enumerate(fresh))
+    return [known[sample] for sample in samples]
+
+
+def joined(text: str) -> str:
+    """Join the surrogates in a text that form a pair, as JSON does: they are one character to any reader."""
+    if text.isascii() or not _SURROGATE.search(text):
+        return text
+    whole: str = json.loads(json.dumps(text))
+    return whole
+
+
 def canonical_labels(names: list[str], values: list[str]) -> str:
     """Return the JSON object of a label set: keys sorted, readable, and the same text for the same labels.
 
-    Lone surrogates, which SQLite's text cannot hold, stay as JSON escapes; those that form a pair are
-    joined first, as any JSON reader would.
+    Lone surrogates, which SQLite's text cannot hold, stay as JSON escapes.
     """
-    labels = dict(zip(names, values, strict=True))
-    text = _dumps(labels)
-    if not _SURROGATE.search(text):
-        return text
-    joined = _dumps(json.loads(json.dumps(labels)))
-    return _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", joined)
-
-
-def _dumps(labels: dict[str, str]) -> str:
+    labels = dict(zip(names, map(joined, values), strict=True))
     # As compact as SQLite's own json functions, which add to it in the views.
-    return json.dumps(labels, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(labels, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from prometheus_client.utils import floatToGoString
 
 from . import fork
-from .shape import MODES, MOST_RECENT_MODES, Key, helps, shape_of
+from .shape import MODES, MOST_RECENT_MODES, Family, Key, describe, place_samples
 
 if TYPE_CHECKING:
     from .store import Store
     from .writer import Writer
 
-_Batch = tuple[object, str, str, str, tuple[str, ...], tuple[str, ...], str]
+_Batch = tuple[object, Family, dict[str, str], str]
 
 _UNBOUND = memoryview(b"\0")
 _BOUND = memoryview(b"\1")
@@ -189,24 +189,26 @@ class Binder(fork.ForkAware):
         batch_key = (threading.get_ident(), typ, metric_name, labelvalues)
         batch = self._batches.setdefault(batch_key, [])
         batch.append((value, name, bound))
-        value._batch = (batch_key, metric_name, typ, mode, labelnames, labelvalues, help_text)
+        labels = dict(zip(labelnames, labelvalues, strict=False))
+        value._batch = (batch_key, (metric_name, typ, mode), labels, help_text)
         if _is_last(typ, metric_name, name, bound) or len(batch) == _LONGEST_BATCH:
             self._close(value)
 
     def _close(self, value: SharedValue) -> None:
-        batch_key, metric_name, typ, mode, labelnames, labelvalues, help_text = value._batch
+        batch_key, family, labels, help_text = value._batch
         batch = self._batches.pop(batch_key, [])
-        pairs = sorted(zip(labelnames, labelvalues, strict=False))
-        family = (metric_name, typ, mode)
-        helps[family] = help_text
-        shape = shape_of(family, tuple(n for n, _ in pairs), tuple((name, bound) for _, name, bound in batch))
-        key = (shape, tuple(v for _, v in pairs))
-        for position, (one, _, _) in enumerate(batch):
+        describe(family, help_text)
+        places = place_samples(family, labels, tuple((name, bound) for _, name, bound in batch))
+        values: dict[Key, list[SharedValue]] = {}
+        for (one, _, _), (key, position) in zip(batch, places, strict=True):
             one._key = key
-            one._offset = 2 * position + 1 if shape.stamped else position
-        if shape.zero_shows:
-            self._inherited[key] = None
-        self._bind(key, [one for one, _, _ in batch])
+            one._stamped = key[0].stamped
+            one._offset = 2 * position + 1 if one._stamped else position
+            values.setdefault(key, []).append(one)
+        for key, group in values.items():
+            if key[0].zero_shows:
+                self._inherited[key] = None
+            self._bind(key, group)
 
     def attach(self, value: SharedValue) -> None:
         """Bind a value to its cell in the part of the store that this process owns now."""
@@ -251,7 +253,7 @@ class Binder(fork.ForkAware):
 
 @functools.cache
 def _upper_bound(text: str) -> str:
-    return str(floatToGoString(float(text)))  # type: ignore[no-untyped-call]
+    return str(floatToGoString(float(text) + 0.0))  # type: ignore[no-untyped-call]  # -0.0 is 0.0
 
 
 def _is_last(typ: str, metric_name: str, name: str, bound: str) -> bool:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from . import layout
 from .cells import CellsFile
 from .journal import JournalWriter
-from .records import ProcessRecord, child_record, family_record, process_record
+from .records import FamilyRecord, ProcessRecord, child_record, family_record, process_record
 from .shape import LIVE_MODES, Family, Key, Shape, helps
 from .wiped import wiped_bytes
 
@@ -40,7 +40,7 @@ class SharedArena:
         self.own = wiped_bytes.take()
         self.cells = file.cells
         self._next = self._end = 0
-        self._families: dict[Family, str] = {}
+        self._families: dict[Family, tuple[str, int]] = {}
         self._records: dict[Shape, str] = {}
         self.flushed: dict[int, bytes] = {}  # block: what of it is in rows
         self.ingested = 0  # bytes of the journal that are rows
@@ -96,10 +96,10 @@ class SharedArena:
 
     def describe(self, family: Family) -> None:
         """Append the record of a family unless its newest help text is known."""
-        text = helps.get(family, "")
-        if self._families.get(family) != text:
-            self.journal.append(family_record(family, text))
-            self._families[family] = text
+        text_and_time = helps[family]
+        if self._families.get(family) != text_and_time:
+            self.journal.append(family_record(FamilyRecord(*family, *text_and_time)))
+            self._families[family] = text_and_time
 
     def allocate(self, count: int) -> int:
         """Take `count` cells in a row. Raises OSError where there is no room."""
