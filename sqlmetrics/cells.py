@@ -60,12 +60,14 @@ class Region:
         The search goes round: a freed block rests as long as possible, so that a slow scrape seldom meets
         one that was given out again. Raises OSError (ENOSPC) on a full disk, NoRoomError at the limit.
         """
-        ever = self.ever()
-        cursor = min(self._cursor[0], ever)
-        for block in (*range(cursor, ever), *range(cursor), *range(ever, min(ever + 64, self.count))):
-            if not self.owners[block] and self._take(block, slot):
-                self._cursor[0] = block + 1
-                return int(block)
+        ever = -1
+        while ever < self.ever():  # others may have taken all that was looked at
+            ever = self.ever()
+            cursor = min(self._cursor[0], ever)
+            for block in (*range(cursor, ever), *range(cursor), *range(ever, min(ever + 64, self.count))):
+                if not self.owners[block] and self._take(block, slot):
+                    self._cursor[0] = block + 1
+                    return int(block)
         raise NoRoomError(f"all {self.count:,} blocks of the cells file are in use")
 
     def _take(self, block: int, slot: int) -> bool:

@@ -13,6 +13,7 @@ from prometheus_client.samples import Sample
 from . import stores
 from .connections import file_identity
 from .errors import NoStoreError
+from .plan import Family
 
 
 class MultiProcessCollector:
@@ -51,9 +52,9 @@ class MultiProcessCollector:
         )
 
 
-def _metric(family: Any, samples: list[Any]) -> Metric:
+def _metric(family: Family, samples: list[Sample]) -> Metric:
     metric = Metric(family.name, family.help, family.type)
-    metric.samples = [Sample(name, labels, value) for name, labels, value in samples]
+    metric.samples = samples
     return metric
 
 

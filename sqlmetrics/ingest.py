@@ -19,6 +19,7 @@ INSERT INTO family (name, type, mode, help, made) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT (name, type) DO UPDATE SET mode = excluded.mode, help = excluded.help, made = excluded.made
  WHERE excluded.made >= family.made
 """
+IS_KNOWN = "SELECT count(*) FROM family WHERE name = ? AND type = ? AND mode = ? AND help = ?"
 FIND_SERIES = """
 SELECT series.name, series.le, series.id
   FROM family LEFT JOIN series ON series.family = family.id AND series.labels = ?3
@@ -70,25 +71,29 @@ def ingest(connection: apsw.Connection, file: CellsFile, slot: int, instance: in
     start = committed(connection, instance) or 0
     records, end = journal.read(file, slot, instance, start)
     if records:
-        for record in records:
-            _insert(connection, instance, record)
+        alters_plan = [_insert(connection, instance, record) for record in records]
         connection.execute("UPDATE process SET journal = ? WHERE id = ?", (end, instance))
-        connection.execute("UPDATE store SET plan = plan + 1")
+        if any(alters_plan):
+            connection.execute("UPDATE store SET plan = plan + 1")
     return end
 
 
-def _insert(connection: apsw.Connection, instance: int, record: Record) -> None:
+def _insert(connection: apsw.Connection, instance: int, record: Record) -> bool:
+    """Insert the rows of a record; True if what scrapes keep of families, series and gauges' rows is no longer so."""
     if isinstance(record, ChildRecord):
-        _insert_child(connection, instance, record)
-    elif isinstance(record, FamilyRecord):
-        connection.execute(UPSERT_FAMILY, (*record[:3], storable_help(record.help), record.made))
-    else:
-        pid = storable(record.pid)
-        connection.execute(FORGET_NAMESAKES, (pid, record.pid_namespace))
-        connection.execute(UPSERT_PROCESS, (instance, pid, *record[1:]))
+        return _insert_child(connection, instance, record) or record.type == "gauge"
+    if isinstance(record, FamilyRecord):
+        fields = (*record[:3], storable_help(record.help), record.made)
+        is_known = connection.execute(IS_KNOWN, fields[:4]).get
+        connection.execute(UPSERT_FAMILY, fields)
+        return not is_known
+    pid = storable(record.pid)
+    connection.execute(FORGET_NAMESAKES, (pid, record.pid_namespace))
+    connection.execute(UPSERT_PROCESS, (instance, pid, *record[1:]))
+    return False
 
 
-def _insert_child(connection: apsw.Connection, instance: int, child: ChildRecord) -> None:
+def _insert_child(connection: apsw.Connection, instance: int, child: ChildRecord) -> bool:
     key = (child.family, child.type, child.labels())
     known = {(name, le): number for name, le, number in connection.execute(FIND_SERIES, key)}
     rows = []
@@ -96,6 +101,7 @@ def _insert_child(connection: apsw.Connection, instance: int, child: ChildRecord
         number = known.get((name, le)) or connection.execute(INSERT_SERIES, (*key, name, le)).get
         rows.append((cell, number, instance, 0.0 if child.stamped else None))
     connection.executemany(UPSERT_SAMPLE, rows)
+    return len(rows) > len(known.keys() & set(zip(child.names, child.bounds, strict=True)))
 
 
 def storable(text: str) -> str:

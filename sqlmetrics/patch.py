@@ -12,7 +12,9 @@ import gc
 import logging
 import os
 import threading
+import time
 import weakref
+from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -37,6 +39,8 @@ _VALUES_OF: dict[type, Callable[[Any], dict[str, Any]]] = {
 """Where each metric class keeps its value objects."""
 
 _peer_labels = MetricWrapperBase.labels
+_peer_observe = Histogram.observe
+_peer_set = Gauge.set
 _peer_registry_init = CollectorRegistry.__init__
 _peer_class = multiprocess.MultiProcessCollector
 
@@ -63,6 +67,32 @@ def _labels(self: Any, *labelvalues: object, **labelkwargs: object) -> Any:
     return _peer_labels(self, *labelvalues, **labelkwargs)
 
 
+def _observe(self: Any, amount: Any, exemplar: Any = None) -> None:
+    """`Histogram.observe`, but the bucket is found by bisection; anything unusual goes to the peer's own."""
+    try:
+        total, bucket = self._sum, self._buckets[bisect_left(self._upper_bounds, amount)]
+    except (AttributeError, IndexError, TypeError):  # without label values, or of another class
+        return _peer_observe(self, amount, exemplar)
+    if exemplar or amount != amount:
+        return _peer_observe(self, amount, exemplar)
+    total.inc(amount)
+    bucket.inc(1)
+    return None
+
+
+def _set(self: Any, value: Any) -> None:
+    """`Gauge.set`, asking no more than is needed."""
+    try:
+        target = self._value
+    except AttributeError:  # without label values
+        return _peer_set(self, value)
+    if self._is_most_recent:
+        target.set(float(value), timestamp=time.time())
+    else:
+        target.set(float(value))
+    return None
+
+
 def _registry_init(self: CollectorRegistry, *args: Any, **kwargs: Any) -> None:
     """`CollectorRegistry.__init__`, but the registry is known, so that its lock can be renewed after a fork."""
     _peer_registry_init(self, *args, **kwargs)
@@ -83,6 +113,8 @@ _REPLACED: tuple[tuple[Any, str, Callable[[Callable[[], object]], Any]], ...] = 
     (_peer_class, "collect", lambda _: MultiProcessCollector.collect),
     (_peer_class, "merge", lambda _: staticmethod(MultiProcessCollector.merge)),
     (MetricWrapperBase, "labels", lambda _: _labels),
+    (Histogram, "observe", lambda _: _observe),
+    (Gauge, "set", lambda _: _set),
     (CollectorRegistry, "__init__", lambda _: _registry_init),
 )
 """(where, name, what it becomes): everything that `install` replaces."""

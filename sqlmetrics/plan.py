@@ -6,7 +6,7 @@ Building it costs more than the query (19 ms for 5,000 series), and it only chan
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -49,41 +49,55 @@ class Line(NamedTuple):
     """Whether the value of the line before is added to it: a bucket counts all smaller ones."""
 
 
+SeriesKey = tuple[FamilyId, str, str, str]
+"""(family, sample name, labels, le)"""
+
+
 @dataclass
 class Plan:
     """All families and series of a store at one moment."""
 
     families: dict[FamilyId, Family] = field(default_factory=dict)
-    series: list[Series] = field(default_factory=list)
+    series: dict[SeriesKey, int] = field(default_factory=dict)
     lines: dict[FamilyId, list[Line]] = field(default_factory=dict)
     labels: dict[int, dict[str, str]] = field(default_factory=dict)
+    gauges: list[Series] = field(default_factory=list)
 
-    @classmethod
-    def build(cls, families: Iterable[Family], series: Iterable[Series]) -> Plan:
-        """Lay out the lines of all families whose samples are sums; gauges get theirs with their values."""
-        plan = cls({(f.name, f.type): f for f in families}, list(series))
-        parsed: dict[str, dict[str, str]] = {}
-        members: dict[FamilyId, list[Series]] = {}
-        for one in plan.series:
-            if one.labels not in parsed:
-                parsed[one.labels] = json.loads(one.labels)
-            plan.labels[one.id] = parsed[one.labels]
-            members.setdefault(one.family, []).append(one)
-        for family, group in members.items():
-            if family[1] == "histogram":
-                plan.lines[family] = _histogram_lines(family[0], group, plan.labels)
-            elif family[1] != "gauge":
-                plan.lines[family] = [Line(s.name, plan.labels[s.id], s.id, False) for s in group]
-        return plan
-
-    def extended(self, families: Iterable[Family], series: Iterable[Series]) -> Plan:
-        """Add to this plan what the journals say and the rows do not yet. The newest help text wins."""
-        known = dict(self.families)
+    def add_families(self, families: Iterable[Family]) -> None:
+        """Add families; of those of one name and type the newest counts."""
         for family in families:
             key = (family.name, family.type)
-            if key not in known or known[key].made <= family.made:
-                known[key] = family
-        return Plan.build(known.values(), [*self.series, *series])
+            if key not in self.families or self.families[key].made <= family.made:
+                self.families[key] = family
+
+    def add_series(self, series: Iterable[Series]) -> None:
+        """Add series, and lay out anew the lines of the families that they belong to."""
+        parsed: dict[str, dict[str, str]] = {}
+        touched: dict[FamilyId, None] = {}
+        for one in series:
+            if one.labels not in parsed:
+                parsed[one.labels] = json.loads(one.labels)
+            self.labels[one.id] = parsed[one.labels]
+            self.series[one[1:]] = one.id
+            if one.family[1] == "gauge":
+                self.gauges.append(one)  # these get their lines with their values
+            touched[one.family] = None
+        self._lay_out(touched)
+
+    def _lay_out(self, touched: Container[FamilyId]) -> None:
+        members: dict[FamilyId, list[Series]] = {}
+        for key, number in self.series.items():
+            if key[0] in touched and key[0][1] != "gauge":
+                members.setdefault(key[0], []).append(Series(number, *key))
+        for family, group in members.items():
+            if family[1] == "histogram":
+                self.lines[family] = _histogram_lines(family[0], group, self.labels)
+            else:
+                self.lines[family] = [Line(one.name, self.labels[one.id], one.id, False) for one in group]
+
+    def copy(self) -> Plan:
+        """A plan that can be added to without a change to this one."""
+        return Plan(dict(self.families), dict(self.series), dict(self.lines), dict(self.labels), list(self.gauges))
 
 
 def _histogram_lines(name: str, group: list[Series], labels: dict[int, dict[str, str]]) -> list[Line]:
@@ -115,4 +129,7 @@ def read_plan(connection: apsw.Connection) -> Plan:
     }
     keys = {number: (family.name, family.type) for number, family in families.items()}
     rows = connection.execute("SELECT id, family, name, labels, le FROM series ORDER BY family, id").fetchall()
-    return Plan.build(families.values(), [Series(i, keys[f], n, text, le) for i, f, n, text, le in rows])  # type: ignore[index, arg-type]
+    plan = Plan()
+    plan.add_families(families.values())
+    plan.add_series(Series(i, keys[f], n, text, le) for i, f, n, text, le in rows)  # type: ignore[index, arg-type]
+    return plan

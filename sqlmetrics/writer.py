@@ -118,7 +118,8 @@ class SharedArena:
 
     def changed_blocks(self) -> list[int]:
         """The blocks of which something is not in the rows yet."""
-        return [b for b, known in self.flushed.items() if b in self._anew or self.file.image(b) != known]
+        blocks = list(self.flushed.items())  # a child may get a block meanwhile
+        return [b for b, known in blocks if b in self._anew or self.file.image(b) != known]
 
     def take_images(self, blocks: list[int]) -> dict[int, bytes]:
         """Copy blocks that are about to be flushed; follow it by `note_flushed` or `not_flushed`."""

@@ -1,0 +1,1 @@
+"""Measures sqlmetrics beside `prometheus_client`: ``python -m benchmarks`` from the top of a checkout."""

@@ -1,0 +1,38 @@
+"""What making a child costs: a labelled histogram, 16 values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from statistics import median
+
+from .comparison import compare
+from .process import sides
+from .sizes import Sizes
+from .table import Row
+
+
+def measure_alone(folder: str, sizes: Sizes) -> Iterator[Row]:
+    """One process, nobody else."""
+    with sides(folder, "memory", "mmap", "sqlmetrics") as running:
+        times: dict[str, list[float]] = {name: [] for name in running}
+        for number in range(-1, sizes.alone_rounds):
+            for name, side in running.items():
+                seconds = side.ask("create", prefix=f"round {number}", count=sizes.alone)
+                if number >= 0:
+                    times[name].append(seconds)
+        # The family only: in memory a mostrecent gauge that was never set is there, at zero.
+        contents = {name: side.ask("content", family="latency") for name, side in running.items()}
+        compare("children made in one process", contents)
+    yield Row("new histogram child, alone", times, "us")
+
+
+def measure_together(folder: str, sizes: Sizes) -> Iterator[Row]:
+    """Many processes begin at the same moment, each round with a new store: per child, a process's median."""
+    times: dict[str, list[float]] = {"mmap": [], "sqlmetrics": []}
+    for _ in range(sizes.together_rounds):
+        with sides(folder, *times) as running:
+            for name, side in running.items():
+                seconds = side.ask("gather", members=sizes.members, children=sizes.children)
+                times[name].append(median(seconds))
+            compare("children made at once", {name: side.ask("content") for name, side in running.items()})
+    yield Row(f"new histogram child, {sizes.members} at once", times, "us", to_mmap=1.0)
