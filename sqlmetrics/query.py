@@ -1,6 +1,6 @@
 """One scrape: a consistent reading of rows, cells and journals, with no lock that anybody waits for.
 
-1. Note which block is in whose hands (the census).
+1. Note which block is in whose hands (the census), and who is not settled yet.
 2. In one read transaction: see which processes live, read what their journals hold beyond the rows, and
    aggregate, the cells being read in place.
 3. If a block that somebody owned at the census has been given out again meanwhile, begin again.
@@ -108,10 +108,10 @@ class Reader(fork.ForkAware):
         for _ in range(_TRIES):
             with self._access() as connection:
                 file = files.open_existing(connection, self.path)
-                census = file.blocks.census()
+                census, slots = file.blocks.census(), file.live_slots()
                 try:
                     with database.transaction(connection, "DEFERRED"):
-                        scrape = _Scrape(self, connection, file, names)
+                        scrape = _Scrape(self, connection, file, names, slots)
                         result = scrape.result()
                 except journal.JournalGoneError:
                     continue  # a process was settled between the snapshot and its journal
@@ -137,12 +137,20 @@ class Reader(fork.ForkAware):
 class _Scrape:
     """The work of one try, within a read transaction."""
 
-    def __init__(self, reader: Reader, connection: apsw.Connection, file: CellsFile, names: Container[str] | None):
+    def __init__(
+        self,
+        reader: Reader,
+        connection: apsw.Connection,
+        file: CellsFile,
+        names: Container[str] | None,
+        slots: list[tuple[int, int]],
+    ):
         self._connection = connection
         self._file = file
         self._names = names
         self._version = connection.execute("SELECT id, plan FROM store").fetchone()
         self._processes: dict[int, Process] = {}
+        self._slots_before = slots
         tail = self._look_around()
         self._plan = reader.plan(connection, self._version)
         self._gauge_cells = reader.gauge_cells(connection, self._version)
@@ -172,8 +180,10 @@ class _Scrape:
                     else:
                         tail.children.append((instance, record))
                 self._processes[instance] = Process(pid, started, alive)
-        if known:
-            raise journal.JournalGoneError  # settled since the snapshot was taken
+        gone = [s for s in self._slots_before if s[1] not in self._processes and settled.get(s[0], 0) < s[1]]
+        if known or gone:
+            # Settled since the snapshot was taken; a short-lived process may not even have had a row in it.
+            raise journal.JournalGoneError
         return tail
 
     def _rows(self, sql: str) -> list[Any]:
