@@ -78,9 +78,11 @@ def _write(
     images = {arena: arena.take_images(blocks) for arena, blocks in changed.items()}
     try:
         with database.transaction(connection):
-            ends = {arena: ingest.ingest(connection, arena.file, arena.slot, arena.instance) for arena in arenas}
-            for arena, image in images.items():
-                ingest.copy_images(connection, arena.instance, image)
+            # Another process may have settled this one (see `SharedArena.is_mine`): its rows must not come back.
+            mine = [arena for arena in arenas if not ingest.is_settled(connection, arena.slot, arena.instance)]
+            ends = {arena: ingest.ingest(connection, arena.file, arena.slot, arena.instance) for arena in mine}
+            for arena in mine:
+                ingest.copy_images(connection, arena.instance, images.get(arena, {}))
             settled = settle.settle_dead(connection, store.file)
             if settled:
                 settle.forget_oldest(connection, store.settings.keep_dead)

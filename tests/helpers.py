@@ -79,11 +79,13 @@ class Child:
             self._in, self._out = os.fdopen(self._answers), os.fdopen(self._orders, "w")
 
     def serve(self, **steps: Callable[..., object]) -> None:
-        """In the child: obey until the parent closes its end, then leave at once."""
+        """In the child: obey until it is told to end, then leave at once."""
         status = 0
         try:
             for line in self._in:
                 name, arguments = json.loads(line)
+                if name == "end":  # end of file would not do: children forked later hold the pipe open too
+                    break
                 print(json.dumps(steps[name](*arguments)), file=self._out, flush=True)
         except BaseException:
             traceback.print_exc()
@@ -99,6 +101,7 @@ class Child:
 
     def end(self) -> int:
         """Let the child leave by `os._exit`, wait for it, and return its status."""
+        print(json.dumps(["end", []]), file=self._out, flush=True)
         self._out.close()
         self._in.close()
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])

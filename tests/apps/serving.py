@@ -1,0 +1,180 @@
+"""A real gunicorn for a test: started on a free port, asked over HTTP, gone at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import http.client
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from helpers import wait_for
+from prometheus_client.parser import text_string_to_metric_families
+
+APPS = Path(__file__).parent
+HOOKS = "python:sqlmetrics.gunicorn"
+_STOP_SECONDS = 10
+_THREADS = 8
+
+Values = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+class Answer(NamedTuple):
+    """The pid of the worker that answered (0 if its app failed), and what it said."""
+
+    worker: int
+    text: str
+    status: int
+
+
+@dataclass(frozen=True)
+class Installed:
+    """One installed gunicorn: the Python that runs it, and what its environment needs."""
+
+    python: str = sys.executable
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def version(self) -> tuple[int, ...]:
+        """The version that really runs."""
+        return _version(self.python, self.environment.get("PYTHONPATH", ""))
+
+
+NEWEST = Installed()
+
+
+@functools.cache
+def _version(python: str, path: str) -> tuple[int, ...]:
+    command = [python, "-c", "import gunicorn; print(gunicorn.__version__)"]
+    environment = os.environ | ({"PYTHONPATH": path} if path else {})
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    return tuple(map(int, done.stdout.split(".")))
+
+
+@contextlib.contextmanager
+def serving(
+    folder: Path, app: str, *options: str, config: str = HOOKS, gunicorn: Installed = NEWEST, **environment: str
+) -> Iterator[Server]:
+    """Start a gunicorn on an app of this folder; its log is in `folder`, the store where `environment` says."""
+    server = Server(folder, app, ["-c", config, *options], gunicorn, environment)
+    try:
+        wait_for(server.is_listening)
+        yield server
+    finally:
+        server.stop()
+
+
+class Server:
+    """A gunicorn that runs."""
+
+    def __init__(
+        self, folder: Path, app: str, options: list[str], gunicorn: Installed, environment: dict[str, str]
+    ) -> None:
+        self._log = folder / f"gunicorn-{len(list(folder.glob('gunicorn-*')))}.log"
+        command = [gunicorn.python, str(APPS / "launch.py"), "-b", "127.0.0.1:0", *options, app]
+        # A worker that is being forked when gunicorn stops misses the signal; gunicorn kills it after this time.
+        command[2:2] = ["--graceful-timeout", "3"]
+        if gunicorn.version() >= (25, 1):
+            command.insert(2, "--no-control-socket")  # it would be in the home folder, one for all
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                command,
+                env=os.environ | gunicorn.environment | environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def log(self) -> str:
+        """What gunicorn and its workers have written."""
+        return self._log.read_text()
+
+    def is_listening(self) -> bool:
+        """Whether it can be asked; then its port is known."""
+        assert self.process.poll() is None, self.log()
+        found = re.search(r"Listening at: http://127\.0\.0\.1:(\d+)", self.log())
+        self.port = int(found[1]) if found else 0
+        return found is not None
+
+    def get(self, target: str) -> Answer:
+        """Send one request and return its whole answer, which has to be a good one."""
+        answer = self.ask(target)
+        assert answer.status == 200, (target, answer, self.log())
+        return answer
+
+    def ask(self, target: str) -> Answer:
+        """Send one request and return its whole answer."""
+        connection, response = self._begin(target)
+        with contextlib.closing(connection):
+            return Answer(int(response.headers["X-Worker"] or 0), response.read().decode(), response.status)
+
+    def get_all(self, targets: Iterable[str]) -> list[Answer]:
+        """Send many requests from several threads."""
+        with ThreadPoolExecutor(_THREADS) as pool:
+            return list(pool.map(self.get, targets))
+
+    def hold(self) -> tuple[int, Callable[[], None]]:
+        """Have a worker hold a request; returns its pid, and what waits until the worker's end cuts it off."""
+        connection, response = self._begin("/hold")
+        response.readline()
+
+        def cut_off() -> None:
+            with contextlib.closing(connection), contextlib.suppress(http.client.IncompleteRead, ConnectionError):
+                raise AssertionError(f"a complete answer: {response.read()!r}")
+
+        return int(response.headers["X-Worker"]), cut_off
+
+    def workers(self, number: int, known: Iterable[int] = ()) -> set[int]:
+        """Ask until so many workers have answered, those known included, and return their pids."""
+        found = set(known)
+
+        def are_all_known() -> bool:
+            found.update(answer.worker for answer in self.get_all(["/metrics"] * _THREADS))
+            return len(found) >= number
+
+        wait_for(are_all_known)
+        return found
+
+    def scrapes(self, workers: set[int]) -> Iterator[Values]:
+        """Scrape until each of these workers has answered, and yield all there were."""
+        missing = set(workers)
+
+        def some_more() -> list[Answer]:
+            answers = self.get_all(["/metrics"] * _THREADS)
+            missing.difference_update(answer.worker for answer in answers)
+            return answers
+
+        answers: list[Answer] = []
+        wait_for(lambda: answers.extend(some_more()) or not missing)
+        yield from (parse(answer.text) for answer in answers)
+
+    def stop(self) -> None:
+        """End gunicorn with all its processes; what hangs is killed."""
+        self.process.send_signal(signal.SIGTERM)  # on SIGQUIT gthread's workers wait for a lock of their own at times
+        try:
+            self.process.wait(_STOP_SECONDS)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+    def _begin(self, target: str) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection.request("GET", target)
+        return connection, connection.getresponse()
+
+
+def parse(text: str) -> Values:
+    """The samples of a scrape by name and sorted labels."""
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }

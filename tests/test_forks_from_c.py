@@ -1,0 +1,163 @@
+"""Forks that run none of Python's hooks, as uWSGI's: the wiped page tells, and no row is lost."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+
+import pytest
+from helpers import Child, in_child, scrape, value, wait_for
+from outsiders import ended
+from prometheus_client import Counter, Gauge
+
+import sqlmetrics
+
+_libc = ctypes.PyDLL(None)
+
+
+def c_fork() -> int:
+    """fork(), called from C."""
+    return int(_libc.fork())
+
+
+def forked_from_c(**steps: object) -> Child:
+    """A child that came by a fork from C and can do the steps given."""
+    one = Child(fork=c_fork)
+    if one.in_child:
+        one.serve(**steps)  # type: ignore[arg-type]
+    return one
+
+
+def test_counts_with_an_idle_connection_in_the_parent(path: str, shell) -> None:
+    """The child counts in cells of its own, flushes by itself, and no committed row is lost."""
+    store = sqlmetrics.install(path, flush_interval=1000)
+    requests = Counter("requests", "Requests", ["by"])
+    requests.labels("both").inc(100)
+    store.flush()
+    scrape()
+
+    def work(number: int) -> float:
+        requests.labels("both").inc()
+        requests.labels(f"child {number}").inc()
+        store.flush()
+        return requests.labels("both")._value.get()
+
+    one = forked_from_c(work=work)
+    for number in range(100):
+        assert one.do("work", number) == number + 1
+        requests.labels(f"parent {number}").inc()
+        store.flush()
+    assert value("requests_total", by="both") == 200
+    assert one.end() == 0
+    sqlmetrics.uninstall()
+
+    assert shell.value("PRAGMA integrity_check") == "ok"
+    assert len(shell("SELECT * FROM samples WHERE metric = 'requests_total'")) >= 201
+    shown = scrape(path)
+    assert len(shown) == 201
+    assert shown["requests_total", (("by", "both"),)] == 200
+
+
+def test_counts_while_the_flusher_is_active(path: str, shell) -> None:
+    """Whatever the parent's thread was doing at the fork: the child's counts are exact, and it never hangs."""
+    store = sqlmetrics.install(path, flush_interval=0.001)
+    requests = Counter("requests", "Requests", ["by"])
+    total = 0
+    for number in range(40):
+        for _ in range(50):
+            requests.labels("parent").inc()
+            requests.labels(f"{number}").inc()
+            total += 1
+        pid = c_fork()
+        if pid == 0:
+            try:
+                for _ in range(50):
+                    requests.labels("child").inc()
+                    requests.labels(f"{number}").inc()
+                os._exit(0 if requests.labels("child")._value.get() == 50 else 2)
+            finally:
+                os._exit(1)
+        assert ended(pid) == 0
+
+    assert value("requests_total", by="parent") == total
+    assert value("requests_total", by="child") == 40 * 50
+    assert [value("requests_total", by=str(number)) for number in range(40)] == [100] * 40
+    store.flush()
+    assert shell.value("PRAGMA integrity_check") == "ok"
+    assert len(shell("SELECT DISTINCT labels FROM samples")) == 42
+
+
+def test_a_child_that_forks_again(path: str) -> None:
+    """First from C, then by Python, and the other way round, while the first parent's flusher runs."""
+    sqlmetrics.install(path, flush_interval=0.01)
+    requests = Counter("requests", "Requests")
+    requests.inc(1)
+
+    def python_fork() -> object:
+        found = in_child(lambda: (requests.inc(100), requests._value.get())[1])
+        requests.inc(10)
+        return found
+
+    def fork_from_c() -> object:
+        one = forked_from_c(count=lambda: (requests.inc(100), requests._value.get())[1])
+        found = one.do("count")
+        one.end()
+        return found
+
+    one = forked_from_c(python_fork=python_fork)
+    assert one.do("python_fork") == 100
+    one.end()
+    assert in_child(fork_from_c) == 100
+
+    assert value("requests_total") == 1 + 110 + 100
+
+
+@pytest.mark.parametrize("first", ["mark_process_dead", "scrape", "flush", "reset", "fork", "install", "exit"])
+def test_the_childs_first_call(path: str, first: str) -> None:
+    """Whatever it is, the child does not wait for a lock that a thread of its parent held, nor use its connection."""
+    store = sqlmetrics.install(path, flush_interval=1000)
+    requests = Counter("requests", "Requests")
+    Gauge("busy", "Busy", multiprocess_mode="livesum").set(1)
+    requests.inc()
+    inside, leave = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with store.writing():
+            inside.set()
+            leave.wait(30)
+
+    def reset() -> None:
+        with pytest.raises(sqlmetrics.SQLMetricsError):
+            sqlmetrics.reset()
+
+    calls = {
+        "mark_process_dead": lambda: sqlmetrics.mark_process_dead(1234),
+        "scrape": scrape,
+        "flush": store.flush,
+        "reset": reset,
+        "fork": lambda: in_child(lambda: requests.inc()),
+        "install": lambda: sqlmetrics.install(path, flush_interval=1000),
+        "exit": store.close,
+    }
+    thread = threading.Thread(target=hold)
+    thread.start()
+    inside.wait(10)
+    pid = c_fork()
+    if pid == 0:
+        status = 0
+        try:
+            calls[first]()
+        except Exception as error:
+            # SQLite cannot be used in this child, and who needs it is told so.
+            status = 0 if first in ("scrape", "mark_process_dead") and "forked" in str(error) else 3
+        finally:
+            requests.inc()
+            os._exit(status)
+    try:
+        assert ended(pid, 10) == 0
+    finally:
+        leave.set()
+        thread.join()
+
+    wait_for(lambda: value("requests_total") == (3 if first == "fork" else 2))

@@ -1,0 +1,222 @@
+"""A store that is deleted under its processes is made anew, with the values of those that live."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+from collections.abc import Callable
+
+import pytest
+from helpers import child, scrape, value, wait_for
+from outsiders import python
+from prometheus_client import Counter, Gauge, Histogram
+
+import sqlmetrics
+
+ALL = ("", "-wal", "-shm", "-cells")
+DELETED = {
+    "all files": ALL,
+    "main file only": ("",),
+    "cells only": ("-cells",),
+    "all but the cells": ("", "-wal", "-shm"),
+}
+
+
+def delete(path: str, suffixes: tuple[str, ...]) -> None:
+    """Delete some of a store's files; its processes may be faster with some of them."""
+    for suffix in suffixes:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path + suffix)
+
+
+def shows(expected: dict[str, float]) -> Callable[[], bool]:
+    """A condition: a scrape has these values; until the store is made anew a scrape may have none to read."""
+
+    def is_shown() -> bool:
+        try:
+            found = {name: number for (name, _), number in scrape().items()}
+        except sqlmetrics.SQLMetricsError:
+            return False
+        return all(found.get(name) == number for name, number in expected.items())
+
+    return is_shown
+
+
+@pytest.mark.parametrize("deleted", DELETED)
+def test_values_of_living_processes_come_back(path: str, shell, caplog: pytest.LogCaptureFixture, deleted: str) -> None:
+    """Of all of them, with the next operation's flush, and it is logged once."""
+    caplog.set_level(logging.WARNING, "sqlmetrics")
+    store = sqlmetrics.install(path, flush_interval=0.02)
+    requests = Counter("requests", "Requests")
+    busy = Gauge("busy", "Busy", multiprocess_mode="livesum")
+    latency = Histogram("latency", "Latency")
+
+    def use() -> None:
+        requests.inc(10)
+        busy.inc()
+        latency.observe(0.5)
+
+    use()
+    with child(use=use) as one:
+        one.do("use")
+        store.flush()
+        wait_for(lambda: shell("SELECT 1 FROM metrics WHERE metric = 'requests_total' AND value = 20"))
+
+        delete(path, DELETED[deleted])
+        use()
+        one.do("use")
+
+        wait_for(shows({"requests_total": 40, "busy": 4, "latency_count": 4, "latency_sum": 2}))
+        wait_for(lambda: shell("SELECT 1 FROM metrics WHERE metric = 'requests_total' AND value = 40"))
+        assert sorted(os.listdir(os.path.dirname(path))) == sorted("metrics.sqlite3" + suffix for suffix in ALL)
+        assert shell.value("PRAGMA integrity_check") == "ok"
+        one.kill()
+
+    assert shows({"requests_total": 40, "busy": 2, "latency_count": 4})()
+    said = [record.getMessage() for record in caplog.records]
+    assert len([text for text in said if "deleted or replaced" in text]) == 1
+    assert all(path in text for text in said)
+
+
+@pytest.mark.parametrize("deleted", DELETED)
+def test_values_of_idle_processes_come_back(path: str, deleted: str) -> None:
+    """Also of one that has nothing to do at the time: its values are in the scrapes again soon."""
+    store = sqlmetrics.install(path, flush_interval=0.02)
+    requests = Counter("requests", "Requests", ["by"])
+    requests.labels("parent").inc()
+
+    def is_asleep() -> bool:
+        return all(arena.own[0] == 0 for arena in store.arenas())
+
+    with child(use=lambda: requests.labels("child").inc(), is_asleep=is_asleep) as one:
+        one.do("use")
+        wait_for(lambda: one.do("is_asleep"))
+        store.flush()
+        delete(path, DELETED[deleted])
+
+        def both() -> bool:
+            requests.labels("parent").inc()  # this process is busy, the child is not
+            try:
+                return value("requests_total", by="child") == 1
+            except sqlmetrics.SQLMetricsError:
+                return False
+
+        wait_for(both)
+
+
+@pytest.mark.parametrize("deleted", ["all files", "cells only"])
+def test_what_ended_processes_left(path: str, deleted: str) -> None:
+    """It stays where their rows stay, and is counted once."""
+    store = sqlmetrics.install(path, flush_interval=0.02)
+    requests = Counter("requests", "Requests")
+    requests.inc(1)
+    with child(use=lambda: requests.inc(10)) as one:
+        one.do("use")
+        one.end()
+    store.flush()
+
+    delete(path, DELETED[deleted])
+    requests.inc(100)
+
+    wait_for(shows({"requests_total": 101 if deleted == "all files" else 111}))
+    sqlmetrics.uninstall()
+    assert scrape(path)[("requests_total", ())] == (101 if deleted == "all files" else 111)
+
+
+@pytest.mark.parametrize("deleted", ["all files", "main file only", "cells only"])
+def test_deletions_while_two_processes_count(path: str, deleted: str) -> None:
+    """Again and again, in the middle of everything: what living processes counted is exact at the end."""
+    store = sqlmetrics.install(path, flush_interval=0.01)
+    requests = Counter("requests", "Requests", ["path"])
+    total = 0
+
+    def use(times: int) -> int:
+        for number in range(times):
+            requests.labels(f"/{number % 40}").inc()
+        return times
+
+    with child(use=use) as one:
+
+        def is_exact() -> bool:
+            one.do("use", 0)
+            store.flush()
+            try:
+                return sum(number for (name, _), number in scrape().items() if name == "requests_total") == total
+            except sqlmetrics.SQLMetricsError:
+                return False
+
+        for _ in range(8):
+            total += int(str(one.do("use", 500))) + use(500)
+            delete(path, DELETED[deleted])
+            total += int(str(one.do("use", 500))) + use(500)
+            wait_for(is_exact)
+
+    assert sum(scrape().values()) == total
+
+
+def test_a_process_that_starts_while_the_store_is_gone(path: str) -> None:
+    """It makes the store anew, and those that were there before join it."""
+    sqlmetrics.install(path, flush_interval=0.02)
+    requests = Counter("requests", "Requests")
+    requests.inc(10)
+    delete(path, ALL)
+
+    python(
+        """
+        import sys
+        import prometheus_client, sqlmetrics
+        sqlmetrics.install(sys.argv[1])
+        prometheus_client.Counter("requests", "Requests").inc(100)
+        """,
+        path,
+    )
+    requests.inc()
+
+    wait_for(shows({"requests_total": 111}))
+
+
+def test_a_folder_that_is_deleted(folder, path: str) -> None:
+    """Operations go on, new children and forks included; when the folder is there again, so are their values."""
+    store = sqlmetrics.install(path, flush_interval=0.02)
+    requests = Counter("requests", "Requests", ["path"])
+    requests.labels("/").inc()
+    shutil.rmtree(folder)
+
+    def use() -> None:
+        requests.labels("/").inc()
+        requests.labels("/new").inc()
+        store.flush()
+
+    use()
+    with child(use=use) as one:
+        one.do("use")
+        folder.mkdir()
+
+        def is_back() -> bool:
+            try:
+                return value("requests_total", path="/") == 3 and value("requests_total", path="/new") == 2
+            except sqlmetrics.SQLMetricsError:
+                return False
+
+        wait_for(lambda: store.flush() and is_back())
+
+
+def test_a_reader_follows_the_new_store(path: str) -> None:
+    """A collector that was made before reads the store that is there now."""
+    sqlmetrics.install(path, flush_interval=0.02)
+    requests = Counter("requests", "Requests")
+    requests.inc()
+    collector = sqlmetrics.MultiProcessCollector(None)
+
+    def shown() -> list[float]:
+        try:
+            return [sample.value for metric in collector.collect() for sample in metric.samples]
+        except sqlmetrics.SQLMetricsError:
+            return []
+
+    for times in range(2, 5):
+        delete(path, ALL)
+        requests.inc()
+        wait_for(lambda times=times: shown() == [times])

@@ -1,0 +1,266 @@
+"""Misuse at set-up is a clear error: what was found, what was wanted, what to try."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from outsiders import NOBODY, Operator, error_of, python, unprivileged
+from prometheus_client import CollectorRegistry, Gauge
+
+import sqlmetrics
+
+SQLITE_OF_ANOTHER = "PRAGMA application_id = 252006673"
+
+
+def _refused(error: type[Exception], *words: str, path: object = None) -> str:
+    """The message with which `install` refuses, which must contain all words."""
+    with pytest.raises(error) as caught:
+        sqlmetrics.install(path)  # type: ignore[arg-type]
+    message = str(caught.value)
+    assert [word for word in words if word not in message] == [], message
+    return message
+
+
+def test_no_path_anywhere() -> None:
+    """The message names every variable that was looked at."""
+    message = _refused(sqlmetrics.PathError, "SQLMETRICS_PATH", "PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir")
+
+    assert "give a path" in message
+
+
+def test_a_path_error_is_a_value_error() -> None:
+    """As the peer raises one for a missing directory."""
+    with pytest.raises(ValueError, match="no store was named"):
+        sqlmetrics.MultiProcessCollector(CollectorRegistry())
+
+
+def test_the_folder_does_not_exist(folder: Path) -> None:
+    """A file in a folder that is missing."""
+    path = str(folder / "missing" / "metrics.sqlite3")
+
+    _refused(sqlmetrics.PathError, repr(path), repr(str(folder / "missing")), "create it first", path=path)
+
+
+def test_a_mistyped_directory(folder: Path) -> None:
+    """Without a suffix it is no file's name, and it does not become one."""
+    path = str(folder / "metrcs")
+
+    _refused(sqlmetrics.PathError, repr(path), "no suffix", "create the folder", "metrics.sqlite3", path=path)
+
+    assert os.listdir(folder) == []
+
+
+def test_a_db_file_among_the_peers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The peer's collector would read it, and start scripts delete it."""
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(folder))
+    wanted = ("PROMETHEUS_MULTIPROC_DIR", "*.db", "metrics.sqlite3")
+
+    _refused(sqlmetrics.PathError, *wanted, path=folder / "metrics.db")
+
+    assert os.listdir(folder) == []
+    (folder / "elsewhere").mkdir()
+    assert sqlmetrics.install(folder / "elsewhere" / "metrics.db").path.endswith("metrics.db")
+
+
+@pytest.mark.parametrize("variable", ["PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"])
+@pytest.mark.parametrize("name", ["missing", "a-file.txt"])
+def test_a_directory_variable_that_is_no_folder(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, variable: str, name: str
+) -> None:
+    """Whatever else it is, the peer's variable means a directory."""
+    (folder / "a-file.txt").touch()
+    monkeypatch.setenv(variable, str(folder / name))
+
+    _refused(sqlmetrics.PathError, variable, repr(str(folder / name)), "not an existing folder", "SQLMETRICS_PATH")
+
+
+def test_a_folder_without_write_permission(folder: Path, path: str) -> None:
+    """SQLite creates files beside the store, so the folder's rights are what counts."""
+    folder.chmod(0o555)
+
+    kind, message = unprivileged(lambda: error_of(lambda: sqlmetrics.install(path)))
+
+    folder.chmod(0o755)
+    assert kind == "PathError"
+    uid = NOBODY if os.geteuid() == 0 else os.geteuid()
+    for word in (repr(str(folder)), "dr-xr-xr-x", f"uid {uid}", "change its owner or mode"):
+        assert word in message
+
+
+def test_a_store_that_another_user_keeps_for_himself(folder: Path, path: str) -> None:
+    """Its folder is open to all, its files are not."""
+    sqlmetrics.install(path, mode=0o444)
+    sqlmetrics.uninstall()
+    folder.chmod(0o777)
+
+    kind, message = unprivileged(lambda: error_of(lambda: sqlmetrics.install(path)))
+
+    assert kind in ("PathError", "StoreError")
+    assert path in message
+
+
+def test_a_file_that_is_not_sqlite(path: str) -> None:
+    """It is left as it is."""
+    text = "name,value\n" * 500
+    Path(path).write_text(text)
+
+    _refused(sqlmetrics.ForeignFileError, path, "not a SQLite database", "another path", path=path)
+
+    assert Path(path).read_text() == text
+
+
+@pytest.mark.parametrize("made_by", [SQLITE_OF_ANOTHER, "CREATE TABLE songs (title)"])
+def test_a_sqlite_file_of_another_program(path: str, made_by: str, shell) -> None:
+    """Told by its application_id, or by tables without one; it is left as it is."""
+    with Operator(path, made_by, "CREATE TABLE albums (title)"):
+        pass
+
+    _refused(sqlmetrics.ForeignFileError, path, "another program", "application_id", "another path", path=path)
+
+    assert shell.value("PRAGMA journal_mode") == "delete"
+    assert not os.path.exists(path + "-cells")
+
+
+@pytest.mark.parametrize("reads", [False, True])
+def test_a_store_of_a_newer_version(path: str, reads: bool) -> None:
+    """Its min_writer says that this version would damage it."""
+    sqlmetrics.install(path)
+    sqlmetrics.uninstall()
+    with Operator(path, "PRAGMA user_version = 99", "UPDATE store SET min_writer = 99"):
+        pass
+
+    if reads:
+        with pytest.raises(sqlmetrics.SchemaError, match=r"schema 99.*upgrade sqlmetrics"):
+            list(sqlmetrics.MultiProcessCollector(None, path).collect())
+    else:
+        _refused(sqlmetrics.SchemaError, path, "schema 99", "knows 1", "upgrade sqlmetrics", path=path)
+
+
+def test_a_newer_store_that_older_versions_may_write_to(path: str) -> None:
+    """A rolling upgrade: only min_writer refuses."""
+    sqlmetrics.install(path)
+    sqlmetrics.uninstall()
+    with Operator(path, "PRAGMA user_version = 99"):
+        pass
+
+    assert sqlmetrics.install(path).path == path
+
+
+def test_the_journal_mode_cannot_be_changed(path: str) -> None:
+    """Somebody made the file in another mode and is in the middle of a transaction."""
+    with Operator(path, "PRAGMA journal_mode = delete", "BEGIN IMMEDIATE"):
+        _refused(sqlmetrics.JournalModeError, path, "WAL", "delete", "keeps it locked", "local disk", path=path)
+
+    assert sqlmetrics.install(path).path == path
+
+
+def test_a_file_that_another_program_keeps_for_itself(path: str) -> None:
+    """An exclusive lock allows not even a look: the error is one of this package's, and names the file."""
+    with (
+        Operator(path, "PRAGMA locking_mode = exclusive", "BEGIN EXCLUSIVE"),
+        pytest.raises(sqlmetrics.StoreError, match="lock") as caught,
+    ):
+        sqlmetrics.install(path)
+
+    assert path in str(caught.value)
+
+
+def test_an_apsw_without_carray(path: str) -> None:
+    """Told at set-up, with the command that helps, and before anything is created."""
+    said = python(
+        """
+        import sys
+        import apsw
+        del apsw.carray
+        import sqlmetrics
+        try:
+            sqlmetrics.install(sys.argv[1])
+        except sqlmetrics.CarrayError as error:
+            print(isinstance(error, ImportError), error)
+        """,
+        path,
+    )
+
+    assert said.startswith("True apsw ")
+    assert "carray" in said
+    assert "pip install" in said
+    assert not os.path.exists(path)
+
+
+def test_installing_another_path(store: sqlmetrics.Store, folder: Path) -> None:
+    """A process has one store, and the first stays installed."""
+    other = str(folder / "other.sqlite3")
+
+    _refused(sqlmetrics.InstallError, store.path, other, "uninstall()", path=other)
+
+    assert sqlmetrics.install() is store
+    assert not os.path.exists(other)
+
+
+def test_installing_with_other_settings(store: sqlmetrics.Store) -> None:
+    """Both the settings in force and those that were wanted are named."""
+    with pytest.raises(sqlmetrics.InstallError, match=r"keep_dead=1000.*keep_dead=5.*uninstall\(\)"):
+        sqlmetrics.install(store.path, keep_dead=5)
+
+    assert store.settings.keep_dead == 1000
+
+
+def test_an_unknown_gauge_mode(store: sqlmetrics.Store) -> None:
+    """The peer's own check comes first; a value made directly has ours."""
+    with pytest.raises(ValueError, match="multiprocess mode"):
+        Gauge("temperature", "Temperature", multiprocess_mode="average")
+    from prometheus_client import values
+
+    with pytest.raises(ValueError, match=r"'average'.*'livesum'"):
+        values.ValueClass("gauge", "temperature", "temperature", [], [], "Temperature", "average")
+
+
+@pytest.mark.parametrize("target", ["real.sqlite3", "missing.sqlite3"])
+def test_a_symlink_at_the_stores_path(folder: Path, path: str, target: str) -> None:
+    """Refused: who may write to the folder could lead root to another file."""
+    (folder / "real.sqlite3").touch()
+    os.symlink(folder / target, path)
+    before = sorted(os.listdir(folder))
+
+    _refused(sqlmetrics.PathError, path, "symlink", "another path", path=path)
+
+    assert sorted(os.listdir(folder)) == before
+
+
+READERS: dict[str, Callable[[object], object]] = {
+    "collector": lambda path: sqlmetrics.MultiProcessCollector(None, path),  # type: ignore[arg-type]
+    "mark_process_dead": lambda path: sqlmetrics.mark_process_dead(1234, path),  # type: ignore[arg-type]
+    "reset": lambda path: sqlmetrics.reset(path),  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("named_by", ["path", "folder", "variable"])
+def test_a_reader_where_no_store_is(
+    folder: Path, path: str, monkeypatch: pytest.MonkeyPatch, reader: str, named_by: str
+) -> None:
+    """It says so, names the file, and creates nothing."""
+    (folder / "unrelated.txt").touch()
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(folder))
+    where = {"path": path, "folder": str(folder), "variable": None}[named_by]
+
+    with pytest.raises(sqlmetrics.NoStoreError, match=r"no store at .*is the app") as caught:
+        READERS[reader](where)
+
+    assert path in str(caught.value)
+    assert os.listdir(folder) == ["unrelated.txt"]
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_reader_at_an_empty_file(folder: Path, path: str, reader: str) -> None:
+    """An empty file is no store either, and stays empty."""
+    Path(path).touch()
+
+    with pytest.raises(sqlmetrics.NoStoreError, match="is empty"):
+        list(READERS[reader](path).collect())  # type: ignore[attr-defined]
+
+    assert os.path.getsize(path) == 0
+    assert os.listdir(folder) == ["metrics.sqlite3"]
