@@ -44,6 +44,7 @@ def _living() -> list[ForkAware]:
 
 
 def _before() -> None:
+    notice()
     _forking.acquire()
     _prepared[:] = _living()
     for thing in _prepared:

@@ -124,10 +124,9 @@ class _PeerLocks(fork.ForkAware):
     """Renews the peer's locks in a child, where the threads that held them do not exist."""
 
     def after_fork_in_child(self) -> None:
-        """Replace every lock that is held."""
+        """Replace the locks, also those that look free: one may have been on its way to a thread that waited."""
         for thing in [*_parents, *_registries]:
-            if thing._lock.locked():
-                thing._lock = threading.Lock()
+            thing._lock = threading.Lock()
 
 
 _peer_locks = _PeerLocks()

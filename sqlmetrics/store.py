@@ -78,6 +78,8 @@ class Store(fork.ForkAware):
         shared = writer.shared
         if shared is not None and shared.own[0] != shared.word[0]:
             self._check(writer, shared)
+        if writer.lapsed and outermost:
+            self._try("find room in the cells file", writer.announce_lapsed)
         if writer.shared is None and outermost:
             self._try("claim a part of the cells file", lambda: writer.join(self.file))
         for arena in writer.private:
@@ -161,7 +163,7 @@ class Store(fork.ForkAware):
         self.trouble.over("replaced", f"{self.path}: the values of this process are in the new store")
 
     def mark_process_dead(self, pid: object) -> None:
-        """See `multiprocess.mark_process_dead`."""
+        """See `notices.mark_process_dead`."""
         fork.notice()
         self._notices.append(str(pid))
         if self.writing.held_here() or self._lock._is_owned():  # type: ignore[attr-defined]
@@ -204,7 +206,8 @@ class Store(fork.ForkAware):
                     self.file.notify(slot)
 
     def reset(self, *, force: bool, keep_own: bool) -> None:
-        """See `multiprocess.reset`. Raises StoreInUseError, apsw.BusyError."""
+        """See `notices.reset`. Raises StoreInUseError, apsw.BusyError."""
+        fork.notice()
         own = {arena.instance for arena in self.arenas()} if keep_own else set()
         with self.writing() as connection:
             connection.set_busy_timeout(_PATIENCE * database.BUSY_MS)

@@ -186,7 +186,7 @@ class Writer:
         self.shared: SharedArena | None = None
         self.private: list[PrivateArena] = []
         self.known: dict[Key, Place] = {}
-        self.lapsed: set[Key] = set()
+        self.lapsed: set[Key] = set()  # live gauges to be announced again
 
     def join(self, file: CellsFile) -> None:
         """Take a slot of the cells file. Raises OSError where there is no room."""
@@ -202,10 +202,14 @@ class Writer:
         if place is None:
             place = self._shared_place(key, self.shared) if shared and self.shared else self._private_place(key)
             self.known[key] = place
-        elif key in self.lapsed and shared and self.shared:
-            self.shared.announce_again(key, place.cell)
-            self.lapsed.discard(key)
         return place
+
+    def announce_lapsed(self) -> None:
+        """Announce the live gauges again whose rows may have been deleted. Raises OSError where there is no room."""
+        while self.lapsed and self.shared:
+            key = next(iter(self.lapsed))
+            self.shared.announce_again(key, self.known[key].cell)
+            self.lapsed.discard(key)
 
     @staticmethod
     def _shared_place(key: Key, arena: SharedArena) -> Place:
@@ -219,9 +223,10 @@ class Writer:
             return Place(self.private[-1], self.private[-1].place(key))
 
     def notice(self) -> None:
-        """Somebody may have deleted rows of live gauges: each is announced again at its next operation."""
+        """Somebody may have deleted the rows of the live gauges: all of them are to be announced again."""
         if self.shared:
-            self.lapsed.update(key for key in self.known if key[0].mode in LIVE_MODES)
+            placed = self._placed_in(SharedArena)
+            self.lapsed.update(key for key, _ in placed if key[0].mode in LIVE_MODES)
             self.shared.renew()
 
     def move_in(self) -> None:

@@ -86,7 +86,7 @@ class Acts:
         self.findings.requests = checks.requests(self.client.answered, scrape)
         self.findings.gauges_after = checks.gauges(self.crew, scrape, "after the kill")
         self.findings.in_progress += [Check("in progress after the kill", 0, scrape.value("demo_in_progress"))]
-        self.findings.others += [*self._ask_shell(), *checks.files(self.server.folder)]
+        self.findings.others += [*self._ask_shell(scrape), *checks.files(self.server.folder)]
 
     def _await_successor(self) -> str:
         known = self.crew.living | self.crew.ended
@@ -112,11 +112,12 @@ class Acts:
         self.findings.others += [Check("different answers to one scrape", 1, len(set(texts.values())))]
         return Scrape(next(iter(texts.values())))
 
-    def _ask_shell(self) -> list[Check]:
+    def _ask_shell(self, scrape: Scrape) -> list[Check]:
         deadline = time.monotonic() + ROWS_SECONDS
         while True:
             self.findings.rows = [shell.query(self.server.store, sql) for sql in QUERIES]
-            found = checks.rows(self.crew, self.client.answered.total(), *self.findings.rows)
-            if all(check.is_right for check in found) or time.monotonic() > deadline:
+            found = checks.rows(self.crew, self.client.answered, *self.findings.rows)
+            is_done = checks.have_caught_up(self.findings.rows[-1], scrape) and all(check.is_right for check in found)
+            if is_done or time.monotonic() > deadline:
                 return found
             time.sleep(0.1)
