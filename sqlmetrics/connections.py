@@ -15,9 +15,10 @@ from contextlib import contextmanager
 import apsw
 
 from . import database
+from .errors import StoreError
 
 
-class ForkedInUseError(apsw.Error):
+class ForkedInUseError(StoreError):
     """SQLite cannot be used here: this process was forked in the middle of an SQLite call of its parent."""
 
 
