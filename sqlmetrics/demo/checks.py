@@ -10,8 +10,7 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from .app import GAUGES
-from .crew import Crew, Shown
+from .crew import MEANINGS, Crew, Shown
 from .shell import Rows
 
 LABELS = {"/missing": "other"}
@@ -72,7 +71,7 @@ def requests(answered: Counter[tuple[str, int]], scrape: Scrape) -> list[Check]:
 
 def gauges(crew: Crew, scrape: Scrape, when: str) -> list[Check]:
     """The ten gauges show what their modes say."""
-    return [Check(f"gauge of mode {mode} {when}", crew.expected(mode), scrape.gauge(mode)) for mode in GAUGES]
+    return [Check(f"gauge of mode {mode} {when}", crew.expected(mode), scrape.gauge(mode)) for mode in MEANINGS]
 
 
 def rows(crew: Crew, answered: Counter[tuple[str, int]], processes: Rows, samples: Rows, metrics: Rows) -> list[Check]:

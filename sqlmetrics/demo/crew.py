@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from urllib.parse import urlencode
 
-from .app import GAUGES
-
 MEANINGS = {
     "all": "each process, ended ones too",
     "min": "the least, ended ones too",
@@ -65,4 +63,4 @@ class Crew:
 
 def query(number: int) -> str:
     """The query string that sets the ten gauges of the worker that is asked."""
-    return urlencode({mode: -number if mode.endswith("min") else number for mode in GAUGES})
+    return urlencode({mode: -number if mode.endswith("min") else number for mode in MEANINGS})

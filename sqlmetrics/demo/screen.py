@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from . import app
 from .acts import QUERIES, Findings
 from .checks import LABELS, Check
 from .crew import MEANINGS, Shown
@@ -66,7 +66,7 @@ class Screen:
     def gauges(self, findings: Findings) -> None:
         """The ten modes before and after the kill."""
         table = self._table("Gauges", ">before", ">after the kill", "", "what it shows")
-        for mode, before, after in zip(app.GAUGES, findings.gauges_before, findings.gauges_after, strict=True):
+        for mode, before, after in zip(MEANINGS, findings.gauges_before, findings.gauges_after, strict=True):
             table.add_row(mode, _shown(before.found), _shown(after.found), _mark(before, after), MEANINGS[mode])
         before, after = findings.in_progress
         table.add_row(
@@ -111,7 +111,7 @@ class Screen:
         self._command("gunicorn -c python:sqlmetrics.gunicorn -w 4 sqlmetrics.demo.app:app &")
         self._command("curl http://127.0.0.1:8000/ http://127.0.0.1:8000/metrics")
         self._command('sqlite3 -readonly -box $SQLMETRICS_PATH "SELECT * FROM processes"')
-        self._line(f"\nThe app to copy: {app.__file__}")
+        self._line(f"\nThe app to copy: {Path(__file__).with_name('app.py')}")
 
     def _line(self, text: str = "") -> None:
         self._console.print(text, soft_wrap=True)
