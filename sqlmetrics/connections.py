@@ -75,6 +75,12 @@ class Access:
             self.close()
             yield
 
+    def close_idle(self) -> None:
+        """Close the connection unless a thread is using it."""
+        with self._lock:
+            if not self._holder:
+                self.close()
+
     def before_fork(self) -> None:
         """Wait for other threads, and close; nobody opens it before the fork, a signal handler here neither."""
         self._lock.acquire()

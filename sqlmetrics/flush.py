@@ -37,7 +37,8 @@ def flush(store: Store) -> Outcome:
     flush that fails, scrapes read the cells and the journals.
     """
     try:
-        store.follow_replacement()
+        if not store.follow_replacement():
+            return Outcome.BUSY
         store.move_in()
         outcome = _flush(store) if _has_work(store) else Outcome.NOTHING_CHANGED
         store.trouble.over("flush", f"{store.path}: flushes work again")
@@ -45,6 +46,7 @@ def flush(store: Store) -> Outcome:
         outcome = Outcome.BUSY  # another process writes to the store, or settles this one
     except (apsw.Error, OSError, SQLMetricsError) as error:
         outcome = Outcome.FAILED
+        store.writing.close_idle()  # a new connection may find what this one cannot: rights, another file
         store.trouble.report("flush", f"{store.path}: cannot flush ({error!r}); scrapes go on, rows come later")
     store.trouble.write_log()
     return outcome

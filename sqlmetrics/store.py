@@ -38,6 +38,7 @@ class Store(fork.ForkAware):
         self.trouble = Trouble()
         self.file = files.open_or_create(path, settings) if create else files.open_for_notices(path)
         self._identity = file_identity(path)
+        self._found: object = None
         self.writers: dict[str, Writer] = {}
         self.writing = Access(path)
         self._notices: list[str] = []
@@ -138,19 +139,24 @@ class Store(fork.ForkAware):
             writer.move_in()
         self.trouble.over("cells", f"{self.path}: the cells file has room again, nothing was lost")
 
-    def follow_replacement(self) -> None:
+    def follow_replacement(self) -> bool:
         """If the store's files were deleted or replaced, go over to the new ones with all values.
 
-        Raises StoreError, apsw.Error or OSError if there are none and none can be made.
+        Returns False if that is still under way: four files are not deleted in one go, and the first look may come
+        in the middle. Raises StoreError, apsw.Error or OSError if there are none and none can be made.
         """
-        cells = file_identity(self.path + files.CELLS_SUFFIX)
-        if file_identity(self.path) == self._identity and cells == self.file.identity:
-            return
+        found = file_identity(self.path), file_identity(self.path + files.CELLS_SUFFIX)
+        if found == (self._identity, self.file.identity):
+            self._found = found
+            return True
+        if found != self._found:
+            self._found = found
+            return False
         if not self.writers:  # nothing to bring to it, so it is others who make it
             with self.writing.suspended():
                 self.file = files.open_for_notices(self.path)
             self._identity = file_identity(self.path)
-            return
+            return True
         self.trouble.report("replaced", f"{self.path}: the store was deleted or replaced; going on with a new one")
         with self.writing.suspended():
             file = files.open_or_create(self.path, self.settings)
@@ -161,6 +167,7 @@ class Store(fork.ForkAware):
                 writer.move_out(folded=same)
         self.move_in()
         self.trouble.over("replaced", f"{self.path}: the values of this process are in the new store")
+        return True
 
     def mark_process_dead(self, pid: object) -> None:
         """See `notices.mark_process_dead`."""
@@ -178,8 +185,10 @@ class Store(fork.ForkAware):
             self.flusher.wake()
 
     def _mark_patiently(self) -> None:
-        self.follow_replacement()
         for tries_left in reversed(range(_PATIENCE)):
+            if not self.follow_replacement():
+                time.sleep(database.BUSY_MS / 1000)
+                continue
             try:
                 with self.writing() as connection:
                     return self.act_on_notices(connection)

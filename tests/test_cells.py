@@ -54,7 +54,7 @@ def test_blocks_of_ended_processes_are_used_again(path: str, shell) -> None:
     requests.labels("0").inc()
 
     def work() -> None:
-        for number in range(600):
+        for number in range(100):
             requests.labels(str(number)).inc()
 
     sizes = []
@@ -71,7 +71,7 @@ def test_blocks_of_ended_processes_are_used_again(path: str, shell) -> None:
         if born in (40, 200):
             sizes.append((store.file.blocks.ever(), shell.value("PRAGMA page_count"), len(store.file.live_slots())))
 
-    assert value("requests_total", number="599") == 200
+    assert value("requests_total", number="99") == 200
     (blocks, pages, slots), (blocks_later, pages_later, slots_later) = sizes
     assert blocks_later <= blocks + 2
     assert pages_later <= pages + 2

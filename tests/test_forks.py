@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -43,6 +44,17 @@ def threads(number: int, action: Callable[[int], object]) -> Iterator[None]:
     assert errors == []
 
 
+@contextmanager
+def hasty_threads() -> Iterator[None]:
+    """The interpreter changes threads often."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-4)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
 # Threads of the app's own are there at the fork: Python 3.12 says so, and it is what is tested.
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_forks_while_threads_make_children(path: str) -> None:
@@ -63,7 +75,7 @@ def test_forks_while_threads_make_children(path: str) -> None:
             requests.labels("thread", str(number)).inc()
             latency.labels("child").observe(1)
 
-    with threads(3, load):
+    with threads(3, load), hasty_threads():
         for _ in range(30):
             pid = os.fork()
             if pid == 0:
