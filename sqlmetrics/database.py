@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -28,11 +29,18 @@ WAL_BYTES = 4 * 1024 * 1024
 """A flusher checkpoints when the WAL is longer than this: 1,000 pages, as SQLite itself would."""
 
 
+@functools.cache
 def migrations() -> list[tuple[int, str]]:
-    """The numbered migrations, in order: (number, SQL). Installed beside this module, in a checkout at the top."""
+    """The numbered migrations, in order: (number, SQL). Installed beside this module, in a checkout at the top.
+
+    Read once, when this module is imported: a worker that has given up its rights may not read them any more.
+    """
     here = Path(__file__).parent
     folder = here / "migrations" if (here / "migrations").is_dir() else here.parent / "migrations"
     return [(int(file.name[:4]), file.read_text("utf-8")) for file in sorted(folder.glob("[0-9]*.sql"))]
+
+
+migrations()
 
 
 def schema_version() -> int:
