@@ -92,10 +92,8 @@ def test_a_folder_without_write_permission(folder: Path, path: str) -> None:
 
 def test_a_store_that_another_user_keeps_for_himself(folder: Path, path: str) -> None:
     """Its folder is open to all, its files are not."""
-    sqlmetrics.install(path)
+    sqlmetrics.install(path, mode=0o444)
     sqlmetrics.uninstall()
-    for name in os.listdir(folder):
-        (folder / name).chmod(0o444)
     folder.chmod(0o777)
 
     kind, message = unprivileged(lambda: error_of(lambda: sqlmetrics.install(path)))
