@@ -196,6 +196,7 @@ def _take_over(is_foreign: Callable[[Any], bool], when: str) -> None:
 
 def _all_metrics() -> Iterable[Any]:
     """Every metric object of this process, in a registry or not; a scan, as nothing else knows them all."""
+    gc.collect()  # what nobody uses any more is not taken over
     # By type(): isinstance() would ask proxies such as Flask's for their __class__.
     found = [thing for thing in gc.get_objects() if issubclass(type(thing), (MetricWrapperBase, CollectorRegistry))]
     for thing in found:
