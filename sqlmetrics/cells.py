@@ -16,7 +16,6 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-from collections.abc import Iterator
 from typing import Any
 
 from . import layout, locks
@@ -194,7 +193,26 @@ class CellsFile:
     def hold(self, slot: int, uses: int) -> bool:
         """Take the life lock again, in case something in this process closed the file; False if the slot is lost."""
         held = locks.try_lock(self.fd, layout.STATE_AT + slot)
-        return held and self.states[slot] == layout.LIVE and self.uses[slot] == uses
+        intact = self.states[slot] == layout.LIVE and self.uses[slot] == uses
+        return held and intact and not locks.is_locked(self.fd, layout.STALE_AT + slot)  # being settled
+
+    def seize(self, slot: int) -> bool:
+        """Take a dead process's slot to settle it, until `release` or `retire_slot`; False if it lives or is seized.
+
+        The process may live after all, having lost its lock by closing the file (POSIX): its next operation finds
+        the notice, sees that the slot is seized, and counts in cells of a new one.
+        """
+        if self.is_alive(slot) or not locks.try_lock(self.fd, layout.STALE_AT + slot):
+            return False
+        if self.is_alive(slot):  # it has taken its lock again meanwhile
+            self.release(slot)
+            return False
+        self.notify(slot)
+        return True
+
+    def release(self, slot: int) -> None:
+        """Let others settle a slot."""
+        locks.unlock(self.fd, layout.STALE_AT + slot)
 
     def live_slots(self) -> list[tuple[int, int]]:
         """(slot, instance) of every process that is not settled, dead or alive."""
@@ -226,7 +244,7 @@ class CellsFile:
                 self.extents.free(slot)
                 self.states[slot] = layout.FREE
         finally:
-            locks.unlock(self.fd, layout.STALE_AT + slot)
+            self.release(slot)
 
     def let_go(self, slot: int) -> None:
         """Give up the life lock of a slot of this process, which will not write to its blocks again."""
@@ -251,11 +269,6 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
 
 
 _opened: dict[tuple[int, int], CellsFile] = {}
-
-
-def all_opened() -> Iterator[CellsFile]:
-    """Every cells file that this process has mapped."""
-    yield from list(_opened.values())
 
 
 def open_cells(path: str, *, writable: bool) -> CellsFile | None:

@@ -79,13 +79,13 @@ def _write(
     # Images first: what a child has counted in them, its record tells of in the journal that is read after.
     images = {arena: arena.take_images(blocks) for arena, blocks in changed.items()}
     try:
-        with database.transaction(connection):
+        with settle.settling(connection, store.file) as settled:
             # Another process may have settled this one (see `SharedArena.is_mine`): its rows must not come back.
             mine = [arena for arena in arenas if not ingest.is_settled(connection, arena.slot, arena.instance)]
             ends = {arena: ingest.ingest(connection, arena.file, arena.slot, arena.instance) for arena in mine}
             for arena in mine:
                 ingest.copy_images(connection, arena.instance, images.get(arena, {}))
-            settled = settle.settle_dead(connection, store.file)
+            settle.settle_dead(connection, store.file, settled)
             if settled:
                 settle.forget_oldest(connection, store.settings.keep_dead)
     except BaseException:
@@ -93,8 +93,6 @@ def _write(
             arena.not_flushed(image)
         raise
     _after_commit(store, ends, images)
-    for slot, instance in settled:
-        store.file.retire_slot(slot, instance)
 
 
 def _after_commit(store: Store, ends: dict[SharedArena, int], images: dict[SharedArena, dict[int, bytes]]) -> None:

@@ -290,10 +290,8 @@ def _settle_if_free(connection: apsw.Connection, file: CellsFile) -> None:
         return
     connection.set_busy_timeout(0)
     try:
-        with database.transaction(connection):
-            settled = settle.settle_dead(connection, file)
-        for slot, instance in settled:
-            file.retire_slot(slot, instance)
+        with settle.settling(connection, file) as settled:
+            settle.settle_dead(connection, file, settled)
     except apsw.Error:
         pass  # busy, read-only or full: whoever can write will do it
     finally:

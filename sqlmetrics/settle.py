@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Iterator
 
 import apsw
 
 from . import layout
 from .cells import CellsFile
+from .database import transaction
 from .ingest import copy_images, ingest, is_settled
 from .journal import JournalGoneError
 from .shape import LIVE_MODES
@@ -69,22 +71,36 @@ ON CONFLICT (slot) DO UPDATE SET settled = max(settled, excluded.settled)
 assert all(mode in DELETE_LIVE for mode in LIVE_MODES)
 
 
-def settle_dead(connection: apsw.Connection, file: CellsFile) -> list[Slot]:
-    """Settle every process that is dead by the kernel's word, within the caller's transaction.
+@contextlib.contextmanager
+def settling(connection: apsw.Connection, file: CellsFile) -> Iterator[list[Slot]]:
+    """A transaction in which processes are settled; those put into the list are retired after the COMMIT."""
+    settled: list[Slot] = []
+    try:
+        with transaction(connection):
+            yield settled
+    except BaseException:
+        for slot, _ in settled:
+            file.release(slot)
+        raise
+    for slot, instance in settled:
+        file.retire_slot(slot, instance)
+
+
+def settle_dead(connection: apsw.Connection, file: CellsFile, settled: list[Slot]) -> None:
+    """Settle every process that is dead by the kernel's word, within `settling`.
 
     Judged once, here, with the write lock held: so two settlers never fold the same process twice.
-    Returns the slots to retire after the COMMIT.
     """
-    dead = [(slot, instance) for slot, instance in file.live_slots() if not file.is_alive(slot)]
-    for slot, instance in dead:
-        if not is_settled(connection, slot, instance):
+    for slot, instance in file.live_slots():
+        if file.seize(slot):
+            settled.append((slot, instance))
             settle(connection, file, slot, instance)
-    return dead
 
 
 def settle(connection: apsw.Connection, file: CellsFile, slot: int, instance: int) -> None:
-    """Fold one process that ended, within the caller's transaction: first the rest of its journal, then its cells."""
-    file.notify(slot)  # should it live after all, it must not count on these cells any more
+    """Fold a process whose slot is seized, if nobody has: first the rest of its journal, then its cells."""
+    if is_settled(connection, slot, instance):
+        return
     with contextlib.suppress(JournalGoneError):  # a damaged journal: what has rows is folded all the same
         ingest(connection, file, slot, instance)
     copy_images(connection, instance, {block: file.image(block) for block in file.blocks.owned_by(slot)})
@@ -108,22 +124,23 @@ def forget_oldest(connection: apsw.Connection, keep_dead: int) -> None:
     connection.execute(FORGET_OLDEST, {"keep_dead": keep_dead})
 
 
-def mark_dead(connection: apsw.Connection, file: CellsFile, pid: str) -> tuple[list[Slot], list[int]]:
-    """Act on a death notice, within the caller's transaction: `live*` rows go, the rest is kept.
+def mark_dead(connection: apsw.Connection, file: CellsFile, pid: str, settled: list[Slot]) -> list[int]:
+    """Act on a death notice, within `settling`: `live*` rows go, the rest is kept.
 
-    Returns the slots to retire and the slots to notify after the COMMIT. The second are of processes that
-    live in spite of the notice; they are left alone when a dead one explains it (its pid was given again).
+    Returns the slots to notify after the COMMIT: of processes that live in spite of the notice. These are left
+    alone when a dead one explains it (its pid was given again).
     """
     namesakes = [slot for slot in file.live_slots() if _is_named(connection, file, slot, pid)]
-    dead = [(slot, instance) for slot, instance in namesakes if not file.is_alive(slot)]
+    dead = [one for one in namesakes if file.seize(one[0])]
+    settled += dead
     for slot, instance in dead:
         settle(connection, file, slot, instance)
     if dead:
-        return dead, []
+        return []
     for _, instance in namesakes:
         connection.execute(DELETE_LIVE, {"process": instance})
         connection.execute("UPDATE store SET plan = plan + 1")
-    return [], [slot for slot, _ in namesakes]
+    return [slot for slot, _ in namesakes]
 
 
 def _is_named(connection: apsw.Connection, file: CellsFile, slot: Slot, pid: str) -> bool:
@@ -137,15 +154,14 @@ def _is_named(connection: apsw.Connection, file: CellsFile, slot: Slot, pid: str
     return found == [(pid, pid_namespace())]
 
 
-def empty(connection: apsw.Connection, file: CellsFile, spared: set[int]) -> list[Slot]:
-    """Delete every row but those of the spared instances, within the caller's transaction.
-
-    Returns the slots to retire after the COMMIT.
-    """
-    gone = [(slot, instance) for slot, instance in file.live_slots() if instance not in spared]
+def empty(connection: apsw.Connection, file: CellsFile, spared: set[int], settled: list[Slot]) -> None:
+    """Delete every row but those of the spared instances, within `settling`."""
     for slot, instance in file.live_slots():
         if instance in spared:
             ingest(connection, file, slot, instance)
+        else:
+            connection.execute(RECORD_SETTLED, {"slot": slot, "process": instance})
+            settled.append((slot, instance))
     marks = ", ".join("?" * len(spared))
     ids = tuple(spared)
     connection.execute("DELETE FROM retired")
@@ -154,10 +170,7 @@ def empty(connection: apsw.Connection, file: CellsFile, spared: set[int]) -> lis
     connection.execute(f"DELETE FROM process WHERE id NOT IN ({marks})", ids)  # noqa: S608
     connection.execute("DELETE FROM series WHERE id NOT IN (SELECT series FROM sample)")
     connection.execute("DELETE FROM family WHERE id NOT IN (SELECT family FROM series)")
-    for slot, instance in gone:
-        connection.execute(RECORD_SETTLED, {"slot": slot, "process": instance})
     connection.execute("UPDATE store SET plan = plan + 1")
-    return gone
 
 
 def adopt(connection: apsw.Connection) -> int:

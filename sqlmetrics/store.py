@@ -205,14 +205,11 @@ class Store(fork.ForkAware):
         """Settle the processes that were reported dead, also those reported meanwhile. Raises apsw.Error."""
         while self._notices:
             pids = list(self._notices)
-            with database.transaction(connection):
-                marked = [settle.mark_dead(connection, self.file, pid) for pid in pids]
+            with settle.settling(connection, self.file) as settled:
+                noticed = [slot for pid in pids for slot in settle.mark_dead(connection, self.file, pid, settled)]
             del self._notices[: len(pids)]
-            for retired, noticed in marked:
-                for slot, instance in retired:
-                    self.file.retire_slot(slot, instance)
-                for slot in noticed:
-                    self.file.notify(slot)
+            for slot in noticed:
+                self.file.notify(slot)
 
     def reset(self, *, force: bool, keep_own: bool) -> None:
         """See `notices.reset`. Raises StoreInUseError, apsw.BusyError."""
@@ -221,13 +218,11 @@ class Store(fork.ForkAware):
         with self.writing() as connection:
             connection.set_busy_timeout(_PATIENCE * database.BUSY_MS)
             try:
-                with database.transaction(connection):
+                with settle.settling(connection, self.file) as settled:
                     self._refuse_if_used(own, force)
-                    gone = settle.empty(connection, self.file, own)
+                    settle.empty(connection, self.file, own, settled)
             finally:
                 connection.set_busy_timeout(database.BUSY_MS)
-        for slot, instance in gone:
-            self.file.retire_slot(slot, instance)
         for arena in self.arenas():
             self.file.notify(arena.slot)
 

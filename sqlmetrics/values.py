@@ -48,7 +48,6 @@ class SharedValue:
         "_cell",
         "_cells",
         "_key",
-        "_lock",
         "_named",
         "_offset",
         "_own",
