@@ -3,11 +3,13 @@
 --   family ──< series ──< sample   (one row for each series of each process that is not settled yet)
 --                     ──< retired  (one row for each series: what processes that ended left behind)
 --                     ──< kept     (gauges of mode `all` of processes that ended, under their pid)
+--                     ──< orphan   (rows of processes that lost their cells and may live)
 --
 -- A value that is NULL is NaN: SQLite has no other way to store it.
 
 CREATE TABLE store (
     id         TEXT    NOT NULL,            -- 32 hex digits, also in the header of the cells file
+    pair       TEXT    NOT NULL,            -- the same for this database and this cells file, made together
     plan       INTEGER NOT NULL DEFAULT 0,  -- raised whenever series or rows come or go
     min_writer INTEGER NOT NULL DEFAULT 1   -- the lowest schema version that may write here
 ) STRICT;
@@ -71,6 +73,17 @@ CREATE TABLE kept (
     PRIMARY KEY (process, series)
 ) STRICT, WITHOUT ROWID;
 
+-- What processes had in rows when the files were mended: a process that lives brings its values to the new files,
+-- says so in its journal, and these rows go; of one that does not they stay.
+CREATE TABLE orphan (
+    process   INTEGER NOT NULL,
+    series    INTEGER NOT NULL REFERENCES series (id),
+    value     REAL,
+    timestamp REAL,
+    started   INTEGER NOT NULL,
+    PRIMARY KEY (process, series)
+) STRICT, WITHOUT ROWID;
+
 -- For people: what each process has counted. `pid` is NULL for what ended processes left behind.
 CREATE VIEW samples AS
 WITH part (series, pid, value, timestamp) AS (
@@ -78,6 +91,8 @@ WITH part (series, pid, value, timestamp) AS (
       FROM sample JOIN process ON process.id = sample.process
     UNION ALL
     SELECT series, NULL, value, nullif(timestamp, 0.0) FROM retired
+    UNION ALL
+    SELECT series, NULL, value, nullif(timestamp, 0.0) FROM orphan
     UNION ALL
     SELECT kept.series, process.pid, kept.value, NULL
       FROM kept JOIN process ON process.id = kept.process
@@ -100,6 +115,8 @@ WITH part (series, pid, value, timestamp, started) AS (
       FROM sample JOIN process ON process.id = sample.process
     UNION ALL
     SELECT series, NULL, value, timestamp, started FROM retired
+    UNION ALL
+    SELECT series, NULL, value, timestamp, started FROM orphan
     UNION ALL
     SELECT kept.series, process.pid, kept.value, NULL, process.started
       FROM kept JOIN process ON process.id = kept.process

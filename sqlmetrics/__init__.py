@@ -3,6 +3,7 @@
 from .collector import MultiProcessCollector
 from .errors import (
     CarrayError,
+    DamagedError,
     ForeignFileError,
     InstallError,
     JournalModeError,
@@ -31,6 +32,7 @@ __all__ = [
     "ForeignFileError",
     "SchemaError",
     "JournalModeError",
+    "DamagedError",
     "InstallError",
     "StoreInUseError",
     "CarrayError",

@@ -16,7 +16,7 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import layout, locks
 from .errors import StoreError
@@ -35,6 +35,15 @@ def boot_id() -> str:
             return file.read().strip()
     except OSError:  # no /proc: a reboot is then not told from a restart
         return "0" * 36
+
+
+class Header(NamedTuple):
+    """What a cells file says of itself. store, pair: 32 hex digits each, also in the database; boot: see `boot_id`."""
+
+    store: str
+    pair: str
+    boot: str
+    uses: int
 
 
 class Region:
@@ -150,12 +159,32 @@ class CellsFile:
         """The bytes from `start` to `end` as an array of the struct kind given."""
         return self.bytes[start:end].cast(kind)  # type: ignore[call-overload]
 
-    def header(self) -> tuple[str, str] | None:
-        """(store id, boot id) of the file, or None where the header is not one that this version reads."""
-        magic, version, order, store, boot = layout.HEADER.unpack_from(self.bytes)
+    def header(self) -> Header | None:
+        """The header, or None where it is not one that this version reads, or is another file's (this is a copy)."""
+        magic, version, order, store, pair, boot, inode, uses = layout.HEADER.unpack_from(self.bytes)
         if (magic, version, order) != (layout.MAGIC, layout.LAYOUT_VERSION, layout.BYTE_ORDER):
             return None
-        return store.decode("ascii", "replace"), boot.decode("ascii", "replace")
+        if inode != self.identity[1]:
+            return None
+        texts = [field.decode("ascii", "replace") for field in (store, pair, boot)]
+        return Header(texts[0], texts[1], texts[2], uses)
+
+    def is_in_use(self) -> bool:
+        """Whether any process that has a part of this file lives."""
+        return any(self.is_alive(slot) for slot, _ in self.live_slots())
+
+    def doubt(self) -> None:
+        """Have the processes that write to the store check its files: something in them was found damaged."""
+        if self.writable:
+            self.bytes[layout.DOUBT_AT] = 1
+
+    def is_doubted(self) -> bool:
+        """Whether a check of the files is due."""
+        return self.bytes[layout.DOUBT_AT] != 0
+
+    def trust(self) -> None:
+        """Note that the files were found in order."""
+        self.bytes[layout.DOUBT_AT] = 0
 
     def image(self, block: int) -> bytes:
         """A copy of a block of cells; a timestamp is copied before its value, which is written before it."""
@@ -291,21 +320,27 @@ def open_cells(path: str, *, writable: bool) -> CellsFile | None:
     return file
 
 
-def create_cells(path: str, store: str, *, uses: int, mode: int, gid: int) -> CellsFile:
-    """Make a new cells file for the store with that id; the header is written last. Raises OSError.
+def create_cells(path: str, store: str, pair: str, *, uses: int, mode: int, gid: int) -> CellsFile:
+    """Make a new cells file for the store and the pair with these ids; the header is written last. Raises OSError.
 
     uses: where the count of each slot's uses begins, so that no instance id is given a second time.
     """
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
-    os.fchmod(fd, mode)
-    if gid >= 0:
-        os.fchown(fd, -1, gid)
-    os.ftruncate(fd, layout.FILE_SIZE)
-    reserve(fd, 0, layout.RESERVED)
-    os.pwrite(fd, struct.pack("=I", uses) * layout.SLOTS, layout.USES_AT)
-    header = (layout.MAGIC, layout.LAYOUT_VERSION, layout.BYTE_ORDER, store.encode(), boot_id().encode())
-    os.pwrite(fd, layout.HEADER.pack(*header), 0)
-    file = CellsFile(fd, writable=True)
+    try:
+        os.fchmod(fd, mode)
+        if gid >= 0:
+            os.fchown(fd, -1, gid)
+        os.ftruncate(fd, layout.FILE_SIZE)
+        reserve(fd, 0, layout.RESERVED)
+        os.pwrite(fd, struct.pack("=I", uses) * layout.SLOTS, layout.USES_AT)
+        known = (layout.MAGIC, layout.LAYOUT_VERSION, layout.BYTE_ORDER)
+        ids = (store.encode(), pair.encode(), boot_id().encode())
+        os.pwrite(fd, layout.HEADER.pack(*known, *ids, os.fstat(fd).st_ino, uses), 0)
+        file = CellsFile(fd, writable=True)
+    except OSError:
+        os.close(fd)
+        os.unlink(path)
+        raise
     if file.header() is None:
         raise StoreError(f"{path}: what was written to its header is not what is read; is the disk in order?")
     _opened[file.identity] = file

@@ -11,7 +11,7 @@ from prometheus_client.registry import RestrictedRegistry
 from prometheus_client.samples import Sample
 
 from . import stores
-from .connections import file_identity
+from .database import file_identity
 from .errors import NoStoreError
 from .plan import Family
 
@@ -29,7 +29,7 @@ class MultiProcessCollector:
     def __init__(self, registry: Any, path: str | os.PathLike[str] | None = None):
         self._reader = stores.reader(path)
         self._names: frozenset[str] | None = None
-        if file_identity(self._reader.path) is None:
+        if file_identity(self._reader.path) is None and not stores.is_installed(self._reader.path):
             raise NoStoreError(
                 f"no store at {self._reader.path!r}; is the app that calls sqlmetrics.install() running with that path?"
             )

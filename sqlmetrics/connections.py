@@ -7,14 +7,11 @@ every connection is closed before a fork.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import apsw
-
-from . import database
+from . import database, trust
 from .errors import StoreError
 
 
@@ -28,8 +25,7 @@ class Access:
     def __init__(self, path: str):
         self._path = path
         self._lock = threading.RLock()
-        self._connection: apsw.Connection | None = None
-        self._identity: tuple[int, int] | None = None
+        self._connection: database.StoreConnection | None = None
         self._holder = 0  # the thread that uses it
         self._interrupted: int | None = None  # during a fork: the thread that was using it
         self._poisoned = False
@@ -37,8 +33,12 @@ class Access:
         self._keep = not _is_under_uwsgi()
 
     @contextmanager
-    def __call__(self) -> Iterator[apsw.Connection]:
-        """Give the connection to this thread; waits for other threads of this process, not for other processes."""
+    def __call__(self) -> Iterator[database.StoreConnection]:
+        """Give the connection to this thread; waits for other threads of this process, not for other processes.
+
+        Raises what `database.connect` does, and CutOffError where a file of an open connection was replaced: it stays
+        open, for `suspended` to take the last reading of it, until `close`.
+        """
         with self._lock:
             self._holder = threading.get_ident()
             try:
@@ -52,14 +52,25 @@ class Access:
         """Whether this thread is using the connection (and was interrupted by a signal handler, say)."""
         return self._holder == threading.get_ident()
 
-    def _open(self) -> apsw.Connection:
+    def keep_open(self) -> None:
+        """Open the connection if it is closed: while it is open, what it reads is not lost if the files are deleted."""
+        if self._connection is None and self._keep:
+            with self():
+                pass
+
+    def is_cut_off(self) -> bool:
+        """Whether a connection is open and a file of it was deleted or replaced."""
+        connection = self._connection
+        return connection is not None and not connection.is_in_place()
+
+    def _open(self) -> database.StoreConnection:
         if self._poisoned:
             raise ForkedInUseError("this process was forked while its parent was using SQLite; start it another way")
-        identity = file_identity(self._path)
-        if self._connection is None or identity != self._identity:
-            self.close()
+        if self._connection is None:
+            trust.check(self._path)
             self._connection = database.connect(self._path)
-            self._identity = identity
+        elif not self._connection.is_in_place():
+            raise database.CutOffError(f"{self._path}: a file of the store was deleted or replaced")
         return self._connection
 
     def close(self) -> None:
@@ -69,11 +80,13 @@ class Access:
             connection.close()
 
     @contextmanager
-    def suspended(self) -> Iterator[None]:
-        """Keep the connection closed meanwhile: the file is being replaced."""
+    def suspended(self) -> Iterator[database.StoreConnection | None]:
+        """Give what connection is open to who mends the files; none is open afterwards."""
         with self._lock:
-            self.close()
-            yield
+            try:
+                yield self._connection
+            finally:
+                self.close()
 
     def close_idle(self) -> None:
         """Close the connection unless a thread is using it."""
@@ -111,15 +124,6 @@ class Access:
 
 
 _leaked: list[Access] = []
-
-
-def file_identity(path: str) -> tuple[int, int] | None:
-    """(device, inode) of a path, None if nothing is there. By name: opening and closing would drop SQLite's locks."""
-    try:
-        status = os.stat(path, follow_symlinks=False)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
 
 
 def _is_under_uwsgi() -> bool:

@@ -1,4 +1,4 @@
-"""Connections to the store's SQLite file: opened in one way, checked, and migrated."""
+"""Connections to the store's SQLite file: opened in one way, watched, checked, and migrated."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import apsw
 
 from .errors import (
     CarrayError,
+    DamagedError,
     ForeignFileError,
     JournalModeError,
     NoStoreError,
@@ -23,6 +24,7 @@ from .errors import (
 )
 
 APPLICATION_ID = 0x736D6574  # "smet"
+COUNT_OUR_TABLES = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name IN ('store', 'series', 'sample')"
 BUSY_MS = 20
 """A statement waits this long for another's write lock; who can wait longer tries again (see `retry`)."""
 WAL_BYTES = 4 * 1024 * 1024
@@ -46,6 +48,73 @@ migrations()
 def schema_version() -> int:
     """The version of the newest migration."""
     return migrations()[-1][0]
+
+
+Identity = tuple[int, int]
+"""(device, inode) of a file."""
+
+
+def file_identity(path: str) -> Identity | None:
+    """The identity of what is at a path, None if nothing is. By name: opening and closing would drop SQLite's locks."""
+    try:
+        status = os.stat(path, follow_symlinks=False)
+    except OSError:
+        return None
+    return identity_of(status)
+
+
+def identity_of(status: os.stat_result) -> Identity:
+    """The identity of a file by its status."""
+    return status.st_dev, status.st_ino
+
+
+class StoreConnection(apsw.Connection):
+    """A connection that knows which files it has open."""
+
+    path = ""
+    opened: tuple[Identity | None, ...] = ()
+
+    def note_files(self) -> None:
+        """Take the files that are at their names now for those that are open."""
+        self.execute("SELECT count(*) FROM sqlite_schema").fetchall()  # opens the WAL
+        self.opened = self.at_names()
+
+    def at_names(self) -> tuple[Identity | None, ...]:
+        """The identities of the database, the WAL and its index, as they are now."""
+        return tuple(file_identity(self.path + suffix) for suffix in ("", "-wal", "-shm"))
+
+    def is_in_place(self) -> bool:
+        """Whether other processes that open the store find the files that this connection has open."""
+        return None not in self.opened and self.opened == self.at_names()
+
+    def holds_database(self) -> bool:
+        """Whether the database at least is that file, or nothing is there in its place."""
+        return file_identity(self.path) in (None, self.opened[0])
+
+
+class CutOffError(apsw.BusyError):
+    """A file of this connection was deleted or replaced: what it writes would be nobody's. Open another one."""
+
+
+def is_damage(error: BaseException) -> bool:
+    """Whether an error of SQLite says that the files are damaged, and not that they are busy, full or forbidden."""
+    if isinstance(error, apsw.IOError):
+        return getattr(error, "extendedresult", 0) in (apsw.SQLITE_IOERR_SHORT_READ, apsw.SQLITE_IOERR_READ)
+    return isinstance(error, apsw.Error) and not isinstance(error, _PASSING)
+
+
+_PASSING = (
+    apsw.BusyError,
+    apsw.LockedError,
+    apsw.FullError,
+    apsw.ReadOnlyError,
+    apsw.PermissionsError,
+    apsw.CantOpenError,
+    apsw.InterruptError,
+    apsw.NoMemError,
+    apsw.ThreadingViolationError,
+    apsw.ConnectionClosedError,
+)
 
 
 def check_carray() -> None:
@@ -73,6 +142,11 @@ def _keep_wal(connection: apsw.Connection) -> None:
     """Leave -wal and -shm in place at the last close: an unprivileged worker may be unable to make them anew."""
     switch = ctypes.c_int(1)
     connection.file_control("main", apsw.SQLITE_FCNTL_PERSIST_WAL, ctypes.addressof(switch))
+
+
+def _leave_wal_at_close(connection: apsw.Connection) -> None:
+    """No checkpoint at the last close: the WAL may be a deleted file by then, and the database another's."""
+    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
 
 
 def _sync_at_checkpoints(connection: apsw.Connection) -> None:
@@ -106,6 +180,7 @@ def _check_references(connection: apsw.Connection) -> None:
 SETTINGS: tuple[Callable[[apsw.Connection], None], ...] = (
     _wait_a_little,
     _keep_wal,
+    _leave_wal_at_close,
     _sync_at_checkpoints,
     _no_checkpoint_in_commits,
     _shorten_wal,
@@ -114,21 +189,27 @@ SETTINGS: tuple[Callable[[apsw.Connection], None], ...] = (
 )
 
 
-def connect(path: str) -> apsw.Connection:
+def connect(path: str) -> StoreConnection:
     """Open an existing store's file; never creates one.
 
     Raises NoStoreError, PathError (it cannot be opened), ForeignFileError, or StoreError if somebody keeps it locked.
     """
-    if not os.path.lexists(path):
+    before = file_identity(path)
+    if before is None:
         raise NoStoreError(f"no store at {path!r}; is the app that calls sqlmetrics.install() running with that path?")
     try:
-        connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW)
+        connection = StoreConnection(path, flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW)
+        connection.path = path
         for apply in SETTINGS:
             apply(connection)
+        connection.note_files()
     except apsw.CantOpenError as error:
         raise PathError(f"{path}: cannot be opened as a store, {_why(path)}; name another path") from error
     except apsw.NotADBError:
         raise _not_a_database(path) from None
+    if connection.opened[0] != before:
+        connection.close()
+        raise CutOffError(f"{path}: the store was replaced at this moment")
     return connection
 
 
@@ -141,15 +222,25 @@ def _why(path: str) -> str:
     return f"uid {os.geteuid()} may not read and write it ({mode}) or create files beside it"
 
 
-def _not_a_database(path: str) -> ForeignFileError:
-    return ForeignFileError(f"{path}: this file is not a SQLite database; move it away or name another path")
+class NoDatabaseError(ForeignFileError):
+    """The file is not a SQLite database at all: it is somebody else's, or ours and damaged."""
+
+
+def _not_a_database(path: str) -> NoDatabaseError:
+    return NoDatabaseError(f"{path}: this file is not a SQLite database; move it away or name another path")
 
 
 @contextmanager
 def transaction(connection: apsw.Connection, kind: str = "IMMEDIATE") -> Iterator[None]:
-    """Commit at the end, roll back on any exception; the first error is the one that is raised."""
+    """Commit at the end, roll back on any exception; the first error is the one that is raised.
+
+    Raises CutOffError if the files are not in their places any more, with the write lock held: so nobody writes to
+    files that another process has taken the last reading of.
+    """
     connection.execute(f"BEGIN {kind}")
     try:
+        if kind == "IMMEDIATE" and isinstance(connection, StoreConnection) and not connection.is_in_place():
+            raise CutOffError(f"{connection.filename}: a file of the store was deleted or replaced")
         yield
         connection.execute("COMMIT")
     except BaseException:
@@ -174,19 +265,28 @@ def check(connection: apsw.Connection, path: str) -> int:
     if application == 0 and version == 0 and empty:
         return 0
     if application != APPLICATION_ID:
+        if connection.execute(COUNT_OUR_TABLES).get == 3:
+            raise DamagedError(f"{path}: its application_id is {application:#x}, a store has {APPLICATION_ID:#x}")
         raise ForeignFileError(
             f"{path}: this SQLite file belongs to another program (application_id {application:#x},"
             f" a store has {APPLICATION_ID:#x}); name another path"
         )
-    if version > schema_version() and connection.execute("SELECT min_writer FROM store").get > schema_version():
-        raise SchemaError(
-            f"{path}: the store has schema {version}, this sqlmetrics knows {schema_version()};"
-            " upgrade sqlmetrics in this process, or give it a store of its own"
-        )
+    if version > schema_version():
+        refuse_newer(connection)
     return int(version)
 
 
-def use_wal(connection: apsw.Connection, path: str) -> None:
+def refuse_newer(connection: apsw.Connection) -> None:
+    """Raise SchemaError if the store was made by a version whose rows this one would damage."""
+    lowest = connection.execute("SELECT min_writer FROM store").get
+    if isinstance(lowest, int) and lowest > schema_version():
+        raise SchemaError(
+            f"{connection.filename}: the store has schema {connection.pragma('user_version')}, written by {lowest} or"
+            f" newer; this sqlmetrics knows {schema_version()}: upgrade it in this process, or give it its own store"
+        )
+
+
+def use_wal(connection: StoreConnection, path: str) -> None:
     """Switch to write-ahead logging and read it back. Raises JournalModeError that names the mode found."""
     try:
         mode = connection.pragma("journal_mode", "wal")
@@ -197,9 +297,11 @@ def use_wal(connection: apsw.Connection, path: str) -> None:
             f"{path}: SQLite cannot use journal mode WAL here, it stays {mode};"
             " the store needs a local disk or tmpfs, and nobody else in the file while it is made"
         )
+    if None in connection.opened:
+        connection.note_files()
 
 
-def migrate(connection: apsw.Connection, version: int, store: str) -> None:
+def migrate(connection: apsw.Connection, version: int) -> None:
     """Apply the migrations above `version`, each with its number in one transaction."""
     for number, sql in migrations():
         if number > version:
@@ -207,13 +309,19 @@ def migrate(connection: apsw.Connection, version: int, store: str) -> None:
                 connection.execute(sql)
                 connection.pragma("user_version", number)
                 connection.pragma("application_id", APPLICATION_ID)
-                if number == 1:
-                    connection.execute("INSERT INTO store (id) VALUES (?)", (store,))
 
 
-def store_id(connection: apsw.Connection, path: str) -> str:
-    """The store's id. Raises StoreError if it has none."""
-    found = connection.execute("SELECT id FROM store").get
-    if not isinstance(found, str):
-        raise StoreError(f"{path}: the table store has no row; move the file away and start again")
-    return found
+def check_content(connection: apsw.Connection) -> None:
+    """Check every page, index and reference. Raises DamagedError or apsw.Error."""
+    for pragma in ("integrity_check", "foreign_key_check"):
+        found = connection.execute(f"PRAGMA {pragma}").fetchone()
+        if found not in (None, ("ok",)):
+            raise DamagedError(f"{pragma}: {' '.join(map(str, found))}".replace("\n", " ")[:200])
+
+
+def ids(connection: apsw.Connection, path: str) -> tuple[str, str]:
+    """The ids of the store and of its pair of files. Raises DamagedError if it has none."""
+    found = connection.execute("SELECT id, pair FROM store").fetchall()
+    if len(found) != 1:
+        raise DamagedError(f"{path}: the table store has {len(found)} rows, wanted is one")
+    return str(found[0][0]), str(found[0][1])

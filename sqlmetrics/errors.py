@@ -8,7 +8,8 @@
     ├── StoreError           what is at the path cannot be used as a store
     │   ├── ForeignFileError     it is not ours: no SQLite file, or another program's
     │   ├── SchemaError          it was made by a newer sqlmetrics
-    │   └── JournalModeError     SQLite cannot use write-ahead logging there
+    │   ├── JournalModeError     SQLite cannot use write-ahead logging there
+    │   └── DamagedError         it is ours, but its files are damaged or do not belong together
     ├── InstallError         (also a RuntimeError)   install() again with another path
     ├── StoreInUseError      reset() while a living process holds a part of the store
     └── CarrayError          (also an ImportError)   this apsw was built without carray
@@ -43,6 +44,10 @@ class SchemaError(StoreError):
 
 class JournalModeError(StoreError):
     """SQLite refused write-ahead logging (WAL) for the file."""
+
+
+class DamagedError(StoreError):
+    """The store's files are damaged, or do not belong together; a process that writes to it mends that."""
 
 
 class InstallError(SQLMetricsError, RuntimeError):

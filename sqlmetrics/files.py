@@ -1,33 +1,41 @@
-"""The files of a store as a set: found, made, or put in order again, under the lock of their folder.
+"""The files of a store as a set: looked at, found in order or made anew, under the lock of their folder.
 
-The database and the cells file belong together: the database's id is in the cells file's header. Where they do
-not match, or the machine was rebooted since, the rows win: what the processes of that time had is folded, and
-a new cells file is made.
+The database and the cells file are a pair: the pair's id is in both. Where they do not match, where the machine was
+rebooted since, or where one of them is damaged, a new pair is made of what can be read (see `renew`). It takes the
+old one's place in one go, so that every process that has the old one open finds out by a look at the names.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import uuid
+from typing import Any
 
 import apsw
 
-from . import config, database, settle
-from .cells import CellsFile, boot_id, create_cells, open_cells
-from .connections import file_identity
-from .errors import NoStoreError, PathError, StoreError
+from . import config, database, ingest, journal, layout, renew, trust
+from .cells import CellsFile, boot_id, open_cells
+from .database import file_identity
+from .errors import DamagedError, NoStoreError, PathError, StoreError
 from .locks import folder_lock
+from .renew import CELLS_SUFFIX, Pair
+from .trouble import Trouble
 
-CELLS_SUFFIX = "-cells"
-_COMPANIONS = ("-wal", "-shm", CELLS_SUFFIX)
+BLOCKS_OF = "SELECT DISTINCT cell / ? FROM sample WHERE process = ?"
 _TRIES = 250
 """How often a store that another program keeps locked is tried at set-up, 20 ms each: five seconds."""
 
 
-def open_or_create(path: str, settings: config.Settings) -> CellsFile:
-    """Return the cells file of the store at `path`, making or mending the store as needed.
+def open_or_create(
+    path: str,
+    settings: config.Settings,
+    trouble: Trouble,
+    last: database.StoreConnection | None = None,
+    cells: CellsFile | None = None,
+) -> Pair:
+    """Return the pair of files of the store at `path`; makes it, or makes it anew, as needed.
 
+    last, cells: what this process has open of the store, if that is to be mended.
     Raises PathError, ForeignFileError, SchemaError, JournalModeError, StoreError (what is found cannot be used) or
     CarrayError.
     """
@@ -35,35 +43,43 @@ def open_or_create(path: str, settings: config.Settings) -> CellsFile:
     config.check_writable(path)
     try:
         with folder_lock(os.path.dirname(path)):
-            if file_identity(path) is None:
-                _make_empty(path, settings)
-            connection = database.connect(path)
-            try:
-                return _in_order(connection, path, settings)
-            finally:
-                connection.close()
+            trust.check(path)
+            is_cut_off = last is not None and last.holds_database() and not last.is_in_place()
+            found, damage = (None, "") if is_cut_off else _look(path)
+            if found is not None:
+                return found
+            renewed = renew.renew(path, settings, last, cells)
     except (OSError, apsw.Error) as error:
         raise StoreError(f"{path}: the store cannot be made or opened: {error}") from error
+    if damage:
+        outcome = (
+            f"moved to {path}{renew.DAMAGED_SUFFIX}" if renewed.moved_aside else "mended: what can be read is kept"
+        )
+        trouble.report("damaged", f"{path}: the store was damaged ({damage}) and is {outcome}")
+        trouble.over("damaged", f"{path}: the store is in order")
+    return renewed.pair
 
 
-def _make_empty(path: str, settings: config.Settings) -> None:
-    """Make an empty file with the right mode; what is left of a store without its database goes first."""
-    for suffix in _COMPANIONS:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path + suffix)
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, settings.mode)
+def _look(path: str) -> tuple[Pair | None, str]:
+    """The pair that is there if it is in order, or else None and, where files are damaged, what is the matter."""
+    if file_identity(path) is None:
+        return None, ""
     try:
-        os.fchmod(fd, settings.mode)  # SQLite gives -wal and -shm the same mode and owner
-        if settings.gid() >= 0:
-            os.fchown(fd, -1, settings.gid())
-    except OSError as error:
-        os.unlink(path)
-        raise PathError(f"{path}: mode {settings.mode:o} and group {settings.group} cannot be set: {error}") from error
-    finally:
-        os.close(fd)
+        with contextlib.closing(database.connect(path)) as connection:
+            return _fitting(connection, path), ""
+    except (apsw.Error, DamagedError, database.NoDatabaseError) as error:
+        if not renew.is_damage(error) or (isinstance(error, database.NoDatabaseError) and not _has_cells(path)):
+            raise
+        return None, str(error)
 
 
-def _in_order(connection: apsw.Connection, path: str, settings: config.Settings) -> CellsFile:
+def _has_cells(path: str) -> bool:
+    """Whether a cells file of ours says that what is at the path was a store."""
+    file = open_cells(path + CELLS_SUFFIX, writable=True)
+    return file is not None and file.header() is not None
+
+
+def _fitting(connection: database.StoreConnection, path: str) -> Pair | None:
     connection.set_busy_timeout(database.BUSY_MS * _TRIES)
     version = database.check(connection, path)
     if connection.readonly("main"):
@@ -71,46 +87,79 @@ def _in_order(connection: apsw.Connection, path: str, settings: config.Settings)
             f"{path}: uid {os.geteuid()} may read but not write it; change its owner or mode (mode=, group=)"
         )
     database.use_wal(connection, path)
-    if version < database.schema_version():
-        database.migrate(connection, version, uuid.uuid4().hex)
-    store = database.store_id(connection, path)
+    if version == 0:
+        return None
+    database.migrate(connection, version)
     file = open_cells(path + CELLS_SUFFIX, writable=True)
-    if file is not None and file.header() == (store, boot_id()):
-        return file
-    return _replace_cells(connection, path, store, settings)
+    header = file.header() if file else None
+    if file is None or header is None or header[:3] != (*database.ids(connection, path), boot_id()):
+        return None
+    if file.is_doubted() or not file.is_in_use():
+        check(connection, file)
+    if not knows_the_settled(connection, file):
+        return None
+    file.trust()
+    return Pair(file, connection.opened[0])
 
 
-def _replace_cells(connection: apsw.Connection, path: str, store: str, settings: config.Settings) -> CellsFile:
-    with database.transaction(connection):
-        uses = settle.adopt(connection)
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path + CELLS_SUFFIX)
-    return create_cells(path + CELLS_SUFFIX, store, uses=uses, mode=settings.mode, gid=settings.gid())
+def check(connection: apsw.Connection, file: CellsFile) -> None:
+    """Look at everything in the database, and whether cells and journals go with it.
+
+    Raises DamagedError or apsw.Error.
+    """
+    database.check_content(connection)
+    for slot, instance in file.live_slots():
+        if not ingest.is_settled(connection, slot, instance):
+            _check_journal(connection, file, slot, instance)
+            owned = set(file.blocks.owned_by(slot))
+            for (block,) in connection.execute(BLOCKS_OF, (layout.BLOCK_CELLS, instance)).fetchall():
+                if block not in owned:
+                    raise DamagedError(f"rows of process instance {instance} are about cells that it does not own")
+
+
+def _check_journal(connection: apsw.Connection, file: CellsFile, slot: int, instance: int) -> None:
+    for tries_left in (2, 1, 0):  # its process may give back what has become rows at this moment
+        try:
+            journal.read(file, slot, instance, ingest.committed(connection, instance) or 0)
+            return
+        except journal.JournalGoneError:
+            if not tries_left:
+                raise DamagedError(f"rows of process instance {instance} are missing") from None
+
+
+def knows_the_settled(connection: apsw.Connection, file: CellsFile) -> bool:
+    """Whether every process that the cells file has let go is settled in the rows; in an older copy it is not."""
+    header = file.header()
+    rows: list[Any] = connection.execute("SELECT slot, settled FROM slot").fetchall()
+    settled: dict[int, int] = dict(rows)
+    return header is not None and all(
+        state != layout.FREE or uses == header.uses or settled.get(slot, 0) >= layout.instance_of(uses, slot)
+        for slot, (state, uses) in enumerate(zip(bytes(file.states), file.uses.tolist(), strict=True))
+    )
 
 
 def open_existing(connection: apsw.Connection, path: str) -> CellsFile:
     """Return the cells file of an existing store for reading; makes and mends nothing.
 
-    Raises NoStoreError, ForeignFileError, SchemaError or StoreError.
+    Raises NoStoreError, ForeignFileError, SchemaError or DamagedError.
     """
     with database.transaction(connection, "DEFERRED"):  # one look: it may be in the making
         version = database.check(connection, path)
-        store = database.store_id(connection, path) if version else ""
+        ids = database.ids(connection, path) if version else ("", "")
     if version == 0:
         raise NoStoreError(f"{path} is empty; is the app that calls sqlmetrics.install() running with that path?")
     file = open_cells(path + CELLS_SUFFIX, writable=os.access(path + CELLS_SUFFIX, os.W_OK))
-    if file is None or file.header() != (store, boot_id()):
-        raise StoreError(
+    header = file.header() if file else None
+    if file is None or header is None or header[:3] != (*ids, boot_id()):
+        raise DamagedError(
             f"{path}{CELLS_SUFFIX} is missing or does not belong to {path};"
-            " it is made anew when a process of the app starts"
+            " it is made anew by a process of the app that counts, or when one starts"
         )
     return file
 
 
-def open_for_notices(path: str) -> CellsFile:
-    """Return the cells file of an existing store; see `open_existing`."""
-    connection = database.connect(path)
-    try:
-        return open_existing(connection, path)
-    finally:
-        connection.close()
+def open_for_notices(path: str) -> Pair:
+    """Return the pair of files of an existing store; see `open_existing`."""
+    trust.check(path)
+    with contextlib.closing(database.connect(path)) as connection:
+        return Pair(open_existing(connection, path), connection.opened[0])

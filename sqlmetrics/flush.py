@@ -9,15 +9,21 @@ from typing import TYPE_CHECKING
 import apsw
 
 from . import database, ingest, settle
-from .errors import SQLMetricsError
+from .errors import DamagedError, StoreError
 from .journal import JournalGoneError
+from .renew import is_damage
 from .writer import SharedArena
 
 if TYPE_CHECKING:
     from .store import Store
 
 WAL_LIMIT = 64 * 1024 * 1024
-"""Bytes of WAL above which flushes write registrations and folds only, until a checkpoint succeeds."""
+"""Bytes of WAL above which flushes write registrations and folds only, above twice that nothing, until a checkpoint
+succeeds: a reader that does not end its transaction keeps SQLite from using the WAL again from its beginning."""
+
+
+class WalTooLongError(StoreError):
+    """Nothing is written: a reader keeps the WAL from being checkpointed. Cells and journals hold what is new."""
 
 
 class Outcome(enum.Enum):
@@ -39,17 +45,25 @@ def flush(store: Store) -> Outcome:
     try:
         if not store.follow_replacement():
             return Outcome.BUSY
+        store.writing.keep_open()
         store.move_in()
         outcome = _flush(store) if _has_work(store) else Outcome.NOTHING_CHANGED
         store.trouble.over("flush", f"{store.path}: flushes work again")
     except (apsw.BusyError, JournalGoneError):
         outcome = Outcome.BUSY  # another process writes to the store, or settles this one
-    except (apsw.Error, OSError, SQLMetricsError) as error:
+    except Exception as error:  # whatever it is: without this thread nothing would be mended
         outcome = Outcome.FAILED
-        store.writing.close_idle()  # a new connection may find what this one cannot: rights, another file
-        store.trouble.report("flush", f"{store.path}: cannot flush ({error!r}); scrapes go on, rows come later")
+        _after_failure(store, error)
     store.trouble.write_log()
     return outcome
+
+
+def _after_failure(store: Store, error: Exception) -> None:
+    if store.is_open():
+        if is_damage(error):
+            store.file.doubt()
+        store.writing.close_idle()  # a new connection may find what this one cannot: rights, another file
+        store.trouble.report("flush", f"{store.path}: cannot flush ({error!r}); scrapes go on, rows come later")
 
 
 def _has_work(store: Store) -> bool:
@@ -64,6 +78,10 @@ def _has_work(store: Store) -> bool:
 
 def _flush(store: Store) -> Outcome:
     with store.writing() as connection:
+        if wal_bytes(store.path) > 2 * WAL_LIMIT:
+            _checkpoint(store.path, connection)
+            if wal_bytes(store.path) > 2 * WAL_LIMIT:
+                raise WalTooLongError(f"{store.path}-wal is longer than {2 * WAL_LIMIT >> 20} MiB")
         store.act_on_notices(connection)
         arenas = [arena for arena in store.arenas() if arena.is_mine()]
         too_long = wal_bytes(store.path) > WAL_LIMIT
@@ -82,6 +100,8 @@ def _write(
         with settle.settling(connection, store.file) as settled:
             # Another process may have settled this one (see `SharedArena.is_mine`): its rows must not come back.
             mine = [arena for arena in arenas if not ingest.is_settled(connection, arena.slot, arena.instance)]
+            for arena in mine:
+                _refuse_loss(connection, arena)
             ends = {arena: ingest.ingest(connection, arena.file, arena.slot, arena.instance) for arena in mine}
             for arena in mine:
                 ingest.copy_images(connection, arena.instance, images.get(arena, {}))
@@ -93,6 +113,12 @@ def _write(
             arena.not_flushed(image)
         raise
     _after_commit(store, ends, images)
+
+
+def _refuse_loss(connection: apsw.Connection, arena: SharedArena) -> None:
+    """Raise DamagedError if rows that were written are not there, or blocks are another's: somebody meddled."""
+    if (ingest.committed(connection, arena.instance) or 0) < arena.ingested or not arena.is_intact():
+        raise DamagedError(f"rows or cells of process {os.getpid()} are gone")
 
 
 def _after_commit(store: Store, ends: dict[SharedArena, int], images: dict[SharedArena, dict[int, bytes]]) -> None:

@@ -14,6 +14,7 @@ ON CONFLICT (id) DO NOTHING
 """
 # A pid that is used again takes the place of the ended process that had it.
 FORGET_NAMESAKES = "DELETE FROM process WHERE pid = ? AND pid_namespace = ? AND died IS NOT NULL"
+FORGET_ORPHANS = "DELETE FROM orphan WHERE process = ? AND ? = (SELECT id FROM store)"
 UPSERT_FAMILY = """
 INSERT INTO family (name, type, mode, help, made) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT (name, type) DO UPDATE SET mode = excluded.mode, help = excluded.help, made = excluded.made
@@ -89,7 +90,8 @@ def _insert(connection: apsw.Connection, instance: int, record: Record) -> bool:
         return not is_known
     pid = storable(record.pid)
     connection.execute(FORGET_NAMESAKES, (pid, record.pid_namespace))
-    connection.execute(UPSERT_PROCESS, (instance, pid, *record[1:]))
+    connection.execute(UPSERT_PROCESS, (instance, pid, *record[1:4]))
+    connection.executemany(FORGET_ORPHANS, [(one, record.store) for one in record.lost])
     return False
 
 

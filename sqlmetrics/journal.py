@@ -13,6 +13,7 @@ import zlib
 
 from . import layout
 from .cells import CellsFile
+from .errors import DamagedError
 from .records import Record, decode
 
 FRAME = struct.Struct("=II")
@@ -78,19 +79,29 @@ def _address(extent: int) -> int:
 def read(file: CellsFile, slot: int, instance: int, start: int) -> tuple[list[Record], int]:
     """Return the records of an instance from byte `start` on, and the byte behind the last of them.
 
-    Raises JournalGoneError if the slot is another instance's by now or the extents were given back.
+    Raises JournalGoneError if the slot is another instance's by now or the extents were given back, and
+    DamagedError if there is something else than records.
     """
     end = file.published[slot]
-    data = _bytes(file, slot, instance, start, end) if start < end else b""
-    if layout.instance_of(file.uses[slot], slot) != instance:
-        raise JournalGoneError
-    records = []
+    try:
+        data = _bytes(file, slot, instance, start, end) if start < end else b""
+        if layout.instance_of(file.uses[slot], slot) != instance:
+            raise JournalGoneError
+        return _records(data, start)
+    except (struct.error, IndexError, ValueError, KeyError, TypeError, MemoryError) as error:
+        raise DamagedError(f"the journal in slot {slot} of the cells file is damaged ({error!r})") from error
+
+
+def _records(data: bytes, start: int) -> tuple[list[Record], int]:
+    records: list[Record] = []
     at = 0
     while at + FRAME.size <= len(data):
         length, checksum = FRAME.unpack_from(data, at)
         payload = data[at + FRAME.size : at + FRAME.size + length]
         if len(payload) < length or zlib.crc32(payload) != checksum:
-            break
+            if records:
+                break  # these first; who reads on from here hears of it
+            raise ValueError(f"the checksum at byte {start + at} is wrong")
         records.append(decode(payload))
         at += FRAME.size + length
     return records, start + at
@@ -98,11 +109,13 @@ def read(file: CellsFile, slot: int, instance: int, start: int) -> tuple[list[Re
 
 def _bytes(file: CellsFile, slot: int, instance: int, start: int, end: int) -> bytes:
     pieces = []
-    extent = file.first[slot]
+    extent, previous = file.first[slot], -1
     while start < end:
         address = _address(extent)
         owner, following, number = layout.EXTENT_HEADER.unpack_from(file.bytes, address)
-        base = number * layout.EXTENT_PAYLOAD
+        if number <= previous:
+            raise ValueError(f"extent {number} of the journal follows extent {previous}")
+        previous, base = number, number * layout.EXTENT_PAYLOAD
         if owner != instance or base > start:
             raise JournalGoneError
         if start < base + layout.EXTENT_PAYLOAD:

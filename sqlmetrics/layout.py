@@ -2,7 +2,7 @@
 
 ::
 
-    0        header: magic, layout version, byte order, store id, boot id, cursors
+    0        header: magic, layout version, byte order, ids of store, pair and boot, inode, uses, cursors
     4096     slots: one for each process instance, in arrays (state, stale, uses, first extent, published)
     …        directory of cell blocks: owners, then generations
     …        directory of journal extents: owners, then generations
@@ -22,10 +22,12 @@ MAGIC = b"sqlmcell"
 LAYOUT_VERSION = 1
 BYTE_ORDER = 0x01020304
 
-# magic, layout version, byte order, store id (hex), boot id
-HEADER = struct.Struct("=8sII32s36s")
+# magic, layout version, byte order, store id (hex), pair id (hex), boot id, inode, first uses of every slot
+HEADER = struct.Struct("=8sII32s32s36sQI")
 CURSORS_AT = 256
 """Two 32-bit hints: where the search for a free cell block and a free extent begins."""
+DOUBT_AT = 300
+"""Not 0: a process met damage in one of the files; who writes to the store checks all of them then."""
 RUN_LOCK_AT = 4000
 """This byte is locked, shared, by every launcher (gunicorn's master) for as long as it lives."""
 

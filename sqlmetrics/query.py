@@ -8,20 +8,24 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Container
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import apsw
 from prometheus_client.samples import Sample
 
 from . import database, files, fork, journal, layout, settle
-from .cells import CellsFile
+from .cells import CellsFile, open_cells
 from .connections import Access
-from .errors import StoreError
+from .errors import DamagedError
+from .flush import WAL_LIMIT, wal_bytes
 from .gauges import Part, aggregate, counted
 from .ingest import storable
 from .plan import Family, FamilyId, Plan, Series, SeriesKey, read_plan
 from .records import ChildRecord, FamilyRecord, ProcessRecord
+from .renew import CELLS_SUFFIX
 
 SUM_CELLS = """
 SELECT series, CASE WHEN count(*) = count(value) THEN sum(value) END
@@ -30,7 +34,9 @@ SELECT series, CASE WHEN count(*) = count(value) THEN sum(value) END
           JOIN sample ON sample.cell = cell.rowid - 1
          WHERE cell.value IS NOT 0.0
         UNION ALL
-        SELECT series, value FROM retired)
+        SELECT series, value FROM retired
+        UNION ALL
+        SELECT series, value FROM orphan WHERE process NOT IN (SELECT value FROM carray(:returned)))
  {which}
  GROUP BY series
 """
@@ -47,6 +53,10 @@ GAUGE_REST = """
 SELECT retired.series, NULL, retired.value, retired.timestamp, retired.started
   FROM retired JOIN series ON series.id = retired.series JOIN family ON family.id = series.family
  WHERE family.type = 'gauge'
+UNION ALL
+SELECT orphan.series, NULL, orphan.value, orphan.timestamp, orphan.started
+  FROM orphan JOIN series ON series.id = orphan.series JOIN family ON family.id = series.family
+ WHERE family.type = 'gauge' AND orphan.process NOT IN (SELECT value FROM carray(:returned))
 UNION ALL
 SELECT kept.series, process.pid, kept.value, NULL, process.started
   FROM kept JOIN process ON process.id = kept.process
@@ -102,11 +112,30 @@ class Reader(fork.ForkAware):
     def read(self, names: Container[str] | None = None) -> list[tuple[Family, list[Sample]]]:
         """Return every family with its aggregated samples, or only the samples of the given names.
 
-        Raises NoStoreError, StoreError or apsw.Error.
+        Raises NoStoreError, StoreError (DamagedError where a process that writes to the store has to mend it) or
+        apsw.Error.
         """
         fork.notice()
+        try:
+            return self._read(names)
+        except (apsw.Error, DamagedError) as error:
+            if not (isinstance(error, DamagedError) or database.is_damage(error)):
+                raise
+            self.close()
+            self._doubt()
+            raise DamagedError(f"{self.path}: cannot be read ({error}); a process that counts mends it soon") from error
+
+    def _doubt(self) -> None:
+        with suppress(OSError):
+            file = open_cells(self.path + CELLS_SUFFIX, writable=True)
+            if file is not None:
+                file.doubt()
+
+    def _read(self, names: Container[str] | None) -> list[tuple[Family, list[Sample]]]:
         for _ in range(_TRIES):
-            with self._access() as connection:
+            if self._access.is_cut_off():
+                self.close()
+            with suppress(database.CutOffError), self._access() as connection:
                 file = files.open_existing(connection, self.path)
                 census, slots = file.blocks.census(), file.live_slots()
                 try:
@@ -119,7 +148,7 @@ class Reader(fork.ForkAware):
                     if scrape.saw_dead():
                         _settle_if_free(connection, file)
                     return result
-        raise StoreError(f"{self.path}: blocks change hands faster than they can be read ({_TRIES} tries)")
+        raise DamagedError(f"rows and cells do not fit together, or change faster than they are read: {_TRIES} tries")
 
     def plan(self, connection: apsw.Connection, version: object) -> Plan:
         """The plan of a version of the store."""
@@ -148,8 +177,9 @@ class _Scrape:
         self._connection = connection
         self._file = file
         self._names = names
-        self._version = connection.execute("SELECT id, plan FROM store").fetchone()
+        self._version: Any = connection.execute("SELECT id, pair, plan FROM store").fetchone()
         self._processes: dict[int, Process] = {}
+        self._returned = [0]  # instances whose values are in other cells by now
         self._slots_before = slots
         tail = self._look_around()
         self._plan = reader.plan(connection, self._version)
@@ -175,6 +205,8 @@ class _Scrape:
                 for record in records:
                     if isinstance(record, ProcessRecord):
                         pid, started = storable(record.pid), record.started
+                        if record.store == self._version[0]:
+                            self._returned += record.lost
                     elif isinstance(record, FamilyRecord):
                         tail.families.append(Family(*record))
                     else:
@@ -186,8 +218,8 @@ class _Scrape:
             raise journal.JournalGoneError
         return tail
 
-    def _rows(self, sql: str) -> list[Any]:
-        return self._connection.execute(sql).fetchall()
+    def _rows(self, sql: str, **bindings: object) -> list[Any]:
+        return self._connection.execute(sql, bindings).fetchall()
 
     def _merge(self, tail: _Tail) -> None:
         """Extend the plan and the cells by what is in journals only."""
@@ -223,27 +255,24 @@ class _Scrape:
         return families
 
     def _sums(self) -> dict[int, float]:
-        bindings: dict[str, object] = {"cells": self._all_cells()}
+        bindings: dict[str, object] = {"cells": self._all_cells(), "returned": _numbers(self._returned)}
         which = ""
         if self._names is not None:
             which = "WHERE series IN (SELECT value FROM carray(:wanted))"
-            bindings["wanted"] = apsw.carray(self._wanted())
-        rows = self._connection.execute(SUM_CELLS.format(which=which), bindings).fetchall()
-        sums: dict[int, float] = {series: NAN if total is None else total for series, total in rows}  # type: ignore[misc]
+            bindings["wanted"] = _numbers(self._wanted())
+        rows = self._rows(SUM_CELLS.format(which=which), **bindings)
+        sums: dict[int, float] = {series: NAN if total is None else total for series, total in rows}
         for series, value in self._extra.items():
             sums[series] = sums.get(series, 0.0) + value
         return sums
 
-    def _wanted(self) -> memoryview:
+    def _wanted(self) -> list[int]:
         assert self._names is not None
         wanted = [0]
         for lines in self._plan.lines.values():
             if any(line.name in self._names for line in lines):
                 wanted += [line.series for line in lines]
-        view = memoryview(bytearray(8 * len(wanted))).cast("q")
-        for place, number in enumerate(wanted):
-            view[place] = number
-        return view
+        return wanted
 
     def _all_cells(self) -> object:
         count = max(1, self._file.blocks.ever()) * layout.BLOCK_CELLS
@@ -258,7 +287,7 @@ class _Scrape:
             timestamp = cells[cell - 1] if stamped else 0.0
             part = Part(process.pid, cells[cell], timestamp, process.started, process.alive, instance)
             parts.setdefault(series, []).append(part)
-        for series, pid, value, timestamp, started in self._rows(GAUGE_REST):
+        for series, pid, value, timestamp, started in self._rows(GAUGE_REST, returned=_numbers(self._returned)):
             part = Part(pid, NAN if value is None else value, timestamp or 0.0, started, False, 0)
             parts.setdefault(series, []).append(part)
         samples: dict[FamilyId, list[Sample]] = {}
@@ -284,9 +313,14 @@ def _add_up(plan: Plan, key: FamilyId, sums: dict[int, float]) -> list[Sample]:
 _new_sample = tuple.__new__
 
 
+def _numbers(numbers: list[int]) -> object:
+    """A list of integers (not an empty one) for carray."""
+    return apsw.carray(memoryview(array("q", numbers)))
+
+
 def _settle_if_free(connection: apsw.Connection, file: CellsFile) -> None:
     """Settle the dead after a scrape, unless another process is writing: the next flush or scrape does it then."""
-    if not file.writable:
+    if not file.writable or wal_bytes(connection.filename) > WAL_LIMIT:
         return
     connection.set_busy_timeout(0)
     try:

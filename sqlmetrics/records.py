@@ -10,12 +10,18 @@ from .shape import Shape, canonical_labels
 
 
 class ProcessRecord(NamedTuple):
-    """Who writes this journal; always the first record. started: nanoseconds since the epoch."""
+    """Who writes this journal; always the first record. started: nanoseconds since the epoch.
+
+    lost: the instances that this process was before, in a store of that id whose cells it has lost. Their values
+    are in this instance's cells now.
+    """
 
     pid: str
     os_pid: int
     pid_namespace: int
     started: int
+    store: str
+    lost: list[int]
 
 
 class FamilyRecord(NamedTuple):

@@ -10,7 +10,8 @@ import apsw
 
 from . import layout
 from .cells import CellsFile
-from .database import transaction
+from .database import refuse_newer, transaction
+from .errors import DamagedError
 from .ingest import copy_images, ingest, is_settled
 from .journal import JournalGoneError
 from .shape import LIVE_MODES
@@ -19,25 +20,40 @@ from .writer import pid_namespace
 Slot = tuple[int, int]
 """(slot, instance)"""
 
-_FOLD = """
-INSERT INTO retired (series, value, timestamp, started)
+_ROWS = """
 SELECT sample.series, sample.value, sample.timestamp, process.started
   FROM sample
   JOIN process ON process.id = sample.process
   JOIN series ON series.id = sample.series
   JOIN family ON family.id = series.family
  WHERE sample.process = :process AND family.mode {modes}
-ON CONFLICT (series) DO UPDATE SET
 """
+_ORPHANS = """
+SELECT orphan.series, orphan.value, orphan.timestamp, orphan.started
+  FROM orphan
+  JOIN series ON series.id = orphan.series
+  JOIN family ON family.id = series.family
+ WHERE orphan.process = :process AND family.mode {modes}
+"""
+_RETIRE = "INSERT INTO retired (series, value, timestamp, started) {rows} ON CONFLICT (series) DO UPDATE SET "
 # A value that is NULL is NaN. SQLite's +, min() and max() of two values give NULL if either is: NaN stays NaN.
-FOLDS = (
-    _FOLD.format(modes="IN ('', 'sum')") + "value = value + excluded.value",
-    _FOLD.format(modes="= 'min'") + "value = min(value, excluded.value)",
-    _FOLD.format(modes="= 'max'") + "value = max(value, excluded.value)",
-    _FOLD.format(modes="= 'mostrecent'")
-    + "value = excluded.value, timestamp = excluded.timestamp, started = excluded.started"
-    + " WHERE (excluded.timestamp, excluded.started) >= (ifnull(retired.timestamp, 0.0), retired.started)",
-)
+_KEEPS = {
+    "IN ('', 'sum')": "value = value + excluded.value",
+    "= 'min'": "value = min(value, excluded.value)",
+    "= 'max'": "value = max(value, excluded.value)",
+    "= 'mostrecent'": "value = excluded.value, timestamp = excluded.timestamp, started = excluded.started"
+    " WHERE (excluded.timestamp, excluded.started) >= (ifnull(retired.timestamp, 0.0), retired.started)",
+}
+
+
+def _folds(rows: str) -> tuple[str, ...]:
+    return tuple(_RETIRE.format(rows=rows.format(modes=modes)) + update for modes, update in _KEEPS.items())
+
+
+FOLDS = _folds(_ROWS)
+FOLD_ORPHANS = _folds(_ORPHANS)
+_ORPHAN = "INSERT INTO orphan (process, series, value, timestamp, started) SELECT :process, * FROM ({rows})"
+ORPHAN = _ORPHAN.format(rows=_ROWS.format(modes="IN ('', 'sum', 'min', 'max', 'mostrecent')"))
 KEEP_ALL = """
 INSERT INTO kept (process, series, value)
 SELECT sample.process, sample.series, sample.value
@@ -77,6 +93,7 @@ def settling(connection: apsw.Connection, file: CellsFile) -> Iterator[list[Slot
     settled: list[Slot] = []
     try:
         with transaction(connection):
+            refuse_newer(connection)
             yield settled
     except BaseException:
         for slot, _ in settled:
@@ -101,17 +118,20 @@ def settle(connection: apsw.Connection, file: CellsFile, slot: int, instance: in
     """Fold a process whose slot is seized, if nobody has: first the rest of its journal, then its cells."""
     if is_settled(connection, slot, instance):
         return
-    with contextlib.suppress(JournalGoneError):  # a damaged journal: what has rows is folded all the same
+    with contextlib.suppress(JournalGoneError, DamagedError):  # a damaged journal: what has rows is folded all the same
         ingest(connection, file, slot, instance)
     copy_images(connection, instance, {block: file.image(block) for block in file.blocks.owned_by(slot)})
     fold(connection, instance)
     connection.execute(RECORD_SETTLED, {"slot": slot, "process": instance})
 
 
-def fold(connection: apsw.Connection, instance: int) -> None:
-    """Fold the rows of an instance into those that outlive it, within the caller's transaction."""
+def fold(connection: apsw.Connection, instance: int, statements: tuple[str, ...] = FOLDS) -> None:
+    """Fold the rows of an instance into those that outlive it, within the caller's transaction.
+
+    statements: into which of them; `FOLDS`, or `ORPHAN` where the process may live.
+    """
     process = {"process": instance}
-    for statement in (*FOLDS, KEEP_ALL, DELETE_SAMPLES):
+    for statement in (*statements, KEEP_ALL, DELETE_SAMPLES):
         connection.execute(statement, process)
     died = time.clock_gettime_ns(time.CLOCK_REALTIME)
     connection.execute("UPDATE process SET died = ? WHERE id = ?", (died, instance))
@@ -148,7 +168,7 @@ def _is_named(connection: apsw.Connection, file: CellsFile, slot: Slot, pid: str
         return False
     try:
         ingest(connection, file, *slot)
-    except JournalGoneError:
+    except (JournalGoneError, DamagedError):
         return False
     found = connection.execute("SELECT pid, pid_namespace FROM process WHERE id = ?", (slot[1],)).fetchall()
     return found == [(pid, pid_namespace())]
@@ -165,6 +185,7 @@ def empty(connection: apsw.Connection, file: CellsFile, spared: set[int], settle
     marks = ", ".join("?" * len(spared))
     ids = tuple(spared)
     connection.execute("DELETE FROM retired")
+    connection.execute("DELETE FROM orphan")
     connection.execute("DELETE FROM kept")
     connection.execute(f"DELETE FROM sample WHERE process NOT IN ({marks})", ids)  # noqa: S608
     connection.execute(f"DELETE FROM process WHERE id NOT IN ({marks})", ids)  # noqa: S608
@@ -173,14 +194,32 @@ def empty(connection: apsw.Connection, file: CellsFile, spared: set[int], settle
     connection.execute("UPDATE store SET plan = plan + 1")
 
 
-def adopt(connection: apsw.Connection) -> int:
-    """Fold every process of a store whose cells are gone (a reboot, a deleted file): its rows are what is left.
+def settle_left(connection: apsw.Connection, file: CellsFile) -> None:
+    """Settle every process that is dead into a copy of the rows, within the caller's transaction; no slot is freed."""
+    for slot, instance in file.live_slots():
+        if not file.is_alive(slot):
+            settle(connection, file, slot, instance)
 
+
+def adopt(connection: apsw.Connection, *, all_dead: bool) -> int:
+    """Take over the rows of processes whose cells are gone, within the caller's transaction.
+
+    all_dead: whether none of them can live (a reboot): then the rows are folded, else they become orphans, for
+        their processes to bring the values themselves.
     Returns a number of uses above all that were ever given to a slot.
     """
-    for (instance,) in connection.execute("SELECT id FROM process WHERE died IS NULL").fetchall():
-        fold(connection, int(str(instance)))
-    newest = connection.execute(
-        "SELECT max(ifnull((SELECT max(id) FROM process), 0), ifnull(max(settled), 0)) FROM slot"
-    ).get
-    return int(str(newest)) // layout.SLOTS + 1
+    for instance in _numbers(connection, "SELECT id FROM process WHERE died IS NULL"):
+        fold(connection, instance, FOLDS if all_dead else (ORPHAN,))
+    if all_dead:
+        for instance in _numbers(connection, "SELECT DISTINCT process FROM orphan"):
+            for statement in FOLD_ORPHANS:
+                connection.execute(statement, {"process": instance})
+        connection.execute("DELETE FROM orphan")
+    newest = max(_numbers(connection, "SELECT id FROM process UNION SELECT settled FROM slot UNION SELECT 0"))
+    # Seconds since the epoch grow faster than a slot is used: so no number is given twice, whatever was lost.
+    seconds = int(time.clock_gettime(time.CLOCK_REALTIME))
+    return max(seconds, newest // layout.SLOTS + 1) if newest < 2**31 * layout.SLOTS else seconds
+
+
+def _numbers(connection: apsw.Connection, sql: str) -> list[int]:
+    return [int(str(number)) for (number,) in connection.execute(sql).fetchall()]

@@ -43,11 +43,6 @@ class Shape:
         return len(self.samples) * (2 if self.stamped else 1)
 
     @property
-    def is_sum(self) -> bool:
-        """Whether what an ended process counted is added to what the living count."""
-        return self.type != "gauge" or self.mode == "sum"
-
-    @property
     def zero_shows(self) -> bool:
         """Whether a process that never touched a child changes a scrape merely by having it."""
         return self.type == "gauge" and not self.stamped

@@ -12,10 +12,13 @@ from typing import TypeVar
 
 import apsw
 
-from . import config, database, files, flush, fork, layout, locks, settle
-from .connections import Access, file_identity
-from .errors import SQLMetricsError, StoreInUseError
+from . import config, database, files, flush, fork, layout, locks, settle, trust
+from .cells import CellsFile
+from .connections import Access
+from .errors import ForeignFileError, JournalModeError, SQLMetricsError, StoreError, StoreInUseError
 from .flusher import Flusher
+from .follow import Follower
+from .renew import Pair
 from .shape import Key
 from .trouble import Trouble
 from .wiped import wiped_bytes
@@ -24,6 +27,10 @@ from .writer import PrivateArena, SharedArena, Writer
 _PATIENCE = 50
 """How often a call that may wait for another's write lock tries again, 20 ms each: one second."""
 T = TypeVar("T")
+
+
+class NotOpenError(StoreError, OSError):
+    """There is no store yet: it could not be opened or made."""
 
 
 class Store(fork.ForkAware):
@@ -36,16 +43,55 @@ class Store(fork.ForkAware):
         self.path = path
         self.settings = settings
         self.trouble = Trouble()
-        self.file = files.open_or_create(path, settings) if create else files.open_for_notices(path)
-        self._identity = file_identity(path)
-        self._found: object = None
+        if settings.group is not None:
+            trust.trusted_groups.add(settings.gid())
+        self._file: CellsFile | None = None
+        self._follower = Follower(self)
+        self._launched = False
         self.writers: dict[str, Writer] = {}
         self.writing = Access(path)
         self._notices: list[str] = []
         self.flusher = self._new_flusher()
         self._renew_locks()
+        if create:
+            self._try_to_open()
+        else:
+            self.enter(files.open_for_notices(path))
         fork.register(self)
         atexit.register(self.close)
+
+    @property
+    def file(self) -> CellsFile:
+        """The cells file. Raises NotOpenError."""
+        if self._file is None:
+            raise NotOpenError(f"{self.path}: the store could not be opened yet")
+        return self._file
+
+    def is_open(self) -> bool:
+        """Whether there is a store; False while it cannot be opened and this process counts in memory."""
+        return self._file is not None
+
+    def open(self) -> None:
+        """Open the store, or make it. Raises what `files.open_or_create` does."""
+        self.enter(files.open_or_create(self.path, self.settings, self.trouble))
+        self.trouble.over("closed", f"{self.path}: the store is open, the values of this process are in it")
+
+    def _try_to_open(self) -> None:
+        """A full disk or a newer schema is no reason to stop the app; a path that is wrong is one."""
+        try:
+            self.open()
+        except (ForeignFileError, JournalModeError):
+            raise
+        except StoreError as error:
+            self.trouble.report("closed", f"{error}; counting in memory until it can be opened")
+        self.trouble.write_log()
+
+    def enter(self, pair: Pair) -> None:
+        """Use these files from now on."""
+        self._file = pair.cells
+        self._follower.note(pair)
+        if self._launched:
+            self._hold_run_lock()
 
     def _renew_locks(self) -> None:
         self._lock = threading.RLock()
@@ -140,34 +186,8 @@ class Store(fork.ForkAware):
         self.trouble.over("cells", f"{self.path}: the cells file has room again, nothing was lost")
 
     def follow_replacement(self) -> bool:
-        """If the store's files were deleted or replaced, go over to the new ones with all values.
-
-        Returns False if that is still under way: four files are not deleted in one go, and the first look may come
-        in the middle. Raises StoreError, apsw.Error or OSError if there are none and none can be made.
-        """
-        found = file_identity(self.path), file_identity(self.path + files.CELLS_SUFFIX)
-        if found == (self._identity, self.file.identity):
-            self._found = found
-            return True
-        if found != self._found:
-            self._found = found
-            return False
-        if not self.writers:  # nothing to bring to it, so it is others who make it
-            with self.writing.suspended():
-                self.file = files.open_for_notices(self.path)
-            self._identity = file_identity(self.path)
-            return True
-        self.trouble.report("replaced", f"{self.path}: the store was deleted or replaced; going on with a new one")
-        with self.writing.suspended():
-            file = files.open_or_create(self.path, self.settings)
-        with self.binding():
-            same = self.file.header() == file.header()
-            self.file, self._identity = file, file_identity(self.path)
-            for writer in self.writers.values():
-                writer.move_out(folded=same)
-        self.move_in()
-        self.trouble.over("replaced", f"{self.path}: the values of this process are in the new store")
-        return True
+        """See `follow.Follower.follow`."""
+        return self._follower.follow()
 
     def mark_process_dead(self, pid: object) -> None:
         """See `notices.mark_process_dead`."""
@@ -242,13 +262,19 @@ class Store(fork.ForkAware):
 
         A second launcher (gunicorn's binary upgrade, say) finds the first and changes nothing.
         """
+        self._launched = True
+        if not self.is_open():
+            return
         if locks.try_lock(self.file.fd, layout.RUN_LOCK_AT):
             with contextlib.suppress(StoreInUseError):
                 self.reset(force=False, keep_own=True)
         for _ in range(_PATIENCE):  # another launcher may be resetting
-            if locks.try_share(self.file.fd, layout.RUN_LOCK_AT):
+            if self._hold_run_lock():
                 break
             time.sleep(database.BUSY_MS / 1000)
+
+    def _hold_run_lock(self) -> bool:
+        return locks.try_share(self.file.fd, layout.RUN_LOCK_AT)
 
     # --- forks and the end --------------------------------------------------------------------------------
 
@@ -275,7 +301,8 @@ class Store(fork.ForkAware):
     def after_fork_in_child(self) -> None:
         """Own nothing yet: the parent's cells are its own. Also called, late, in a child of a fork from C."""
         self._renew_locks()
-        self.file.forget_own()
+        if self._file is not None:
+            self._file.forget_own()
         wiped_bytes.wipe()
         self.writers = {}
         self._notices = []

@@ -40,6 +40,11 @@ def default_store() -> Store:
     return _installed or remember(config.resolve())
 
 
+def is_installed(path: str) -> bool:
+    """Whether the store at `path` is the installed one; it may have no files yet, for want of room."""
+    return _installed is not None and _installed.path == path
+
+
 def reader(path: str | os.PathLike[str] | None = None) -> Reader:
     """Return this process's reader of a store; opens nothing yet."""
     where = find(path)

@@ -31,7 +31,7 @@ class SharedArena:
     slot's stale byte, which other processes change to be noticed.
     """
 
-    def __init__(self, file: CellsFile, identifier: str):
+    def __init__(self, file: CellsFile, identifier: str, store: str, lost: list[int]):
         self.file = file
         self.slot = file.claim_slot()
         self.uses = file.uses[self.slot]
@@ -47,7 +47,7 @@ class SharedArena:
         self._anew: set[int] = set()  # blocks of which rows were made again: they show 0
         try:
             self.journal = JournalWriter(file, self.slot)
-            self.journal.append(process_record(_card(identifier)))
+            self.journal.append(process_record(_card(identifier, store, lost)))
         except OSError:
             self.abandon()
             raise
@@ -134,10 +134,10 @@ class SharedArena:
         """Have these blocks flushed the next time, whether or not they change."""
         self._anew.update(images)
 
-    def flushed_value(self, cell: int) -> float:
-        """What the rows show for a cell."""
-        block, offset = divmod(cell, layout.BLOCK_CELLS)
-        return float(memoryview(self.flushed[block]).cast("d")[offset])
+    def is_intact(self) -> bool:
+        """Whether every block is still this slot's; it is, but for damage to the file's directory."""
+        owners = self.file.blocks.owners
+        return all(owners[block] == self.slot + 1 for block in list(self.flushed))
 
     def abandon(self) -> None:
         """Never write here again, and let others settle what was written."""
@@ -187,10 +187,12 @@ class Writer:
         self.private: list[PrivateArena] = []
         self.known: dict[Key, Place] = {}
         self.lapsed: set[Key] = set()  # live gauges to be announced again
+        self.store = ""  # the id of the store that `lost` is about
+        self.lost: list[int] = []  # what this was in it before it lost its cells
 
     def join(self, file: CellsFile) -> None:
         """Take a slot of the cells file. Raises OSError where there is no room."""
-        self.shared = SharedArena(file, self.identifier)
+        self.shared = SharedArena(file, self.identifier, self.store, self.lost)
 
     def arenas(self) -> list[SharedArena | PrivateArena]:
         """All that values may be bound to."""
@@ -250,10 +252,10 @@ class Writer:
             for arena in self.private:
                 arena.renew()
 
-    def move_out(self, *, folded: bool) -> None:
+    def move_out(self, store: str) -> None:
         """Move all children, with their values, to memory: the cells file was replaced by another.
 
-        folded: the rows of this process were kept, as those of an ended one. What they have is not brought again.
+        store: the id of the store that it was of. Rows that it kept of this instance are not to be counted again.
         """
         old = self.shared
         if old is None:
@@ -262,9 +264,7 @@ class Writer:
         for key, place in self._placed_in(SharedArena):
             new = self.known[key] = self._private_place(key)
             _copy(key, place, new)
-            if folded and key[0].is_sum:
-                for offset in range(key[0].cells):
-                    new.arena.cells[new.cell + offset] -= old.flushed_value(place.cell + offset)
+        self.store, self.lost = store, [*(self.lost if store == self.store else []), old.instance]
         self.shared = None
         self.lapsed.clear()
 
@@ -285,9 +285,9 @@ def _copy(key: Key, old: Place, new: Place) -> None:
     new.arena.cells[new.cell : new.cell + count] = old.arena.cells[old.cell : old.cell + count]
 
 
-def _card(identifier: str) -> ProcessRecord:
+def _card(identifier: str, store: str, lost: list[int]) -> ProcessRecord:
     started = time.clock_gettime_ns(time.CLOCK_REALTIME)
-    return ProcessRecord(identifier, os.getpid(), pid_namespace(), started)
+    return ProcessRecord(identifier, os.getpid(), pid_namespace(), started, store, lost)
 
 
 def pid_namespace() -> int:

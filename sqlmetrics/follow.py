@@ -1,0 +1,98 @@
+"""Whether the store's files are still those that this process has open, and the way over to new ones.
+
+Another program may delete, replace or damage any of them while the app runs. What this process has counted is in its
+own memory (the mapped cells), so it takes that along.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from . import files
+from .cells import Header
+from .database import Identity, file_identity
+from .renew import CELLS_SUFFIX, Pair
+
+if TYPE_CHECKING:
+    from .store import Store
+
+
+class Look(NamedTuple):
+    """What a look at the names and at the mapped header shows."""
+
+    database: Identity | None
+    cells: Identity | None
+    header: Header | None
+    is_cut_off: bool
+    is_doubted: bool
+
+
+class Follower:
+    """Keeps a `Store` on the files that are at its path."""
+
+    def __init__(self, store: Store):
+        self._store = store
+        self._known: Look | None = None
+        self._last: Look | None = None
+        self._id = ""
+
+    def note(self, pair: Pair) -> None:
+        """Take these files for the store's own; what else is found at their names from now on is a change."""
+        header = pair.cells.header()
+        self._known = self._last = Look(pair.database, pair.cells.identity, header, False, False)
+        self._id = header.store if header else self._id
+
+    def _look(self) -> Look:
+        store = self._store
+        return Look(
+            file_identity(store.path),
+            file_identity(store.path + CELLS_SUFFIX),
+            store.file.header(),
+            store.writing.is_cut_off(),
+            store.file.is_doubted(),
+        )
+
+    def follow(self) -> bool:
+        """Go over to the files that are there, made anew if need be, with all values of this process.
+
+        Returns False if a change seems to be under way: four files are not deleted in one go, so it is believed when
+        two looks agree. Raises StoreError, apsw.Error or OSError if there is no store and none can be made.
+        """
+        store = self._store
+        if not store.is_open():
+            store.open()
+            return True
+        look = self._look()
+        if look == self._known or (not store.writers and look[:2] == self._known[:2]):  # type: ignore[index]
+            return True
+        if look != self._last:
+            self._last = look
+            return False
+        if store.writers:
+            self._go_over(look)
+        else:  # nothing to bring to it, so it is others who make it
+            with store.writing.suspended():
+                store.enter(files.open_for_notices(store.path))
+        return True
+
+    def _go_over(self, look: Look) -> None:
+        store, known = self._store, self._known
+        is_replaced = look.is_cut_off or (known is not None and look[:2] != known[:2])
+        if is_replaced:
+            store.trouble.report("replaced", f"{store.path}: the store was deleted or replaced; moving to a new one")
+        with store.writing.suspended() as last:
+            pair = files.open_or_create(store.path, store.settings, store.trouble, last, store.file)
+        if pair.cells is not store.file:
+            self._bring_values(pair)
+        else:
+            store.enter(pair)
+        if is_replaced:
+            store.trouble.over("replaced", f"{store.path}: the values of this process are in the new store")
+
+    def _bring_values(self, pair: Pair) -> None:
+        store, of = self._store, self._id
+        with store.binding():
+            store.enter(pair)
+            for writer in store.writers.values():
+                writer.move_out(of)
+        store.move_in()
