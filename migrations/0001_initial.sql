@@ -18,7 +18,9 @@ CREATE TABLE family (
     id   INTEGER PRIMARY KEY,
     name TEXT NOT NULL,
     type TEXT NOT NULL,
-    mode TEXT NOT NULL,                     -- a gauge's multiprocess mode, else ''; the newest wins
+    mode TEXT NOT NULL                      -- a gauge's multiprocess mode, else ''; the newest wins
+         CHECK (mode IN ('', 'all', 'min', 'max', 'sum', 'mostrecent',
+                         'liveall', 'livemin', 'livemax', 'livesum', 'livemostrecent')),
     help ANY  NOT NULL,                     -- text, or a UTF-8 blob where it holds lone surrogates; the newest wins
     made INTEGER NOT NULL,                  -- when that mode and help text came up, nanoseconds since the epoch
     UNIQUE (name, type)
@@ -28,7 +30,8 @@ CREATE TABLE series (
     id     INTEGER PRIMARY KEY,
     family INTEGER NOT NULL REFERENCES family (id),
     name   TEXT    NOT NULL,                -- the sample's name, such as requests_total
-    labels TEXT    NOT NULL,                -- a JSON object, keys sorted, without a histogram's le
+    labels TEXT    NOT NULL                 -- a JSON object, keys sorted, without a histogram's le
+           CHECK (json_valid(labels)),
     le     TEXT    NOT NULL DEFAULT '',     -- a bucket's upper bound as it is exposed, '+Inf' at last
     UNIQUE (family, labels, name, le)
 ) STRICT;

@@ -16,6 +16,7 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+import zlib
 from typing import Any, NamedTuple
 
 from . import layout, locks
@@ -136,6 +137,7 @@ class CellsFile:
         self.uses: memoryview[int] = self.view(layout.USES_AT, layout.FIRST_AT, "I")
         self.first: memoryview[int] = self.view(layout.FIRST_AT, layout.PUBLISHED_AT, "I")
         self.published: memoryview[int] = self.view(layout.PUBLISHED_AT, layout.SLOTS_END, "Q")
+        self.due: memoryview[float] = self.view(layout.CHECK_DUE_AT, layout.CHECK_DUE_AT + 8, "d")
         self.cells: memoryview[float] = self.view(layout.CELLS_AT, layout.CELLS_END, "d")
         self.blocks = Region(
             self,
@@ -161,10 +163,12 @@ class CellsFile:
 
     def header(self) -> Header | None:
         """The header, or None where it is not one that this version reads, or is another file's (this is a copy)."""
-        magic, version, order, store, pair, boot, inode, uses = layout.HEADER.unpack_from(self.bytes)
+        header = bytes(self.bytes[: layout.HEADER.size])
+        magic, version, order, store, pair, boot, inode, uses = layout.HEADER.unpack(header)
+        (checksum,) = layout.CHECKSUM.unpack_from(self.bytes, layout.HEADER.size)
         if (magic, version, order) != (layout.MAGIC, layout.LAYOUT_VERSION, layout.BYTE_ORDER):
             return None
-        if inode != self.identity[1]:
+        if checksum != zlib.crc32(header) or inode != self.identity[1]:
             return None
         texts = [field.decode("ascii", "replace") for field in (store, pair, boot)]
         return Header(texts[0], texts[1], texts[2], uses)
@@ -335,7 +339,8 @@ def create_cells(path: str, store: str, pair: str, *, uses: int, mode: int, gid:
         os.pwrite(fd, struct.pack("=I", uses) * layout.SLOTS, layout.USES_AT)
         known = (layout.MAGIC, layout.LAYOUT_VERSION, layout.BYTE_ORDER)
         ids = (store.encode(), pair.encode(), boot_id().encode())
-        os.pwrite(fd, layout.HEADER.pack(*known, *ids, os.fstat(fd).st_ino, uses), 0)
+        header = layout.HEADER.pack(*known, *ids, os.fstat(fd).st_ino, uses)
+        os.pwrite(fd, header + layout.CHECKSUM.pack(zlib.crc32(header)), 0)
         file = CellsFile(fd, writable=True)
     except OSError:
         os.close(fd)

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import Any
 
 import apsw
 
-from . import config, database, ingest, journal, layout, renew, trust
+from . import checkup, config, database, renew, trust
 from .cells import CellsFile, boot_id, open_cells
 from .database import file_identity
 from .errors import DamagedError, NoStoreError, PathError, StoreError
@@ -21,7 +20,6 @@ from .locks import folder_lock
 from .renew import CELLS_SUFFIX, Pair
 from .trouble import Trouble
 
-BLOCKS_OF = "SELECT DISTINCT cell / ? FROM sample WHERE process = ?"
 _TRIES = 250
 """How often a store that another program keeps locked is tried at set-up, 20 ms each: five seconds."""
 
@@ -95,47 +93,11 @@ def _fitting(connection: database.StoreConnection, path: str) -> Pair | None:
     if file is None or header is None or header[:3] != (*database.ids(connection, path), boot_id()):
         return None
     if file.is_doubted() or not file.is_in_use():
-        check(connection, file)
-    if not knows_the_settled(connection, file):
+        checkup.check(connection, file)
+    if not checkup.knows_the_settled(connection, file):
         return None
     file.trust()
     return Pair(file, connection.opened[0])
-
-
-def check(connection: apsw.Connection, file: CellsFile) -> None:
-    """Look at everything in the database, and whether cells and journals go with it.
-
-    Raises DamagedError or apsw.Error.
-    """
-    database.check_content(connection)
-    for slot, instance in file.live_slots():
-        if not ingest.is_settled(connection, slot, instance):
-            _check_journal(connection, file, slot, instance)
-            owned = set(file.blocks.owned_by(slot))
-            for (block,) in connection.execute(BLOCKS_OF, (layout.BLOCK_CELLS, instance)).fetchall():
-                if block not in owned:
-                    raise DamagedError(f"rows of process instance {instance} are about cells that it does not own")
-
-
-def _check_journal(connection: apsw.Connection, file: CellsFile, slot: int, instance: int) -> None:
-    for tries_left in (2, 1, 0):  # its process may give back what has become rows at this moment
-        try:
-            journal.read(file, slot, instance, ingest.committed(connection, instance) or 0)
-            return
-        except journal.JournalGoneError:
-            if not tries_left:
-                raise DamagedError(f"rows of process instance {instance} are missing") from None
-
-
-def knows_the_settled(connection: apsw.Connection, file: CellsFile) -> bool:
-    """Whether every process that the cells file has let go is settled in the rows; in an older copy it is not."""
-    header = file.header()
-    rows: list[Any] = connection.execute("SELECT slot, settled FROM slot").fetchall()
-    settled: dict[int, int] = dict(rows)
-    return header is not None and all(
-        state != layout.FREE or uses == header.uses or settled.get(slot, 0) >= layout.instance_of(uses, slot)
-        for slot, (state, uses) in enumerate(zip(bytes(file.states), file.uses.tolist(), strict=True))
-    )
 
 
 def open_existing(connection: apsw.Connection, path: str) -> CellsFile:

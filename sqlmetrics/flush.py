@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import os
 from typing import TYPE_CHECKING
 
 import apsw
 
-from . import database, ingest, settle
+from . import checkup, database, ingest, settle
 from .errors import DamagedError, StoreError
 from .journal import JournalGoneError
 from .renew import is_damage
@@ -47,10 +48,15 @@ def flush(store: Store) -> Outcome:
             return Outcome.BUSY
         store.writing.keep_open()
         store.move_in()
+        checkup.check_if_due(store.path, store.file)
         outcome = _flush(store) if _has_work(store) else Outcome.NOTHING_CHANGED
         store.trouble.over("flush", f"{store.path}: flushes work again")
-    except (apsw.BusyError, JournalGoneError):
-        outcome = Outcome.BUSY  # another process writes to the store, or settles this one
+    except apsw.BusyError:
+        outcome = Outcome.BUSY  # another process writes to the store
+    except JournalGoneError:
+        outcome = Outcome.BUSY  # another process settles this one; or else there is damage
+        if all(arena.is_mine() for arena in store.arenas()):
+            store.file.doubt()
     except Exception as error:  # whatever it is: without this thread nothing would be mended
         outcome = Outcome.FAILED
         _after_failure(store, error)
@@ -140,7 +146,8 @@ def wal_bytes(path: str) -> int:
 
 def _checkpoint(path: str, connection: apsw.Connection) -> None:
     size = wal_bytes(path)
-    if size > WAL_LIMIT:
-        connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-    elif size > database.WAL_BYTES:
-        connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+    with contextlib.suppress(apsw.BusyError):  # somebody reads or writes: it will be tried at the next flush
+        if size > WAL_LIMIT:
+            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        elif size > database.WAL_BYTES:
+            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)

@@ -6,9 +6,10 @@ own memory (the mapped cells), so it takes that along.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, NamedTuple
 
-from . import files
+from . import database, files, ingest
 from .cells import Header
 from .database import Identity, file_identity
 from .renew import CELLS_SUFFIX, Pair
@@ -91,8 +92,21 @@ class Follower:
 
     def _bring_values(self, pair: Pair) -> None:
         store, of = self._store, self._id
+        settled = self._settled(pair)
         with store.binding():
             store.enter(pair)
             for writer in store.writers.values():
-                writer.move_out(of)
+                if writer.shared and writer.shared.instance in settled:
+                    writer.start_anew()
+                else:
+                    writer.move_out(of)
         store.move_in()
+
+    def _settled(self, pair: Pair) -> set[int]:
+        """Which of this process's instances are settled in the new rows: by mistake, but their values are there."""
+        header = pair.cells.header()
+        if header is None or header.store != self._id:
+            return set()
+        arenas = self._store.arenas()
+        with contextlib.closing(database.connect(self._store.path)) as connection:
+            return {one.instance for one in arenas if ingest.is_settled(connection, one.slot, one.instance)}

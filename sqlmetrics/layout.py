@@ -24,10 +24,14 @@ BYTE_ORDER = 0x01020304
 
 # magic, layout version, byte order, store id (hex), pair id (hex), boot id, inode, first uses of every slot
 HEADER = struct.Struct("=8sII32s32s36sQI")
+CHECKSUM = struct.Struct("=I")
+"""Right behind the header, its CRC-32: a damaged boot id must not look like a reboot."""
 CURSORS_AT = 256
 """Two 32-bit hints: where the search for a free cell block and a free extent begins."""
 DOUBT_AT = 300
 """Not 0: a process met damage in one of the files; who writes to the store checks all of them then."""
+CHECK_DUE_AT = 304
+"""When all files are to be checked again, in seconds of CLOCK_MONOTONIC."""
 RUN_LOCK_AT = 4000
 """This byte is locked, shared, by every launcher (gunicorn's master) for as long as it lives."""
 

@@ -25,7 +25,7 @@ from .gauges import Part, aggregate, counted
 from .ingest import storable
 from .plan import Family, FamilyId, Plan, Series, SeriesKey, read_plan
 from .records import ChildRecord, FamilyRecord, ProcessRecord
-from .renew import CELLS_SUFFIX
+from .renew import CELLS_SUFFIX, is_damage
 
 SUM_CELLS = """
 SELECT series, CASE WHEN count(*) = count(value) THEN sum(value) END
@@ -118,12 +118,12 @@ class Reader(fork.ForkAware):
         fork.notice()
         try:
             return self._read(names)
-        except (apsw.Error, DamagedError) as error:
-            if not (isinstance(error, DamagedError) or database.is_damage(error)):
+        except Exception as error:
+            if not is_damage(error):
                 raise
-            self.close()
+            self._access.close_idle()
             self._doubt()
-            raise DamagedError(f"{self.path}: cannot be read ({error}); a process that counts mends it soon") from error
+            raise DamagedError(f"{self.path}: cannot be read ({error!r}); a process that counts mends it") from error
 
     def _doubt(self) -> None:
         with suppress(OSError):
@@ -134,7 +134,7 @@ class Reader(fork.ForkAware):
     def _read(self, names: Container[str] | None) -> list[tuple[Family, list[Sample]]]:
         for _ in range(_TRIES):
             if self._access.is_cut_off():
-                self.close()
+                self._access.close_idle()
             with suppress(database.CutOffError), self._access() as connection:
                 file = files.open_existing(connection, self.path)
                 census, slots = file.blocks.census(), file.live_slots()

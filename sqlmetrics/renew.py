@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import struct
 import uuid
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -18,7 +19,7 @@ import apsw
 from . import config, database, settle
 from .cells import CellsFile, boot_id, create_cells, open_cells
 from .database import NoDatabaseError, StoreConnection, identity_of
-from .errors import DamagedError, PathError
+from .errors import DamagedError, PathError, SQLMetricsError
 
 WAL_FILES = ("-wal", "-shm")
 CELLS_SUFFIX = "-cells"
@@ -49,10 +50,10 @@ def renew(path: str, settings: config.Settings, last: StoreConnection | None, ce
     Raises PathError, SchemaError, OSError or apsw.Error; what is readable stays so.
     """
     with contextlib.ExitStack() as locks:
-        content = _what_is_left(path, last, locks)
-        moved_aside = content is None and os.path.exists(path) and os.stat(path).st_size > 0
-        content = content or apsw.Connection(":memory:")
-        store, pair, uses = _free_of_cells(content, path, cells)
+        left = _what_is_left(path, last, cells, locks)
+        moved_aside = left is None and os.path.exists(path) and os.stat(path).st_size > 0
+        content, uses = left or _freed_of_cells(apsw.Connection(":memory:"), path, None)
+        store, pair = database.ids(content, path)
         identity = _write(path + NEW_SUFFIX, content.serialize("main"), settings)
         for suffix in (*WAL_FILES, CELLS_SUFFIX):
             with contextlib.suppress(FileNotFoundError):
@@ -69,13 +70,20 @@ def renew(path: str, settings: config.Settings, last: StoreConnection | None, ce
     return Renewed(Pair(new, identity), moved_aside)
 
 
+_NONSENSE = (LookupError, ValueError, TypeError, struct.error)
+
+
 def is_damage(error: Exception) -> bool:
     """Whether an error says that files which are ours are damaged; ForeignFileError says that they are not ours."""
-    return isinstance(error, (DamagedError, NoDatabaseError)) or database.is_damage(error)
+    if isinstance(error, SQLMetricsError):
+        return isinstance(error, (DamagedError, NoDatabaseError))
+    return isinstance(error, _NONSENSE) or database.is_damage(error)
 
 
-def _what_is_left(path: str, last: StoreConnection | None, locks: contextlib.ExitStack) -> apsw.Connection | None:
-    """A copy in memory of the newest state that can be read, and nobody writes to its source until `locks` end.
+def _what_is_left(
+    path: str, last: StoreConnection | None, cells: CellsFile | None, locks: contextlib.ExitStack
+) -> tuple[apsw.Connection, int] | None:
+    """The newest state that can be read, see `_freed_of_cells`; nobody writes to its source until `locks` end.
 
     Of what this process has open, else of what is at the path, else of that without its WAL.
     """
@@ -88,8 +96,8 @@ def _what_is_left(path: str, last: StoreConnection | None, locks: contextlib.Exi
         try:
             connection = locks.enter_context(source())
             locks.enter_context(_quiet(connection))
-            return _copy_of(connection, path)
-        except (apsw.Error, DamagedError, NoDatabaseError) as error:
+            return _freed_of_cells(_copy_of(connection, path), path, cells)
+        except (apsw.Error, SQLMetricsError, *_NONSENSE) as error:
             if not is_damage(error):
                 raise
     return None
@@ -116,7 +124,7 @@ def _quiet(connection: apsw.Connection) -> Iterator[None]:
 
 
 def _copy_of(source: apsw.Connection, path: str) -> apsw.Connection:
-    data = bytearray(source.serialize("main"))
+    data = bytearray(source.serialize("main") or b"")  # None: no page at all
     data[18:20] = b"\1\1"  # not WAL: https://www.sqlite.org/fileformat2.html#file_format_version_numbers
     copy = apsw.Connection(":memory:")
     copy.deserialize("main", data)
@@ -126,8 +134,8 @@ def _copy_of(source: apsw.Connection, path: str) -> apsw.Connection:
     return copy
 
 
-def _free_of_cells(content: apsw.Connection, path: str, cells: CellsFile | None) -> tuple[str, str, int]:
-    """Prepare the rows for a new cells file; returns the ids of the store and the pair, and its first uses."""
+def _freed_of_cells(content: apsw.Connection, path: str, cells: CellsFile | None) -> tuple[apsw.Connection, int]:
+    """Prepare rows for a new cells file, and return them and its first uses."""
     pair = uuid.uuid4().hex
     database.migrate(content, database.check(content, path))
     content.execute("PRAGMA foreign_keys = ON")
@@ -141,7 +149,7 @@ def _free_of_cells(content: apsw.Connection, path: str, cells: CellsFile | None)
             settle.settle_left(content, old)
         uses = settle.adopt(content, all_dead=rebooted)
         content.execute("UPDATE store SET pair = ?, plan = plan + 1", (pair,))
-    return database.ids(content, path)[0], pair, uses
+    return content, uses
 
 
 def _cells_of(content: apsw.Connection, path: str, cells: CellsFile | None) -> CellsFile | None:

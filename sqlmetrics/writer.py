@@ -62,8 +62,8 @@ class SharedArena:
         return self.file.hold(self.slot, self.uses)
 
     def is_noticed(self) -> bool:
-        """Whether another process wants this one to look at its slot."""
-        return self.word[0] == layout.NOTICE
+        """Whether another process wants this one to look at its slot; any byte but the mark says so."""
+        return self.word[0] != layout.mark_of(self.uses)
 
     def renew(self) -> None:
         """Answer a notice: every value that is bound here looks for its place anew."""

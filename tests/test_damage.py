@@ -1,0 +1,154 @@
+"""Whatever is done to the files while the app runs: operations go on, and the store heals with the right numbers."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import uuid
+from collections.abc import Callable
+
+import pytest
+import vandal
+from helpers import Child, child, scrape, wait_for
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from prometheus_client import Counter, Gauge, Histogram
+
+import sqlmetrics
+from sqlmetrics import checkup
+
+SETS = [files for count in (1, 2) for files in itertools.combinations(vandal.ALL, count)]
+RESTORED = [
+    pytest.param(files, in_place, id=" ".join(suffix or "main" for suffix in files) + " in place" * in_place)
+    for files, in_place in itertools.product(SETS, (False, True))
+    if not (in_place and "-cells" in files)  # overwriting mapped cells in place is the documented limit
+]
+
+
+@pytest.fixture(autouse=True)
+def _checked_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A minute is too long for a test."""
+    monkeypatch.setattr(checkup, "SECONDS", 0.3)
+    monkeypatch.setattr(checkup, "SHARE", 1.0)
+
+
+class App:
+    """Two processes that count, and what the scrapes have to show of it."""
+
+    def __init__(self, path: str):
+        self.store = sqlmetrics.install(path, flush_interval=0.01)
+        self.requests = Counter("requests", "Requests", ["by", "number"], registry=None)
+        self.busy = Gauge("busy", "Busy", multiprocess_mode="livesum", registry=None)
+        self.latency = Histogram("latency", "Latency", buckets=(1, 2), registry=None)
+        self.counted: dict[str, int] = {}
+        self.child: Child | None = None
+
+    def use(self, who: str, first: int) -> None:
+        """Every kind of operation, on known and on new children."""
+        for number in range(first, first + 10):
+            self.requests.labels(who, str(number)).inc()
+            self.latency.observe(1.5)
+        self.busy.set(1)
+
+    def use_all(self, first: int) -> None:
+        """In both processes."""
+        self.use("parent", first)
+        if self.child:
+            self.child.do("use", "child", first)
+        for who in ("parent", "child")[: 1 + bool(self.child)]:
+            self.counted[who] = self.counted.get(who, 0) + 10
+
+    def end_child(self) -> None:
+        """What it counted stays."""
+        assert self.child
+        self.child.end()
+        self.child = None
+        self.store.flush()
+
+    def shown(self) -> dict[str, float]:
+        """What a scrape shows, {} if there is none."""
+        try:
+            found = scrape(self.store.path)
+        except sqlmetrics.SQLMetricsError:
+            return {}
+        result = {name: number for (name, labels), number in found.items() if not labels}
+        for (name, labels), number in found.items():
+            if name == "requests_total":
+                who = dict(labels)["by"]
+                result[who] = result.get(who, 0) + number
+        return result
+
+    def is_exact(self) -> bool:
+        """Whether all that living processes counted is shown, once."""
+        shown = self.shown()
+        living = dict(self.counted) if self.child else {"parent": self.counted["parent"]}
+        return (
+            bool(shown)
+            and all(shown.get(who) == count for who, count in living.items())
+            and shown.get("busy") == len(living)
+            and (not self.child or shown.get("latency_count") == sum(living.values()))
+        )
+
+
+def _damaged(path: str, app: App, damages: list[Callable[[str, int], None]], seed: int) -> None:
+    with child(use=app.use) as one:
+        app.child = one
+        first = 0
+        app.use_all(first)
+        wait_for(app.is_exact)
+        for damage in damages:
+            if seed % 2:
+                app.store.flush()
+            vandal.have(damage, path, seed)
+            for step in (5, 10, 15):
+                app.use_all(first + step)
+            first += 15
+        wait_for(app.is_exact)
+        app.child = None
+
+
+@pytest.mark.parametrize("damage", vandal.DAMAGES)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_one_damage(path: str, damage: Callable[[str, int], None], seed: int) -> None:
+    """Of every kind: no operation raises, and all that two living processes counted is in the scrapes again."""
+    _damaged(path, App(path), [damage], seed)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
+@given(damages=st.lists(st.sampled_from(vandal.DAMAGES), min_size=1, max_size=4), seed=st.integers(0, 2**32))
+def test_any_damages(folder, damages: list[Callable[[str, int], None]], seed: int) -> None:
+    """One after the other, in any order."""
+    where = folder / f"{uuid.uuid4().hex}.sqlite3"
+    try:
+        _damaged(str(where), App(str(where)), damages, seed)
+    finally:
+        sqlmetrics.uninstall()
+
+
+@pytest.mark.parametrize(("restored", "in_place"), RESTORED)
+def test_restored_from_a_copy(path: str, restored: tuple[str, ...], in_place: bool) -> None:
+    """Of an earlier state, while one process that was in it has ended and another lives: nothing is counted twice."""
+    app = App(path)
+    with child(use=app.use) as one:
+        app.child = one
+        app.use_all(0)
+        app.store.flush()
+        vandal.have(vandal.back_up, path)
+        app.use_all(5)
+        app.end_child()
+        ended = app.counted["child"]
+        app.use_all(10)
+        for _ in range(3):  # others take the cells that the ended one had
+            with child(use=app.use) as another:
+                another.do("use", "others", 0)
+                another.end()
+            app.store.flush()
+
+        vandal.have(vandal.restore, path, restored, in_place=in_place)
+        app.use_all(20)
+        wait_for(app.is_exact)
+
+    shown = app.shown()
+    assert shown.get("child", 0) in (0, 10, ended)
+    assert shown.get("others", 0) in (0, 10, 20, 30)
+    assert len(os.listdir(os.path.dirname(path))) <= 6  # the backup is one

@@ -1,0 +1,184 @@
+"""A disk that is full, on a real tmpfs: nothing raises, scrapes go on, and when there is room nothing was lost."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from helpers import Shell, child, scrape, value, wait_for
+from outsiders import Operator
+from prometheus_client import Counter, Gauge, Histogram
+
+import sqlmetrics
+from sqlmetrics import flush
+
+
+def _can_mount() -> bool:
+    if os.geteuid() != 0:
+        return False
+    pid = os.fork()
+    if pid == 0:  # in a mount namespace of its own, so that nothing is left of the trial
+        works = ctypes.CDLL(None).unshare(0x00020000) == 0
+        os._exit(not (works and os.system("mount -t tmpfs -o size=64k none /mnt 2>/dev/null") == 0))
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+pytestmark = pytest.mark.skipif(not _can_mount(), reason="mounting a small tmpfs needs root and CAP_SYS_ADMIN")
+
+
+class Disk:
+    """A tmpfs of a size that can be changed."""
+
+    def __init__(self, folder: Path, size: str):
+        self.folder = folder
+        self.path = str(folder / "metrics.sqlite3")
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(folder)], check=True)
+
+    def resize(self, size: str) -> None:
+        """Make it larger (or smaller)."""
+        subprocess.run(["mount", "-o", f"remount,size={size}", str(self.folder)], check=True)
+
+    def fill(self) -> None:
+        """Leave not a byte of room: another program's file takes it all."""
+        subprocess.run(["dd", "if=/dev/zero", f"of={self.folder}/filler", "bs=4096"], stderr=subprocess.DEVNULL)
+        assert os.statvfs(self.folder).f_bavail == 0
+
+    def free(self) -> None:
+        """Delete that file."""
+        os.unlink(self.folder / "filler")
+
+
+@pytest.fixture
+def mounted(folder: Path) -> Iterator[list[Disk]]:
+    """Where tests note the disks that are to be unmounted."""
+    disks: list[Disk] = []
+    yield disks
+    sqlmetrics.uninstall()
+    for disk in disks:
+        subprocess.run(["umount", "-l", str(disk.folder)], check=True)
+
+
+@pytest.mark.parametrize("size", ["4k", "64k", "200k", "360k"])
+def test_full_at_the_start(folder: Path, mounted: list[Disk], size: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The app starts and counts in memory, says so once, and all of it is in the store when there is room."""
+    disk = Disk(folder, size)
+    mounted.append(disk)
+    store = sqlmetrics.install(disk.path, flush_interval=0.02)
+    requests = Counter("requests", "Requests", ["path"])
+    sqlmetrics.MultiProcessCollector(None)
+    for number in range(3000):
+        requests.labels(f"/{number % 1000}").inc()
+    store.flush()
+    store.flush()
+
+    disk.resize("32m")
+
+    wait_for(lambda: os.path.exists(disk.path + "-cells") and sum(scrape().values()) == 3000)
+    wait_for(lambda: Shell(disk.path).value("SELECT sum(value) FROM metrics") == 3000)
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert 1 <= len(warnings) == len(set(warnings)) <= 3
+    assert all("memory" in text or "rows come later" in text for text in warnings)
+    assert "-new" not in "".join(os.listdir(folder))
+
+
+def test_full_while_it_is_used(folder: Path, mounted: list[Disk], caplog: pytest.LogCaptureFixture) -> None:
+    """Old and new children of three processes, one of which is killed meanwhile; scrapes show what has its place."""
+    disk = Disk(folder, "8m")
+    mounted.append(disk)
+    store = sqlmetrics.install(disk.path, flush_interval=0.02)
+    requests = Counter("requests", "Requests", ["by", "path"])
+    busy = Gauge("busy", "Busy", multiprocess_mode="livesum")
+    latency = Histogram("latency", "Latency", ["path"])
+
+    def use(who: str, times: int) -> None:
+        for number in range(times):
+            requests.labels(who, f"/{number}").inc()
+            latency.labels(f"/{number}").observe(1)
+        busy.set(1)
+
+    with child(use=use) as one, child(use=use) as two:
+        use("parent", 5)
+        one.do("use", "one", 5)
+        two.do("use", "two", 5)
+        store.flush()
+        disk.fill()
+        use("parent", 700)
+        one.do("use", "one", 700)
+        two.do("use", "two", 5)
+        store.flush()
+        shown = scrape()
+        assert shown[("busy", ())] == 3
+        assert shown[("requests_total", (("by", "two"), ("path", "/3")))] == 2
+        assert shown[("requests_total", (("by", "parent"), ("path", "/3")))] == 2
+        two.kill()
+        assert value("busy") == 2
+
+        disk.free()
+
+        wait_for(lambda: sum(count for (name, _), count in scrape().items() if name == "requests_total") == 1420)
+        assert sum(count for (name, _), count in scrape().items() if name == "latency_count") == 1420
+        total = "SELECT sum(value) FROM metrics WHERE metric = 'requests_total'"
+        wait_for(lambda: Shell(disk.path).value(total) == 1420)
+        assert Shell(disk.path).value("PRAGMA integrity_check") == "ok"
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert 1 <= len(warnings) == len(set(warnings)) <= 2
+
+
+def test_full_and_free_again_and_again(folder: Path, mounted: list[Disk]) -> None:
+    """Whatever step the room ends at, nothing is lost and nothing counted twice."""
+    disk = Disk(folder, "3m")
+    mounted.append(disk)
+    store = sqlmetrics.install(disk.path, flush_interval=0.01)
+    requests = Counter("requests", "Requests", ["path"])
+    total = 0
+
+    def use(first: int) -> None:
+        for number in range(first, first + 120):
+            requests.labels(f"/{number}").inc()
+
+    with child(use=use) as one:
+        for first in range(0, 2400, 240):
+            if first:
+                disk.fill()
+            use(first)
+            one.do("use", first + 120 * (first % 480 > 0))
+            store.flush()
+            disk.free() if first else None
+            use(first)
+            total += 360
+            wait_for(lambda total=total: sum(scrape().values()) == total)
+        one.kill()
+    assert sum(scrape().values()) == total
+
+
+def test_a_reader_that_never_ends(path: str, monkeypatch: pytest.MonkeyPatch, shell: Shell) -> None:
+    """The WAL stays within its bound, scrapes are exact meanwhile, and the rows come when the reader has gone."""
+    monkeypatch.setattr(flush, "WAL_LIMIT", 512 * 1024)
+    store = sqlmetrics.install(path, flush_interval=1000)
+    requests = Counter("requests", "Requests", ["path"])
+    children = [requests.labels(f"/{number}") for number in range(300)]
+    store.flush()
+
+    def work() -> None:
+        requests.labels(str(os.getpid())).inc(300)
+        store.flush()
+
+    with Operator(path, "BEGIN", "SELECT count(*) FROM sample"):
+        for times in range(1, 150):
+            for one in children:
+                one.inc()
+            flush.flush(store)
+            if times % 5 == 0:
+                with child(work=work) as other:  # registrations and folds are written for longer
+                    other.do("work")
+                    other.kill()
+            assert os.stat(path + "-wal").st_size < 3 * 512 * 1024
+        assert sum(scrape().values()) == 300 * 149 + 300 * 29
+        assert os.stat(path + "-wal").st_size > 512 * 1024
+    children[0].inc()
+    wait_for(lambda: store.flush() and shell.value("SELECT sum(value) FROM metrics") == 300 * 149 + 300 * 29 + 1)
+    assert os.stat(path + "-wal").st_size < 512 * 1024
