@@ -13,6 +13,7 @@ CREATE TABLE store (
     plan       INTEGER NOT NULL DEFAULT 0,  -- raised whenever series or rows come or go
     min_writer INTEGER NOT NULL DEFAULT 1   -- the lowest schema version that may write here
 ) STRICT;
+INSERT INTO store (id, pair) VALUES ('', '');  -- the only row; its ids come when the files are made
 
 CREATE TABLE family (
     id   INTEGER PRIMARY KEY,

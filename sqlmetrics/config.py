@@ -27,6 +27,7 @@ class Settings:
     mode: permission bits of the store's files, such as 0o600.
     group: the group (name or number) that owns the files, or None to leave it.
     keep_dead: how many dead processes' ``all`` gauges are remembered, >= 0.
+    persist: whether a launcher (gunicorn's master) keeps the sums of earlier runs; by the environment only.
     """
 
     flush_interval: float = 1.0
@@ -34,6 +35,7 @@ class Settings:
     mode: int = 0o600
     group: str | int | None = None
     keep_dead: int = 1000
+    persist: bool = False
 
     def gid(self) -> int:
         """The number of `group`, or -1 (leave it). Raises ValueError if there is no such group."""
@@ -55,12 +57,20 @@ def _import(name: str) -> Identifier:
     return found
 
 
+def _truth(text: str) -> bool:
+    known = {**dict.fromkeys(("1", "true", "yes", "on"), True), **dict.fromkeys(("0", "false", "no", "off"), False)}
+    if text.lower() not in known:
+        raise ValueError(f"wanted is one of {', '.join(known)}")
+    return known[text.lower()]
+
+
 _FROM_TEXT: dict[str, Callable[[str], object]] = {
     "flush_interval": float,
     "process_identifier": _import,
     "mode": lambda text: int(text, 8),
     "group": str,
     "keep_dead": int,
+    "persist": _truth,
 }
 
 

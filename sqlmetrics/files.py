@@ -43,7 +43,7 @@ def open_or_create(
         with folder_lock(os.path.dirname(path)):
             trust.check(path)
             is_cut_off = last is not None and last.holds_database() and not last.is_in_place()
-            found, damage = (None, "") if is_cut_off else _look(path)
+            found, damage = (None, "") if is_cut_off else _look(path, is_ours=cells is not None)
             if found is not None:
                 return found
             renewed = renew.renew(path, settings, last, cells)
@@ -58,7 +58,7 @@ def open_or_create(
     return renewed.pair
 
 
-def _look(path: str) -> tuple[Pair | None, str]:
+def _look(path: str, *, is_ours: bool) -> tuple[Pair | None, str]:
     """The pair that is there if it is in order, or else None and, where files are damaged, what is the matter."""
     if file_identity(path) is None:
         return None, ""
@@ -66,7 +66,8 @@ def _look(path: str) -> tuple[Pair | None, str]:
         with contextlib.closing(database.connect(path)) as connection:
             return _fitting(connection, path), ""
     except (apsw.Error, DamagedError, database.NoDatabaseError) as error:
-        if not renew.is_damage(error) or (isinstance(error, database.NoDatabaseError) and not _has_cells(path)):
+        is_foreign = isinstance(error, database.NoDatabaseError) and not is_ours and not _has_cells(path)
+        if is_foreign or not renew.is_damage(error):
             raise
         return None, str(error)
 

@@ -19,9 +19,12 @@ __all__ = ["child_exit", "on_starting"]
 _store = sqlmetrics.install()
 
 
-def on_starting(server: Any) -> None:  # noqa: ARG001 - gunicorn's signature
-    """Drop what earlier runs left in the store, unless any process of it lives; called in the master."""
-    _store.begin_run()
+def on_starting(server: Any) -> None:
+    """Drop what earlier runs left in the store, unless any process of it lives; called in the master.
+
+    Where the master is root and its workers are not (``--user``), the files are shared with the workers' group.
+    """
+    _store.begin_run(uid=server.cfg.uid, gid=server.cfg.gid)
 
 
 def child_exit(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's signature

@@ -197,15 +197,31 @@ def _take_over(is_foreign: Callable[[Any], bool], when: str) -> None:
 def _all_metrics() -> Iterable[Any]:
     """Every metric object of this process, in a registry or not; a scan, as nothing else knows them all."""
     gc.collect()  # what nobody uses any more is not taken over
-    # By type(): isinstance() would ask proxies such as Flask's for their __class__.
-    found = [thing for thing in gc.get_objects() if issubclass(type(thing), (MetricWrapperBase, CollectorRegistry))]
-    for thing in found:
+    for thing in _instances(MetricWrapperBase, CollectorRegistry):
         if isinstance(thing, CollectorRegistry):
             _registries.add(thing)
         elif thing._is_parent():
             _parents.add(thing)
         else:
             yield thing
+
+
+def _instances(*classes: type) -> list[Any]:
+    """All objects of these classes and of those derived from them.
+
+    Asked for by what refers to a class, and not picked from ``gc.get_objects()``: that has tuples in it that another
+    thread is building, which CPython cannot finish once somebody else has hold of them (SystemError).
+    """
+    wanted = {one for cls in classes for one in _family_of(cls)}
+    # By type(): isinstance() would ask proxies such as Flask's for their __class__.
+    return [thing for thing in gc.get_referrers(*wanted) if type(thing) in wanted]
+
+
+def _family_of(cls: type) -> Iterable[type]:
+    derived: list[type] = cls.__subclasses__()
+    yield cls
+    for one in derived:
+        yield from _family_of(one)
 
 
 def _convert(metric: Any, is_foreign: Callable[[Any], bool]) -> bool:

@@ -140,8 +140,7 @@ def _freed_of_cells(content: apsw.Connection, path: str, cells: CellsFile | None
     database.migrate(content, database.check(content, path))
     content.execute("PRAGMA foreign_keys = ON")
     with database.transaction(content):
-        if not content.execute("SELECT count(*) FROM store").get:
-            content.execute("INSERT INTO store (id, pair) VALUES (?, ?)", (uuid.uuid4().hex, pair))
+        content.execute("UPDATE store SET id = ? WHERE id = ''", (uuid.uuid4().hex,))
         old = _cells_of(content, path, cells)
         header = old.header() if old else None
         rebooted = header is not None and header.boot != boot_id()

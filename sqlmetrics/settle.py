@@ -80,6 +80,7 @@ DELETE FROM process
  WHERE died IS NOT NULL
    AND id NOT IN (SELECT id FROM process WHERE died IS NOT NULL ORDER BY died DESC, id DESC LIMIT :keep_dead)
 """
+GAUGES = "SELECT series.id FROM series JOIN family ON family.id = series.family WHERE family.type = 'gauge'"
 RECORD_SETTLED = """
 INSERT INTO slot (slot, settled) VALUES (:slot, :process)
 ON CONFLICT (slot) DO UPDATE SET settled = max(settled, excluded.settled)
@@ -172,6 +173,15 @@ def _is_named(connection: apsw.Connection, file: CellsFile, slot: Slot, pid: str
         return False
     found = connection.execute("SELECT pid, pid_namespace FROM process WHERE id = ?", (slot[1],)).fetchall()
     return found == [(pid, pid_namespace())]
+
+
+def drop_gauges(connection: apsw.Connection) -> None:
+    """Forget the gauges of all processes that ended, and nothing else, within the caller's transaction."""
+    connection.execute("DELETE FROM kept")
+    for table in ("retired", "orphan"):
+        connection.execute(f"DELETE FROM {table} WHERE series IN ({GAUGES})")  # noqa: S608
+    connection.execute("DELETE FROM process WHERE died IS NOT NULL")
+    connection.execute("UPDATE store SET plan = plan + 1")
 
 
 def empty(connection: apsw.Connection, file: CellsFile, spared: set[int], settled: list[Slot]) -> None:

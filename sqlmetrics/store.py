@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TypeVar
 
 import apsw
@@ -44,7 +46,7 @@ class Store(fork.ForkAware):
         self.settings = settings
         self.trouble = Trouble()
         if settings.group is not None:
-            trust.trusted_groups.add(settings.gid())
+            trust.share(path, settings.gid())
         self._file: CellsFile | None = None
         self._follower = Follower(self)
         self._launched = False
@@ -235,16 +237,29 @@ class Store(fork.ForkAware):
         """See `notices.reset`. Raises StoreInUseError, apsw.BusyError."""
         fork.notice()
         own = {arena.instance for arena in self.arenas()} if keep_own else set()
+        with self._alone(own, force) as (connection, settled):
+            settle.empty(connection, self.file, own, settled)
+        for arena in self.arenas():
+            self.file.notify(arena.slot)
+
+    def _begin_with_sums(self) -> None:
+        """Forget the gauges of earlier runs: they tell of processes that are gone. Raises as `reset` does."""
+        own = {arena.instance for arena in self.arenas()}
+        with self._alone(own, False) as (connection, settled):
+            settle.settle_dead(connection, self.file, settled)
+            settle.drop_gauges(connection)
+
+    @contextmanager
+    def _alone(self, own: set[int], force: bool) -> Iterator[tuple[apsw.Connection, list[settle.Slot]]]:
+        """A transaction while nobody else uses the store, or, if forced, whoever does; waits a second for a writer."""
         with self.writing() as connection:
             connection.set_busy_timeout(_PATIENCE * database.BUSY_MS)
             try:
                 with settle.settling(connection, self.file) as settled:
                     self._refuse_if_used(own, force)
-                    settle.empty(connection, self.file, own, settled)
+                    yield connection, settled
             finally:
                 connection.set_busy_timeout(database.BUSY_MS)
-        for arena in self.arenas():
-            self.file.notify(arena.slot)
 
     def _refuse_if_used(self, own: set[int], force: bool) -> None:
         living = [slot for slot, instance in self.file.live_slots() if instance not in own and self.file.is_alive(slot)]
@@ -257,21 +272,36 @@ class Store(fork.ForkAware):
                 f"{self.path} cannot be reset: {who}; stop them first, or force it, and what they count starts anew"
             )
 
-    def begin_run(self) -> None:
+    def begin_run(self, *, uid: int, gid: int) -> None:
         """Be a launcher for as long as this process lives; drop what earlier runs left if nobody else uses the store.
 
         A second launcher (gunicorn's binary upgrade, say) finds the first and changes nothing.
+        uid, gid: of the workers. If they are not root as this process is, and no group was configured, the files are
+        shared with theirs: owned by root still, so that no worker can make itself their owner.
         """
         self._launched = True
         if not self.is_open():
             return
+        if os.geteuid() == 0 != uid and self.settings.group is None:
+            self.share(gid)
         if locks.try_lock(self.file.fd, layout.RUN_LOCK_AT):
             with contextlib.suppress(StoreInUseError):
-                self.reset(force=False, keep_own=True)
+                self._begin_with_sums() if self.settings.persist else self.reset(force=False, keep_own=True)
         for _ in range(_PATIENCE):  # another launcher may be resetting
             if self._hold_run_lock():
                 break
             time.sleep(database.BUSY_MS / 1000)
+
+    def share(self, gid: int) -> None:
+        """Let a group read and write the store's files; its processes are this one's children, under other users.
+
+        By name, and not by descriptors, the closing of which would drop locks. Raises OSError.
+        """
+        self.settings = replace(self.settings, mode=self.settings.mode | 0o060, group=gid)
+        trust.share(self.path, gid)
+        for suffix in trust.SUFFIXES:
+            os.chown(self.path + suffix, -1, gid, follow_symlinks=False)
+            os.chmod(self.path + suffix, self.settings.mode)
 
     def _hold_run_lock(self) -> bool:
         return locks.try_share(self.file.fd, layout.RUN_LOCK_AT)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
-from . import config
+from . import config, trust
 from .errors import InstallError
 from .query import Reader
 from .store import Store
@@ -49,6 +49,9 @@ def reader(path: str | os.PathLike[str] | None = None) -> Reader:
     """Return this process's reader of a store; opens nothing yet."""
     where = find(path)
     if where not in _readers:
+        shared_with = config.settings().gid()
+        if shared_with >= 0:
+            trust.share(where, shared_with)
         _readers[where] = Reader(where)
     return _readers[where]
 

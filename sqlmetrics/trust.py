@@ -13,8 +13,12 @@ from .errors import ForeignFileError
 SUFFIXES = ("", "-wal", "-shm", "-cells")
 """What the names of a store's four files end in."""
 
-trusted_groups: set[int] = set()
-"""Groups that `install` was told to share the store with: files of theirs are theirs to make."""
+_groups: dict[str, int] = {}
+
+
+def share(path: str, gid: int) -> None:
+    """Accept files of this group, of the store at `path`: it is shared with it, so its members may make them."""
+    _groups[path] = gid
 
 
 def check(path: str) -> None:
@@ -25,15 +29,15 @@ def check(path: str) -> None:
         return  # nothing to be opened either; who opens it says why
     if folder & stat.S_IWOTH:
         for suffix in SUFFIXES:
-            _check_file(path + suffix)
+            _check_file(path + suffix, _groups.get(path, -1))
 
 
-def _check_file(name: str) -> None:
+def _check_file(name: str, gid: int) -> None:
     try:
         status = os.stat(name, follow_symlinks=False)
     except FileNotFoundError:
         return
-    if status.st_uid not in (0, os.geteuid()) and status.st_gid not in trusted_groups:
+    if status.st_uid not in (0, os.geteuid()) and status.st_gid != gid:
         raise ForeignFileError(
             f"{name} belongs to uid {status.st_uid} (this is uid {os.geteuid()}) and lies in a folder that anybody may"
             " write to; delete it, use a folder of your own, or share the store with group= or SQLMETRICS_GROUP"

@@ -125,6 +125,29 @@ def test_any_damages(folder, damages: list[Callable[[str, int], None]], seed: in
         sqlmetrics.uninstall()
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_a_garbled_directory(path: str, seed: int) -> None:
+    """Whose cells are whose is not written twice, so counts may be lost with it; but new ones count, once."""
+    app = App(path)
+
+    def grows_by_what_is_counted() -> bool:
+        before = app.shown()
+        app.use_all(0)
+        after = app.shown()
+        return bool(before) and all(after.get(who) == before.get(who, 0) + 10 for who in ("parent", "child"))
+
+    with child(use=app.use) as one:
+        app.child = one
+        app.use_all(0)
+        app.store.flush()
+        vandal.have(vandal.flip_in_cells_directory, path, seed)
+        for first in (5, 10, 15):
+            app.use_all(first)
+        wait_for(grows_by_what_is_counted)
+        wait_for(grows_by_what_is_counted)
+        app.child = None
+
+
 @pytest.mark.parametrize(("restored", "in_place"), RESTORED)
 def test_restored_from_a_copy(path: str, restored: tuple[str, ...], in_place: bool) -> None:
     """Of an earlier state, while one process that was in it has ended and another lives: nothing is counted twice."""

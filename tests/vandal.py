@@ -88,7 +88,6 @@ DAMAGES = (
     flip_in_first_page,
     flip_in_wal,
     flip_in_wal_index,
-    flip_in_cells_directory,
     flip_in_cells_header,
     truncate_database,
     truncate_wal,

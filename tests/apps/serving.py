@@ -74,6 +74,9 @@ def serving(
 class Server:
     """A gunicorn that runs."""
 
+    Cut = http.client.HTTPException
+    """What a request raises whose connection ends without an answer."""
+
     def __init__(
         self, folder: Path, app: str, options: list[str], gunicorn: Installed, environment: dict[str, str]
     ) -> None:
