@@ -44,6 +44,7 @@ _peer_set = Gauge.set
 _peer_registry_init = CollectorRegistry.__init__
 _peer_class = multiprocess.MultiProcessCollector
 
+_ReentrantLock = type(threading.RLock())
 _parents: weakref.WeakSet[Any] = weakref.WeakSet()
 _registries: weakref.WeakSet[CollectorRegistry] = weakref.WeakSet()
 _originals: list[tuple[Any, str, Any]] = []
@@ -64,6 +65,10 @@ def _labels(self: Any, *labelvalues: object, **labelkwargs: object) -> Any:
     except (KeyError, AttributeError):
         pass
     _parents.add(self)
+    if self._lock.__class__ is not _ReentrantLock:
+        # A signal handler or a garbage collection may come in the middle and make a child of this metric too. Should
+        # two threads have two locks for a moment: a child that is made twice is in one cell.
+        self._lock = threading.RLock()
     return _peer_labels(self, *labelvalues, **labelkwargs)
 
 
@@ -126,7 +131,7 @@ class _PeerLocks(fork.ForkAware):
     def after_fork_in_child(self) -> None:
         """Replace the locks, also those that look free: one may have been on its way to a thread that waited."""
         for thing in [*_parents, *_registries]:
-            thing._lock = threading.Lock()
+            thing._lock = threading.RLock()
 
 
 _peer_locks = _PeerLocks()

@@ -105,19 +105,23 @@ class Store(fork.ForkAware):
     # --- what operations need: memory and a few system calls, never SQLite -------------------------------
 
     @contextmanager
-    def binding(self) -> Iterator[bool]:
-        """Hold the lock under which children get their cells.
+    def binding(self, seconds: float = -1) -> Iterator[bool | None]:
+        """Hold the lock under which children get their cells; wait so long for other threads, or for ever.
 
         Yields False where this thread holds it already: in a signal handler or a garbage collection that came
-        in the middle. There, new children start in memory and the flusher moves them.
+        in the middle. There, new children start in memory and the flusher moves them. Yields None if others held it
+        all the time.
         """
         fork.notice()
-        with self._lock:
-            self._depth += 1
-            try:
-                yield self._depth == 1
-            finally:
-                self._depth -= 1
+        if not self._lock.acquire(timeout=seconds):
+            yield None
+            return
+        self._depth += 1
+        try:
+            yield self._depth == 1
+        finally:
+            self._depth -= 1
+            self._lock.release()
 
     def writer(self, identifier: str, outermost: bool) -> Writer:
         """Return this process's writer of that name, valid or made so. Call it inside `binding`."""

@@ -30,6 +30,9 @@ _Batch = tuple[object, Family, dict[str, str], str]
 _UNBOUND = memoryview(b"\0")
 _BOUND = memoryview(b"\1")
 _NO_CELLS = memoryview(bytearray(8)).cast("d")
+_LABELS_WAIT = 0.05
+"""Seconds that a new child waits for another thread that binds. It is made with its metric's lock held, which a
+signal handler in that other thread may be waiting for: neither would ever go on."""
 _LONGEST_BATCH = 200
 """Samples of one journal record, so that a child's cells always fit into one block of 512."""
 
@@ -207,7 +210,7 @@ class Binder(fork.ForkAware):
         for key, group in values.items():
             if key[0].zero_shows:
                 self._inherited[key] = None
-            self._bind(key, group)
+            self._bind(key, group, _LABELS_WAIT)
 
     def attach(self, value: SharedValue) -> None:
         """Bind a value to its cell in the part of the store that this process owns now."""
@@ -216,10 +219,12 @@ class Binder(fork.ForkAware):
         else:
             self._bind(value._key, [value])
 
-    def _bind(self, key: Key, values: list[SharedValue]) -> None:
+    def _bind(self, key: Key, values: list[SharedValue], seconds: float = -1) -> None:
         named = self.identify()
         store = self._store = self._store or self._find_store()
-        with store.binding() as outermost:
+        with store.binding(seconds) as outermost:
+            if outermost is None:
+                return  # at the first operation, then
             writer = store.writer(str(named), outermost)
             if writer is not self._writer:
                 self._inherit(writer, store, outermost)

@@ -102,16 +102,20 @@ class Child:
     def end(self) -> int:
         """Let the child leave by `os._exit`, wait for it, and return its status."""
         print(json.dumps(["end", []]), file=self._out, flush=True)
-        self._out.close()
-        self._in.close()
+        self.close()
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
     def kill(self) -> None:
         """SIGKILL, and wait for it."""
         os.kill(self.pid, signal.SIGKILL)
         os.waitpid(self.pid, 0)
-        self._out.close()
-        self._in.close()
+        self.close()
+
+    def close(self) -> None:
+        """Close the pipes."""
+        for pipe in (self._out, self._in):
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
 
 
 @contextlib.contextmanager
@@ -125,6 +129,7 @@ def child(**steps: Callable[..., object]) -> Iterator[Child]:
     finally:
         with contextlib.suppress(ProcessLookupError, ChildProcessError):
             one.kill()
+        one.close()
 
 
 def in_child(action: Callable[[], object]) -> object:
