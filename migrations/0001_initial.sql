@@ -66,6 +66,7 @@ CREATE TABLE sample (
 CREATE TABLE retired (
     series    INTEGER PRIMARY KEY REFERENCES series (id),
     value     REAL,
+    rest      REAL NOT NULL DEFAULT 0.0,    -- what was rounded off when the value was added up, to be added to it
     timestamp REAL,
     started   INTEGER NOT NULL              -- of the process a mostrecent value came from
 ) STRICT;
@@ -119,6 +120,8 @@ WITH part (series, pid, value, timestamp, started) AS (
       FROM sample JOIN process ON process.id = sample.process
     UNION ALL
     SELECT series, NULL, value, timestamp, started FROM retired
+    UNION ALL
+    SELECT series, NULL, rest, timestamp, started FROM retired WHERE rest <> 0.0
     UNION ALL
     SELECT series, NULL, value, timestamp, started FROM orphan
     UNION ALL

@@ -60,4 +60,12 @@ def _or_nan(choose: Callable[[list[float]], float]) -> Callable[[list[float]], f
     return chosen
 
 
-_OF_ALL: dict[str, Callable[[list[float]], float]] = {"min": _or_nan(min), "max": _or_nan(max), "sum": sum}
+def exact_sum(values: list[float]) -> float:
+    """The sum, rounded once: so it does not depend on the order."""
+    try:
+        return math.fsum(values)
+    except (OverflowError, ValueError):  # beyond all floats on the way, or Inf and -Inf
+        return sum(values)
+
+
+_OF_ALL: dict[str, Callable[[list[float]], float]] = {"min": _or_nan(min), "max": _or_nan(max), "sum": exact_sum}

@@ -21,26 +21,33 @@ from .cells import CellsFile, open_cells
 from .connections import Access
 from .errors import DamagedError
 from .flush import WAL_LIMIT, wal_bytes
-from .gauges import Part, aggregate, counted
+from .gauges import Part, aggregate, counted, exact_sum
 from .ingest import storable
 from .plan import Family, FamilyId, Plan, Series, SeriesKey, read_plan
 from .records import ChildRecord, FamilyRecord, ProcessRecord
 from .renew import CELLS_SUFFIX, is_damage
 
-SUM_CELLS = """
-SELECT series, CASE WHEN count(*) = count(value) THEN sum(value) END
-  FROM (SELECT sample.series AS series, cell.value AS value
+_PARTS = """
+        SELECT sample.series AS series, cell.value AS value
           FROM carray(:cells) AS cell
           JOIN sample ON sample.cell = cell.rowid - 1
          WHERE cell.value IS NOT 0.0
         UNION ALL
         SELECT series, value FROM retired
         UNION ALL
-        SELECT series, value FROM orphan WHERE process NOT IN (SELECT value FROM carray(:returned)))
- {which}
- GROUP BY series
+        SELECT series, rest FROM retired WHERE rest <> 0.0
+        UNION ALL
+        SELECT series, value FROM orphan WHERE process NOT IN (SELECT value FROM carray(:returned))"""
+_WANTED = "WHERE series IN (SELECT value FROM carray(:wanted))"
+_SUMS = "SELECT series, CASE WHEN count(*) = count(value) THEN sum(value) END FROM ({parts}) {which} GROUP BY series"
+SUM_CELLS = _SUMS.format(parts=_PARTS, which="")
+"""Sums of all series, in C with the interpreter lock released. Cells that are 0 add nothing; NaN is NULL.
+
+SQLite's sum() corrects for rounding, so that the order of the parts hardly ever matters: with sums that depend on it,
+one could be smaller after a process has ended, which Prometheus takes for a counter's reset.
 """
-"""Sums of all series, in C with the interpreter lock released. Cells that are 0 add nothing; NaN is NULL."""
+SUM_SOME_CELLS = _SUMS.format(parts=_PARTS, which=_WANTED)
+PARTS_OF_SOME = f"SELECT series, value FROM ({_PARTS}) {_WANTED}"
 
 GAUGE_CELLS = """
 SELECT sample.series, sample.process, sample.cell, sample.timestamp IS NOT NULL
@@ -184,7 +191,7 @@ class _Scrape:
         tail = self._look_around()
         self._plan = reader.plan(connection, self._version)
         self._gauge_cells = reader.gauge_cells(connection, self._version)
-        self._extra: dict[int, float] = {}
+        self._extra: dict[int, list[float]] = {}
         if tail.families or tail.children:
             self._merge(tail)
 
@@ -233,7 +240,7 @@ class _Scrape:
                 key = ((child.family, child.type), name, labels, le)
                 number = numbers.get(key) or fresh.setdefault(key, -1 - len(fresh))
                 if child.type != "gauge":
-                    self._extra[number] = self._extra.get(number, 0.0) + self._file.cells[cell]
+                    self._extra.setdefault(number, []).append(self._file.cells[cell])
                 elif cell not in with_rows:  # a gauge may be announced again
                     gauges.append((number, instance, cell, int(child.stamped)))
         self._gauge_cells = gauges
@@ -256,15 +263,23 @@ class _Scrape:
 
     def _sums(self) -> dict[int, float]:
         bindings: dict[str, object] = {"cells": self._all_cells(), "returned": _numbers(self._returned)}
-        which = ""
-        if self._names is not None:
-            which = "WHERE series IN (SELECT value FROM carray(:wanted))"
-            bindings["wanted"] = _numbers(self._wanted())
-        rows = self._rows(SUM_CELLS.format(which=which), **bindings)
+        if self._names is None:
+            rows = self._rows(SUM_CELLS, **bindings)
+        else:
+            rows = self._rows(SUM_SOME_CELLS, **bindings, wanted=_numbers(self._wanted()))
         sums: dict[int, float] = {series: NAN if total is None else total for series, total in rows}
-        for series, value in self._extra.items():
-            sums[series] = sums.get(series, 0.0) + value
+        if self._extra:
+            self._add_extra(sums, bindings)
         return sums
+
+    def _add_extra(self, sums: dict[int, float], bindings: dict[str, object]) -> None:
+        """Add what is in journals only: to the sums of whole numbers, but to the parts of the others (rounding)."""
+        rounded = [s for s, more in self._extra.items() if not all(x.is_integer() for x in (sums.get(s, 0.0), *more))]
+        parts: dict[int, list[float]] = {series: list(self._extra[series]) for series in rounded}
+        for series, value in self._rows(PARTS_OF_SOME, **bindings, wanted=_numbers([0, *rounded])):
+            parts[series].append(NAN if value is None else value)
+        for series, more in self._extra.items():
+            sums[series] = exact_sum(parts[series]) if series in parts else sums.get(series, 0.0) + sum(more)
 
     def _wanted(self) -> list[int]:
         assert self._names is not None

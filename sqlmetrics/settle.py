@@ -37,8 +37,14 @@ SELECT orphan.series, orphan.value, orphan.timestamp, orphan.started
 """
 _RETIRE = "INSERT INTO retired (series, value, timestamp, started) {rows} ON CONFLICT (series) DO UPDATE SET "
 # A value that is NULL is NaN. SQLite's +, min() and max() of two values give NULL if either is: NaN stays NaN.
+# What `value + excluded.value` loses by rounding (Knuth's TwoSum; NULL for Inf and NaN). Without it a sum could be one
+# unit in the last place smaller once a process is folded, and Prometheus takes that for a counter's reset.
+_ROUNDED_OFF = (
+    "(value - ((value + excluded.value) - ((value + excluded.value) - value)))"
+    " + (excluded.value - ((value + excluded.value) - value))"
+)
 _KEEPS = {
-    "IN ('', 'sum')": "value = value + excluded.value",
+    "IN ('', 'sum')": f"value = value + excluded.value, rest = rest + ifnull({_ROUNDED_OFF}, 0.0)",
     "= 'min'": "value = min(value, excluded.value)",
     "= 'max'": "value = max(value, excluded.value)",
     "= 'mostrecent'": "value = excluded.value, timestamp = excluded.timestamp, started = excluded.started"
@@ -62,6 +68,14 @@ SELECT sample.process, sample.series, sample.value
   JOIN family ON family.id = series.family
  WHERE sample.process = :process AND family.mode = 'all'
 ON CONFLICT (process, series) DO UPDATE SET value = excluded.value
+"""
+# Its pid may have been given to another process before it was settled.
+DROP_SUCCEEDED = """
+DELETE FROM kept
+ WHERE process = :process
+   AND EXISTS (SELECT 1 FROM process AS this JOIN process AS later
+                   ON later.pid = this.pid AND later.pid_namespace = this.pid_namespace AND later.started > this.started
+                WHERE this.id = :process)
 """
 DELETE_SAMPLES = "DELETE FROM sample WHERE process = :process"
 DELETE_LIVE = """
@@ -132,7 +146,7 @@ def fold(connection: apsw.Connection, instance: int, statements: tuple[str, ...]
     statements: into which of them; `FOLDS`, or `ORPHAN` where the process may live.
     """
     process = {"process": instance}
-    for statement in (*statements, KEEP_ALL, DELETE_SAMPLES):
+    for statement in (*statements, KEEP_ALL, DROP_SUCCEEDED, DELETE_SAMPLES):
         connection.execute(statement, process)
     died = time.clock_gettime_ns(time.CLOCK_REALTIME)
     connection.execute("UPDATE process SET died = ? WHERE id = ?", (died, instance))
