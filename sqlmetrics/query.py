@@ -47,7 +47,7 @@ SQLite's sum() corrects for rounding, so that the order of the parts hardly ever
 one could be smaller after a process has ended, which Prometheus takes for a counter's reset.
 """
 SUM_SOME_CELLS = _SUMS.format(parts=_PARTS, which=_WANTED)
-PARTS_OF_SOME = f"SELECT series, value FROM ({_PARTS}) {_WANTED}"
+PARTS_OF_SOME = f"SELECT series, value FROM ({_PARTS}) {_WANTED}"  # noqa: S608
 
 GAUGE_CELLS = """
 SELECT sample.series, sample.process, sample.cell, sample.timestamp IS NOT NULL
