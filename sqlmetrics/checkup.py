@@ -14,6 +14,7 @@ import apsw
 from . import database, ingest, journal, layout
 from .cells import CellsFile
 from .errors import DamagedError
+from .plan import read_plan
 
 SECONDS = 60.0
 """Between two checks of a store."""
@@ -29,7 +30,7 @@ def check(connection: apsw.Connection, file: CellsFile) -> None:
 
     Raises DamagedError or apsw.Error.
     """
-    database.check_content(connection)
+    check_rows(connection)
     for tries_left in reversed(range(_TRIES)):
         try:
             _check_processes(connection, file)
@@ -37,6 +38,19 @@ def check(connection: apsw.Connection, file: CellsFile) -> None:
         except (DamagedError, journal.JournalGoneError) as error:
             if not tries_left:
                 raise DamagedError(f"rows and cells do not fit together: {error!r}") from error
+
+
+def check_rows(connection: apsw.Connection) -> None:
+    """Check every page, index and reference, and that scrapes can read the texts. Raises DamagedError or apsw.Error."""
+    for pragma in ("integrity_check", "foreign_key_check"):
+        found = connection.execute(f"PRAGMA {pragma}").fetchone()
+        if found not in (None, ("ok",)):
+            raise DamagedError(f"{pragma}: {' '.join(map(str, found))}".replace("\n", " ")[:200])
+    try:
+        connection.execute("SELECT pid FROM process").fetchall()
+        read_plan(connection)
+    except (ValueError, TypeError, LookupError) as error:
+        raise DamagedError(f"a text is no name, label set, bound or pid: {error!r}"[:200]) from error
 
 
 def _check_processes(connection: apsw.Connection, file: CellsFile) -> None:

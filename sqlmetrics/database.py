@@ -311,14 +311,6 @@ def migrate(connection: apsw.Connection, version: int) -> None:
                 connection.pragma("application_id", APPLICATION_ID)
 
 
-def check_content(connection: apsw.Connection) -> None:
-    """Check every page, index and reference. Raises DamagedError or apsw.Error."""
-    for pragma in ("integrity_check", "foreign_key_check"):
-        found = connection.execute(f"PRAGMA {pragma}").fetchone()
-        if found not in (None, ("ok",)):
-            raise DamagedError(f"{pragma}: {' '.join(map(str, found))}".replace("\n", " ")[:200])
-
-
 def ids(connection: apsw.Connection, path: str) -> tuple[str, str]:
     """The ids of the store and of its pair of files. Raises DamagedError if it has none."""
     found = connection.execute("SELECT id, pair FROM store").fetchall()

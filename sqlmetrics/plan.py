@@ -76,7 +76,7 @@ class Plan:
         touched: dict[FamilyId, None] = {}
         for one in series:
             if one.labels not in parsed:
-                parsed[one.labels] = json.loads(one.labels)
+                parsed[one.labels] = _label_set(one.labels)
             self.labels[one.id] = parsed[one.labels]
             self.series[one[1:]] = one.id
             if one.family[1] == "gauge":
@@ -98,6 +98,13 @@ class Plan:
     def copy(self) -> Plan:
         """A plan that can be added to without a change to this one."""
         return Plan(dict(self.families), dict(self.series), dict(self.lines), dict(self.labels), list(self.gauges))
+
+
+def _label_set(text: str) -> dict[str, str]:
+    labels: dict[str, str] = json.loads(text)
+    if not isinstance(labels, dict) or not all(isinstance(value, str) for value in labels.values()):
+        raise ValueError(f"{text!r} is no label set")
+    return labels
 
 
 def _histogram_lines(name: str, group: list[Series], labels: dict[int, dict[str, str]]) -> list[Line]:

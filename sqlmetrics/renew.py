@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import apsw
 
-from . import config, database, settle
+from . import checkup, config, database, settle
 from .cells import CellsFile, boot_id, create_cells, open_cells
 from .database import NoDatabaseError, StoreConnection, identity_of
 from .errors import DamagedError, PathError, SQLMetricsError
@@ -129,7 +129,7 @@ def _copy_of(source: apsw.Connection, path: str) -> apsw.Connection:
     copy = apsw.Connection(":memory:")
     copy.deserialize("main", data)
     if database.check(copy, path):
-        database.check_content(copy)
+        checkup.check_rows(copy)
         database.ids(copy, path)
     return copy
 

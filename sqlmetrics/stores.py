@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from . import config, trust
 from .errors import InstallError
-from .query import Reader
+from .reader import Reader
 from .store import Store
 
 _installed: Store | None = None

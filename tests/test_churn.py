@@ -87,6 +87,11 @@ class Workers:
         os.waitpid(pid, 0)
         del self.living[pid]
 
+    def end_all(self, choose: random.Random) -> None:
+        """End every one that lives."""
+        while self.living:
+            self.end_one(choose)
+
 
 @dataclass
 class Size:
@@ -146,22 +151,20 @@ def test_two_thousand_deaths(path: str, shell: Shell, seed: int) -> None:
     if watcher.in_child:
         watcher.serve(watch=lambda: watch(path))
     print('["watch", []]', file=watcher._out, flush=True)
-    young = None
-    for number in range(DEATHS + AT_ONCE):
+    for number in range(FIRST):  # all of them at once, so that it takes more cells than the later ones ever do
+        workers.start(number)
+    workers.end_all(choose)
+    store.flush()
+    young = Size.of(path, shell)
+    for number in range(FIRST, DEATHS):
         workers.start(number)
         if len(workers.living) == AT_ONCE:
             workers.end_one(choose)
-        if number == FIRST + AT_ONCE:
-            while workers.living:
-                workers.end_one(choose)
-            store.flush()
-            young = Size.of(path, shell)
         if number % 100 == 0:
             begun, done = truth.begun_and_done()
             counted = sum(count for (name, _), count in scrape(path).items() if name == "requests_total")
             assert done <= counted <= truth.begun_and_done()[0]
-    while workers.living:
-        workers.end_one(choose)
+    workers.end_all(choose)
     os.kill(watcher.pid, signal.SIGTERM)
     scrapes, wrong = json.loads(watcher._in.readline())
     watcher.end()
@@ -175,7 +178,6 @@ def test_two_thousand_deaths(path: str, shell: Shell, seed: int) -> None:
     assert scrapes > 100
     store.flush()
     old = Size.of(path, shell)
-    assert young
     for name, before in vars(young).items():
         assert getattr(old, name) <= MARGIN * before, (name, young, old)
     with child(look=lambda: len(scrape(path))) as one:

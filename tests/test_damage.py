@@ -12,6 +12,7 @@ import vandal
 from helpers import Child, child, scrape, wait_for
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from outsiders import Operator
 from prometheus_client import Counter, Gauge, Histogram
 
 import sqlmetrics
@@ -112,6 +113,29 @@ def _damaged(path: str, app: App, damages: list[Callable[[str, int], None]], see
 def test_one_damage(path: str, damage: Callable[[str, int], None], seed: int) -> None:
     """Of every kind: no operation raises, and all that two living processes counted is in the scrapes again."""
     _damaged(path, App(path), [damage], seed)
+
+
+NONSENSE = {
+    "a bucket's bound": "UPDATE series SET le = '0.x' WHERE le = '1.0'",
+    "labels that are a list": "UPDATE series SET labels = '[1]' WHERE id = 1",
+    "a label that is a number": """UPDATE series SET labels = '{"by":1}' WHERE id = 1""",
+    "a pid that is no text": "UPDATE process SET pid = CAST(x'ff' AS TEXT)",
+}
+
+
+@pytest.mark.parametrize("statement", NONSENSE.values(), ids=NONSENSE)
+def test_texts_that_are_nonsense(path: str, statement: str) -> None:
+    """SQLite finds no fault with them, but no scrape can be made of them: the rows are made anew."""
+    app = App(path)
+    with child(use=app.use) as one:
+        app.child = one
+        app.use_all(0)
+        app.store.flush()
+        with Operator(path) as operator:
+            operator.run("PRAGMA busy_timeout = 5000", statement)
+        app.use_all(5)
+        wait_for(app.is_exact)
+        app.child = None
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])

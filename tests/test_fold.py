@@ -171,7 +171,7 @@ def test_a_scrape_that_is_stopped(path: str, step: int) -> None:
         busy.labels("it").set(3)
 
     def look() -> object:
-        stop_at(step, signal.SIGSTOP, ("query.py", "gauges.py"))
+        stop_at(step, signal.SIGSTOP, ("reader.py", "scrape.py", "gauges.py"))
         found = scrape(path)
         sys.settrace(None)
         return [found.get(("requests_total", (("by", "it"),))), found.get(("busy", (("by", "it"),)), 3)]

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import stat
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,6 +19,10 @@ import sqlmetrics
 
 FILES = ("", "-wal", "-shm", "-cells")
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can have workers of another user")
+readable_by_all = pytest.mark.skipif(
+    not all(os.stat(folder).st_mode & stat.S_IXOTH for folder in Path(sys.prefix, "x").parents),
+    reason=f"another user cannot import anything from {sys.prefix}",
+)
 
 
 def answered(server: Server, number: int) -> int:
@@ -157,6 +162,7 @@ def test_a_second_gunicorn_after_the_store_was_deleted(folder: Path, path: str) 
 
 
 @as_root
+@readable_by_all
 @pytest.mark.parametrize("options", [[], ["--preload"], ["--group=nogroup"]], ids=["", "preload", "group"])
 @pytest.mark.parametrize("umask", [0o022, 0o077])
 def test_workers_of_another_user(folder: Path, path: str, options: list[str], umask: int) -> None:

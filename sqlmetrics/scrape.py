@@ -1,31 +1,20 @@
-"""One scrape: a consistent reading of rows, cells and journals, with no lock that anybody waits for.
-
-1. Note which block is in whose hands (the census), and who is not settled yet.
-2. In one read transaction: see which processes live, read what their journals hold beyond the rows, and
-   aggregate, the cells being read in place.
-3. If a block that somebody owned at the census has been given out again meanwhile, begin again.
-"""
+"""The work of one scrape, within a read transaction: rows, cells and journals become families with samples."""
 
 from __future__ import annotations
 
 from array import array
 from collections.abc import Container
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 import apsw
 from prometheus_client.samples import Sample
 
-from . import database, files, fork, journal, layout, settle
-from .cells import CellsFile, open_cells
-from .connections import Access
-from .errors import DamagedError
-from .flush import WAL_LIMIT, wal_bytes
+from . import journal, layout
+from .cells import CellsFile
 from .gauges import Part, aggregate, counted, exact_sum
 from .ingest import storable
 from .plan import Family, FamilyId, Plan, Series, SeriesKey, read_plan
 from .records import ChildRecord, FamilyRecord, ProcessRecord
-from .renew import CELLS_SUFFIX, is_damage
 
 _PARTS = """
         SELECT sample.series AS series, cell.value AS value
@@ -69,8 +58,6 @@ SELECT kept.series, process.pid, kept.value, NULL, process.started
   FROM kept JOIN process ON process.id = kept.process
 """
 UNSETTLED = "SELECT id, pid, started, journal FROM process WHERE died IS NULL"
-_TRIES = 100
-
 NAN = float("nan")
 
 
@@ -82,80 +69,12 @@ class Process(NamedTuple):
     alive: bool
 
 
-class _Tail(NamedTuple):
-    """What the journals of all processes hold beyond the rows."""
+class Remembered:
+    """What is the same from one scrape to the next, for as long as the store's version is."""
 
-    families: list[Family]
-    children: list[tuple[int, ChildRecord]]
-    """(instance, record)"""
-
-
-class Reader(fork.ForkAware):
-    """Answers scrapes of one store in this process."""
-
-    def __init__(self, path: str):
-        self.path = path
-        self._access = Access(path)
+    def __init__(self) -> None:
         self._plan: tuple[object, Plan] | None = None
         self._gauge_cells: tuple[object, list[tuple[int, int, int, int]]] | None = None
-        fork.register(self)
-
-    def close(self) -> None:
-        """Close the connection; another is opened when it is needed."""
-        self._access.close()
-
-    def before_fork(self) -> None:
-        """Have no connection open at the fork."""
-        self._access.before_fork()
-
-    def after_fork_in_parent(self) -> None:
-        """Go on."""
-        self._access.after_fork_in_parent()
-
-    def after_fork_in_child(self) -> None:
-        """Use a connection of this process's own."""
-        self._access = self._access.after_fork_in_child()
-
-    def read(self, names: Container[str] | None = None) -> list[tuple[Family, list[Sample]]]:
-        """Return every family with its aggregated samples, or only the samples of the given names.
-
-        Raises NoStoreError, StoreError (DamagedError where a process that writes to the store has to mend it) or
-        apsw.Error.
-        """
-        fork.notice()
-        try:
-            return self._read(names)
-        except Exception as error:
-            if not is_damage(error):
-                raise
-            self._access.close_idle()
-            self._doubt()
-            raise DamagedError(f"{self.path}: cannot be read ({error!r}); a process that counts mends it") from error
-
-    def _doubt(self) -> None:
-        with suppress(OSError):
-            file = open_cells(self.path + CELLS_SUFFIX, writable=True)
-            if file is not None:
-                file.doubt()
-
-    def _read(self, names: Container[str] | None) -> list[tuple[Family, list[Sample]]]:
-        for _ in range(_TRIES):
-            if self._access.is_cut_off():
-                self._access.close_idle()
-            with suppress(database.CutOffError), self._access() as connection:
-                file = files.open_existing(connection, self.path)
-                census, slots = file.blocks.census(), file.live_slots()
-                try:
-                    with database.transaction(connection, "DEFERRED"):
-                        scrape = _Scrape(self, connection, file, names, slots)
-                        result = scrape.result()
-                except journal.JournalGoneError:
-                    continue  # a process was settled between the snapshot and its journal
-                if not file.blocks.changed(census):
-                    if scrape.saw_dead():
-                        _settle_if_free(connection, file)
-                    return result
-        raise DamagedError(f"rows and cells do not fit together, or change faster than they are read: {_TRIES} tries")
 
     def plan(self, connection: apsw.Connection, version: object) -> Plan:
         """The plan of a version of the store."""
@@ -170,14 +89,26 @@ class Reader(fork.ForkAware):
         return self._gauge_cells[1]  # type: ignore[index]
 
 
-class _Scrape:
-    """The work of one try, within a read transaction."""
+class _Tail(NamedTuple):
+    """What the journals of all processes hold beyond the rows."""
+
+    families: list[Family]
+    children: list[tuple[int, ChildRecord]]
+    """(instance, record)"""
+
+
+class Scrape:
+    """The work of one try, within a read transaction.
+
+    names: of the samples that are wanted, None for all. slots: (slot, instance) of who was not settled before it.
+    Raises journal.JournalGoneError if a process was settled meanwhile: begin again.
+    """
 
     def __init__(
         self,
-        reader: Reader,
         connection: apsw.Connection,
         file: CellsFile,
+        remembered: Remembered,
         names: Container[str] | None,
         slots: list[tuple[int, int]],
     ):
@@ -185,19 +116,19 @@ class _Scrape:
         self._file = file
         self._names = names
         self._version: Any = connection.execute("SELECT id, pair, plan FROM store").fetchone()
-        self._processes: dict[int, Process] = {}
+        self.processes: dict[int, Process] = {}
         self._returned = [0]  # instances whose values are in other cells by now
         self._slots_before = slots
         tail = self._look_around()
-        self._plan = reader.plan(connection, self._version)
-        self._gauge_cells = reader.gauge_cells(connection, self._version)
+        self._plan = remembered.plan(connection, self._version)
+        self._gauge_cells = remembered.gauge_cells(connection, self._version)
         self._extra: dict[int, list[float]] = {}
         if tail.families or tail.children:
             self._merge(tail)
 
     def saw_dead(self) -> bool:
         """Whether a process has ended and nobody has settled it yet."""
-        return not all(process.alive for process in self._processes.values())
+        return not all(process.alive for process in self.processes.values())
 
     def _look_around(self) -> _Tail:
         """Find the processes that are not settled, whether they live, and what their journals add to the rows."""
@@ -218,8 +149,8 @@ class _Scrape:
                         tail.families.append(Family(*record))
                     else:
                         tail.children.append((instance, record))
-                self._processes[instance] = Process(pid, started, alive)
-        gone = [s for s in self._slots_before if s[1] not in self._processes and settled.get(s[0], 0) < s[1]]
+                self.processes[instance] = Process(pid, started, alive)
+        gone = [s for s in self._slots_before if s[1] not in self.processes and settled.get(s[0], 0) < s[1]]
         if known or gone:
             # Settled since the snapshot was taken; a short-lived process may not even have had a row in it.
             raise journal.JournalGoneError
@@ -297,7 +228,7 @@ class _Scrape:
         parts: dict[int, list[Part]] = {}
         cells = self._file.cells
         for series, instance, cell, stamped in self._gauge_cells:
-            process = self._processes[instance]
+            process = self.processes[instance]
             # The timestamp first: it is written after the value, so it is never newer than the value read.
             timestamp = cells[cell - 1] if stamped else 0.0
             part = Part(process.pid, cells[cell], timestamp, process.started, process.alive, instance)
@@ -331,17 +262,3 @@ _new_sample = tuple.__new__
 def _numbers(numbers: list[int]) -> object:
     """A list of integers (not an empty one) for carray."""
     return apsw.carray(memoryview(array("q", numbers)))
-
-
-def _settle_if_free(connection: apsw.Connection, file: CellsFile) -> None:
-    """Settle the dead after a scrape, unless another process is writing: the next flush or scrape does it then."""
-    if not file.writable or wal_bytes(connection.filename) > WAL_LIMIT:
-        return
-    connection.set_busy_timeout(0)
-    try:
-        with settle.settling(connection, file) as settled:
-            settle.settle_dead(connection, file, settled)
-    except apsw.Error:
-        pass  # busy, read-only or full: whoever can write will do it
-    finally:
-        connection.set_busy_timeout(database.BUSY_MS)

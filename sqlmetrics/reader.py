@@ -1,0 +1,126 @@
+"""One scrape: a consistent reading of rows, cells and journals, with no lock that anybody waits for.
+
+1. Note which block is in whose hands (the census), and who is not settled yet.
+2. In one read transaction: see which processes live, read what their journals hold beyond the rows, and
+   aggregate, the cells being read in place.
+3. If a block that somebody owned at the census has been given out again meanwhile, begin again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Container
+from contextlib import suppress
+
+import apsw
+from prometheus_client.samples import Sample
+
+from . import database, files, fork, journal, settle
+from .cells import CellsFile, open_cells
+from .connections import Access
+from .errors import DamagedError
+from .flush import WAL_LIMIT, wal_bytes
+from .plan import Family
+from .renew import CELLS_SUFFIX, is_damage
+from .scrape import Remembered, Scrape
+
+Families = list[tuple[Family, list[Sample]]]
+_TRIES = 100
+_PAUSE = 0.02
+"""Seconds before the next try where the store was busy: two seconds in all."""
+
+
+class Reader(fork.ForkAware):
+    """Answers scrapes of one store in this process."""
+
+    def __init__(self, path: str):
+        self.path = path
+        self._access = Access(path)
+        self._remembered = Remembered()
+        fork.register(self)
+
+    def close(self) -> None:
+        """Close the connection; another is opened when it is needed."""
+        self._access.close()
+
+    def before_fork(self) -> None:
+        """Have no connection open at the fork."""
+        self._access.before_fork()
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+        self._access.after_fork_in_parent()
+
+    def after_fork_in_child(self) -> None:
+        """Use a connection of this process's own."""
+        self._access = self._access.after_fork_in_child()
+
+    def read(self, names: Container[str] | None = None) -> Families:
+        """Return every family with its aggregated samples, or only the samples of the given names.
+
+        Raises NoStoreError, StoreError (DamagedError where a process that writes to the store has to mend it) or
+        apsw.Error.
+        """
+        fork.notice()
+        try:
+            return self._read(names)
+        except Exception as error:
+            if not is_damage(error):
+                raise
+            self._access.close_idle()
+            self._doubt()
+            raise DamagedError(f"{self.path}: cannot be read ({error!r}); a process that counts mends it") from error
+
+    def _doubt(self) -> None:
+        with suppress(OSError):
+            file = open_cells(self.path + CELLS_SUFFIX, writable=True)
+            if file is not None:
+                file.doubt()
+
+    def _read(self, names: Container[str] | None) -> Families:
+        busy: apsw.BusyError | None = None
+        for _ in range(_TRIES):
+            try:
+                result = self._try(names)
+            except apsw.BusyError as error:  # the files are being made anew, or another program keeps them for itself
+                busy = error
+                time.sleep(_PAUSE)
+                continue
+            if result is not None:
+                return result
+        raise busy or DamagedError(
+            f"rows and cells do not fit together, or change faster than they are read: {_TRIES} tries"
+        )
+
+    def _try(self, names: Container[str] | None) -> Families | None:
+        """One try; None if a process was settled, or its cells were given to another, in the midst of it."""
+        if self._access.is_cut_off():
+            self._access.close_idle()
+        with self._access() as connection:
+            file = files.open_existing(connection, self.path)
+            census, slots = file.blocks.census(), file.live_slots()
+            try:
+                with database.transaction(connection, "DEFERRED"):
+                    scrape = Scrape(connection, file, self._remembered, names, slots)
+                    result = scrape.result()
+            except journal.JournalGoneError:
+                return None
+            if file.blocks.changed(census):
+                return None
+            if scrape.saw_dead():
+                _settle_if_free(connection, file)
+            return result
+
+
+def _settle_if_free(connection: apsw.Connection, file: CellsFile) -> None:
+    """Settle the dead after a scrape, unless another process is writing: the next flush or scrape does it then."""
+    if not file.writable or wal_bytes(connection.filename) > WAL_LIMIT:
+        return
+    connection.set_busy_timeout(0)
+    try:
+        with settle.settling(connection, file) as settled:
+            settle.settle_dead(connection, file, settled)
+    except apsw.Error:
+        pass  # busy, read-only or full: whoever can write will do it
+    finally:
+        connection.set_busy_timeout(database.BUSY_MS)
