@@ -89,6 +89,10 @@ CREATE TABLE orphan (
     PRIMARY KEY (process, series)
 ) STRICT, WITHOUT ROWID;
 
+-- What sqlmetrics counts about itself, which is left out of the views below.
+CREATE VIEW figure AS
+SELECT id FROM family WHERE name IN ('sqlmetrics_errors', 'sqlmetrics_flush_seconds', 'sqlmetrics_scrape_seconds');
+
 -- For people: what each process has counted. `pid` is NULL for what ended processes left behind.
 CREATE VIEW samples AS
 WITH part (series, pid, value, timestamp) AS (
@@ -111,7 +115,8 @@ SELECT series.name AS metric,
        part.timestamp AS timestamp
   FROM part
   JOIN series ON series.id = part.series
-  JOIN family ON family.id = series.family;
+  JOIN family ON family.id = series.family
+ WHERE family.id NOT IN (SELECT id FROM figure);
 
 -- For people: what a scrape would show.
 CREATE VIEW metrics AS
@@ -179,6 +184,7 @@ SELECT family.name AS family,
             ELSE json_insert(labels, '$.process_pid', pid) END AS labels,
        value
   FROM shown JOIN family ON family.id = shown.family
+ WHERE family.id NOT IN (SELECT id FROM figure)
 UNION ALL
 -- A histogram has no cell for its count: it is the last bucket.
 SELECT family.name, family.type, family.name || '_count', labels, value
@@ -192,6 +198,7 @@ SELECT process.pid AS pid,
        CASE WHEN process.died IS NULL THEN 'live' ELSE 'dead' END AS state,
        datetime(process.started / 1000000000, 'unixepoch') AS started,
        datetime(process.died / 1000000000, 'unixepoch') AS died,
-       (SELECT count(*) FROM sample WHERE sample.process = process.id)
+       (SELECT count(*) FROM sample JOIN series ON series.id = sample.series
+         WHERE sample.process = process.id AND series.family NOT IN (SELECT id FROM figure))
          + (SELECT count(*) FROM kept WHERE kept.process = process.id) AS rows
   FROM process;

@@ -101,6 +101,10 @@ class Region:
             self._ever += (len(piece) + 3) // 4  # claims leave gaps of less than 64 blocks
         return self._ever
 
+    def used(self) -> int:
+        """How many blocks have an owner."""
+        return self.ever() - self.owners[: self.ever()].tolist().count(0)
+
     def owned_by(self, slot: int) -> list[int]:
         """The blocks of a slot."""
         owners = self.owners[: self.ever()].tolist()

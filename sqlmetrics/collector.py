@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
@@ -22,12 +23,14 @@ class MultiProcessCollector:
     registry: where it registers itself, or None. With a restricted registry
         (``registry.restricted_registry(names)``) only those samples are queried.
     path: the store's file or folder; default: the installed store, else what the environment names.
+    self_metrics: whether the families about the store itself (``sqlmetrics_…``) are collected too.
 
     Raises PathError if no path is named and NoStoreError if no store is there; both are ValueErrors.
     """
 
-    def __init__(self, registry: Any, path: str | os.PathLike[str] | None = None):
+    def __init__(self, registry: Any, path: str | os.PathLike[str] | None = None, *, self_metrics: bool = False):
         self._reader = stores.reader(path)
+        self._self_metrics = self_metrics
         self._names: frozenset[str] | None = None
         if file_identity(self._reader.path) is None and not stores.is_installed(self._reader.path):
             raise NoStoreError(
@@ -41,7 +44,12 @@ class MultiProcessCollector:
 
     def collect(self) -> Iterable[Metric]:
         """Return the families of the store, aggregated at this moment. Raises NoStoreError, StoreError."""
-        return [_metric(family, samples) for family, samples in self._reader.read(self._names)]
+        begun = time.perf_counter()
+        figures = stores.figures(self._reader)
+        own = figures.bring() if self._self_metrics else None
+        metrics = [_metric(family, samples) for family, samples in self._reader.read(self._names, own=own)]
+        figures.took("scrape", time.perf_counter() - begun)
+        return metrics
 
     @staticmethod
     def merge(files: object, accumulate: bool = True) -> NoReturn:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import os
+import time
 from typing import TYPE_CHECKING
 
 import apsw
@@ -70,6 +71,7 @@ def _after_failure(store: Store, error: Exception) -> None:
             store.file.doubt()
         store.writing.close_idle()  # a new connection may find what this one cannot: rights, another file
         store.trouble.report("flush", f"{store.path}: cannot flush ({error!r}); scrapes go on, rows come later")
+        store.figures.bring()
 
 
 def _has_work(store: Store) -> bool:
@@ -83,6 +85,8 @@ def _has_work(store: Store) -> bool:
 
 
 def _flush(store: Store) -> Outcome:
+    store.figures.bring()
+    begun = time.perf_counter()
     with store.writing() as connection:
         if wal_bytes(store.path) > 2 * WAL_LIMIT:
             _checkpoint(store.path, connection)
@@ -94,6 +98,7 @@ def _flush(store: Store) -> Outcome:
         changed = {} if too_long else {arena: arena.changed_blocks() for arena in arenas}
         _write(store, connection, arenas, changed)
         _checkpoint(store.path, connection)
+    store.figures.took("flush", time.perf_counter() - begun)
     return Outcome.DONE
 
 

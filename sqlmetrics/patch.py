@@ -104,9 +104,9 @@ def _registry_init(self: CollectorRegistry, *args: Any, **kwargs: Any) -> None:
     _registries.add(self)
 
 
-def _collector_init(self: Any, registry: Any, path: Any = None) -> None:
+def _collector_init(self: Any, registry: Any, path: Any = None, *, self_metrics: bool = False) -> None:
     """Make an instance of the peer's collector class collect from the store."""
-    MultiProcessCollector.__init__(self, registry, path)
+    MultiProcessCollector.__init__(self, registry, path, self_metrics=self_metrics)
 
 
 _REPLACED: tuple[tuple[Any, str, Callable[[Callable[[], object]], Any]], ...] = (

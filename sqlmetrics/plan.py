@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import apsw
+from prometheus_client.samples import Sample
 
 from .ingest import read_help
 
@@ -37,6 +38,10 @@ class Family:
     mode: str
     help: str
     made: int
+
+
+Families = list[tuple[Family, list[Sample]]]
+"""Families with their samples, as a scrape shows them."""
 
 
 class Line(NamedTuple):

@@ -13,18 +13,17 @@ from collections.abc import Container
 from contextlib import suppress
 
 import apsw
-from prometheus_client.samples import Sample
 
-from . import database, files, fork, journal, settle
+from . import database, figures, files, fork, journal, settle, vitals
 from .cells import CellsFile, open_cells
 from .connections import Access
 from .errors import DamagedError
+from .figures import Figures, Waiting
 from .flush import WAL_LIMIT, wal_bytes
-from .plan import Family
+from .plan import Families
 from .renew import CELLS_SUFFIX, is_damage
 from .scrape import Remembered, Scrape
 
-Families = list[tuple[Family, list[Sample]]]
 _TRIES = 100
 _PAUSE = 0.02
 """Seconds before the next try where the store was busy: two seconds in all."""
@@ -37,6 +36,8 @@ class Reader(fork.ForkAware):
         self.path = path
         self._access = Access(path)
         self._remembered = Remembered()
+        self.figures = Figures()
+        """Of this process, unless it counts in the store."""
         fork.register(self)
 
     def close(self) -> None:
@@ -54,16 +55,18 @@ class Reader(fork.ForkAware):
     def after_fork_in_child(self) -> None:
         """Use a connection of this process's own."""
         self._access = self._access.after_fork_in_child()
+        self.figures = Figures()
 
-    def read(self, names: Container[str] | None = None) -> Families:
+    def read(self, names: Container[str] | None = None, *, own: Waiting | None = None) -> Families:
         """Return every family with its aggregated samples, or only the samples of the given names.
 
+        own: what of this process's figures is not in the store, if the families about the store itself are wanted too.
         Raises NoStoreError, StoreError (DamagedError where a process that writes to the store has to mend it) or
         apsw.Error.
         """
         fork.notice()
         try:
-            return self._read(names)
+            return self._read(names, own)
         except Exception as error:
             if not is_damage(error):
                 raise
@@ -77,11 +80,11 @@ class Reader(fork.ForkAware):
             if file is not None:
                 file.doubt()
 
-    def _read(self, names: Container[str] | None) -> Families:
+    def _read(self, names: Container[str] | None, own: Waiting | None) -> Families:
         busy: apsw.BusyError | None = None
         for _ in range(_TRIES):
             try:
-                result = self._try(names)
+                result = self._try(names, own)
             except apsw.BusyError as error:  # the files are being made anew, or another program keeps them for itself
                 busy = error
                 time.sleep(_PAUSE)
@@ -92,7 +95,7 @@ class Reader(fork.ForkAware):
             f"rows and cells do not fit together, or change faster than they are read: {_TRIES} tries"
         )
 
-    def _try(self, names: Container[str] | None) -> Families | None:
+    def _try(self, names: Container[str] | None, own: Waiting | None) -> Families | None:
         """One try; None if a process was settled, or its cells were given to another, in the midst of it."""
         if self._access.is_cut_off():
             self._access.close_idle()
@@ -103,13 +106,27 @@ class Reader(fork.ForkAware):
                 with database.transaction(connection, "DEFERRED"):
                     scrape = Scrape(connection, file, self._remembered, names, slots)
                     result = scrape.result()
+                    about = vitals.families(connection, file, scrape.processes.values()) if own is not None else []
             except journal.JournalGoneError:
                 return None
             if file.blocks.changed(census):
                 return None
             if scrape.saw_dead():
                 _settle_if_free(connection, file)
-            return result
+            return _assembled(result, about, own, names)
+
+
+def _assembled(found: Families, about: Families, own: Waiting | None, names: Container[str] | None) -> Families:
+    """The families of the app, and, if they are wanted, those of the store about itself."""
+    result = [(family, samples) for family, samples in found if family.name not in figures.NAMES]
+    if own is None:
+        return result
+    counted = [(family, samples) for family, samples in found if family.name in figures.NAMES]
+    for family, samples in (*about, *figures.completed(counted, own)):
+        wanted = [sample for sample in samples if names is None or sample.name in names]
+        if wanted:
+            result.append((family, wanted))
+    return result
 
 
 def _settle_if_free(connection: apsw.Connection, file: CellsFile) -> None:

@@ -13,7 +13,7 @@ from . import journal, layout
 from .cells import CellsFile
 from .gauges import Part, aggregate, counted, exact_sum
 from .ingest import storable
-from .plan import Family, FamilyId, Plan, Series, SeriesKey, read_plan
+from .plan import Families, Family, FamilyId, Plan, Series, SeriesKey, read_plan
 from .records import ChildRecord, FamilyRecord, ProcessRecord
 
 _PARTS = """
@@ -179,7 +179,7 @@ class Scrape:
         self._plan.add_families(tail.families)
         self._plan.add_series(Series(number, *key) for key, number in fresh.items())
 
-    def result(self) -> list[tuple[Family, list[Sample]]]:
+    def result(self) -> Families:
         """Every family with its samples; a mostrecent gauge that was never set is a family without any."""
         sums = self._sums()
         gauges = self._gauges()

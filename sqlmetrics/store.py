@@ -18,6 +18,7 @@ from . import config, database, files, flush, fork, layout, locks, settle, trust
 from .cells import CellsFile
 from .connections import Access
 from .errors import ForeignFileError, JournalModeError, SQLMetricsError, StoreError, StoreInUseError
+from .figures import Figures
 from .flusher import Flusher
 from .follow import Follower
 from .renew import Pair
@@ -45,6 +46,7 @@ class Store(fork.ForkAware):
         self.path = path
         self.settings = settings
         self.trouble = Trouble()
+        self.figures = Figures(self)
         if settings.group is not None:
             trust.share(path, settings.gid())
         self._file: CellsFile | None = None
@@ -341,6 +343,7 @@ class Store(fork.ForkAware):
         self.writers = {}
         self._notices = []
         self.trouble = Trouble()
+        self.figures = Figures(self)
         self.writing = self.writing.after_fork_in_child()
         self.flusher = self._new_flusher()
 
@@ -348,7 +351,8 @@ class Store(fork.ForkAware):
         """Flush for the last time and close the connection; the values stay in the store."""
         fork.notice()
         self.flusher.stop()
-        self.flush()
+        if self.writers or self._notices:
+            self.flush()
         self.writing.close()
 
     def leave(self) -> None:

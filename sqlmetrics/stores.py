@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from . import config, trust
 from .errors import InstallError
+from .figures import Figures
 from .reader import Reader
 from .store import Store
 
@@ -54,6 +55,11 @@ def reader(path: str | os.PathLike[str] | None = None) -> Reader:
             trust.share(where, shared_with)
         _readers[where] = Reader(where)
     return _readers[where]
+
+
+def figures(reader: Reader) -> Figures:
+    """Where the work of a reader's process is noted: with the installed store, if that is the one it reads."""
+    return _installed.figures if _installed is not None and _installed.path == reader.path else reader.figures
 
 
 def remember(path: str, **given: object) -> Store:

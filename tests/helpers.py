@@ -153,3 +153,15 @@ def key(sample: Sample) -> tuple[str, tuple[tuple[str, str], ...]]:
 def value(name: str, /, **labels: str) -> float | None:
     """The value of one sample of a scrape, None if it is not shown."""
     return scrape().get((name, tuple(sorted(labels.items()))))
+
+
+def watching(path: str | None = None) -> CollectorRegistry:
+    """A registry that shows what a store says of itself, too."""
+    registry = CollectorRegistry()
+    sqlmetrics.MultiProcessCollector(registry, path, self_metrics=True)
+    return registry
+
+
+def own(name: str, /, **labels: str) -> float | None:
+    """A sample of the store about itself."""
+    return watching().get_sample_value(f"sqlmetrics_{name}", labels)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers import Shell, child, scrape, value, wait_for
+from helpers import Shell, child, own, scrape, value, wait_for
 from outsiders import Operator
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -112,6 +112,8 @@ def test_full_while_it_is_used(folder: Path, mounted: list[Disk], caplog: pytest
         store.flush()
         shown = scrape()
         assert shown[("busy", ())] == 3
+        assert (own("errors_total", cause="flush") or 0) + (own("errors_total", cause="cells") or 0) > 0
+        assert own("free_bytes") == 0
         assert shown[("requests_total", (("by", "two"), ("path", "/3")))] == 2
         assert shown[("requests_total", (("by", "parent"), ("path", "/3")))] == 2
         two.kill()

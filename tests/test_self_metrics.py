@@ -1,0 +1,195 @@
+"""What a store tells of itself, on request: who is in it, how large it is, what its work costs, what went wrong."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from helpers import Shell, child, own, value, wait_for, watching
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client.openmetrics import parser
+
+import sqlmetrics
+from sqlmetrics import figures
+from sqlmetrics.flush import Outcome
+
+FILES = {"database": "", "wal": "-wal", "shm": "-shm", "cells": "-cells"}
+
+
+def test_they_are_shown_on_request_only(store: sqlmetrics.Store, shell: Shell) -> None:
+    """Neither in a scrape that did not ask for them nor in the views, which show what a scrape does."""
+    Counter("requests", "Requests").inc()
+    store.flush()
+    Counter("others", "Others").inc()
+    store.flush()  # this one brings how long the first took
+    registry = CollectorRegistry()
+    sqlmetrics.MultiProcessCollector(registry)
+
+    assert b"sqlmetrics_" not in generate_latest(registry)
+    assert b"sqlmetrics_" in generate_latest(watching())
+    assert shell.value("SELECT count(*) FROM family WHERE name LIKE 'sqlmetrics!_%' ESCAPE '!'") != 0
+    for view in ("samples", "metrics"):
+        assert {row["metric"] for row in shell(f"SELECT metric FROM {view}")} == {"requests_total", "others_total"}
+
+
+def test_they_are_well_formed(store: sqlmetrics.Store) -> None:
+    """In the stricter of the two formats, with a help text each, and units where a name promises one."""
+    Counter("requests", "Requests").inc()
+    families = list(parser.text_string_to_metric_families(openmetrics.generate_latest(watching()).decode()))
+    mine = {family.name: family for family in families if family.name.startswith("sqlmetrics_")}
+    assert {"sqlmetrics_processes", "sqlmetrics_bytes", *figures.NAMES} <= set(mine)
+    assert all(family.documentation.endswith(".") for family in mine.values())
+    assert all(family.samples for family in mine.values())
+
+
+def test_who_is_there(store: sqlmetrics.Store) -> None:
+    """Living ones, one that ended until it is folded, and one that is remembered for its gauge."""
+    Gauge("memory", "Memory").set(1)
+    with child(work=lambda: Counter("requests", "Requests").inc()) as one:
+        one.do("work")
+        assert own("processes", state="live") == 2
+        os.kill(one.pid, signal.SIGSTOP)
+        assert own("processes", state="live") == 2
+        one.kill()
+        assert own("processes", state="live") == 1
+        wait_for(lambda: own("processes", state="ended") == 0)  # folded by then
+        assert own("processes", state="remembered") == 1
+
+
+def test_a_process_that_ended_is_seen_before_it_is_folded(store: sqlmetrics.Store) -> None:
+    """By the scrape that sees it first."""
+    requests = Counter("requests", "Requests")
+    requests.inc()
+    store.flusher.stop()  # it would fold it, sooner or later
+    with child(work=requests.inc) as one:
+        one.do("work")
+        one.kill()
+    assert own("processes", state="ended") == 1
+
+
+def test_two_processes_of_one_name(path: str) -> None:
+    """Should not be; of their `all` gauges one is shown only."""
+    sqlmetrics.install(path, process_identifier=lambda: "web")
+    requests = Counter("requests", "Requests")
+    requests.inc()
+    assert own("pid_clashes") == 0
+    with child(work=requests.inc) as one:
+        one.do("work")
+        assert own("pid_clashes") == 1
+
+
+def test_sizes(store: sqlmetrics.Store, shell: Shell, path: str) -> None:
+    """As the shell and the file system see them."""
+    requests = Counter("requests", "Requests", ["path"])
+    for number in range(2000):
+        requests.labels(str(number)).inc()
+    store.flush()
+    store.flusher.stop()  # nobody writes while it is looked at twice
+    for table in ("family", "series", "process", "sample", "retired", "kept", "orphan"):
+        assert own("rows", table=table) == shell.value(f"SELECT count(*) FROM {table}"), table
+    assert (own("rows", table="sample") or 0) >= 2000
+    for name, suffix in FILES.items():
+        assert own("bytes", file=name) == os.stat(path + suffix).st_blocks * 512, name
+    disk = os.statvfs(path)
+    assert abs((own("free_bytes") or 0) - disk.f_bavail * disk.f_frsize) < 2**30
+    assert own("used_ratio", limit="processes") == 1 / 4096
+    assert own("used_ratio", limit="cell blocks") == 4 / 16384  # 512 cells each
+
+
+def test_work_of_all_processes(store: sqlmetrics.Store) -> None:
+    """Flushes and scrapes are added up, also those of processes that have ended."""
+    requests = Counter("requests", "Requests")
+
+    def work() -> None:
+        for _ in range(5):
+            requests.inc()
+            store.flush()
+
+    work()
+    flushes, scrapes = own("flush_seconds_count"), own("scrape_seconds_count")
+    assert flushes
+    assert flushes >= 5
+    assert scrapes == 1  # each asks what has been before it
+    with child(work=work, look=lambda: own("flush_seconds_count")) as one:
+        one.do("work")
+        one.do("look")
+        one.end()
+    assert (own("flush_seconds_count") or 0) >= flushes + 5
+    assert own("scrape_seconds_count") == 3  # what the child did last it took along
+    assert 0 < (own("flush_seconds_sum") or 0) < 60
+    assert 0 < (own("scrape_seconds_sum") or 0) < 60
+
+
+def test_a_process_that_only_scrapes(path: str) -> None:
+    """It has no part of the store, and tells of its own scrapes nevertheless."""
+    store = sqlmetrics.install(path)
+    Counter("requests", "Requests").inc()
+    store.flush()
+
+    def scrapes() -> list[float | None]:
+        sqlmetrics.uninstall()
+        registry = watching(path)
+        return [registry.get_sample_value("sqlmetrics_scrape_seconds_count") for _ in range(3)]
+
+    with child(scrapes=scrapes) as one:
+        assert one.do("scrapes") == [0, 1, 2]
+    assert own("scrape_seconds_count") == 0
+
+
+def test_figures_alone_are_no_work(path: str) -> None:
+    """Or else each flush would be the cause of the next, in every idle process for ever."""
+    store = sqlmetrics.install(path, flush_interval=1000)
+    Counter("requests", "Requests").inc()
+    store.flush()
+    value("requests_total")
+    assert [store.flush() for _ in range(3)] == [Outcome.NOTHING_CHANGED] * 3
+
+
+def test_errors_by_cause(path: str) -> None:
+    """Of whichever process; every cause is there from the start, so that its rate is known."""
+    store = sqlmetrics.install(path, flush_interval=0.02)
+    requests = Counter("requests", "Requests")
+    requests.inc()
+    assert own("errors_total", cause="replaced") == 0
+
+    with child(work=requests.inc) as one:
+        one.do("work")
+        store.flush()
+        for suffix in FILES.values():
+            Path(path + suffix).unlink()
+        wait_for(lambda: Path(path).exists() and own("errors_total", cause="replaced") == 2)
+        assert own("errors_total", cause="damaged") == 0
+    assert value("requests_total") == 2
+
+
+def test_a_child_does_not_tell_what_its_parent_did(store: sqlmetrics.Store) -> None:
+    """What waits to be counted at a fork is the parent's."""
+    requests = Counter("requests", "Requests")
+    store.figures.took("scrape", 1000)
+    with child(work=lambda: [requests.inc(), own("scrape_seconds_sum")]) as one:
+        assert one.do("work") == [None, 0]
+    requests.inc()
+    assert 1000 <= (own("scrape_seconds_sum") or 0) < 1001
+
+
+@pytest.mark.parametrize("name", ["sqlmetrics_rows", "sqlmetrics_flush_seconds_count", "sqlmetrics_errors_total"])
+def test_only_what_was_asked_for(store: sqlmetrics.Store, name: str) -> None:
+    """By a restricted registry."""
+    Counter("requests", "Requests").inc()
+    restricted = CollectorRegistry().restricted_registry([name])
+    collector = sqlmetrics.MultiProcessCollector(restricted, self_metrics=True)
+    assert {sample.name for metric in collector.collect() for sample in metric.samples} == {name}
+
+
+def test_the_peers_class_that_somebody_imported_earlier(path: str) -> None:
+    """Takes the argument, too."""
+    from prometheus_client.multiprocess import MultiProcessCollector
+
+    sqlmetrics.install(path)
+    Counter("requests", "Requests").inc()
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, self_metrics=True)
+    assert registry.get_sample_value("sqlmetrics_processes", {"state": "live"}) == 1
