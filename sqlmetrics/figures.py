@@ -85,14 +85,14 @@ class Figures:
         self._waiting[figure] = self._waiting.get(figure, 0) + amount
 
     def _count(self, store: Store) -> None:
-        while self._waiting and store.writers:
+        while self._waiting and store.part.writers:
             figure, amount = self._waiting.popitem()
             if figure not in self._values:
                 self._make(figure, store)
             self._values[figure].inc(amount)
 
     def _make(self, figure: Figure, store: Store) -> None:
-        name = next(iter(store.writers))
+        name = next(iter(store.part.writers))
 
         class Value(SharedValue):
             """A value of this store, under a name that this process has in it already."""

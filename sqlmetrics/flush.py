@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import apsw
 
 from . import checkup, database, ingest, settle
+from .arenas import SharedArena
 from .errors import DamagedError, StoreError
 from .journal import JournalGoneError
 from .renew import is_damage
-from .writer import SharedArena
 
 if TYPE_CHECKING:
     from .store import Store
@@ -44,11 +44,13 @@ def flush(store: Store) -> Outcome:
     Never raises: trouble is logged once per cause and tried again at the next round. Nothing is lost by a
     flush that fails, scrapes read the cells and the journals.
     """
+    if store.writing.held_here():
+        return Outcome.BUSY  # a signal handler in the middle of a flush
     try:
         if not store.follow_replacement():
             return Outcome.BUSY
         store.writing.keep_open()
-        store.move_in()
+        store.part.move_in()
         checkup.check_if_due(store.path, store.file)
         outcome = _flush(store) if _has_work(store) else Outcome.NOTHING_CHANGED
         store.trouble.over("flush", f"{store.path}: flushes work again")
@@ -56,7 +58,7 @@ def flush(store: Store) -> Outcome:
         outcome = Outcome.BUSY  # another process writes to the store
     except JournalGoneError:
         outcome = Outcome.BUSY  # another process settles this one; or else there is damage
-        if all(arena.is_mine() for arena in store.arenas()):
+        if all(arena.is_mine() for arena in store.part.arenas()):
             store.file.doubt()
     except Exception as error:  # whatever it is: without this thread nothing would be mended
         outcome = Outcome.FAILED
@@ -69,7 +71,10 @@ def _after_failure(store: Store, error: Exception) -> None:
     if store.is_open():
         if is_damage(error):
             store.file.doubt()
-        store.writing.close_idle()  # a new connection may find what this one cannot: rights, another file
+        if not isinstance(error, apsw.FullError):
+            # A new connection may find what this one cannot: rights, another file. On a full disk nobody can open the
+            # first one, for the WAL's index then needs room; so this one stays open.
+            store.writing.close_idle()
         store.trouble.report("flush", f"{store.path}: cannot flush ({error!r}); scrapes go on, rows come later")
         store.figures.bring()
 
@@ -79,7 +84,7 @@ def _has_work(store: Store) -> bool:
     file = store.file
     return (
         store.has_notices()
-        or any(arena.has_news() or arena.changed_blocks() for arena in store.arenas() if arena.is_mine())
+        or any(arena.has_news() or arena.changed_blocks() for arena in store.part.arenas() if arena.is_mine())
         or any(not file.is_alive(slot) for slot, _ in file.live_slots())
     )
 
@@ -93,7 +98,7 @@ def _flush(store: Store) -> Outcome:
             if wal_bytes(store.path) > 2 * WAL_LIMIT:
                 raise WalTooLongError(f"{store.path}-wal is longer than {2 * WAL_LIMIT >> 20} MiB")
         store.act_on_notices(connection)
-        arenas = [arena for arena in store.arenas() if arena.is_mine()]
+        arenas = [arena for arena in store.part.arenas() if arena.is_mine()]
         too_long = wal_bytes(store.path) > WAL_LIMIT
         changed = {} if too_long else {arena: arena.changed_blocks() for arena in arenas}
         _write(store, connection, arenas, changed)
@@ -133,7 +138,7 @@ def _refuse_loss(connection: apsw.Connection, arena: SharedArena) -> None:
 
 
 def _after_commit(store: Store, ends: dict[SharedArena, int], images: dict[SharedArena, dict[int, bytes]]) -> None:
-    with store.binding():
+    with store.part.binding():
         for arena, end in ends.items():
             arena.journal.release(end)
             arena.ingested = end

@@ -64,12 +64,12 @@ class Follower:
             store.open()
             return True
         look = self._look()
-        if look == self._known or (not store.writers and look[:2] == self._known[:2]):  # type: ignore[index]
+        if look == self._known or (not store.part.writers and look[:2] == self._known[:2]):  # type: ignore[index]
             return True
         if look != self._last:
             self._last = look
             return False
-        if store.writers:
+        if store.part.writers:
             self._go_over(look)
         else:  # nothing to bring to it, so it is others who make it
             with store.writing.suspended():
@@ -91,22 +91,13 @@ class Follower:
             store.trouble.over("replaced", f"{store.path}: the values of this process are in the new store")
 
     def _bring_values(self, pair: Pair) -> None:
-        store, of = self._store, self._id
-        settled = self._settled(pair)
-        with store.binding():
-            store.enter(pair)
-            for writer in store.writers.values():
-                if writer.shared and writer.shared.instance in settled:
-                    writer.start_anew()
-                else:
-                    writer.move_out(of)
-        store.move_in()
+        self._store.part.go_over(self._id, self._settled(pair), lambda: self._store.enter(pair))
 
     def _settled(self, pair: Pair) -> set[int]:
         """Which of this process's instances are settled in the new rows: by mistake, but their values are there."""
         header = pair.cells.header()
         if header is None or header.store != self._id:
             return set()
-        arenas = self._store.arenas()
+        arenas = self._store.part.arenas()
         with contextlib.closing(database.connect(self._store.path)) as connection:
             return {one.instance for one in arenas if ingest.is_settled(connection, one.slot, one.instance)}

@@ -16,6 +16,7 @@ import time
 import weakref
 from bisect import bisect_left
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 from prometheus_client import Counter, Gauge, Histogram, Summary, multiprocess, values
@@ -130,8 +131,15 @@ class _PeerLocks(fork.ForkAware):
 
     def after_fork_in_child(self) -> None:
         """Replace the locks, also those that look free: one may have been on its way to a thread that waited."""
-        for thing in [*_parents, *_registries]:
-            thing._lock = threading.RLock()
+        for things in (_parents, _registries):
+            for thing in _all_of(things):
+                thing._lock = threading.RLock()
+
+
+def _all_of(things: weakref.WeakSet[Any]) -> list[Any]:
+    while True:
+        with suppress(RuntimeError):  # a signal handler came and made another one
+            return list(things)
 
 
 _peer_locks = _PeerLocks()

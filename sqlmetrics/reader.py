@@ -14,7 +14,7 @@ from contextlib import suppress
 
 import apsw
 
-from . import database, figures, files, fork, journal, settle, vitals
+from . import config, database, figures, files, fork, journal, settle, vitals
 from .cells import CellsFile, open_cells
 from .connections import Access
 from .errors import DamagedError
@@ -36,6 +36,8 @@ class Reader(fork.ForkAware):
         self.path = path
         self._access = Access(path)
         self._remembered = Remembered()
+        self.keep_dead = config.Settings.keep_dead
+        """How many ended processes are remembered; see `config.Settings`."""
         self.figures = Figures()
         """Of this process, unless it counts in the store."""
         fork.register(self)
@@ -97,9 +99,12 @@ class Reader(fork.ForkAware):
 
     def _try(self, names: Container[str] | None, own: Waiting | None) -> Families | None:
         """One try; None if a process was settled, or its cells were given to another, in the midst of it."""
-        if self._access.is_cut_off():
-            self._access.close_idle()
-        with self._access() as connection:
+        access = self._access
+        if access.held_here():
+            access = Access(self.path)  # a signal handler scrapes in the middle of a scrape
+        elif access.is_cut_off():
+            access.close_idle()
+        with access() as connection:
             file = files.open_existing(connection, self.path)
             census, slots = file.blocks.census(), file.live_slots()
             try:
@@ -112,7 +117,7 @@ class Reader(fork.ForkAware):
             if file.blocks.changed(census):
                 return None
             if scrape.saw_dead():
-                _settle_if_free(connection, file)
+                _settle_if_free(connection, file, self.keep_dead)
             return _assembled(result, about, own, names)
 
 
@@ -129,7 +134,7 @@ def _assembled(found: Families, about: Families, own: Waiting | None, names: Con
     return result
 
 
-def _settle_if_free(connection: apsw.Connection, file: CellsFile) -> None:
+def _settle_if_free(connection: apsw.Connection, file: CellsFile, keep_dead: int) -> None:
     """Settle the dead after a scrape, unless another process is writing: the next flush or scrape does it then."""
     if not file.writable or wal_bytes(connection.filename) > WAL_LIMIT:
         return
@@ -137,6 +142,7 @@ def _settle_if_free(connection: apsw.Connection, file: CellsFile) -> None:
     try:
         with settle.settling(connection, file) as settled:
             settle.settle_dead(connection, file, settled)
+            settle.forget_oldest(connection, keep_dead)
     except apsw.Error:
         pass  # busy, read-only or full: whoever can write will do it
     finally:

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 import apsw
 
 from . import layout
+from .arenas import pid_namespace
 from .cells import CellsFile
 from .database import refuse_newer, transaction
 from .errors import DamagedError
 from .ingest import copy_images, ingest, is_settled
 from .journal import JournalGoneError
 from .shape import LIVE_MODES
-from .writer import pid_namespace
 
 Slot = tuple[int, int]
 """(slot, instance)"""

@@ -5,12 +5,10 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TypeVar
 
 import apsw
 
@@ -21,15 +19,13 @@ from .errors import ForeignFileError, JournalModeError, SQLMetricsError, StoreEr
 from .figures import Figures
 from .flusher import Flusher
 from .follow import Follower
+from .part import Part
 from .renew import Pair
-from .shape import Key
 from .trouble import Trouble
 from .wiped import wiped_bytes
-from .writer import PrivateArena, SharedArena, Writer
 
 _PATIENCE = 50
 """How often a call that may wait for another's write lock tries again, 20 ms each: one second."""
-T = TypeVar("T")
 
 
 class NotOpenError(StoreError, OSError):
@@ -52,11 +48,10 @@ class Store(fork.ForkAware):
         self._file: CellsFile | None = None
         self._follower = Follower(self)
         self._launched = False
-        self.writers: dict[str, Writer] = {}
+        self.part = Part(self)
         self.writing = Access(path)
         self._notices: list[str] = []
         self.flusher = self._new_flusher()
-        self._renew_locks()
         if create:
             self._try_to_open()
         else:
@@ -97,70 +92,8 @@ class Store(fork.ForkAware):
         if self._launched:
             self._hold_run_lock()
 
-    def _renew_locks(self) -> None:
-        self._lock = threading.RLock()
-        self._depth = 0
-
     def _new_flusher(self) -> Flusher:
         return Flusher(self.settings.flush_interval, lambda: flush.flush(self))
-
-    # --- what operations need: memory and a few system calls, never SQLite -------------------------------
-
-    @contextmanager
-    def binding(self, seconds: float = -1) -> Iterator[bool | None]:
-        """Hold the lock under which children get their cells; wait so long for other threads, or for ever.
-
-        Yields False where this thread holds it already: in a signal handler or a garbage collection that came
-        in the middle. There, new children start in memory and the flusher moves them. Yields None if others held it
-        all the time.
-        """
-        fork.notice()
-        if not self._lock.acquire(timeout=seconds):
-            yield None
-            return
-        self._depth += 1
-        try:
-            yield self._depth == 1
-        finally:
-            self._depth -= 1
-            self._lock.release()
-
-    def writer(self, identifier: str, outermost: bool) -> Writer:
-        """Return this process's writer of that name, valid or made so. Call it inside `binding`."""
-        writer = self.writers.get(identifier)
-        if writer is None:
-            writer = self.writers[identifier] = Writer(identifier)
-        shared = writer.shared
-        if shared is not None and shared.own[0] != shared.word[0]:
-            self._check(writer, shared)
-        if writer.lapsed and outermost:
-            self._try("find room in the cells file", writer.announce_lapsed)
-        if writer.shared is None and outermost:
-            self._try("claim a part of the cells file", lambda: writer.join(self.file))
-        for arena in writer.private:
-            arena.resume()
-        return writer
-
-    def _check(self, writer: Writer, shared: SharedArena) -> None:
-        if not shared.is_mine():
-            writer.start_anew()
-        elif shared.is_noticed():
-            writer.notice()
-        else:
-            shared.resume()
-
-    def place(self, writer: Writer, key: Key, outermost: bool) -> tuple[SharedArena | PrivateArena, int]:
-        """Return where a child is; in memory if the cells file has no room. Call it inside `binding`."""
-        found = self._try("find room in the cells file", lambda: writer.bind(key, shared=outermost))
-        return found or writer.bind(key, shared=False)
-
-    def _try(self, what: str, action: Callable[[], T]) -> T | None:
-        try:
-            result = action()
-        except OSError as error:
-            self.trouble.report("cells", f"{self.path}: cannot {what} ({error}); counting in memory until it can")
-            return None
-        return result
 
     # --- what the flusher and the set-up calls do ---------------------------------------------------------
 
@@ -175,24 +108,6 @@ class Store(fork.ForkAware):
                 break
         return outcome
 
-    def arenas(self) -> list[SharedArena]:
-        """The parts of the cells file that this process writes to."""
-        with self.binding():
-            return [writer.shared for writer in self.writers.values() if writer.shared]
-
-    def move_in(self) -> None:
-        """Bring what had to be counted in memory to the cells file, if there is room now."""
-        with self.binding() as outermost:
-            if outermost and any(writer.private for writer in self.writers.values()):
-                self._try("find room in the cells file", self._move_in)
-
-    def _move_in(self) -> None:
-        for writer in self.writers.values():
-            if writer.shared is None:
-                writer.join(self.file)
-            writer.move_in()
-        self.trouble.over("cells", f"{self.path}: the cells file has room again, nothing was lost")
-
     def follow_replacement(self) -> bool:
         """See `follow.Follower.follow`."""
         return self._follower.follow()
@@ -201,7 +116,7 @@ class Store(fork.ForkAware):
         """See `notices.mark_process_dead`."""
         fork.notice()
         self._notices.append(str(pid))
-        if self.writing.held_here() or self._lock._is_owned():  # type: ignore[attr-defined]
+        if self.writing.held_here() or self.part.is_held_here():
             # In a signal handler, with a lock of ours held: waiting here might be for ever.
             self.flusher.wake()
             return
@@ -235,6 +150,7 @@ class Store(fork.ForkAware):
             pids = list(self._notices)
             with settle.settling(connection, self.file) as settled:
                 noticed = [slot for pid in pids for slot in settle.mark_dead(connection, self.file, pid, settled)]
+                settle.forget_oldest(connection, self.settings.keep_dead)
             del self._notices[: len(pids)]
             for slot in noticed:
                 self.file.notify(slot)
@@ -242,15 +158,15 @@ class Store(fork.ForkAware):
     def reset(self, *, force: bool, keep_own: bool) -> None:
         """See `notices.reset`. Raises StoreInUseError, apsw.BusyError."""
         fork.notice()
-        own = {arena.instance for arena in self.arenas()} if keep_own else set()
+        own = {arena.instance for arena in self.part.arenas()} if keep_own else set()
         with self._alone(own, force) as (connection, settled):
             settle.empty(connection, self.file, own, settled)
-        for arena in self.arenas():
+        for arena in self.part.arenas():
             self.file.notify(arena.slot)
 
     def _begin_with_sums(self) -> None:
         """Forget the gauges of earlier runs: they tell of processes that are gone. Raises as `reset` does."""
-        own = {arena.instance for arena in self.arenas()}
+        own = {arena.instance for arena in self.part.arenas()}
         with self._alone(own, False) as (connection, settled):
             settle.settle_dead(connection, self.file, settled)
             settle.drop_gauges(connection)
@@ -318,17 +234,11 @@ class Store(fork.ForkAware):
         """Have no thread and no connection at the moment of the fork."""
         self._flusher_ran = self.flusher.stop()
         self.writing.before_fork()
-        self._lock.acquire()
+        self.part.before_fork()
 
     def after_fork_in_parent(self) -> None:
         """Go on; the next operation starts the flusher again."""
-        news = False
-        if self._flusher_ran:
-            for writer in self.writers.values():
-                news = news or bool(writer.shared and (writer.shared.has_news() or writer.shared.changed_blocks()))
-                for arena in writer.arenas():
-                    arena.own[0] = 0  # the next operation looks for the flusher
-        self._lock.release()
+        news = self.part.after_fork_in_parent(suspended=self._flusher_ran)
         self.writing.after_fork_in_parent()
         self.flusher.allow()
         if news or self._notices:  # the second from a signal handler that came during the fork
@@ -336,11 +246,10 @@ class Store(fork.ForkAware):
 
     def after_fork_in_child(self) -> None:
         """Own nothing yet: the parent's cells are its own. Also called, late, in a child of a fork from C."""
-        self._renew_locks()
+        self.part = Part(self)
         if self._file is not None:
             self._file.forget_own()
         wiped_bytes.wipe()
-        self.writers = {}
         self._notices = []
         self.trouble = Trouble()
         self.figures = Figures(self)
@@ -351,7 +260,7 @@ class Store(fork.ForkAware):
         """Flush for the last time and close the connection; the values stay in the store."""
         fork.notice()
         self.flusher.stop()
-        if self.writers or self._notices:
+        if self.part.writers or self._notices:
             self.flush()
         self.writing.close()
 
@@ -359,8 +268,4 @@ class Store(fork.ForkAware):
         """Close for good, and own nothing of the store any more, as if this process had ended."""
         atexit.unregister(self.close)
         self.close()
-        with self.binding():
-            for writer in self.writers.values():
-                for arena in writer.arenas():
-                    arena.abandon()
-            self.writers = {}
+        self.part.leave()

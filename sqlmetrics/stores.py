@@ -49,11 +49,12 @@ def is_installed(path: str) -> bool:
 def reader(path: str | os.PathLike[str] | None = None) -> Reader:
     """Return this process's reader of a store; opens nothing yet."""
     where = find(path)
+    settings = _installed.settings if _installed is not None and _installed.path == where else config.settings()
     if where not in _readers:
-        shared_with = config.settings().gid()
-        if shared_with >= 0:
-            trust.share(where, shared_with)
+        if settings.gid() >= 0:
+            trust.share(where, settings.gid())
         _readers[where] = Reader(where)
+    _readers[where].keep_dead = settings.keep_dead
     return _readers[where]
 
 

@@ -22,10 +22,13 @@ from . import fork
 from .shape import MODES, MOST_RECENT_MODES, Family, Key, describe, place_samples
 
 if TYPE_CHECKING:
+    from .part import Part
     from .store import Store
     from .writer import Writer
 
-_Batch = tuple[object, Family, dict[str, str], str]
+_Sample = tuple["SharedValue", str, str]
+"""(value, sample name, upper bound or '')"""
+_Batch = tuple[object, Family, dict[str, str], str, _Sample]
 
 _UNBOUND = memoryview(b"\0")
 _BOUND = memoryview(b"\1")
@@ -169,7 +172,7 @@ class Binder(fork.ForkAware):
         self._store: Store | None = None
         self._writer: Writer | None = None
         self._inherited: dict[Key, None] = {}
-        self._batches: dict[object, list[tuple[SharedValue, str, str]]] = {}
+        self._batches: dict[object, list[_Sample]] = {}
         self._locks: dict[Key, threading.RLock] = {}
         fork.register(self)
 
@@ -192,13 +195,15 @@ class Binder(fork.ForkAware):
         batch = self._batches.setdefault(batch_key, [])
         batch.append((value, name, bound))
         labels = dict(zip(labelnames, labelvalues, strict=False))
-        value._batch = (batch_key, (metric_name, typ, mode), labels, help_text)
+        value._batch = (batch_key, (metric_name, typ, mode), labels, help_text, (value, name, bound))
         if _is_last(typ, metric_name, name, bound) or len(batch) == _LONGEST_BATCH:
             self._close(value)
 
     def _close(self, value: SharedValue) -> None:
-        batch_key, family, labels, help_text = value._batch
+        batch_key, family, labels, help_text, this = value._batch
         batch = self._batches.pop(batch_key, [])
+        if this not in batch:  # a signal handler made the same child, and took the batch meanwhile
+            batch.append(this)
         describe(family, help_text)
         places = place_samples(family, labels, tuple((name, bound) for _, name, bound in batch))
         values: dict[Key, list[SharedValue]] = {}
@@ -222,24 +227,27 @@ class Binder(fork.ForkAware):
     def _bind(self, key: Key, values: list[SharedValue], seconds: float = -1) -> None:
         named = self.identify()
         store = self._store = self._store or self._find_store()
-        with store.binding(seconds) as outermost:
+        part = store.part
+        with part.binding(seconds) as outermost:
             if outermost is None:
                 return  # at the first operation, then
-            writer = store.writer(str(named), outermost)
-            if writer is not self._writer:
-                self._inherit(writer, store, outermost)
-            arena, cell = store.place(writer, key, outermost)
+            writer = part.writer(str(named), outermost)
+            if outermost and writer is not self._writer:
+                self._inherit(writer, part)
+            arena, cell = part.place(writer, key, outermost)
+            own, word, cells = arena.own, arena.word, arena.cells
             for value in values:
                 value._named = named
-                value._word, value._cells, value._cell = arena.word, arena.cells, cell + value._offset
-                value._own = arena.own
+                at = cell + value._offset
+                # All of it or nothing: no signal handler can come in between where there is no call.
+                value._word, value._cells, value._cell, value._own = word, cells, at, own
         store.flusher.wake()
 
-    def _inherit(self, writer: Writer, store: Store, outermost: bool) -> None:
+    def _inherit(self, writer: Writer, part: Part) -> None:
         """In a new process (or under a new name) every gauge is there at zero, as in the peer's mode."""
         self._writer = writer
-        for key in self._inherited:
-            store.place(writer, key, outermost)
+        for key in list(self._inherited):
+            part.place(writer, key, True)
 
     def lock_of(self, value: SharedValue) -> threading.RLock:
         """The lock of a child's values, for builds without the interpreter lock."""

@@ -1,181 +1,46 @@
-"""A process's own part of the store: its slot, its cells, and which child is in which cell."""
+"""Which child of a process is in which cells."""
 
 from __future__ import annotations
 
-import json
-import os
-import time
 from typing import NamedTuple
 
-from . import layout
+from .arenas import PrivateArena, SharedArena
 from .cells import CellsFile
-from .journal import JournalWriter
-from .records import FamilyRecord, ProcessRecord, child_record, family_record, process_record
-from .shape import LIVE_MODES, Family, Key, Shape, helps
-from .wiped import wiped_bytes
+from .shape import LIVE_MODES, Key
 
-_PRIVATE_CELLS = 4096
+Arena = SharedArena | PrivateArena
 
 
 class Place(NamedTuple):
     """Where a child's cells are."""
 
-    arena: SharedArena | PrivateArena
+    arena: Arena
     cell: int
 
+    def copy_to(self, new: Place, key: Key) -> None:
+        """Copy the values of a child to cells that nobody uses yet."""
+        count = key[0].cells
+        new.arena.cells[new.cell : new.cell + count] = self.arena.cells[self.cell : self.cell + count]
 
-class SharedArena:
-    """Cells in the cells file, held by a slot of this process.
 
-    An operation may go on while ``own[0] == word[0]``: `own` is a byte that a fork sets to zero, `word` the
-    slot's stale byte, which other processes change to be noticed.
+class Aside:
+    """Where operations count that come in the middle of another one of their thread: in a signal handler, say.
+
+    They must not touch what that one is about to change. When it is done, this is taken in.
     """
 
-    def __init__(self, file: CellsFile, identifier: str, store: str, lost: list[int]):
-        self.file = file
-        self.slot = file.claim_slot()
-        self.uses = file.uses[self.slot]
-        self.instance = layout.instance_of(self.uses, self.slot)
-        self.word = file.stale[self.slot : self.slot + 1]
-        self.own = wiped_bytes.take()
-        self.cells = file.cells
-        self._next = self._end = 0
-        self._families: dict[Family, tuple[str, int]] = {}
-        self._records: dict[Shape, str] = {}
-        self.flushed: dict[int, bytes] = {}  # block: what of it is in rows
-        self.ingested = 0  # bytes of the journal that are rows
-        self._anew: set[int] = set()  # blocks of which rows were made again: they show 0
-        try:
-            self.journal = JournalWriter(file, self.slot)
-            self.journal.append(process_record(_card(identifier, store, lost)))
-        except OSError:
-            self.abandon()
-            raise
-        self.resume()
-
-    def resume(self) -> None:
-        """Let operations through again."""
-        self.own[0] = layout.mark_of(self.uses)
-
-    def is_mine(self) -> bool:
-        """Whether the slot is still this process's; False once another process has settled it."""
-        return self.file.hold(self.slot, self.uses)
-
-    def is_noticed(self) -> bool:
-        """Whether another process wants this one to look at its slot; any byte but the mark says so."""
-        return self.word[0] != layout.mark_of(self.uses)
-
-    def renew(self) -> None:
-        """Answer a notice: every value that is bound here looks for its place anew."""
-        self.word[0] = layout.mark_of(self.uses)
-        self.own[0] = 0
-        self.own = wiped_bytes.take()
-        self._families.clear()
-        self.resume()
-
-    def place(self, key: Key) -> int:
-        """Give a child its cells, tell everybody, and return the first one. Raises OSError where there is no room."""
-        cell = self.allocate(key[0].cells)
-        self.announce(key, cell)
-        return cell
-
-    def announce(self, key: Key, cell: int) -> None:
-        """Append the record of a child to the journal."""
-        shape, labelvalues = key
-        self.describe((shape.family, shape.type, shape.mode))
-        record = self._records.get(shape)
-        if record is None:
-            record = self._records[shape] = child_record(shape)
-        quoted = ", ".join(map(json.encoder.encode_basestring_ascii, labelvalues))
-        self.journal.append(f"{record}[{quoted}], {cell + shape.stamped}]")
-
-    def announce_again(self, key: Key, cell: int) -> None:
-        """Append the record of a child whose rows were deleted."""
-        self.announce(key, cell)
-        self._anew.add(cell // layout.BLOCK_CELLS)
-
-    def describe(self, family: Family) -> None:
-        """Append the record of a family unless its newest help text is known."""
-        text_and_time = helps[family]
-        if self._families.get(family) != text_and_time:
-            self.journal.append(family_record(FamilyRecord(*family, *text_and_time)))
-            self._families[family] = text_and_time
-
-    def allocate(self, count: int) -> int:
-        """Take `count` cells in a row. Raises OSError where there is no room."""
-        if self._next + count > self._end:
-            block = self.file.blocks.claim(self.slot)
-            self._next = block * layout.BLOCK_CELLS
-            self._end = self._next + layout.BLOCK_CELLS
-            self.flushed[block] = bytes(layout.PAGE)
-        cell = self._next
-        self._next = cell + count
-        return cell
-
-    def has_news(self) -> bool:
-        """Whether the journal holds more than the rows."""
-        return self.file.published[self.slot] > self.ingested
-
-    def changed_blocks(self) -> list[int]:
-        """The blocks of which something is not in the rows yet."""
-        blocks = list(self.flushed.items())  # a child may get a block meanwhile
-        return [b for b, known in blocks if b in self._anew or self.file.image(b) != known]
-
-    def take_images(self, blocks: list[int]) -> dict[int, bytes]:
-        """Copy blocks that are about to be flushed; follow it by `note_flushed` or `not_flushed`."""
-        self._anew.difference_update(blocks)
-        return {block: self.file.image(block) for block in blocks}
-
-    def note_flushed(self, images: dict[int, bytes]) -> None:
-        """Remember what the rows show now."""
-        self.flushed.update(images)
-
-    def not_flushed(self, images: dict[int, bytes]) -> None:
-        """Have these blocks flushed the next time, whether or not they change."""
-        self._anew.update(images)
-
-    def is_intact(self) -> bool:
-        """Whether every block is still this slot's; it is, but for damage to the file's directory."""
-        owners = self.file.blocks.owners
-        return all(owners[block] == self.slot + 1 for block in list(self.flushed))
-
-    def abandon(self) -> None:
-        """Never write here again, and let others settle what was written."""
-        self.own[0] = 0
-        self.file.let_go(self.slot)
-
-
-class PrivateArena:
-    """Cells in this process's memory, for children that found no room; they move when there is some."""
-
     def __init__(self) -> None:
-        self.own = wiped_bytes.take()
-        self.word = memoryview(b"\1")
-        self.cells = memoryview(bytearray(8 * _PRIVATE_CELLS)).cast("d")
-        self._next = 0
-        self.resume()
+        self.arenas: list[PrivateArena] = []
+        self.places: dict[Key, Place] = {}
 
-    def resume(self) -> None:
-        """Let operations through again."""
-        self.own[0] = 1
-
-    def renew(self) -> None:
-        """Every value that is bound here looks for its place anew."""
-        self.own[0] = 0
-        self.own = wiped_bytes.take()
-        self.resume()
-
-    def place(self, key: Key) -> int:
-        """Give a child cells and return the first. Raises OSError when this arena is full."""
-        cell = self._next
-        if cell + key[0].cells > _PRIVATE_CELLS:
-            raise OSError("this private arena is full")
-        self._next = cell + key[0].cells
-        return cell
-
-    def abandon(self) -> None:
-        """Never write here again."""
-        self.own[0] = 0
+    def bind(self, key: Key, now: Place | None) -> Place:
+        """Return a child's place here; a gauge goes on from what it shows where it is `now`, the others from 0."""
+        if key not in self.places:
+            place = private_place(self.arenas, key)
+            if now is not None and key[0].type == "gauge":
+                now.copy_to(place, key)
+            self.places.setdefault(key, place)
+        return self.places[key]
 
 
 class Writer:
@@ -186,6 +51,7 @@ class Writer:
         self.shared: SharedArena | None = None
         self.private: list[PrivateArena] = []
         self.known: dict[Key, Place] = {}
+        self.aside = Aside()
         self.lapsed: set[Key] = set()  # live gauges to be announced again
         self.store = ""  # the id of the store that `lost` is about
         self.lost: list[int] = []  # what this was in it before it lost its cells
@@ -202,7 +68,8 @@ class Writer:
         """Return a child's place; a new one comes from the cells file if `shared`. Raises OSError for want of room."""
         place = self.known.get(key)
         if place is None:
-            place = self._shared_place(key, self.shared) if shared and self.shared else self._private_place(key)
+            arena = self.shared if shared else None
+            place = Place(arena, arena.place(key)) if arena else private_place(self.private, key)
             self.known[key] = place
         return place
 
@@ -213,16 +80,20 @@ class Writer:
             self.shared.announce_again(key, self.known[key].cell)
             self.lapsed.discard(key)
 
-    @staticmethod
-    def _shared_place(key: Key, arena: SharedArena) -> Place:
-        return Place(arena, arena.place(key))
+    def bind_aside(self, key: Key) -> Place:
+        """Return a child's place for an operation in the middle of another one: where it is, or else aside."""
+        known = self.known.get(key)
+        return known if known is not None and known.arena.is_active() else self.aside.bind(key, known)
 
-    def _private_place(self, key: Key) -> Place:
-        try:
-            return Place(self.private[-1], self.private[-1].place(key))
-        except (IndexError, OSError):
-            self.private.append(PrivateArena())
-            return Place(self.private[-1], self.private[-1].place(key))
+    def merge(self, key: Key, aside: Place, new: Place) -> None:
+        """Take in what was counted aside; a gauge was set later than whatever was there."""
+        is_gauge = key[0].type == "gauge"
+        for offset in reversed(range(key[0].cells)):  # a timestamp is written after its value, which is behind it
+            value = aside.arena.cells[aside.cell + offset]
+            if is_gauge:
+                new.arena.cells[new.cell + offset] = value
+            else:
+                new.arena.cells[new.cell + offset] += value
 
     def notice(self) -> None:
         """Somebody may have deleted the rows of the live gauges: all of them are to be announced again."""
@@ -243,7 +114,7 @@ class Writer:
         try:
             for key, place in self._placed_in(PrivateArena):
                 new = Place(self.shared, self.shared.allocate(key[0].cells))
-                _copy(key, place, new)
+                place.copy_to(new, key)
                 self.shared.announce(key, new.cell)
                 self.known[key] = new
         finally:
@@ -262,8 +133,9 @@ class Writer:
             return
         old.abandon()
         for key, place in self._placed_in(SharedArena):
-            new = self.known[key] = self._private_place(key)
-            _copy(key, place, new)
+            new = private_place(self.private, key)
+            place.copy_to(new, key)
+            self.known[key] = new
         self.store, self.lost = store, [*(self.lost if store == self.store else []), old.instance]
         self.shared = None
         self.lapsed.clear()
@@ -280,19 +152,12 @@ class Writer:
         return [(key, place) for key, place in self.known.items() if isinstance(place.arena, kind)]
 
 
-def _copy(key: Key, old: Place, new: Place) -> None:
+def private_place(arenas: list[PrivateArena], key: Key) -> Place:
+    """Take cells in the last of the arenas, or in a new one."""
     count = key[0].cells
-    new.arena.cells[new.cell : new.cell + count] = old.arena.cells[old.cell : old.cell + count]
-
-
-def _card(identifier: str, store: str, lost: list[int]) -> ProcessRecord:
-    started = time.clock_gettime_ns(time.CLOCK_REALTIME)
-    return ProcessRecord(identifier, os.getpid(), pid_namespace(), started, store, lost)
-
-
-def pid_namespace() -> int:
-    """The inode number of this process's pid namespace, 0 where the system has none."""
-    try:
-        return os.stat("/proc/self/ns/pid").st_ino
-    except OSError:
-        return 0
+    for arena in arenas[-1:]:
+        if (cell := arena.place(count)) >= 0:
+            return Place(arena, cell)
+    arena = PrivateArena()
+    arenas.append(arena)
+    return Place(arena, arena.place(count))

@@ -61,7 +61,7 @@ def test_counts_with_an_idle_connection_in_the_parent(path: str, shell) -> None:
 
 def at_rest(store: sqlmetrics.Store) -> bool:
     """Whether the flusher waits for its bell: CPython itself may hang in a child that C forked from a busy moment."""
-    return not store.writing._holder and not any(arena.has_news() for arena in store.arenas())
+    return not store.writing._holder and not any(arena.has_news() for arena in store.part.arenas())
 
 
 def test_a_child_that_forks_again(path: str) -> None:

@@ -132,7 +132,7 @@ def test_a_collector_by_way_of_a_symlinked_folder(folder: Path, path: str) -> No
                 assert one.do("look") == 3
             sqlmetrics.mark_process_dead(1234, link)
             assert one.do("look") == 3
-            assert store.arenas()[0].is_mine()
+            assert store.part.arenas()[0].is_mine()
     finally:
         os.unlink(link)
 

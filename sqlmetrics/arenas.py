@@ -1,0 +1,189 @@
+"""Cells that a process owns: in the cells file, or, for want of room there, in its memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+
+from . import layout
+from .cells import CellsFile
+from .journal import JournalWriter
+from .records import FamilyRecord, ProcessRecord, child_record, family_record, process_record
+from .shape import Family, Key, Shape, helps
+from .wiped import wiped_bytes
+
+_PRIVATE_CELLS = 4096
+
+
+class SharedArena:
+    """Cells in the cells file, held by a slot of this process.
+
+    An operation may go on while ``own[0] == word[0]``: `own` is a byte that a fork sets to zero, `word` the
+    slot's stale byte, which other processes change to be noticed.
+    """
+
+    def __init__(self, file: CellsFile, identifier: str, store: str, lost: list[int]):
+        self.file = file
+        self.slot = file.claim_slot()
+        self.uses = file.uses[self.slot]
+        self.instance = layout.instance_of(self.uses, self.slot)
+        self.word = file.stale[self.slot : self.slot + 1]
+        self.own = wiped_bytes.take()
+        self.cells = file.cells
+        self._next = self._end = 0
+        self._families: dict[Family, tuple[str, int]] = {}
+        self._records: dict[Shape, str] = {}
+        self.flushed: dict[int, bytes] = {}  # block: what of it is in rows
+        self.ingested = 0  # bytes of the journal that are rows
+        self._anew: set[int] = set()  # blocks of which rows were made again: they show 0
+        try:
+            self.journal = JournalWriter(file, self.slot)
+            self.journal.append(process_record(_card(identifier, store, lost)))
+        except OSError:
+            self.abandon()
+            raise
+        self.resume()
+
+    def is_active(self) -> bool:
+        """Whether operations are let through."""
+        return self.own[0] == self.word[0]
+
+    def resume(self) -> None:
+        """Let operations through again."""
+        self.own[0] = layout.mark_of(self.uses)
+
+    def is_mine(self) -> bool:
+        """Whether the slot is still this process's; False once another process has settled it."""
+        return self.file.hold(self.slot, self.uses)
+
+    def is_noticed(self) -> bool:
+        """Whether another process wants this one to look at its slot; any byte but the mark says so."""
+        return self.word[0] != layout.mark_of(self.uses)
+
+    def renew(self) -> None:
+        """Answer a notice: every value that is bound here looks for its place anew."""
+        self.word[0] = layout.mark_of(self.uses)
+        self.own[0] = 0
+        self.own = wiped_bytes.take()
+        self._families.clear()
+        self.resume()
+
+    def place(self, key: Key) -> int:
+        """Give a child its cells, tell everybody, and return the first one. Raises OSError where there is no room."""
+        cell = self.allocate(key[0].cells)
+        self.announce(key, cell)
+        return cell
+
+    def announce(self, key: Key, cell: int) -> None:
+        """Append the record of a child to the journal."""
+        shape, labelvalues = key
+        self.describe((shape.family, shape.type, shape.mode))
+        record = self._records.get(shape)
+        if record is None:
+            record = self._records[shape] = child_record(shape)
+        quoted = ", ".join(map(json.encoder.encode_basestring_ascii, labelvalues))
+        self.journal.append(f"{record}[{quoted}], {cell + shape.stamped}]")
+
+    def announce_again(self, key: Key, cell: int) -> None:
+        """Append the record of a child whose rows were deleted."""
+        self.announce(key, cell)
+        self._anew.add(cell // layout.BLOCK_CELLS)
+
+    def describe(self, family: Family) -> None:
+        """Append the record of a family unless its newest help text is known."""
+        text_and_time = helps[family]
+        if self._families.get(family) != text_and_time:
+            self.journal.append(family_record(FamilyRecord(*family, *text_and_time)))
+            self._families[family] = text_and_time
+
+    def allocate(self, count: int) -> int:
+        """Take `count` cells in a row. Raises OSError where there is no room."""
+        if self._next + count > self._end:
+            block = self.file.blocks.claim(self.slot)
+            self._next = block * layout.BLOCK_CELLS
+            self._end = self._next + layout.BLOCK_CELLS
+            self.flushed[block] = bytes(layout.PAGE)
+        cell = self._next
+        self._next = cell + count
+        return cell
+
+    def has_news(self) -> bool:
+        """Whether the journal holds more than the rows."""
+        return self.file.published[self.slot] > self.ingested
+
+    def changed_blocks(self) -> list[int]:
+        """The blocks of which something is not in the rows yet."""
+        blocks = self.flushed.copy()  # in one go: a child may get a block meanwhile
+        return [b for b, known in blocks.items() if b in self._anew or self.file.image(b) != known]
+
+    def take_images(self, blocks: list[int]) -> dict[int, bytes]:
+        """Copy blocks that are about to be flushed; follow it by `note_flushed` or `not_flushed`."""
+        self._anew.difference_update(blocks)
+        return {block: self.file.image(block) for block in blocks}
+
+    def note_flushed(self, images: dict[int, bytes]) -> None:
+        """Remember what the rows show now."""
+        self.flushed.update(images)
+
+    def not_flushed(self, images: dict[int, bytes]) -> None:
+        """Have these blocks flushed the next time, whether or not they change."""
+        self._anew.update(images)
+
+    def is_intact(self) -> bool:
+        """Whether every block is still this slot's; it is, but for damage to the file's directory."""
+        owners = self.file.blocks.owners
+        return all(owners[block] == self.slot + 1 for block in self.flushed.copy())
+
+    def abandon(self) -> None:
+        """Never write here again, and let others settle what was written."""
+        self.own[0] = 0
+        self.file.let_go(self.slot)
+
+
+class PrivateArena:
+    """Cells in this process's memory."""
+
+    def __init__(self) -> None:
+        self.own = wiped_bytes.take()
+        self.word = memoryview(b"\1")
+        self.cells = memoryview(bytearray(8 * _PRIVATE_CELLS)).cast("d")
+        self._next = 0
+        self.resume()
+
+    def is_active(self) -> bool:
+        """Whether operations are let through."""
+        return self.own[0] == self.word[0]
+
+    def resume(self) -> None:
+        """Let operations through again."""
+        self.own[0] = 1
+
+    def renew(self) -> None:
+        """Every value that is bound here looks for its place anew."""
+        self.own[0] = 0
+        self.own = wiped_bytes.take()
+        self.resume()
+
+    def place(self, count: int) -> int:
+        """Take `count` cells in a row and return the first, or -1 when this arena is full."""
+        cell = self._next
+        self._next = cell + count  # nothing may come between these two lines: there is no call in them
+        return cell if cell + count <= _PRIVATE_CELLS else -1
+
+    def abandon(self) -> None:
+        """Never write here again."""
+        self.own[0] = 0
+
+
+def _card(identifier: str, store: str, lost: list[int]) -> ProcessRecord:
+    started = time.clock_gettime_ns(time.CLOCK_REALTIME)
+    return ProcessRecord(identifier, os.getpid(), pid_namespace(), started, store, lost)
+
+
+def pid_namespace() -> int:
+    """The inode number of this process's pid namespace, 0 where the system has none."""
+    try:
+        return os.stat("/proc/self/ns/pid").st_ino
+    except OSError:
+        return 0

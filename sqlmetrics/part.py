@@ -1,0 +1,180 @@
+"""What of a store is this process's own: its writers, and the lock under which children get their cells.
+
+An operation that has its cell comes by without any of this.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+from . import fork
+from .arenas import SharedArena
+from .shape import Key
+from .writer import Aside, Place, Writer
+
+if TYPE_CHECKING:
+    from .store import Store
+
+T = TypeVar("T")
+
+
+class _Hold:
+    """The lock, and how often the thread that has it has entered it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.depth = 0
+
+
+class Part:
+    """The writers of one process, by their names."""
+
+    def __init__(self, store: Store):
+        self._store = store
+        self._hold = _Hold()
+        self.writers: dict[str, Writer] = {}
+
+    @contextmanager
+    def binding(self, seconds: float = -1) -> Iterator[bool | None]:
+        """Hold the lock under which children get their cells; wait so long for other threads, or for ever.
+
+        Yields False where this thread holds it already: in a signal handler or a garbage collection that came in
+        the middle. There, children that are on the move count aside (see `Aside`), until the outermost is done.
+        Yields None if others held it all the time.
+        """
+        fork.notice()
+        hold = self._hold  # after a fork in the middle, the child has another
+        if not hold.lock.acquire(timeout=seconds):
+            yield None
+            return
+        hold.depth += 1
+        try:
+            yield hold.depth == 1
+        finally:
+            hold.depth -= 1
+            while hold.depth == 0 and self._is_some_aside():
+                self._take_in(hold)
+            hold.lock.release()
+
+    def is_held_here(self) -> bool:
+        """Whether this thread is inside `binding`."""
+        return self._hold.lock._is_owned()  # type: ignore[attr-defined, no-any-return]
+
+    def writer(self, identifier: str, outermost: bool) -> Writer:
+        """Return this process's writer of that name, valid or made so. Call it inside `binding`."""
+        writer = self.writers.get(identifier) or self.writers.setdefault(identifier, Writer(identifier))
+        if outermost:
+            self._refresh(writer)
+        return writer
+
+    def _refresh(self, writer: Writer) -> None:
+        shared = writer.shared
+        if shared is not None and not shared.is_active():
+            self._check(writer, shared)
+        if writer.lapsed:
+            self._try("find room in the cells file", writer.announce_lapsed)
+        if writer.shared is None:
+            self._try("claim a part of the cells file", lambda: writer.join(self._store.file))
+        for arena in writer.private:
+            arena.resume()
+
+    @staticmethod
+    def _check(writer: Writer, shared: SharedArena) -> None:
+        if not shared.is_mine():
+            writer.start_anew()
+        elif shared.is_noticed():
+            writer.notice()
+        else:
+            shared.resume()
+
+    def place(self, writer: Writer, key: Key, outermost: bool) -> Place:
+        """Return where a child is; in memory if the cells file has no room. Call it inside `binding`."""
+        if not outermost:
+            return writer.bind_aside(key)
+        found = self._try("find room in the cells file", lambda: writer.bind(key, shared=True))
+        return found or writer.bind(key, shared=False)
+
+    def _is_some_aside(self) -> bool:
+        return any(writer.aside.arenas for writer in self.writers.copy().values())
+
+    def _take_in(self, hold: _Hold) -> None:
+        hold.depth += 1
+        try:
+            for writer in self.writers.copy().values():
+                aside, writer.aside = writer.aside, Aside()
+                for arena in aside.arenas:
+                    arena.abandon()
+                for key, place in aside.places.copy().items():
+                    writer.merge(key, place, self.place(writer, key, True))
+        finally:
+            hold.depth -= 1
+
+    def _try(self, what: str, action: Callable[[], T]) -> T | None:
+        try:
+            result = action()
+        except OSError as error:
+            message = f"{self._store.path}: cannot {what} ({error}); counting in memory until it can"
+            self._store.trouble.report("cells", message)
+            return None
+        return result
+
+    def arenas(self) -> list[SharedArena]:
+        """The parts of the cells file that this process writes to."""
+        with self.binding():
+            return [writer.shared for writer in self.writers.copy().values() if writer.shared]
+
+    def move_in(self) -> None:
+        """Bring what had to be counted in memory to the cells file, if there is room now."""
+        with self.binding() as outermost:
+            if outermost and any(writer.private for writer in self.writers.values()):
+                self._try("find room in the cells file", self._move_in)
+
+    def _move_in(self) -> None:
+        for writer in self.writers.copy().values():
+            if writer.shared is None:
+                writer.join(self._store.file)
+            writer.move_in()
+        self._store.trouble.over("cells", f"{self._store.path}: the cells file has room again, nothing was lost")
+
+    def go_over(self, store_id: str, settled: set[int], enter: Callable[[], None]) -> None:
+        """Take the values of this process along to other files.
+
+        store_id: of the store that it was. settled: instances whose values are in the rows already.
+        enter: makes the files the store's own, within.
+        """
+        with self.binding():
+            enter()
+            for writer in self.writers.copy().values():
+                if writer.shared and writer.shared.instance in settled:
+                    writer.start_anew()
+                else:
+                    writer.move_out(store_id)
+        self.move_in()
+
+    def leave(self) -> None:
+        """Own nothing any more, as if this process had ended."""
+        with self.binding():
+            for writer in self.writers.copy().values():
+                for arena in writer.arenas():
+                    arena.abandon()
+            self.writers = {}
+
+    # --- forks --------------------------------------------------------------------------------------------
+
+    def before_fork(self) -> None:
+        """Wait until no other thread is placing a child."""
+        self._hold.lock.acquire()
+
+    def after_fork_in_parent(self, *, suspended: bool) -> bool:
+        """Go on. suspended: have every value look for its place, and so for the flusher. True if there is news."""
+        news = False
+        for writer in self.writers.copy().values() if suspended else ():
+            shared = writer.shared
+            news = news or bool(shared and (shared.has_news() or shared.changed_blocks()))
+            for arena in writer.arenas():
+                arena.own[0] = 0
+        self._hold.lock.release()
+        return news

@@ -1,0 +1,98 @@
+"""A wrong death notice: the process lives, and its next operation brings it back; nothing else is damaged."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+from helpers import Shell, child, value
+from prometheus_client import Counter, Gauge
+
+import sqlmetrics
+
+LIVE = ("liveall", "livemin", "livemax", "livesum", "livemostrecent")
+
+
+class App:
+    """A counter, and a gauge of a live mode."""
+
+    def __init__(self, mode: str):
+        self.mode = mode
+        self.requests = Counter("requests", "Requests")
+        self.busy = Gauge("busy", "Busy", ["at"], multiprocess_mode=mode)  # nobody's but who uses it
+
+    def use(self) -> None:
+        """Count once."""
+        self.requests.inc()
+        self.busy.labels("work").set(4)
+
+    def shown(self, pid: int) -> float | None:
+        """The gauge of that process, which is the only one that has set it."""
+        return value("busy", at="work", **({"pid": str(pid)} if self.mode == "liveall" else {}))
+
+
+@pytest.mark.parametrize("mode", LIVE)
+@pytest.mark.parametrize("by", ["another", "itself", "a sibling"])
+def test_it_comes_back(path: str, mode: str, by: str) -> None:
+    """At its next operation, whoever was wrong about it, and however often."""
+    store = sqlmetrics.install(path, flush_interval=1000)
+    app = App(mode)
+    with (
+        child(use=app.use, mark=sqlmetrics.mark_process_dead, quiet=lambda: store.flusher.stop()) as one,
+        child(mark=sqlmetrics.mark_process_dead) as sibling,
+    ):
+        one.do("quiet")  # its flusher counts its own work at times, which is an operation
+        mark = {"another": sqlmetrics.mark_process_dead, "itself": lambda pid: one.do("mark", pid)}
+        for round_ in range(1, 4):
+            one.do("use")
+            assert app.shown(one.pid) == 4
+            mark.get(by, lambda pid: sibling.do("mark", pid))(one.pid)
+            mark.get(by, lambda pid: sibling.do("mark", pid))(str(one.pid))
+            assert app.shown(one.pid) is None
+            assert value("requests_total") == round_
+        one.do("use")
+        assert app.shown(one.pid) == 4
+        assert value("requests_total") == 4
+
+
+def test_it_is_stopped_meanwhile(path: str) -> None:
+    """And goes on as if nothing had been."""
+    sqlmetrics.install(path, flush_interval=1000)
+    app = App("livesum")
+    with child(use=app.use) as one:
+        one.do("use")
+        os.kill(one.pid, signal.SIGSTOP)
+        sqlmetrics.mark_process_dead(one.pid)
+        assert value("busy", at="work") is None
+        os.kill(one.pid, signal.SIGCONT)
+        one.do("use")
+        assert (value("busy", at="work"), value("requests_total")) == (4, 2)
+
+
+@pytest.mark.parametrize("pid", [2**22 + 1, 0, -1, "web-1", "", None, 1.5, "'; DROP TABLE sample; --"])
+def test_whoever_that_is(path: str, shell: Shell, pid: object) -> None:
+    """Nobody by that name: nothing happens to anybody."""
+    store = sqlmetrics.install(path, flush_interval=1000)
+    app = App("livesum")
+    app.use()
+    store.flush()
+    for _ in range(2):
+        sqlmetrics.mark_process_dead(pid)
+    sqlmetrics.mark_process_dead(pid, path)
+    assert (value("busy", at="work"), value("requests_total")) == (4, 1)
+    assert shell.value("SELECT count(*) FROM samples") == 2
+
+
+def test_a_right_notice_is_seen_by_the_shell(path: str, shell: Shell) -> None:
+    """At once: that is what the notice is for."""
+    store = sqlmetrics.install(path, flush_interval=1000)
+    app = App("liveall")
+    with child(use=app.use) as one:
+        one.do("use")
+        store.flush()
+        one.kill()
+        sqlmetrics.mark_process_dead(one.pid)
+    assert shell("SELECT metric, pid, value FROM samples WHERE value <> 0") == [
+        {"metric": "requests_total", "pid": None, "value": 1.0}
+    ]
