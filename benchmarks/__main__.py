@@ -8,7 +8,7 @@ import platform
 import sys
 import tempfile
 
-from . import creation, operations, scrapes, table
+from . import churn, creation, operations, scrapes, table
 from .comparison import DifferenceError
 from .sizes import FULL, QUICK, Sizes
 
@@ -32,7 +32,13 @@ def main() -> int:
 
 def _run(folder: str, sizes: Sizes) -> None:
     table.print_head()
-    for measure in (operations.measure, scrapes.measure, creation.measure_alone, creation.measure_together):
+    for measure in (
+        operations.measure,
+        scrapes.measure,
+        creation.measure_alone,
+        creation.measure_together,
+        churn.measure,
+    ):
         for row in measure(folder, sizes):
             table.print_row(row)
 

@@ -20,6 +20,7 @@ class Library:
         # The multiprocess modes have no _created samples.
         prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
         self.own = CollectorRegistry()
+        self._side = side
         self.scraped = self.own if side == "memory" else CollectorRegistry()
         if side == "mmap":
             from prometheus_client.multiprocess import MultiProcessCollector
@@ -36,6 +37,13 @@ class Library:
     def collect(self) -> list[Metric]:
         """The families, by the collector alone."""
         return list(self.collector.collect())
+
+    def note_death(self, pid: int) -> None:
+        """Do what the library's documentation wants done when a process has ended."""
+        if self._side == "mmap":
+            from prometheus_client.multiprocess import mark_process_dead
+
+            mark_process_dead(pid)  # type: ignore[no-untyped-call]
 
     def text(self) -> bytes:
         """The exposition text, by `prometheus_client.generate_latest`."""

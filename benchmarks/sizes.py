@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Counts of one run; `members` live at the same time and make `children` each, a lone process `alone` a round."""
+    """Counts of one run; `members` live at the same time and make `children` each, a lone process `alone` a round.
+
+    deaths: after how many of them a store is looked at.
+    """
 
     operation_rounds: int
     operations: int
@@ -17,6 +20,8 @@ class Sizes:
     alone_rounds: int
     alone: int
     together_rounds: int
+    churn_rounds: int
+    deaths: tuple[int, ...]
 
 
 FULL = Sizes(
@@ -28,14 +33,16 @@ FULL = Sizes(
     alone_rounds=15,
     alone=100,
     together_rounds=9,
+    churn_rounds=5,
+    deaths=(10, 100, 1_000, 2_000),
 )
-QUICK = Sizes(
+QUICK = replace(
+    FULL,
     operation_rounds=7,
     operations=10_000,
     scrape_rounds=5,
-    members=16,
-    children=300,
     alone_rounds=5,
-    alone=100,
     together_rounds=3,
+    churn_rounds=3,
+    deaths=(10, 100, 300),
 )

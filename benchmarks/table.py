@@ -8,12 +8,13 @@ from statistics import median
 
 WHAT = 36
 WIDTHS = (8, 9, 9, 10, 7, 9)
-UNITS = {"ns": 1e9, "us": 1e6, "ms": 1e3}
+UNITS = {"ns": 1e9, "us": 1e6, "ms": 1e3, "MiB": 2**-20, "files": 1}
+"""What a second, a byte or a file is in each."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured; times: for each side, the seconds of each round, in the order of the rounds."""
+    """What was measured; times: for each side, the seconds (or bytes, or files) of each round, in their order."""
 
     what: str
     times: Mapping[str, Sequence[float]]
@@ -31,7 +32,7 @@ class Row:
 
 def print_head() -> None:
     """Print the table's first lines."""
-    print("Medians; a ratio is sqlmetrics' time divided by the other's in the same round: below 1 is faster.\n")
+    print("Medians; a ratio is sqlmetrics' figure divided by the other's in the same round: below 1 is better.\n")
     _print("what", "baseline", "memory", "mmap", "sqlmetrics", "to mmap", "to memory", "target")
 
 
@@ -50,7 +51,7 @@ def _print(what: str, *cells: str) -> None:
 def _time(row: Row, side: str) -> str:
     if side not in row.times:
         return "-"
-    return f"{median(row.times[side]) * UNITS[row.unit]:.{0 if row.unit == 'ns' else 1}f} {row.unit}"
+    return f"{median(row.times[side]) * UNITS[row.unit]:.{0 if row.unit in ('ns', 'files') else 1}f} {row.unit}"
 
 
 def _ratio(ratio: float | None) -> str:

@@ -8,6 +8,7 @@ import time
 import timeit
 from typing import Any
 
+from .churn import Workers, footprint
 from .crowd import Crowd, make_children
 from .library import Library, Metrics, Nothing, flat
 
@@ -16,7 +17,9 @@ class Worker:
     """The tasks; each public method is one, and what it returns is the answer."""
 
     def __init__(self, side: str, folder: str):
+        self._folder = folder
         self._library = Library(side, folder)
+        self._workers: Workers | None = None
         self._metrics = Metrics(self._library.own)
         self._operated = self._metrics.operated
         if side == "baseline":
@@ -45,6 +48,16 @@ class Worker:
         result = self._library.text() if way == "generate_latest" else self._library.collect()
         seconds = time.perf_counter() - start
         return seconds, _newest_beat(result)
+
+    def churn(self, deaths: int) -> None:
+        """Let processes come and go until so many have ended."""
+        self._workers = self._workers or Workers(self._library.own)
+        for pid in self._workers.churn(deaths):
+            self._library.note_death(pid)
+
+    def footprint(self) -> tuple[int, int]:
+        """Bytes and files of the store."""
+        return footprint(self._folder)
 
     def content(self, family: str = "") -> dict[str, float | str]:
         """All that a scrape shows, or only one family."""
