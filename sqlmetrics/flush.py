@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import apsw
 
-from . import checkup, database, ingest, settle
+from . import checkup, database, fork, ingest, settle
 from .arenas import SharedArena
 from .errors import DamagedError, StoreError
 from .journal import JournalGoneError
@@ -44,6 +44,7 @@ def flush(store: Store) -> Outcome:
     Never raises: trouble is logged once per cause and tried again at the next round. Nothing is lost by a
     flush that fails, scrapes read the cells and the journals.
     """
+    fork.notice()
     if store.writing.held_here():
         return Outcome.BUSY  # a signal handler in the middle of a flush
     try:

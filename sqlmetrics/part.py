@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
-from . import fork
 from .arenas import SharedArena
 from .shape import Key
 from .writer import Aside, Place, Writer
@@ -45,8 +44,7 @@ class Part:
         the middle. There, children that are on the move count aside (see `Aside`), until the outermost is done.
         Yields None if others held it all the time.
         """
-        fork.notice()
-        hold = self._hold  # after a fork in the middle, the child has another
+        hold = self._hold
         if not hold.lock.acquire(timeout=seconds):
             yield None
             return

@@ -13,6 +13,7 @@ from helpers import Shell
 from prometheus_client import REGISTRY
 
 import sqlmetrics
+from sqlmetrics import shape
 
 _VARIABLES = ("SQLMETRICS_PATH", "PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir")
 
@@ -27,6 +28,7 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     sqlmetrics.uninstall()
     for collector in set(REGISTRY._collector_to_names) - before:
         REGISTRY.unregister(collector)
+    shape._children.clear()  # a histogram of the same name has other buckets in the next test
 
 
 @pytest.fixture

@@ -99,6 +99,7 @@ def test_the_childs_first_call(path: str, first: str) -> None:
     requests = Counter("requests", "Requests")
     Gauge("busy", "Busy", multiprocess_mode="livesum").set(1)
     requests.inc()
+    wait_for(lambda: at_rest(store))
     inside, leave = threading.Event(), threading.Event()
 
     def hold() -> None:
