@@ -16,6 +16,8 @@ from helpers import wait_for
 from sqlmetrics.demo import checks, run
 from sqlmetrics.demo.acts import Acts
 from sqlmetrics.demo.crew import Crew
+from sqlmetrics.demo.screen import Screen
+from sqlmetrics.demo.server import Server
 
 OTHER_PROGRAM = """
 import sys
@@ -184,6 +186,21 @@ def test_an_interrupted_demo_leaves_nothing_behind(number: signal.Signals) -> No
     assert process.returncode == 130
     assert "The demo stopped" in output
     assert_nothing_is_left(output)
+
+
+def test_a_demo_that_is_interrupted_in_the_midst_of_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The console keeps what is printed until the line is complete, which it never is."""
+
+    def intro(self: Screen, server: Server) -> None:
+        self._console.__enter__()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Screen, "intro", intro)
+
+    assert run(requests=20, workers=2) == 130
+    assert "The demo stopped: gunicorn and the temporary folder are gone" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("arguments", [["--workers=1"], ["--requests=0"]])

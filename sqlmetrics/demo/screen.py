@@ -27,6 +27,9 @@ class Screen:
     """The demo's output, part by part, in the order of the methods."""
 
     def __init__(self) -> None:
+        self._renew()
+
+    def _renew(self) -> None:
         self._console = Console(highlight=False)
         self._console.width = max(self._console.width, MIN_WIDTH)
 
@@ -104,6 +107,7 @@ class Screen:
 
     def trouble(self, message: str) -> None:
         """Say why the demo has not come to its end."""
+        self._renew()  # a signal in the midst of a line leaves the old one waiting for the line's end
         self._line(f"[bold red]The demo stopped:[/] {escape(message)}")
 
     def _next(self) -> None:
