@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Iterator
 
@@ -19,6 +20,9 @@ from .shape import LIVE_MODES
 
 Slot = tuple[int, int]
 """(slot, instance)"""
+LAST_WORDS_SECONDS = 0.02
+"""How long a process that has lost its lock, and lives, is given to end the operation that it is in the midst of: ones
+that begin later see the notice. An operation takes 0.0001 ms, but the machine may be busy with others meanwhile."""
 
 _ROWS = """
 SELECT sample.series, sample.value, sample.timestamp, process.started
@@ -123,10 +127,42 @@ def settle_dead(connection: apsw.Connection, file: CellsFile, settled: list[Slot
 
     Judged once, here, with the write lock held: so two settlers never fold the same process twice.
     """
-    for slot, instance in file.live_slots():
-        if file.seize(slot):
-            settled.append((slot, instance))
-            settle(connection, file, slot, instance)
+    _settle_those_dead(connection, file, file.live_slots(), settled)
+
+
+def _settle_those_dead(
+    connection: apsw.Connection, file: CellsFile, slots: list[Slot], settled: list[Slot]
+) -> list[Slot]:
+    seized = []
+    for one in slots:
+        if file.seize(one[0]):
+            settled.append(one)
+            seized.append(one)
+    if any(_may_live(connection, file, *one) for one in seized):
+        time.sleep(LAST_WORDS_SECONDS)
+    for one in seized:
+        settle(connection, file, *one)
+    return seized
+
+
+def _may_live(connection: apsw.Connection, file: CellsFile, slot: int, instance: int) -> bool:
+    """Whether a process that is to be settled might be there, without its lock; in another pid namespace, it might."""
+    if is_settled(connection, slot, instance):
+        return False
+    with contextlib.suppress(JournalGoneError, DamagedError):
+        ingest(connection, file, slot, instance)
+    found = connection.execute("SELECT os_pid, pid_namespace FROM process WHERE id = ?", (instance,)).fetchall()
+    return any(namespace != pid_namespace() or _exists(int(str(pid))) for pid, namespace in found)
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def settle(connection: apsw.Connection, file: CellsFile, slot: int, instance: int) -> None:
@@ -166,11 +202,7 @@ def mark_dead(connection: apsw.Connection, file: CellsFile, pid: str, settled: l
     alone when a dead one explains it (its pid was given again).
     """
     namesakes = [slot for slot in file.live_slots() if _is_named(connection, file, slot, pid)]
-    dead = [one for one in namesakes if file.seize(one[0])]
-    settled += dead
-    for slot, instance in dead:
-        settle(connection, file, slot, instance)
-    if dead:
+    if _settle_those_dead(connection, file, namesakes, settled):
         return []
     for _, instance in namesakes:
         connection.execute(DELETE_LIVE, {"process": instance})
@@ -225,11 +257,12 @@ def settle_left(connection: apsw.Connection, file: CellsFile) -> None:
             settle(connection, file, slot, instance)
 
 
-def adopt(connection: apsw.Connection, *, all_dead: bool) -> int:
+def adopt(connection: apsw.Connection, *, all_dead: bool, above: int) -> int:
     """Take over the rows of processes whose cells are gone, within the caller's transaction.
 
     all_dead: whether none of them can live (a reboot): then the rows are folded, else they become orphans, for
         their processes to bring the values themselves.
+    above: the greatest number of uses of a slot in the cells that are gone, 0 if nothing is known of it.
     Returns a number of uses above all that were ever given to a slot.
     """
     for instance in _numbers(connection, "SELECT id FROM process WHERE died IS NULL"):
@@ -242,7 +275,7 @@ def adopt(connection: apsw.Connection, *, all_dead: bool) -> int:
     newest = max(_numbers(connection, "SELECT id FROM process UNION SELECT settled FROM slot UNION SELECT 0"))
     # Seconds since the epoch grow faster than a slot is used: so no number is given twice, whatever was lost.
     seconds = int(time.clock_gettime(time.CLOCK_REALTIME))
-    return max(seconds, newest // layout.SLOTS + 1) if newest < 2**31 * layout.SLOTS else seconds
+    return max([seconds, *(uses + 1 for uses in (newest // layout.SLOTS, above) if uses < 2**31)])
 
 
 def _numbers(connection: apsw.Connection, sql: str) -> list[int]:

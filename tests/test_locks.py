@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from helpers import child, scrape, value, wait_for
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 import sqlmetrics
+from sqlmetrics import settle
 
 
 def drop_locks(path: str) -> bool:
@@ -79,6 +82,41 @@ def test_a_process_that_was_taken_for_dead(path: str, rounds: int) -> None:
     assert value("requests_total", by="child") == 11 * rounds
 
 
+def test_the_operation_that_is_under_way_when_the_locks_vanish(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has seen that its cell is its own, and adds to it while others settle the process: they wait for it."""
+    monkeypatch.setattr(settle, "LAST_WORDS_SECONDS", 2.0)
+    store = sqlmetrics.install(path, flush_interval=1000)
+    requests = Counter("requests", "Requests")
+
+    class Slow(int):
+        @property
+        def __class__(self) -> type:  # what `inc` asks for between its look at the cell's owner and the addition
+            arena = store.part.arenas()[0]
+            drop_locks(path)
+            os.write(to_parent, b"!")
+            wait_for(arena.is_noticed)
+            time.sleep(0.2)  # without the wait, it would have been settled by now
+            return int
+
+    def count() -> bool:
+        requests.inc(Slow(1))
+        return True
+
+    from_child, to_parent = os.pipe()
+    with child(first=lambda: requests.inc(), count=count) as one:
+        one.do("first")
+        begin_to_count = threading.Thread(target=one.do, args=("count",))
+        begin_to_count.start()
+        os.read(from_child, 1)
+        assert store.flush()
+        begin_to_count.join()
+        assert value("requests_total") == 2
+        one.do("first")
+        assert value("requests_total") == 3
+    os.close(from_child)
+    os.close(to_parent)
+
+
 def test_locks_vanish_while_everybody_counts(path: str) -> None:
     """In the middle of flushes, settlements and new children: all counts stay exact, scrapes work."""
     store = sqlmetrics.install(path, flush_interval=0.002)
@@ -145,6 +183,7 @@ def test_marking_a_process_that_lives(store: sqlmetrics.Store) -> None:
     kept = Gauge("kept", "Kept", multiprocess_mode="sum")
 
     def start() -> int:
+        store.flusher.stop()  # it counts its own work at times, which is an operation
         requests.inc(5)
         busy.inc(2)
         each.labels("a").set(7)
