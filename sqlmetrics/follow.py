@@ -7,6 +7,7 @@ own memory (the mapped cells), so it takes that along.
 from __future__ import annotations
 
 import contextlib
+import threading
 from typing import TYPE_CHECKING, NamedTuple
 
 from . import database, files, ingest
@@ -36,6 +37,13 @@ class Follower:
         self._known: Look | None = None
         self._last: Look | None = None
         self._id = ""
+        self._turn = threading.Lock()
+        self._whose_turn = 0  # the thread that has it
+
+    def after_fork_in_child(self) -> None:
+        """The thread whose turn it was may not be here."""
+        self._turn = threading.Lock()
+        self._whose_turn = 0
 
     def note(self, pair: Pair) -> None:
         """Take these files for the store's own; what else is found at their names from now on is a change."""
@@ -57,8 +65,20 @@ class Follower:
         """Go over to the files that are there, made anew if need be, with all values of this process.
 
         Returns False if a change seems to be under way: four files are not deleted in one go, so it is believed when
-        two looks agree. Raises StoreError, apsw.Error or OSError if there is no store and none can be made.
+        two looks agree; or another thread is going over, or this one, which a signal handler has interrupted.
+        Raises StoreError, apsw.Error or OSError if there is no store and none can be made.
         """
+        here = threading.get_ident()
+        if self._whose_turn == here or not self._turn.acquire(timeout=database.BUSY_MS / 1000):
+            return False
+        try:
+            self._whose_turn = here
+            return self._follow()
+        finally:
+            self._whose_turn = 0
+            self._turn.release()
+
+    def _follow(self) -> bool:
         store = self._store
         if not store.is_open():
             store.open()

@@ -146,9 +146,15 @@ def _freed_of_cells(content: apsw.Connection, path: str, cells: CellsFile | None
         rebooted = header is not None and header.boot != boot_id()
         if old is not None and not rebooted:
             settle.settle_left(content, old)
-        uses = settle.adopt(content, all_dead=rebooted)
+        uses = settle.adopt(content, all_dead=rebooted, above=_most_uses(path, cells))
         content.execute("UPDATE store SET pair = ?, plan = plan + 1", (pair,))
     return content, uses
+
+
+def _most_uses(path: str, cells: CellsFile | None) -> int:
+    """The greatest number of uses of a slot, 0 if no cells file is known: not all instances may have rows yet."""
+    files = (cells, open_cells(path + CELLS_SUFFIX, writable=True))
+    return max((max(file.uses) for file in files if file), default=0)
 
 
 def _cells_of(content: apsw.Connection, path: str, cells: CellsFile | None) -> CellsFile | None:

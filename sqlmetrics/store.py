@@ -48,7 +48,7 @@ class Store(fork.ForkAware):
         self._file: CellsFile | None = None
         self._follower = Follower(self)
         self._launched = False
-        self.part = Part(self)
+        self._part = Part(self)
         self.writing = Access(path)
         self._notices: list[str] = []
         self.flusher = self._new_flusher()
@@ -65,6 +65,12 @@ class Store(fork.ForkAware):
         if self._file is None:
             raise NotOpenError(f"{self.path}: the store could not be opened yet")
         return self._file
+
+    @property
+    def part(self) -> Part:
+        """What is this process's own; in the child of a fork from C, which ran no hook, not its parent's."""
+        fork.notice()
+        return self._part
 
     def is_open(self) -> bool:
         """Whether there is a store; False while it cannot be opened and this process counts in memory."""
@@ -234,11 +240,11 @@ class Store(fork.ForkAware):
         """Have no thread and no connection at the moment of the fork."""
         self._flusher_ran = self.flusher.stop()
         self.writing.before_fork()
-        self.part.before_fork()
+        self._part.before_fork()
 
     def after_fork_in_parent(self) -> None:
         """Go on; the next operation starts the flusher again."""
-        news = self.part.after_fork_in_parent(suspended=self._flusher_ran)
+        news = self._part.after_fork_in_parent(suspended=self._flusher_ran)
         self.writing.after_fork_in_parent()
         self.flusher.allow()
         if news or self._notices:  # the second from a signal handler that came during the fork
@@ -246,7 +252,8 @@ class Store(fork.ForkAware):
 
     def after_fork_in_child(self) -> None:
         """Own nothing yet: the parent's cells are its own. Also called, late, in a child of a fork from C."""
-        self.part = Part(self)
+        self._part = Part(self)
+        self._follower.after_fork_in_child()
         if self._file is not None:
             self._file.forget_own()
         wiped_bytes.wipe()

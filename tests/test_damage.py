@@ -7,6 +7,7 @@ import os
 import uuid
 from collections.abc import Callable
 
+import apsw
 import pytest
 import vandal
 from helpers import Child, child, scrape, wait_for
@@ -70,7 +71,7 @@ class App:
         """What a scrape shows, {} if there is none."""
         try:
             found = scrape(self.store.path)
-        except sqlmetrics.SQLMetricsError:
+        except (sqlmetrics.SQLMetricsError, apsw.BusyError):
             return {}
         result = {name: number for (name, labels), number in found.items() if not labels}
         for (name, labels), number in found.items():

@@ -7,9 +7,11 @@ import itertools
 import logging
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable
 
+import apsw
 import pytest
 from helpers import child, scrape, value, wait_for
 from outsiders import python
@@ -151,6 +153,38 @@ def test_deletions_while_two_processes_count(path: str, deleted: str) -> None:
             wait_for(is_exact)
 
     assert sum(scrape().values()) == total
+
+
+@pytest.mark.parametrize("deleted", ["main", "-cells", "main -wal -shm -cells"])
+def test_threads_that_flush_while_the_store_is_gone(path: str, deleted: str) -> None:
+    """One of them goes over to the new files, once."""
+    store = sqlmetrics.install(path, flush_interval=1000)
+    requests = Counter("requests", "Requests", ["number"])
+    ended = threading.Event()
+
+    def flush_on() -> None:
+        while not ended.is_set():
+            store.flush()
+
+    def shown() -> float:
+        try:
+            return sum(number for (name, _), number in scrape().items() if name == "requests_total")
+        except (sqlmetrics.SQLMetricsError, apsw.BusyError):
+            return -1
+
+    threads = [threading.Thread(target=flush_on) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for round_ in range(1, 21):
+        for number in range(10):
+            requests.labels(number).inc()
+        delete(path, DELETED[deleted])
+        wait_for(lambda: shown() == 10 * round_)  # noqa: B023 - called in this round
+    ended.set()
+    for thread in threads:
+        thread.join()
+
+    assert shown() == 200
 
 
 def test_a_process_that_starts_while_the_store_is_gone(path: str) -> None:
