@@ -135,6 +135,13 @@ class SharedArena:
         owners = self.file.blocks.owners
         return all(owners[block] == self.slot + 1 for block in self.flushed.copy())
 
+    def leave_behind(self) -> None:
+        """Never write here again; what was written is in other cells, so others must not settle it.
+
+        The life lock stays: a process that has the old file open, and not the new one, may make another of it.
+        """
+        self.own[0] = 0
+
     def abandon(self) -> None:
         """Never write here again, and let others settle what was written."""
         self.own[0] = 0

@@ -204,9 +204,11 @@ class CellsFile:
     def claim_slot(self) -> int:
         """Make a free slot this process's own, for as long as it lives, and return its number."""
         for slot, state in enumerate(bytes(self.states)):
-            if state == layout.FREE and self._take_slot(slot):
-                self.own_slots.add(slot)
-                return slot
+            if state == layout.FREE and slot not in self.own_slots:
+                self.own_slots.add(slot)  # before it is taken: the kernel tells no thread of this process of its locks
+                if self._take_slot(slot):
+                    return slot
+                self.own_slots.discard(slot)
         raise NoRoomError(f"all {layout.SLOTS:,} process slots of the cells file are in use")
 
     def _take_slot(self, slot: int) -> bool:

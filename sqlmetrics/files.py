@@ -98,7 +98,7 @@ def _fitting(connection: database.StoreConnection, path: str) -> Pair | None:
     if not checkup.knows_the_settled(connection, file):
         return None
     file.trust()
-    return Pair(file, connection.opened[0])
+    return Pair(file, connection.opened[0], header.store)
 
 
 def open_existing(connection: apsw.Connection, path: str) -> CellsFile:
@@ -125,4 +125,5 @@ def open_for_notices(path: str) -> Pair:
     """Return the pair of files of an existing store; see `open_existing`."""
     trust.check(path)
     with contextlib.closing(database.connect(path)) as connection:
-        return Pair(open_existing(connection, path), connection.opened[0])
+        file = open_existing(connection, path)
+        return Pair(file, connection.opened[0], database.ids(connection, path)[0])

@@ -36,7 +36,8 @@ class Follower:
         self._store = store
         self._known: Look | None = None
         self._last: Look | None = None
-        self._id = ""
+        self.id = ""
+        """Of the store that these files are."""
         self._turn = threading.Lock()
         self._whose_turn = 0  # the thread that has it
 
@@ -47,9 +48,8 @@ class Follower:
 
     def note(self, pair: Pair) -> None:
         """Take these files for the store's own; what else is found at their names from now on is a change."""
-        header = pair.cells.header()
-        self._known = self._last = Look(pair.database, pair.cells.identity, header, False, False)
-        self._id = header.store if header else self._id
+        self._known = self._last = Look(pair.database, pair.cells.identity, pair.cells.header(), False, False)
+        self.id = pair.store
 
     def _look(self) -> Look:
         store = self._store
@@ -111,12 +111,11 @@ class Follower:
             store.trouble.over("replaced", f"{store.path}: the values of this process are in the new store")
 
     def _bring_values(self, pair: Pair) -> None:
-        self._store.part.go_over(self._id, self._settled(pair), lambda: self._store.enter(pair))
+        self._store.part.go_over(self.id, self._settled(pair), lambda: self._store.enter(pair))
 
     def _settled(self, pair: Pair) -> set[int]:
         """Which of this process's instances are settled in the new rows: by mistake, but their values are there."""
-        header = pair.cells.header()
-        if header is None or header.store != self._id:
+        if pair.store != self.id:
             return set()
         arenas = self._store.part.arenas()
         with contextlib.closing(database.connect(self._store.path)) as connection:

@@ -75,7 +75,7 @@ class Part:
         if writer.lapsed:
             self._try("find room in the cells file", writer.announce_lapsed)
         if writer.shared is None:
-            self._try("claim a part of the cells file", lambda: writer.join(self._store.file))
+            self._try("claim a part of the cells file", lambda: writer.join(self._store.file, self._store.id))
         for arena in writer.private:
             arena.resume()
 
@@ -133,7 +133,7 @@ class Part:
     def _move_in(self) -> None:
         for writer in self.writers.copy().values():
             if writer.shared is None:
-                writer.join(self._store.file)
+                writer.join(self._store.file, self._store.id)
             writer.move_in()
         self._store.trouble.over("cells", f"{self._store.path}: the cells file has room again, nothing was lost")
 

@@ -30,10 +30,11 @@ DAMAGED_SUFFIX = "-damaged"
 
 
 class Pair(NamedTuple):
-    """A cells file, and which file is the database that goes with it."""
+    """A cells file, which file is the database that goes with it, and the store's id."""
 
     cells: CellsFile
     database: database.Identity | None
+    store: str
 
 
 class Renewed(NamedTuple):
@@ -67,7 +68,7 @@ def renew(path: str, settings: config.Settings, last: StoreConnection | None, ce
         database.use_wal(connection, path)
     mode, gid = settings.mode, settings.gid()
     new = create_cells(path + CELLS_SUFFIX, store, pair, uses=uses, mode=mode, gid=gid)
-    return Renewed(Pair(new, identity), moved_aside)
+    return Renewed(Pair(new, identity, store), moved_aside)
 
 
 _NONSENSE = (LookupError, ValueError, TypeError, struct.error)

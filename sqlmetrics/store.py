@@ -67,6 +67,11 @@ class Store(fork.ForkAware):
         return self._file
 
     @property
+    def id(self) -> str:
+        """The id in the files that are open, '' before there are any."""
+        return self._follower.id
+
+    @property
     def part(self) -> Part:
         """What is this process's own; in the child of a fork from C, which ran no hook, not its parent's."""
         fork.notice()

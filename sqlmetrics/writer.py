@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import NamedTuple
 
 from .arenas import PrivateArena, SharedArena
@@ -9,6 +10,8 @@ from .cells import CellsFile
 from .shape import LIVE_MODES, Key
 
 Arena = SharedArena | PrivateArena
+_REMEMBERED = 100
+"""Files that a process has gone over from. Only the last few may come back, brought by a process that has them open."""
 
 
 class Place(NamedTuple):
@@ -53,12 +56,11 @@ class Writer:
         self.known: dict[Key, Place] = {}
         self.aside = Aside()
         self.lapsed: set[Key] = set()  # live gauges to be announced again
-        self.store = ""  # the id of the store that `lost` is about
-        self.lost: list[int] = []  # what this was in it before it lost its cells
+        self.lost: deque[tuple[str, int]] = deque(maxlen=_REMEMBERED)  # (store, instance) before it lost its cells
 
-    def join(self, file: CellsFile) -> None:
-        """Take a slot of the cells file. Raises OSError where there is no room."""
-        self.shared = SharedArena(file, self.identifier, self.store, self.lost)
+    def join(self, file: CellsFile, store: str) -> None:
+        """Take a slot of the cells file of the store with that id. Raises OSError where there is no room."""
+        self.shared = SharedArena(file, self.identifier, store, [lost for where, lost in self.lost if where == store])
 
     def arenas(self) -> list[SharedArena | PrivateArena]:
         """All that values may be bound to."""
@@ -131,12 +133,12 @@ class Writer:
         old = self.shared
         if old is None:
             return
-        old.abandon()
+        old.leave_behind()
         for key, place in self._placed_in(SharedArena):
             new = private_place(self.private, key)
             place.copy_to(new, key)
             self.known[key] = new
-        self.store, self.lost = store, [*(self.lost if store == self.store else []), old.instance]
+        self.lost.append((store, old.instance))
         self.shared = None
         self.lapsed.clear()
 

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.values import MultiProcessValue as PeersMultiProcessValue
 
 import sqlmetrics
-from sqlmetrics import layout
+from sqlmetrics import cells, layout
 from sqlmetrics.values import MultiProcessValue
 
 
@@ -125,6 +125,21 @@ def test_scrapes_race_with_deaths_and_reuse(path: str) -> None:
     os.close(report)
 
     assert shown() == workers * per_worker
+
+
+def test_a_slot_is_alive_from_the_first(store: sqlmetrics.Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread of the process that claims it may be settling the dead at any moment."""
+    seen = []
+    unlock = cells.locks.unlock
+
+    def look_and_unlock(fd: int, offset: int) -> None:
+        seen.extend(store.file.is_alive(slot) for slot, _ in store.file.live_slots())
+        unlock(fd, offset)
+
+    monkeypatch.setattr(cells.locks, "unlock", look_and_unlock)
+    Counter("requests", "Requests").inc()
+
+    assert set(seen) == {True}
 
 
 def test_two_metrics_of_one_name(store: sqlmetrics.Store) -> None:
