@@ -38,13 +38,11 @@ class Follower:
         self._last: Look | None = None
         self.id = ""
         """Of the store that these files are."""
-        self._turn = threading.Lock()
-        self._whose_turn = 0  # the thread that has it
+        self._turn = threading.RLock()
 
     def after_fork_in_child(self) -> None:
         """The thread whose turn it was may not be here."""
-        self._turn = threading.Lock()
-        self._whose_turn = 0
+        self._turn = threading.RLock()
 
     def note(self, pair: Pair) -> None:
         """Take these files for the store's own; what else is found at their names from now on is a change."""
@@ -68,15 +66,16 @@ class Follower:
         two looks agree; or another thread is going over, or this one, which a signal handler has interrupted.
         Raises StoreError, apsw.Error or OSError if there is no store and none can be made.
         """
-        here = threading.get_ident()
-        if self._whose_turn == here or not self._turn.acquire(timeout=database.BUSY_MS / 1000):
+        if self.held_here() or not self._turn.acquire(timeout=database.BUSY_MS / 1000):
             return False
         try:
-            self._whose_turn = here
             return self._follow()
         finally:
-            self._whose_turn = 0
             self._turn.release()
+
+    def held_here(self) -> bool:
+        """Whether this thread is inside `follow` (and was interrupted by a signal handler, say)."""
+        return self._turn._is_owned()  # type: ignore[attr-defined, no-any-return]
 
     def _follow(self) -> bool:
         store = self._store

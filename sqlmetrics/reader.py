@@ -83,12 +83,14 @@ class Reader(fork.ForkAware):
                 file.doubt()
 
     def _read(self, names: Container[str] | None, own: Waiting | None) -> Families:
-        busy: apsw.BusyError | None = None
+        busy: apsw.Error | None = None
         for _ in range(_TRIES):
             try:
                 result = self._try(names, own)
-            except apsw.BusyError as error:  # the files are being made anew, or another program keeps them for itself
-                busy = error
+            except (apsw.BusyError, apsw.IOError) as error:
+                if is_damage(error):
+                    raise
+                busy = error  # the files are being made anew, or another program keeps them for itself
                 time.sleep(_PAUSE)
                 continue
             if result is not None:

@@ -127,7 +127,7 @@ class Store(fork.ForkAware):
         """See `notices.mark_process_dead`."""
         fork.notice()
         self._notices.append(str(pid))
-        if self.writing.held_here() or self.part.is_held_here():
+        if self.writing.held_here() or self.part.is_held_here() or self._follower.held_here():
             # In a signal handler, with a lock of ours held: waiting here might be for ever.
             self.flusher.wake()
             return

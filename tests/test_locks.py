@@ -98,12 +98,15 @@ def test_the_operation_that_is_under_way_when_the_locks_vanish(path: str, monkey
             time.sleep(0.2)  # without the wait, it would have been settled by now
             return int
 
-    def count() -> bool:
+    def first() -> None:
+        store.flusher.stop()  # it would take the lock again
+        requests.inc()
+
+    def count() -> None:
         requests.inc(Slow(1))
-        return True
 
     from_child, to_parent = os.pipe()
-    with child(first=lambda: requests.inc(), count=count) as one:
+    with child(first=first, count=count) as one:
         one.do("first")
         begin_to_count = threading.Thread(target=one.do, args=("count",))
         begin_to_count.start()
