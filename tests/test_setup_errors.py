@@ -157,13 +157,13 @@ def test_the_journal_mode_cannot_be_changed(path: str) -> None:
 def test_a_file_that_another_program_keeps_for_itself(path: str, caplog: pytest.LogCaptureFixture) -> None:
     """An exclusive lock allows not even a look. That is no reason to stop the app: it counts, and shows it later."""
     with Operator(path, "PRAGMA locking_mode = exclusive", "BEGIN EXCLUSIVE"):
-        sqlmetrics.install(path, flush_interval=0.05)
+        store = sqlmetrics.install(path, flush_interval=0.05)
         requests = Counter("requests", "Requests")
         requests.inc(7)
 
         assert [path in text and "lock" in text and "in memory" in text for text in caplog.messages] == [True]
 
-    wait_for(lambda: os.path.exists(path + "-cells"))
+    wait_for(store.is_open)
     wait_for(lambda: value("requests_total") == 7)
 
 
