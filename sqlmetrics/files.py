@@ -12,7 +12,7 @@ import os
 
 import apsw
 
-from . import checkup, config, database, renew, trust
+from . import checkup, config, database, renew, schema, trust
 from .cells import CellsFile, boot_id, open_cells
 from .database import file_identity
 from .errors import DamagedError, NoStoreError, PathError, StoreError
@@ -80,7 +80,7 @@ def _has_cells(path: str) -> bool:
 
 def _fitting(connection: database.StoreConnection, path: str) -> Pair | None:
     connection.set_busy_timeout(database.BUSY_MS * _TRIES)
-    version = database.check(connection, path)
+    version = schema.check(connection, path)
     if connection.readonly("main"):
         raise PathError(
             f"{path}: uid {os.geteuid()} may read but not write it; change its owner or mode (mode=, group=)"
@@ -88,10 +88,10 @@ def _fitting(connection: database.StoreConnection, path: str) -> Pair | None:
     database.use_wal(connection, path)
     if version == 0:
         return None
-    database.migrate(connection, version)
+    schema.migrate(connection, version)
     file = open_cells(path + CELLS_SUFFIX, writable=True)
     header = file.header() if file else None
-    if file is None or header is None or header[:3] != (*database.ids(connection, path), boot_id()):
+    if file is None or header is None or header[:3] != (*schema.ids(connection, path), boot_id()):
         return None
     if file.is_doubted() or not file.is_in_use():
         checkup.check(connection, file)
@@ -107,8 +107,8 @@ def open_existing(connection: apsw.Connection, path: str) -> CellsFile:
     Raises NoStoreError, ForeignFileError, SchemaError or DamagedError.
     """
     with database.transaction(connection, "DEFERRED"):  # one look: it may be in the making
-        version = database.check(connection, path)
-        ids = database.ids(connection, path) if version else ("", "")
+        version = schema.check(connection, path)
+        ids = schema.ids(connection, path) if version else ("", "")
     if version == 0:
         raise NoStoreError(f"{path} is empty; is the app that calls sqlmetrics.install() running with that path?")
     file = open_cells(path + CELLS_SUFFIX, writable=os.access(path + CELLS_SUFFIX, os.W_OK))
@@ -126,4 +126,4 @@ def open_for_notices(path: str) -> Pair:
     trust.check(path)
     with contextlib.closing(database.connect(path)) as connection:
         file = open_existing(connection, path)
-        return Pair(file, connection.opened[0], database.ids(connection, path)[0])
+        return Pair(file, connection.opened[0], schema.ids(connection, path)[0])

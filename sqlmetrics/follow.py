@@ -10,7 +10,7 @@ import contextlib
 import threading
 from typing import TYPE_CHECKING, NamedTuple
 
-from . import database, files, ingest
+from . import database, files, ingest, settle
 from .cells import Header
 from .database import Identity, file_identity
 from .renew import CELLS_SUFFIX, Pair
@@ -110,6 +110,9 @@ class Follower:
             store.trouble.over("replaced", f"{store.path}: the values of this process are in the new store")
 
     def _bring_values(self, pair: Pair) -> None:
+        if pair.cells.own_slots:
+            with contextlib.closing(database.connect(self._store.path)) as connection:
+                settle.return_to(connection, pair.cells)
         self._store.part.go_over(self.id, self._settled(pair), lambda: self._store.enter(pair))
 
     def _settled(self, pair: Pair) -> set[int]:

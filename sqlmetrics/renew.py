@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import apsw
 
-from . import checkup, config, database, settle
+from . import checkup, config, database, schema, settle
 from .cells import CellsFile, boot_id, create_cells, open_cells
 from .database import NoDatabaseError, StoreConnection, identity_of
 from .errors import DamagedError, PathError, SQLMetricsError
@@ -54,7 +54,7 @@ def renew(path: str, settings: config.Settings, last: StoreConnection | None, ce
         left = _what_is_left(path, last, cells, locks)
         moved_aside = left is None and os.path.exists(path) and os.stat(path).st_size > 0
         content, uses = left or _freed_of_cells(apsw.Connection(":memory:"), path, None)
-        store, pair = database.ids(content, path)
+        store, pair = schema.ids(content, path)
         identity = _write(path + NEW_SUFFIX, content.serialize("main"), settings)
         for suffix in (*WAL_FILES, CELLS_SUFFIX):
             with contextlib.suppress(FileNotFoundError):
@@ -129,16 +129,16 @@ def _copy_of(source: apsw.Connection, path: str) -> apsw.Connection:
     data[18:20] = b"\1\1"  # not WAL: https://www.sqlite.org/fileformat2.html#file_format_version_numbers
     copy = apsw.Connection(":memory:")
     copy.deserialize("main", data)
-    if database.check(copy, path):
+    if schema.check(copy, path):
         checkup.check_rows(copy)
-        database.ids(copy, path)
+        schema.ids(copy, path)
     return copy
 
 
 def _freed_of_cells(content: apsw.Connection, path: str, cells: CellsFile | None) -> tuple[apsw.Connection, int]:
     """Prepare rows for a new cells file, and return them and its first uses."""
     pair = uuid.uuid4().hex
-    database.migrate(content, database.check(content, path))
+    schema.migrate(content, schema.check(content, path))
     content.execute("PRAGMA foreign_keys = ON")
     with database.transaction(content):
         content.execute("UPDATE store SET id = ? WHERE id = ''", (uuid.uuid4().hex,))
@@ -160,7 +160,7 @@ def _most_uses(path: str, cells: CellsFile | None) -> int:
 
 def _cells_of(content: apsw.Connection, path: str, cells: CellsFile | None) -> CellsFile | None:
     """The cells file that these rows belong to, if it is there: the one given, or the one at the path."""
-    ids = database.ids(content, path)
+    ids = schema.ids(content, path)
     for file in (cells, open_cells(path + CELLS_SUFFIX, writable=True)):
         header = file.header() if file else None
         if header is not None and header[:2] == ids:

@@ -12,10 +12,11 @@ import apsw
 from . import layout
 from .arenas import pid_namespace
 from .cells import CellsFile
-from .database import refuse_newer, transaction
+from .database import transaction
 from .errors import DamagedError
 from .ingest import copy_images, ingest, is_settled
 from .journal import JournalGoneError
+from .schema import refuse_newer
 from .shape import LIVE_MODES
 
 Slot = tuple[int, int]
@@ -165,14 +166,19 @@ def _exists(pid: int) -> bool:
     return True
 
 
-def settle(connection: apsw.Connection, file: CellsFile, slot: int, instance: int) -> None:
-    """Fold a process whose slot is seized, if nobody has: first the rest of its journal, then its cells."""
+def settle(
+    connection: apsw.Connection, file: CellsFile, slot: int, instance: int, statements: tuple[str, ...] = FOLDS
+) -> None:
+    """Fold a process whose slot is seized, if nobody has: first the rest of its journal, then its cells.
+
+    statements: see `fold`.
+    """
     if is_settled(connection, slot, instance):
         return
     with contextlib.suppress(JournalGoneError, DamagedError):  # a damaged journal: what has rows is folded all the same
         ingest(connection, file, slot, instance)
     copy_images(connection, instance, {block: file.image(block) for block in file.blocks.owned_by(slot)})
-    fold(connection, instance)
+    fold(connection, instance, statements)
     connection.execute(RECORD_SETTLED, {"slot": slot, "process": instance})
 
 
@@ -248,6 +254,20 @@ def empty(connection: apsw.Connection, file: CellsFile, spared: set[int], settle
     connection.execute("DELETE FROM series WHERE id NOT IN (SELECT series FROM sample)")
     connection.execute("DELETE FROM family WHERE id NOT IN (SELECT family FROM series)")
     connection.execute("UPDATE store SET plan = plan + 1")
+
+
+def return_to(connection: apsw.Connection, file: CellsFile) -> None:
+    """Make orphans of what this process was in files that it had left, and that are back at their names.
+
+    It brings the values itself, in other cells; until then these rows show them. Raises apsw.Error.
+    """
+    own = [one for one in file.live_slots() if one[0] in file.own_slots]
+    with settling(connection, file) as settled:
+        for slot, instance in own:
+            settle(connection, file, slot, instance, (ORPHAN,))
+            settled.append((slot, instance))
+    for slot, _ in own:
+        file.let_go(slot)
 
 
 def settle_left(connection: apsw.Connection, file: CellsFile) -> None:

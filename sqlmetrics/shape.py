@@ -6,10 +6,13 @@ share one `Key`, one run of cells and one journal record.
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import time
 from dataclasses import dataclass
+
+from prometheus_client.utils import floatToGoString
 
 LIVE_MODES = frozenset(("liveall", "livemin", "livemax", "livesum", "livemostrecent"))
 MOST_RECENT_MODES = frozenset(("mostrecent", "livemostrecent"))
@@ -86,6 +89,21 @@ def place_samples(family: Family, labels: dict[str, str], samples: Samples) -> l
         keys.append(key)
         known.update((sample, (key, place)) for place, sample in enumerate(fresh))
     return [known[sample] for sample in samples]
+
+
+@functools.cache
+def upper_bound(text: str) -> str:
+    """Return a bucket's bound as the exposition shows it."""
+    return str(floatToGoString(float(text) + 0.0))  # type: ignore[no-untyped-call]  # -0.0 is 0.0
+
+
+def is_last(typ: str, metric_name: str, name: str, bound: str) -> bool:
+    """Whether a child is complete with this value, by the order in which `prometheus_client` makes them."""
+    if typ == "histogram":
+        return bound == "+Inf"
+    if typ == "summary":
+        return name == metric_name + "_sum"
+    return True
 
 
 def joined(text: str) -> str:

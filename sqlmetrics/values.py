@@ -8,7 +8,6 @@ lock per child.
 
 from __future__ import annotations
 
-import functools
 import os
 import sys
 import threading
@@ -16,10 +15,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from prometheus_client.utils import floatToGoString
-
 from . import fork
-from .shape import MODES, MOST_RECENT_MODES, Family, Key, describe, place_samples
+from .shape import MODES, MOST_RECENT_MODES, Family, Key, describe, is_last, place_samples, upper_bound
 
 if TYPE_CHECKING:
     from .part import Part
@@ -189,14 +186,14 @@ class Binder(fork.ForkAware):
         typ, metric_name, mode = family
         bound = ""
         if typ == "histogram" and labelnames and labelnames[-1] == "le":
-            bound = _upper_bound(labelvalues[-1])
+            bound = upper_bound(labelvalues[-1])
             labelnames, labelvalues = labelnames[:-1], labelvalues[:-1]
         batch_key = (threading.get_ident(), typ, metric_name, labelvalues)
         batch = self._batches.setdefault(batch_key, [])
         batch.append((value, name, bound))
         labels = dict(zip(labelnames, labelvalues, strict=False))
         value._batch = (batch_key, (metric_name, typ, mode), labels, help_text, (value, name, bound))
-        if _is_last(typ, metric_name, name, bound) or len(batch) == _LONGEST_BATCH:
+        if is_last(typ, metric_name, name, bound) or len(batch) == _LONGEST_BATCH:
             self._close(value)
 
     def _close(self, value: SharedValue) -> None:
@@ -261,20 +258,6 @@ class Binder(fork.ForkAware):
             with suppress(KeyError):
                 del self._batches[batch_key]
         self._locks.clear()
-
-
-@functools.cache
-def _upper_bound(text: str) -> str:
-    return str(floatToGoString(float(text) + 0.0))  # type: ignore[no-untyped-call]  # -0.0 is 0.0
-
-
-def _is_last(typ: str, metric_name: str, name: str, bound: str) -> bool:
-    """Whether a child is complete with this value, by the order in which `prometheus_client` makes them."""
-    if typ == "histogram":
-        return bound == "+Inf"
-    if typ == "summary":
-        return name == metric_name + "_sum"
-    return True
 
 
 def MultiProcessValue(process_identifier: Callable[[], object] = os.getpid) -> type[SharedValue]:

@@ -155,6 +155,49 @@ def test_deletions_while_two_processes_count(path: str, deleted: str) -> None:
     assert sum(scrape().values()) == total
 
 
+@pytest.mark.parametrize("times", [1, 3])
+def test_files_that_are_moved_away_and_back(folder, path: str, shell, times: int) -> None:
+    """By somebody who meant others: what is counted meanwhile is in the old files afterwards, once."""
+    store = sqlmetrics.install(path, flush_interval=0.02)
+    requests = Counter("requests", "Requests")
+    busy = Gauge("busy", "Busy", multiprocess_mode="livesum")
+    highest = Gauge("highest", "Highest", multiprocess_mode="max")
+    away = str(folder / "away.sqlite3")
+
+    def use(number: int) -> None:
+        requests.inc(10)
+        busy.set(1)
+        highest.set(number)
+
+    def move(source: str, target: str) -> None:
+        for suffix in ALL:
+            os.replace(source + suffix, target + suffix)
+
+    def use_both(number: int) -> None:
+        use(number)
+        one.do("use", number + 1)
+        wait_for(shows({"requests_total": 20 * number + 5, "busy": 2, "highest": number + 1}))
+
+    with child(use=lambda: requests.inc(5)) as gone:
+        gone.do("use")
+    with child(use=use) as one:
+        use_both(1)
+        first = shell.value("SELECT id FROM store")
+        for time_ in range(1, times + 1):
+            store.flush()
+            move(path, away)
+            use(2 * time_)
+            one.do("use", 2 * time_ + 1)
+            wait_for(shows({"requests_total": 40 * time_ + 5, "busy": 2}))
+            move(away, path)
+            wait_for(shows({"requests_total": 40 * time_ + 5, "busy": 2, "highest": 2 * time_ + 1}))
+            use_both(2 * time_ + 1)
+        assert shell.value("SELECT id FROM store") == first
+        assert shell.value("SELECT count(*) FROM processes WHERE state = 'live'") == 2
+        one.kill()
+    wait_for(shows({"requests_total": 40 * times + 25, "busy": 1, "highest": 2 * times + 2}))
+
+
 @pytest.mark.parametrize("deleted", ["main", "-cells", "main -wal -shm -cells"])
 def test_threads_that_flush_while_the_store_is_gone(path: str, deleted: str) -> None:
     """One of them goes over to the new files, once."""

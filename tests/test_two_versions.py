@@ -14,9 +14,9 @@ from helpers import child, scrape, value, wait_for
 from prometheus_client import Counter, Gauge
 
 import sqlmetrics
-from sqlmetrics import database
+from sqlmetrics import schema
 
-NEXT = database.schema_version() + 1
+NEXT = schema.schema_version() + 1
 ADDS = "ALTER TABLE series ADD COLUMN unit TEXT NOT NULL DEFAULT '';"
 REFUSES = f"{ADDS} UPDATE store SET min_writer = {NEXT};"
 
@@ -46,7 +46,7 @@ class Newer:
             shutil.copytree(Path(sqlmetrics.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
             shutil.rmtree(package / "migrations", ignore_errors=True)
             (package / "migrations").mkdir()
-            for number, text in [*database.migrations(), (NEXT, sql)]:
+            for number, text in [*schema.migrations(), (NEXT, sql)]:
                 (package / "migrations" / f"{number:04}_x.sql").write_text(text, "utf-8")
         self.process = subprocess.Popen(
             [sys.executable, "-c", _WORKER, path],
