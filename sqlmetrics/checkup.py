@@ -11,7 +11,7 @@ from typing import Any
 
 import apsw
 
-from . import database, ingest, journal, layout
+from . import database, ingest, journal, layout, schema
 from .cells import CellsFile
 from .errors import DamagedError
 from .plan import read_plan
@@ -47,6 +47,7 @@ def check_rows(connection: apsw.Connection) -> None:
         if found not in (None, ("ok",)):
             raise DamagedError(f"{pragma}: {' '.join(map(str, found))}".replace("\n", " ")[:200])
     try:
+        schema.check_texts(connection)
         connection.execute("SELECT pid FROM process").fetchall()
         read_plan(connection)
     except (ValueError, TypeError, LookupError) as error:
@@ -54,6 +55,8 @@ def check_rows(connection: apsw.Connection) -> None:
 
 
 def _check_processes(connection: apsw.Connection, file: CellsFile) -> None:
+    if not knows_the_settled(connection, file):
+        raise DamagedError("the rows do not know a process that the cells have let go")
     rows = connection.execute("SELECT id FROM process WHERE died IS NULL").fetchall()
     if strangers := {number for (number,) in rows}.difference(instance for _, instance in file.live_slots()):
         raise DamagedError(f"the rows know process instances that the cells do not: {strangers}")
@@ -69,11 +72,14 @@ def _check_processes(connection: apsw.Connection, file: CellsFile) -> None:
 def knows_the_settled(connection: apsw.Connection, file: CellsFile) -> bool:
     """Whether every process that the cells file has let go is settled in the rows; in an older copy it is not."""
     header = file.header()
+    slots = list(zip(bytes(file.states), file.uses.tolist(), strict=True))  # first: the rows are never behind them
     rows: list[Any] = connection.execute("SELECT slot, settled FROM slot").fetchall()
     settled: dict[int, int] = dict(rows)
     return header is not None and all(
-        state != layout.FREE or uses == header.uses or settled.get(slot, 0) >= layout.instance_of(uses, slot)
-        for slot, (state, uses) in enumerate(zip(bytes(file.states), file.uses.tolist(), strict=True))
+        state == layout.LIVE
+        or (state == layout.FREE and uses == header.uses)
+        or settled.get(slot, 0) >= layout.instance_of(uses, slot)
+        for slot, (state, uses) in enumerate(slots)
     )
 
 

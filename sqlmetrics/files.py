@@ -93,10 +93,10 @@ def _fitting(connection: database.StoreConnection, path: str) -> Pair | None:
     header = file.header() if file else None
     if file is None or header is None or header[:3] != (*schema.ids(connection, path), boot_id()):
         return None
-    if file.is_doubted() or not file.is_in_use():
-        checkup.check(connection, file)
     if not checkup.knows_the_settled(connection, file):
         return None
+    if file.is_doubted() or not file.is_in_use():
+        checkup.check(connection, file)
     file.trust()
     return Pair(file, connection.opened[0], header.store)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from pathlib import Path
 
@@ -78,6 +79,24 @@ def migrate(connection: apsw.Connection, version: int) -> None:
                 connection.execute(sql)
                 connection.pragma("user_version", number)
                 connection.pragma("application_id", APPLICATION_ID)
+
+
+TEXTS = "SELECT type, name, tbl_name, sql FROM sqlite_schema"
+
+
+@functools.cache
+def _texts() -> frozenset[tuple[object, ...]]:
+    with contextlib.closing(apsw.Connection(":memory:")) as connection:
+        migrate(connection, 0)
+        return frozenset(connection.execute(TEXTS).fetchall())
+
+
+def check_texts(connection: apsw.Connection) -> None:
+    """Raise DamagedError if a table, index or view of this version is not as it was made: SQLite believes any name."""
+    if connection.pragma("user_version") == schema_version():
+        changed = _texts().difference(connection.execute(TEXTS).fetchall())
+        if changed:
+            raise DamagedError(f"not in the schema as it was made: {', '.join(sorted(str(row[1]) for row in changed))}")
 
 
 def ids(connection: apsw.Connection, path: str) -> tuple[str, str]:

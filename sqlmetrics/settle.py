@@ -12,11 +12,11 @@ import apsw
 from . import layout
 from .arenas import pid_namespace
 from .cells import CellsFile
-from .database import transaction
+from .database import CutOffError, transaction
 from .errors import DamagedError
 from .ingest import copy_images, ingest, is_settled
 from .journal import JournalGoneError
-from .schema import refuse_newer
+from .schema import ids, refuse_newer
 from .shape import LIVE_MODES
 
 Slot = tuple[int, int]
@@ -109,11 +109,15 @@ assert all(mode in DELETE_LIVE for mode in LIVE_MODES)
 
 @contextlib.contextmanager
 def settling(connection: apsw.Connection, file: CellsFile) -> Iterator[list[Slot]]:
-    """A transaction in which processes are settled; those put into the list are retired after the COMMIT."""
+    """A transaction in which processes are settled; those put into the list are retired after the COMMIT.
+
+    Raises CutOffError if the database is another pair's.
+    """
     settled: list[Slot] = []
     try:
         with transaction(connection):
             refuse_newer(connection)
+            _refuse_others(connection, file)
             yield settled
     except BaseException:
         for slot, _ in settled:
@@ -121,6 +125,13 @@ def settling(connection: apsw.Connection, file: CellsFile) -> Iterator[list[Slot
         raise
     for slot, instance in settled:
         file.retire_slot(slot, instance)
+
+
+def _refuse_others(connection: apsw.Connection, file: CellsFile) -> None:
+    """Raise CutOffError unless rows and cells are of one pair: the files may have been replaced a moment ago."""
+    header = file.header()
+    if header is None or header[:2] != ids(connection, connection.filename):
+        raise CutOffError(f"{connection.filename}: the rows are not those of the cells")
 
 
 def settle_dead(connection: apsw.Connection, file: CellsFile, settled: list[Slot]) -> None:
@@ -259,15 +270,14 @@ def empty(connection: apsw.Connection, file: CellsFile, spared: set[int], settle
 def return_to(connection: apsw.Connection, file: CellsFile) -> None:
     """Make orphans of what this process was in files that it had left, and that are back at their names.
 
-    It brings the values itself, in other cells; until then these rows show them. Raises apsw.Error.
+    It brings the values itself, in other cells; until then these rows show them. It keeps the locks of the old cells:
+    should this be lost with the next damage, these must not be taken for a dead process's. Raises apsw.Error.
     """
-    own = [one for one in file.live_slots() if one[0] in file.own_slots]
     with settling(connection, file) as settled:
-        for slot, instance in own:
-            settle(connection, file, slot, instance, (ORPHAN,))
-            settled.append((slot, instance))
-    for slot, _ in own:
-        file.let_go(slot)
+        for slot, instance in file.live_slots():
+            if slot in file.own_slots:
+                settle(connection, file, slot, instance, (ORPHAN,))
+                settled.append((slot, instance))
 
 
 def settle_left(connection: apsw.Connection, file: CellsFile) -> None:

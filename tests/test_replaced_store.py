@@ -18,6 +18,7 @@ from outsiders import python
 from prometheus_client import Counter, Gauge, Histogram
 
 import sqlmetrics
+from sqlmetrics import database, settle
 
 ALL = ("", "-wal", "-shm", "-cells")
 SETS = [files for count in (1, 2, 3, 4) for files in itertools.combinations(ALL, count)]
@@ -153,6 +154,22 @@ def test_deletions_while_two_processes_count(path: str, deleted: str) -> None:
             wait_for(is_exact)
 
     assert sum(scrape().values()) == total
+
+
+def test_rows_of_one_store_are_not_written_to_another(folder, path: str) -> None:
+    """A flush that finds another store's database at the path, replaced a moment ago, changes nothing there."""
+    other = str(folder / "other.sqlite3")
+    python("import sys, sqlmetrics; sqlmetrics.install(sys.argv[1])", other)
+    store = sqlmetrics.install(path, flush_interval=1000)
+    Counter("requests", "Requests").inc()
+
+    with contextlib.closing(database.connect(other)) as connection:
+        with (
+            pytest.raises(database.CutOffError, match="not those of the cells"),
+            settle.settling(connection, store.file),
+        ):
+            connection.execute("DELETE FROM store")
+        assert connection.execute("SELECT count(*) FROM store").get == 1
 
 
 @pytest.mark.parametrize("times", [1, 3])

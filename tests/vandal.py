@@ -6,6 +6,7 @@ import os
 import random
 import re
 import shutil
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -92,6 +93,17 @@ def delete_some(path: str, seed: int) -> None:
         Path(path + suffix).unlink(missing_ok=True)
 
 
+def move_away_and_back(path: str, seed: int) -> None:
+    """All files, for a moment in which others may be made, or not, or some of them."""
+    for suffix in ALL:
+        with suppress(FileNotFoundError):
+            os.replace(path + suffix, path + ".away" + suffix)
+    time.sleep(random.Random(seed).choice([0, 0.01, 0.03, 0.1]))
+    for suffix in ALL:
+        with suppress(FileNotFoundError):
+            os.replace(path + ".away" + suffix, path + suffix)
+
+
 DAMAGES = (
     flip_in_database,
     flip_in_first_page,
@@ -103,6 +115,7 @@ DAMAGES = (
     fill_with_noise,
     replace_by_noise,
     delete_some,
+    move_away_and_back,
 )
 
 
