@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import apsw
 
-from . import checkup, database, fork, ingest, settle
+from . import checkup, database, fold, fork, ingest, settle
 from .arenas import SharedArena
 from .errors import DamagedError, StoreError
 from .journal import JournalGoneError
@@ -124,7 +124,7 @@ def _write(
                 ingest.copy_images(connection, arena.instance, images.get(arena, {}))
             settle.settle_dead(connection, store.file, settled)
             if settled:
-                settle.forget_oldest(connection, store.settings.keep_dead)
+                fold.forget_oldest(connection, store.settings.keep_dead)
     except BaseException:
         for arena, image in images.items():
             arena.not_flushed(image)

@@ -14,7 +14,7 @@ from contextlib import suppress
 
 import apsw
 
-from . import config, database, figures, files, fork, journal, settle, vitals
+from . import config, database, figures, files, fold, fork, journal, settle, vitals
 from .cells import CellsFile, open_cells
 from .connections import Access
 from .errors import DamagedError
@@ -144,7 +144,7 @@ def _settle_if_free(connection: apsw.Connection, file: CellsFile, keep_dead: int
     try:
         with settle.settling(connection, file) as settled:
             settle.settle_dead(connection, file, settled)
-            settle.forget_oldest(connection, keep_dead)
+            fold.forget_oldest(connection, keep_dead)
     except apsw.Error:
         pass  # busy, read-only or full: whoever can write will do it
     finally:

@@ -1,4 +1,4 @@
-"""Death: what a process leaves behind is folded into one row per series, once, in one transaction."""
+"""Death: who has ended is found out and settled, once, in one transaction; see `fold` for what becomes of the rows."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from .arenas import pid_namespace
 from .cells import CellsFile
 from .database import CutOffError, transaction
 from .errors import DamagedError
+from .fold import FOLD_ORPHANS, FOLDS, ORPHAN, fold
 from .ingest import copy_images, ingest, is_settled
 from .journal import JournalGoneError
 from .schema import ids, refuse_newer
@@ -25,81 +26,12 @@ LAST_WORDS_SECONDS = 0.02
 """How long a process that has lost its lock, and lives, is given to end the operation that it is in the midst of: ones
 that begin later see the notice. An operation takes 0.0001 ms, but the machine may be busy with others meanwhile."""
 
-_ROWS = """
-SELECT sample.series, sample.value, sample.timestamp, process.started
-  FROM sample
-  JOIN process ON process.id = sample.process
-  JOIN series ON series.id = sample.series
-  JOIN family ON family.id = series.family
- WHERE sample.process = :process AND family.mode {modes}
-"""
-_ORPHANS = """
-SELECT orphan.series, orphan.value, orphan.timestamp, orphan.started
-  FROM orphan
-  JOIN series ON series.id = orphan.series
-  JOIN family ON family.id = series.family
- WHERE orphan.process = :process AND family.mode {modes}
-"""
-_RETIRE = "INSERT INTO retired (series, value, timestamp, started) {rows} ON CONFLICT (series) DO UPDATE SET "
-# A value that is NULL is NaN. SQLite's +, min() and max() of two values give NULL if either is: NaN stays NaN.
-# What `value + excluded.value` loses by rounding (Knuth's TwoSum; NULL for Inf and NaN). Without it a sum could be one
-# unit in the last place smaller once a process is folded, and Prometheus takes that for a counter's reset.
-_ROUNDED_OFF = (
-    "(value - ((value + excluded.value) - ((value + excluded.value) - value)))"
-    " + (excluded.value - ((value + excluded.value) - value))"
-)
-_KEEPS = {
-    "IN ('', 'sum')": f"value = value + excluded.value, rest = rest + ifnull({_ROUNDED_OFF}, 0.0)",
-    "= 'min'": "value = min(value, excluded.value)",
-    "= 'max'": "value = max(value, excluded.value)",
-    "= 'mostrecent'": "value = excluded.value, timestamp = excluded.timestamp, started = excluded.started"
-    " WHERE (excluded.timestamp, excluded.started) >= (ifnull(retired.timestamp, 0.0), retired.started)",
-}
-
-
-def _folds(rows: str) -> tuple[str, ...]:
-    return tuple(_RETIRE.format(rows=rows.format(modes=modes)) + update for modes, update in _KEEPS.items())
-
-
-FOLDS = _folds(_ROWS)
-FOLD_ORPHANS = _folds(_ORPHANS)
-_ORPHAN = "INSERT INTO orphan (process, series, value, timestamp, started) SELECT :process, * FROM ({rows})"
-ORPHAN = _ORPHAN.format(rows=_ROWS.format(modes="IN ('', 'sum', 'min', 'max', 'mostrecent')"))
-KEEP_ALL = """
-INSERT INTO kept (process, series, value)
-SELECT sample.process, sample.series, sample.value
-  FROM sample
-  JOIN series ON series.id = sample.series
-  JOIN family ON family.id = series.family
- WHERE sample.process = :process AND family.mode = 'all'
-ON CONFLICT (process, series) DO UPDATE SET value = excluded.value
-"""
-# Its pid may have been given to another process before it was settled.
-DROP_SUCCEEDED = """
-DELETE FROM kept
- WHERE process = :process
-   AND EXISTS (SELECT 1 FROM process AS this JOIN process AS later
-                   ON later.pid = this.pid AND later.pid_namespace = this.pid_namespace AND later.started > this.started
-                WHERE this.id = :process)
-"""
-DELETE_SAMPLES = "DELETE FROM sample WHERE process = :process"
 DELETE_LIVE = """
 DELETE FROM sample
  WHERE process = :process
    AND series IN (SELECT series.id FROM series JOIN family ON family.id = series.family
                    WHERE family.mode IN ('liveall', 'livemin', 'livemax', 'livesum', 'livemostrecent'))
 """
-# A process that has no `all` gauge leaves nothing of its own.
-BURY = """
-DELETE FROM process
- WHERE id = :process AND NOT EXISTS (SELECT 1 FROM kept WHERE kept.process = process.id)
-"""
-FORGET_OLDEST = """
-DELETE FROM process
- WHERE died IS NOT NULL
-   AND id NOT IN (SELECT id FROM process WHERE died IS NOT NULL ORDER BY died DESC, id DESC LIMIT :keep_dead)
-"""
-GAUGES = "SELECT series.id FROM series JOIN family ON family.id = series.family WHERE family.type = 'gauge'"
 RECORD_SETTLED = """
 INSERT INTO slot (slot, settled) VALUES (:slot, :process)
 ON CONFLICT (slot) DO UPDATE SET settled = max(settled, excluded.settled)
@@ -193,25 +125,6 @@ def settle(
     connection.execute(RECORD_SETTLED, {"slot": slot, "process": instance})
 
 
-def fold(connection: apsw.Connection, instance: int, statements: tuple[str, ...] = FOLDS) -> None:
-    """Fold the rows of an instance into those that outlive it, within the caller's transaction.
-
-    statements: into which of them; `FOLDS`, or `ORPHAN` where the process may live.
-    """
-    process = {"process": instance}
-    for statement in (*statements, KEEP_ALL, DROP_SUCCEEDED, DELETE_SAMPLES):
-        connection.execute(statement, process)
-    died = time.clock_gettime_ns(time.CLOCK_REALTIME)
-    connection.execute("UPDATE process SET died = ? WHERE id = ?", (died, instance))
-    connection.execute(BURY, process)
-    connection.execute("UPDATE store SET plan = plan + 1")
-
-
-def forget_oldest(connection: apsw.Connection, keep_dead: int) -> None:
-    """Drop the `all` gauges of the processes that ended longest ago, beyond `keep_dead` of them."""
-    connection.execute(FORGET_OLDEST, {"keep_dead": keep_dead})
-
-
 def mark_dead(connection: apsw.Connection, file: CellsFile, pid: str, settled: list[Slot]) -> list[int]:
     """Act on a death notice, within `settling`: `live*` rows go, the rest is kept.
 
@@ -236,15 +149,6 @@ def _is_named(connection: apsw.Connection, file: CellsFile, slot: Slot, pid: str
         return False
     found = connection.execute("SELECT pid, pid_namespace FROM process WHERE id = ?", (slot[1],)).fetchall()
     return found == [(pid, pid_namespace())]
-
-
-def drop_gauges(connection: apsw.Connection) -> None:
-    """Forget the gauges of all processes that ended, and nothing else, within the caller's transaction."""
-    connection.execute("DELETE FROM kept")
-    for table in ("retired", "orphan"):
-        connection.execute(f"DELETE FROM {table} WHERE series IN ({GAUGES})")  # noqa: S608
-    connection.execute("DELETE FROM process WHERE died IS NOT NULL")
-    connection.execute("UPDATE store SET plan = plan + 1")
 
 
 def empty(connection: apsw.Connection, file: CellsFile, spared: set[int], settled: list[Slot]) -> None:

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import apsw
 
-from . import config, database, files, flush, fork, layout, locks, settle, trust
+from . import config, database, files, flush, fold, fork, layout, locks, settle, trust
 from .cells import CellsFile
 from .connections import Access
 from .errors import ForeignFileError, JournalModeError, SQLMetricsError, StoreError, StoreInUseError
@@ -161,7 +161,7 @@ class Store(fork.ForkAware):
             pids = list(self._notices)
             with settle.settling(connection, self.file) as settled:
                 noticed = [slot for pid in pids for slot in settle.mark_dead(connection, self.file, pid, settled)]
-                settle.forget_oldest(connection, self.settings.keep_dead)
+                fold.forget_oldest(connection, self.settings.keep_dead)
             del self._notices[: len(pids)]
             for slot in noticed:
                 self.file.notify(slot)
@@ -180,7 +180,7 @@ class Store(fork.ForkAware):
         own = {arena.instance for arena in self.part.arenas()}
         with self._alone(own, False) as (connection, settled):
             settle.settle_dead(connection, self.file, settled)
-            settle.drop_gauges(connection)
+            fold.drop_gauges(connection)
 
     @contextmanager
     def _alone(self, own: set[int], force: bool) -> Iterator[tuple[apsw.Connection, list[settle.Slot]]]:
