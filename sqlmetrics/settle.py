@@ -101,12 +101,10 @@ def _may_live(connection: apsw.Connection, file: CellsFile, slot: int, instance:
 
 def _exists(pid: int) -> bool:
     try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        pass
-    return True
+        with open(f"/proc/{pid}/stat") as file:  # https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html
+            return file.read().rpartition(")")[2].split()[0] not in "ZX"  # no zombie that waits for its parent
+    except OSError:
+        return not os.path.isdir("/proc/self")
 
 
 def settle(
