@@ -31,7 +31,7 @@ class Operator:
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
-        self.run(*statements)
+        self.run("PRAGMA busy_timeout = 5000", *statements)  # a flush may be under way
 
     def run(self, *statements: str) -> None:
         """Execute statements, and return when they are done; they must not fail."""

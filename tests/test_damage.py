@@ -135,7 +135,7 @@ def test_texts_that_are_nonsense(path: str, statement: str) -> None:
         app.use_all(0)
         app.store.flush()
         with Operator(path) as operator:
-            operator.run("PRAGMA busy_timeout = 5000", statement)
+            operator.run(statement)
         app.use_all(5)
         wait_for(app.is_exact)
         app.child = None
@@ -151,7 +151,7 @@ def test_rows_that_have_forgotten_a_process(path: str, shell: Shell) -> None:
     wait_for(lambda: shell("SELECT * FROM slot"))
     before = shell.value("SELECT pair FROM store")
     with Operator(path) as operator:
-        operator.run("PRAGMA busy_timeout = 5000", "DELETE FROM slot")
+        operator.run("DELETE FROM slot")
     wait_for(lambda: shell.value("SELECT pair FROM store") != before)
     app.use_all(5)
     wait_for(app.is_exact)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import pytest
 from helpers import Shell, child
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -86,3 +87,19 @@ def test_texts_and_numbers(folder, labels: list[tuple[str, str]], help_text: str
     assert set(helps.values()) == {help_text}
     assert Shell(path).value("PRAGMA integrity_check") == "ok"
     assert Shell(path).value("SELECT count(*) FROM sqlite_schema WHERE name = 'sample'") == 1
+
+
+@pytest.mark.parametrize("name", BREAKERS)
+def test_names_of_processes(path: str, name: str) -> None:
+    """Which are what the app says they are, and labels of `all` gauges: from the journal and from rows."""
+    store = sqlmetrics.install(path, process_identifier=lambda: name, flush_interval=1000)
+    Gauge("size", "Size").set(3)
+    registry = CollectorRegistry()
+    sqlmetrics.MultiProcessCollector(registry)
+
+    expected = {("size", (("pid", name),)): "3.0"}
+    assert [parsed(*how, registry) for how in FORMATS] == [expected] * 2
+    store.flush()
+    assert [parsed(*how, registry) for how in FORMATS] == [expected] * 2
+    sqlmetrics.mark_process_dead(name)
+    assert Shell(path).value("SELECT hex(pid) FROM processes") == name.encode().hex().upper()
