@@ -48,6 +48,17 @@ class Shell:
         (value,) = row.values()
         return value
 
+    def wait_for_row(self, sql: str) -> None:
+        """Wait until a query has a row, also where the files are being made anew: one may meet half of them."""
+
+        def has_row() -> bool:
+            try:
+                return bool(self(sql))
+            except subprocess.CalledProcessError:
+                return False
+
+        wait_for(has_row)
+
 
 def wait_for(condition: Callable[[], object], seconds: float = 20.0) -> object:
     """Wait until a condition is true and return what it gave; fail after `seconds`."""

@@ -152,7 +152,7 @@ def test_rows_that_have_forgotten_a_process(path: str, shell: Shell) -> None:
     before = shell.value("SELECT pair FROM store")
     with Operator(path) as operator:
         operator.run("DELETE FROM slot")
-    wait_for(lambda: shell.value("SELECT pair FROM store") != before)
+    shell.wait_for_row(f"SELECT 1 FROM store WHERE pair <> '{before}'")
     app.use_all(5)
     wait_for(app.is_exact)
     assert app.shown()["child"] == 10

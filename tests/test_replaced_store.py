@@ -64,14 +64,14 @@ def test_values_of_living_processes_come_back(path: str, shell, caplog: pytest.L
     with child(use=use) as one:
         one.do("use")
         store.flush()
-        wait_for(lambda: shell("SELECT 1 FROM metrics WHERE metric = 'requests_total' AND value = 20"))
+        shell.wait_for_row("SELECT 1 FROM metrics WHERE metric = 'requests_total' AND value = 20")
 
         delete(path, DELETED[deleted])
         use()
         one.do("use")
 
         wait_for(shows({"requests_total": 40, "busy": 4, "latency_count": 4, "latency_sum": 2}))
-        wait_for(lambda: shell("SELECT 1 FROM metrics WHERE metric = 'requests_total' AND value = 40"))
+        shell.wait_for_row("SELECT 1 FROM metrics WHERE metric = 'requests_total' AND value = 40")
         assert sorted(os.listdir(os.path.dirname(path))) == sorted("metrics.sqlite3" + suffix for suffix in ALL)
         assert shell.value("PRAGMA integrity_check") == "ok"
         one.kill()
