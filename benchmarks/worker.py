@@ -45,7 +45,8 @@ class Worker:
     def scrape(self, way: str) -> tuple[float, list[Any]]:
         """Scrape, and return the seconds and what was counted last, as the scrape shows it."""
         start = time.perf_counter()
-        result = self._library.text() if way == "generate_latest" else self._library.collect()
+        ways = {"fast": self._library.fast_text, "generate_latest": self._library.text}
+        result = ways.get(way, self._library.collect)()
         seconds = time.perf_counter() - start
         return seconds, _newest_beat(result)
 

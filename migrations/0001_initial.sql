@@ -10,7 +10,9 @@
 CREATE TABLE store (
     id         TEXT    NOT NULL,            -- 32 hex digits, also in the header of the cells file
     pair       TEXT    NOT NULL,            -- the same for this database and this cells file, made together
-    plan       INTEGER NOT NULL DEFAULT 0,  -- raised whenever series or rows come or go
+    epoch      INTEGER NOT NULL DEFAULT 0,  -- raised whenever series, or rows of living processes, are deleted
+    plan       INTEGER NOT NULL DEFAULT 0,  -- raised whenever families or series come or change
+    ended      INTEGER NOT NULL DEFAULT 0,  -- raised whenever what ended processes left has changed
     min_writer INTEGER NOT NULL DEFAULT 1   -- the lowest schema version that may write here
 ) STRICT;
 INSERT INTO store (id, pair) VALUES ('', '');  -- the only row; its ids come when the files are made

@@ -14,6 +14,7 @@ from .errors import (
     StoreError,
     StoreInUseError,
 )
+from .exposition import generate_latest
 from .notices import mark_process_dead, reset
 from .patch import install, uninstall
 from .store import Store
@@ -23,6 +24,7 @@ __all__ = [
     "uninstall",
     "Store",
     "MultiProcessCollector",
+    "generate_latest",
     "mark_process_dead",
     "reset",
     "SQLMetricsError",

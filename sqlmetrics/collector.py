@@ -9,12 +9,11 @@ from typing import Any, NoReturn
 
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import RestrictedRegistry
-from prometheus_client.samples import Sample
 
 from . import stores
 from .database import file_identity
 from .errors import NoStoreError
-from .plan import Family
+from .scrape import Shown
 
 
 class MultiProcessCollector:
@@ -47,7 +46,7 @@ class MultiProcessCollector:
         begun = time.perf_counter()
         figures = stores.figures(self._reader)
         own = figures.bring() if self._self_metrics else None
-        metrics = [_metric(family, samples) for family, samples in self._reader.read(self._names, own=own)]
+        metrics = self._reader.read(self._names, own=own, finish=lambda shown, _: list(map(_metric, shown)))
         figures.took("scrape", time.perf_counter() - begun)
         return metrics
 
@@ -60,9 +59,9 @@ class MultiProcessCollector:
         )
 
 
-def _metric(family: Family, samples: list[Sample]) -> Metric:
-    metric = Metric(family.name, family.help, family.type)
-    metric.samples = samples
+def _metric(shown: Shown) -> Metric:
+    metric = Metric(shown.family.name, shown.family.help, shown.family.type)
+    metric.samples = shown.samples()
     return metric
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import _thread
 from collections import Counter, deque
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
-from prometheus_client.samples import Sample
-
-from .plan import Families, Family
+from .binder import Binder
+from .plan import Family, Line
+from .scrape import Shown
 from .trouble import CAUSES
-from .values import Binder, SharedValue
+from .values import SharedValue
 
 if TYPE_CHECKING:
     from .store import Store
@@ -116,13 +117,14 @@ _ALL = [
 ]
 
 
-def completed(counted: Families, waiting: Waiting) -> Families:
+def completed(counted: Iterable[Shown], waiting: Waiting) -> list[Shown]:
     """The figures' families: what the store has of them, and what waits in this process; 0 where there is nothing."""
     values = dict.fromkeys(_ALL, 0.0)
-    for _, samples in counted:
-        values.update((Figure(one.name, one.labels.get("cause", "")), one.value) for one in samples)
-    families = {name: (Family(name, type_, "", help_, 0), list[Sample]()) for name, (type_, help_) in _HELP.items()}
+    for shown in counted:
+        for (name, labels), value in zip(shown.lines, shown.values, strict=True):
+            values[Figure(name, labels.get("cause", ""))] = value
+    families = {name: Shown(Family(name, type_, "", help_, 0), [], []) for name, (type_, help_) in _HELP.items()}
     for one, value in values.items():
-        labels = {"cause": one.cause} if one.cause else {}
-        families[one.family()][1].append(Sample(one.name, labels, value + waiting.get(one, 0.0)))
+        families[one.family()].lines.append(Line(one.name, {"cause": one.cause} if one.cause else {}))
+        families[one.family()].values.append(value + waiting.get(one, 0.0))
     return list(families.values())

@@ -88,12 +88,14 @@ def fold(connection: apsw.Connection, instance: int, statements: tuple[str, ...]
     died = time.clock_gettime_ns(time.CLOCK_REALTIME)
     connection.execute("UPDATE process SET died = ? WHERE id = ?", (died, instance))
     connection.execute(BURY, process)
-    connection.execute("UPDATE store SET plan = plan + 1")
+    connection.execute("UPDATE store SET ended = ended + 1")
 
 
 def forget_oldest(connection: apsw.Connection, keep_dead: int) -> None:
     """Drop the `all` gauges of the processes that ended longest ago, beyond `keep_dead` of them."""
     connection.execute(FORGET_OLDEST, {"keep_dead": keep_dead})
+    if connection.changes():
+        connection.execute("UPDATE store SET ended = ended + 1")
 
 
 def drop_gauges(connection: apsw.Connection) -> None:
@@ -102,4 +104,4 @@ def drop_gauges(connection: apsw.Connection) -> None:
     for table in ("retired", "orphan"):
         connection.execute(f"DELETE FROM {table} WHERE series IN ({GAUGES})")  # noqa: S608
     connection.execute("DELETE FROM process WHERE died IS NOT NULL")
-    connection.execute("UPDATE store SET plan = plan + 1")
+    connection.execute("UPDATE store SET ended = ended + 1")

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
-
-Labels = dict[str, str]
 
 
 class Part(NamedTuple):
@@ -24,16 +22,16 @@ class Part(NamedTuple):
         return self.started, self.instance
 
 
-def aggregate(mode: str, parts: list[Part], labels: Labels) -> list[tuple[Labels, float]]:
-    """Return (labels, value) of each sample that a gauge of that mode shows; `parts` is not empty."""
+def aggregate(mode: str, parts: list[Part]) -> Iterable[tuple[str | None, float]]:
+    """Return (pid or None, value) of each sample that a gauge of that mode shows; `parts` is not empty."""
     mode = mode.removeprefix("live")
     if mode == "all":
-        return _each(parts, labels)
+        return _each(parts)
     if mode == "mostrecent":
         # A gauge that was never set has no time, and is not shown. A tie goes to the later process.
         newest = max(parts, key=lambda part: (part.timestamp, part.age()))
-        return [(labels, newest.value)] if newest.timestamp > 0 else []
-    return [(labels, _OF_ALL[mode]([part.value for part in parts]))]
+        return [(None, newest.value)] if newest.timestamp > 0 else []
+    return [(None, _OF_ALL[mode]([part.value for part in parts]))]
 
 
 def counted(mode: str, parts: list[Part]) -> list[Part]:
@@ -41,14 +39,9 @@ def counted(mode: str, parts: list[Part]) -> list[Part]:
     return [part for part in parts if part.alive] if mode.startswith("live") else parts
 
 
-def _each(parts: list[Part], labels: Labels) -> list[tuple[Labels, float]]:
+def _each(parts: list[Part]) -> Iterable[tuple[str | None, float]]:
     """One sample per pid; where two processes share one, the later is shown."""
-    newest: dict[str, Part] = {}
-    for part in sorted(parts, key=Part.age):
-        if part.pid is not None:
-            newest[part.pid] = part
-    name = "process_pid" if "pid" in labels else "pid"
-    return [({**labels, name: pid}, part.value) for pid, part in newest.items()]
+    return {part.pid: part.value for part in sorted(parts, key=Part.age) if part.pid is not None}.items()
 
 
 def _or_nan(choose: Callable[[list[float]], float]) -> Callable[[list[float]], float]:
@@ -60,8 +53,9 @@ def _or_nan(choose: Callable[[list[float]], float]) -> Callable[[list[float]], f
     return chosen
 
 
-def exact_sum(values: list[float]) -> float:
+def exact_sum(values: Iterable[float]) -> float:
     """The sum, rounded once: so it does not depend on the order."""
+    values = list(values)
     try:
         return math.fsum(values)
     except (OverflowError, ValueError):  # beyond all floats on the way, or Inf and -Inf

@@ -72,27 +72,28 @@ def ingest(connection: apsw.Connection, file: CellsFile, slot: int, instance: in
     start = committed(connection, instance) or 0
     records, end = journal.read(file, slot, instance, start)
     if records:
-        alters_plan = [_insert(connection, instance, record) for record in records]
+        news = [_insert(connection, instance, record) for record in records]
         connection.execute("UPDATE process SET journal = ? WHERE id = ?", (end, instance))
-        if any(alters_plan):
-            connection.execute("UPDATE store SET plan = plan + 1")
+        for counter in filter(None, set(news)):
+            connection.execute(f"UPDATE store SET {counter} = {counter} + 1")  # noqa: S608
     return end
 
 
-def _insert(connection: apsw.Connection, instance: int, record: Record) -> bool:
-    """Insert the rows of a record; True if what scrapes keep of families, series and gauges' rows is no longer so."""
+def _insert(connection: apsw.Connection, instance: int, record: Record) -> str:
+    """Insert the rows of a record; returns which counter of `store` is to be raised, or ''."""
     if isinstance(record, ChildRecord):
-        return _insert_child(connection, instance, record) or record.type == "gauge"
+        return "plan" if _insert_child(connection, instance, record) else ""
     if isinstance(record, FamilyRecord):
         fields = (*record[:3], storable_help(record.help), record.made)
         is_known = connection.execute(IS_KNOWN, fields[:4]).get
         connection.execute(UPSERT_FAMILY, fields)
-        return not is_known
+        return "" if is_known else "plan"
     pid = storable(record.pid)
     connection.execute(FORGET_NAMESAKES, (pid, record.pid_namespace))
+    forgotten = connection.changes() > 0
     connection.execute(UPSERT_PROCESS, (instance, pid, *record[1:4]))
     connection.executemany(FORGET_ORPHANS, [(one, record.store) for one in record.lost])
-    return False
+    return "ended" if forgotten or record.lost else ""
 
 
 def _insert_child(connection: apsw.Connection, instance: int, child: ChildRecord) -> bool:

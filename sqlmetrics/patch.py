@@ -12,9 +12,7 @@ import gc
 import logging
 import os
 import threading
-import time
 import weakref
-from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
@@ -23,7 +21,8 @@ from prometheus_client import Counter, Gauge, Histogram, Summary, multiprocess, 
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.registry import CollectorRegistry
 
-from . import fork, stores
+from . import fork, operations, stores
+from .buckets import Member, SharedBuckets
 from .collector import MultiProcessCollector
 from .notices import mark_process_dead
 from .store import Store
@@ -39,64 +38,11 @@ _VALUES_OF: dict[type, Callable[[Any], dict[str, Any]]] = {
 }
 """Where each metric class keeps its value objects."""
 
-_peer_labels = MetricWrapperBase.labels
-_peer_observe = Histogram.observe
-_peer_set = Gauge.set
 _peer_registry_init = CollectorRegistry.__init__
 _peer_class = multiprocess.MultiProcessCollector
 
-_ReentrantLock = type(threading.RLock())
-_parents: weakref.WeakSet[Any] = weakref.WeakSet()
 _registries: weakref.WeakSet[CollectorRegistry] = weakref.WeakSet()
 _originals: list[tuple[Any, str, Any]] = []
-
-
-def _labels(self: Any, *labelvalues: object, **labelkwargs: object) -> Any:
-    """`MetricWrapperBase.labels`, but a child that is known is found without taking the metric's lock.
-
-    Only exact `str`s: an enum member that is a `str` too may be equal to one label value and print another.
-    """
-    try:
-        if not labelkwargs:
-            for value in labelvalues:
-                if value.__class__ is not str:
-                    break
-            else:
-                return self._metrics[labelvalues]
-    except (KeyError, AttributeError):
-        pass
-    _parents.add(self)
-    if self._lock.__class__ is not _ReentrantLock:
-        # A signal handler or a garbage collection may come in the middle and make a child of this metric too. Should
-        # two threads have two locks for a moment: a child that is made twice is in one cell.
-        self._lock = threading.RLock()
-    return _peer_labels(self, *labelvalues, **labelkwargs)
-
-
-def _observe(self: Any, amount: Any, exemplar: Any = None) -> None:
-    """`Histogram.observe`, but the bucket is found by bisection; anything unusual goes to the peer's own."""
-    try:
-        total, bucket = self._sum, self._buckets[bisect_left(self._upper_bounds, amount)]
-    except (AttributeError, IndexError, TypeError):  # without label values, or of another class
-        return _peer_observe(self, amount, exemplar)
-    if exemplar or amount != amount:
-        return _peer_observe(self, amount, exemplar)
-    total.inc(amount)
-    bucket.inc(1)
-    return None
-
-
-def _set(self: Any, value: Any) -> None:
-    """`Gauge.set`, asking no more than is needed."""
-    try:
-        target = self._value
-    except AttributeError:  # without label values
-        return _peer_set(self, value)
-    if self._is_most_recent:
-        target.set(float(value), timestamp=time.time())
-    else:
-        target.set(float(value))
-    return None
 
 
 def _registry_init(self: CollectorRegistry, *args: Any, **kwargs: Any) -> None:
@@ -118,12 +64,9 @@ _REPLACED: tuple[tuple[Any, str, Callable[[Callable[[], object]], Any]], ...] = 
     (_peer_class, "__init__", lambda _: _collector_init),
     (_peer_class, "collect", lambda _: MultiProcessCollector.collect),
     (_peer_class, "merge", lambda _: staticmethod(MultiProcessCollector.merge)),
-    (MetricWrapperBase, "labels", lambda _: _labels),
-    (Histogram, "observe", lambda _: _observe),
-    (Gauge, "set", lambda _: _set),
     (CollectorRegistry, "__init__", lambda _: _registry_init),
 )
-"""(where, name, what it becomes): everything that `install` replaces."""
+"""(where, name, what it becomes): everything that `install` replaces, beside `operations.REPLACED`."""
 
 
 class _PeerLocks(fork.ForkAware):
@@ -131,7 +74,7 @@ class _PeerLocks(fork.ForkAware):
 
     def after_fork_in_child(self) -> None:
         """Replace the locks, also those that look free: one may have been on its way to a thread that waited."""
-        for things in (_parents, _registries):
+        for things in (operations.parents, _registries):
             for thing in _all_of(things):
                 thing._lock = threading.RLock()
 
@@ -186,16 +129,22 @@ def switch(identify: Callable[[], object]) -> None:
     """Replace the names, so that metrics go to the default store; it is opened when the first value is made."""
     if not _originals:
         for where, name, replacement in _REPLACED:
-            _originals.append((where, name, where.__dict__[name]))
-            setattr(where, name, replacement(identify))
-        _take_over(lambda value: not isinstance(value, SharedValue), "the store was installed")
+            _replace(where, name, replacement(identify))
+        for where, name, replacement in operations.REPLACED:
+            _replace(where, name, replacement)
+        _take_over(lambda value: not isinstance(value, (SharedValue, Member)), "the store was installed")
+
+
+def _replace(where: Any, name: str, new: Any) -> None:
+    _originals.append((where, name, where.__dict__[name]))
+    setattr(where, name, new)
 
 
 def uninstall() -> None:
     """Undo `install`: metrics go on in the memory of their process, with the values they have in it."""
     while _originals:
         setattr(*_originals.pop())
-    _take_over(lambda value: isinstance(value, SharedValue), "the store was uninstalled")
+    _take_over(lambda value: isinstance(value, (SharedValue, Member)), "the store was uninstalled")
     if store := stores.forget():
         store.leave()
 
@@ -214,7 +163,7 @@ def _all_metrics() -> Iterable[Any]:
         if isinstance(thing, CollectorRegistry):
             _registries.add(thing)
         elif thing._is_parent():
-            _parents.add(thing)
+            operations.parents.add(thing)
         else:
             yield thing
 
@@ -254,7 +203,7 @@ def _convert(metric: Any, is_foreign: Callable[[Any], bool]) -> bool:
 
 
 def _flat(found: dict[str, Any]) -> list[Any]:
-    return [value for item in found.values() for value in (item if isinstance(item, list) else [item])]
+    return [value for item in found.values() for value in (item if isinstance(item, (list, SharedBuckets)) else [item])]
 
 
 def _carry(metric: Any, before: Any, after: Any) -> None:

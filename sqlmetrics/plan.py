@@ -1,36 +1,26 @@
-"""The text side of a scrape: families, series and their labels, kept from one scrape to the next.
+"""The text side of a scrape: families, series and their labels, and where each series' value is in a column.
 
-Building it costs more than the query (19 ms for 5,000 series), and it only changes when series come or go.
+It is kept from one scrape to the next, and only grows: a series gets a position once. Building it costs more than
+adding up the values. Where rows were deleted (`store.epoch` in the database), another is begun.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 import apsw
-from prometheus_client.samples import Sample
 
+from .errors import DamagedError
 from .ingest import read_help
 
 FamilyId = tuple[str, str]
 """(name, type)"""
 
 
-class Series(NamedTuple):
-    """One series: what a row of the table of that name says. labels is JSON text, without a bucket's le."""
-
-    id: int
-    family: FamilyId
-    name: str
-    labels: str
-    le: str
-
-
-@dataclass(frozen=True)
-class Family:
+class Family(NamedTuple):
     """A metric family: mode is a gauge's multiprocess mode, else ''; made tells which help text is the newest."""
 
     name: str
@@ -40,69 +30,202 @@ class Family:
     made: int
 
 
-Families = list[tuple[Family, list[Sample]]]
-"""Families with their samples, as a scrape shows them."""
-
-
 class Line(NamedTuple):
-    """A sample of a scrape before its value is known: the value is the sum of what these series hold."""
+    """A sample of a scrape without its value."""
 
     name: str
     labels: dict[str, str]
-    series: int
-    adds_up: bool
-    """Whether the value of the line before is added to it: a bucket counts all smaller ones."""
 
 
-SeriesKey = tuple[FamilyId, str, str, str]
-"""(family, sample name, labels, le)"""
+class Gauge:
+    """One series of a gauge; its lines come with its values, for a mode may show one for each process."""
+
+    def __init__(self, name: str, labels: dict[str, str]):
+        self.name = name
+        self._labels = labels
+
+    def line(self, pid: str | None) -> Line:
+        """The line of one process, or of all together."""
+        if pid is None:
+            return Line(self.name, self._labels)
+        return Line(self.name, {**self._labels, "process_pid" if "pid" in self._labels else "pid": pid})
 
 
-@dataclass
+class Lines:
+    """The lines of a family whose values are sums, in the order in which they are shown.
+
+    generation: raised when lines that were there have changed, and not merely more have come.
+    """
+
+    def __init__(self) -> None:
+        self.lines: list[Line] = []
+        self.generation = 0
+
+    def add(self, name: str, labels: dict[str, str], text: str, le: str, position: int) -> None:
+        """Add a series; text: its labels as JSON."""
+        raise NotImplementedError
+
+    def lay_out(self) -> None:
+        """Give the children that have come their lines."""
+
+    def values(self, totals: Sequence[float]) -> list[float]:
+        """The value of each line. totals: of all positions."""
+        raise NotImplementedError
+
+    def positions(self) -> Iterator[int]:
+        """Whose totals are needed for the values."""
+        raise NotImplementedError
+
+
+class Plain(Lines):
+    """Of counters and summaries: a line for each series."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._positions: list[int] = []
+
+    def add(self, name: str, labels: dict[str, str], text: str, le: str, position: int) -> None:  # noqa: ARG002
+        """Add a series."""
+        self.lines.append(Line(name, labels))
+        self._positions.append(position)
+
+    def values(self, totals: Sequence[float]) -> list[float]:
+        """The value of each line."""
+        return [totals[position] for position in self._positions]
+
+    def positions(self) -> Iterator[int]:
+        """Whose totals are needed for the values."""
+        return iter(self._positions)
+
+
+class _Child(NamedTuple):
+    """A histogram's child: the positions of its buckets by their bounds, and the others with their names."""
+
+    labels: dict[str, str]
+    buckets: dict[str, int]
+    others: dict[str, int]
+
+
+class Cumulative(Lines):
+    """Of histograms: a bucket counts all smaller ones, and the count, which no process keeps, is the last bucket."""
+
+    def __init__(self, family: str) -> None:
+        super().__init__()
+        self._family = family
+        self._children: dict[str, _Child] = {}
+        self._fresh: dict[str, None] = {}
+        self._laid_out: dict[str, tuple[list[int], list[int]]] = {}
+
+    def add(self, name: str, labels: dict[str, str], text: str, le: str, position: int) -> None:
+        """Add a series."""
+        child = self._children.setdefault(text, _Child(labels, {}, {}))
+        (child.buckets if le else child.others)[le or name] = position
+        if text in self._laid_out:  # another process has other buckets
+            self._laid_out.clear()
+            self._fresh = dict.fromkeys(self._children)
+            self.lines = []
+            self.generation += 1
+        self._fresh[text] = None
+
+    def lay_out(self) -> None:
+        """Give the children that have come their lines."""
+        for text in self._fresh:
+            child = self._children[text]
+            bounds = sorted(child.buckets, key=float)
+            self.lines += [Line(f"{self._family}_bucket", {**child.labels, "le": le}) for le in bounds]
+            if bounds:
+                self.lines.append(Line(f"{self._family}_count", child.labels))
+            self.lines += [Line(name, child.labels) for name in child.others]
+            self._laid_out[text] = [child.buckets[le] for le in bounds], list(child.others.values())
+        self._fresh = {}
+
+    def values(self, totals: Sequence[float]) -> list[float]:
+        """The value of each line."""
+        values: list[float] = []
+        for buckets, others in self._laid_out.values():
+            if buckets:
+                values += accumulate([totals[position] for position in buckets])
+                values.append(values[-1])
+            values += [totals[position] for position in others]
+        return values
+
+    def positions(self) -> Iterator[int]:
+        """Whose totals are needed for the values."""
+        for buckets, others in self._laid_out.values():
+            yield from buckets
+            yield from others
+
+
 class Plan:
-    """All families and series of a store at one moment."""
+    """All families and series that were met in rows and journals."""
 
-    families: dict[FamilyId, Family] = field(default_factory=dict)
-    series: dict[SeriesKey, int] = field(default_factory=dict)
-    lines: dict[FamilyId, list[Line]] = field(default_factory=dict)
-    labels: dict[int, dict[str, str]] = field(default_factory=dict)
-    gauges: list[Series] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.families: dict[FamilyId, Family] = {}
+        self.sums: dict[FamilyId, Lines] = {}
+        self.gauges: dict[FamilyId, list[Gauge]] = {}
+        self.length = 0
+        """How many positions have been given."""
+        self._places: dict[tuple[FamilyId, str, str, str], int | Gauge] = {}
+        self._labels: dict[str, dict[str, str]] = {}
+        self._of_row: dict[int, int | Gauge] = {}
+        self._newest_row = 0
 
-    def add_families(self, families: Iterable[Family]) -> None:
-        """Add families; of those of one name and type the newest counts."""
-        for family in families:
-            key = (family.name, family.type)
-            if key not in self.families or self.families[key].made <= family.made:
-                self.families[key] = family
+    def read(self, connection: apsw.Connection) -> None:
+        """Read the families, and the series that have come since the last time."""
+        ids: dict[int, FamilyId] = {}
+        for number, name, type_, mode, help_, made in connection.execute(
+            "SELECT id, name, type, mode, help, made FROM family ORDER BY id"
+        ).fetchall():
+            family = Family(str(name), str(type_), str(mode), read_help(help_), int(str(made)))
+            ids[int(str(number))] = family[:2]
+            self.add_family(family)
+        rows = connection.execute(
+            "SELECT id, family, name, labels, le FROM series WHERE id > ? ORDER BY id", (self._newest_row,)
+        ).fetchall()
+        for number, of, name, labels, le in rows:
+            self._of_row[number] = self.place(ids[of], name, labels, le)  # type: ignore[index, arg-type]
+            self._newest_row = number  # type: ignore[assignment]
 
-    def add_series(self, series: Iterable[Series]) -> None:
-        """Add series, and lay out anew the lines of the families that they belong to."""
-        parsed: dict[str, dict[str, str]] = {}
-        touched: dict[FamilyId, None] = {}
-        for one in series:
-            if one.labels not in parsed:
-                parsed[one.labels] = _label_set(one.labels)
-            self.labels[one.id] = parsed[one.labels]
-            self.series[one[1:]] = one.id
-            if one.family[1] == "gauge":
-                self.gauges.append(one)  # these get their lines with their values
-            touched[one.family] = None
-        self._lay_out(touched)
+    def add_family(self, family: Family) -> None:
+        """Add a family; of those of one name and type the newest counts."""
+        known = self.families.get(family[:2])
+        if known is None or known.made <= family.made:
+            self.families[family[:2]] = family
 
-    def _lay_out(self, touched: Container[FamilyId]) -> None:
-        members: dict[FamilyId, list[Series]] = {}
-        for key, number in self.series.items():
-            if key[0] in touched and key[0][1] != "gauge":
-                members.setdefault(key[0], []).append(Series(number, *key))
-        for family, group in members.items():
-            if family[1] == "histogram":
-                self.lines[family] = _histogram_lines(family[0], group, self.labels)
-            else:
-                self.lines[family] = [Line(one.name, self.labels[one.id], one.id, False) for one in group]
+    def place(self, family: FamilyId, name: str, labels: str, le: str) -> int | Gauge:
+        """Where a series' values go: its position in columns, or, of a gauge, the gauge itself."""
+        key = (family, name, labels, le)
+        known = self._places.get(key)
+        return self._add(*key) if known is None else known
 
-    def copy(self) -> Plan:
-        """A plan that can be added to without a change to this one."""
-        return Plan(dict(self.families), dict(self.series), dict(self.lines), dict(self.labels), list(self.gauges))
+    def place_of_row(self, series: int) -> int | Gauge:
+        """The same for the id that a series has in rows, which have been read. Raises DamagedError."""
+        try:
+            return self._of_row[series]
+        except KeyError:
+            raise DamagedError(f"rows name series {series}, which is not there") from None
+
+    def _add(self, family: FamilyId, name: str, text: str, le: str) -> int | Gauge:
+        labels = self._labels.get(text)
+        if labels is None:
+            labels = self._labels[text] = _label_set(text)
+        place: int | Gauge
+        if family[1] == "gauge":
+            place = Gauge(name, labels)
+            self.gauges.setdefault(family, []).append(place)
+        else:
+            place = self.length
+            if family not in self.sums:
+                self.sums[family] = Cumulative(family[0]) if family[1] == "histogram" else Plain()
+            self.sums[family].add(name, labels, text, le, place)
+            self.length += 1
+        self._places[family, name, text, le] = place
+        return place
+
+    def lay_out(self) -> None:
+        """Lay out the lines of what has come since the last time."""
+        for lines in self.sums.values():
+            lines.lay_out()
 
 
 def _label_set(text: str) -> dict[str, str]:
@@ -112,36 +235,8 @@ def _label_set(text: str) -> dict[str, str]:
     return labels
 
 
-def _histogram_lines(name: str, group: list[Series], labels: dict[int, dict[str, str]]) -> list[Line]:
-    children: dict[str, list[Series]] = {}
-    for one in group:
-        children.setdefault(one.labels, []).append(one)
-    lines = []
-    for members in children.values():
-        buckets = sorted((one for one in members if one.le), key=lambda one: float(one.le))
-        for place, one in enumerate(buckets):
-            lines.append(Line(f"{name}_bucket", {**labels[one.id], "le": one.le}, one.id, place > 0))
-        if buckets:
-            # A histogram has no cell for its count: it is the last bucket.
-            lines.append(Line(f"{name}_count", labels[members[0].id], NO_SERIES, True))
-        lines += [Line(one.name, labels[one.id], one.id, False) for one in members if not one.le]
-    return lines
-
-
-NO_SERIES = 0
-
-
 def read_plan(connection: apsw.Connection) -> Plan:
-    """Read all families and series, oldest first."""
-    families = {
-        int(str(number)): Family(str(name), str(type_), str(mode), read_help(help_), int(str(made)))
-        for number, name, type_, mode, help_, made in connection.execute(
-            "SELECT id, name, type, mode, help, made FROM family ORDER BY id"
-        )
-    }
-    keys = {number: (family.name, family.type) for number, family in families.items()}
-    rows = connection.execute("SELECT id, family, name, labels, le FROM series ORDER BY family, id").fetchall()
+    """Read all families and series."""
     plan = Plan()
-    plan.add_families(families.values())
-    plan.add_series(Series(i, keys[f], n, text, le) for i, f, n, text, le in rows)  # type: ignore[index, arg-type]
+    plan.read(connection)
     return plan

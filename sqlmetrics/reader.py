@@ -9,8 +9,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Container
+from collections.abc import Callable, Container
 from contextlib import suppress
+from typing import Any, TypeVar
 
 import apsw
 
@@ -20,13 +21,22 @@ from .connections import Access
 from .errors import DamagedError
 from .figures import Figures, Waiting
 from .flush import WAL_LIMIT, wal_bytes
-from .plan import Families
 from .renew import CELLS_SUFFIX, is_damage
-from .scrape import Remembered, Scrape
+from .scrape import Remembered, Scrape, Shown
 
+T = TypeVar("T")
+Finish = Callable[[list[Shown], dict[object, Any]], T]
 _TRIES = 100
 _PAUSE = 0.02
 """Seconds before the next try where the store was busy: two seconds in all."""
+
+
+class _UnfinishedError(Exception):
+    """What the caller's own part of a scrape raised: it says nothing of the store."""
+
+    def __init__(self, error: Exception):
+        super().__init__(error)
+        self.error = error
 
 
 class Reader(fork.ForkAware):
@@ -57,18 +67,23 @@ class Reader(fork.ForkAware):
     def after_fork_in_child(self) -> None:
         """Use a connection of this process's own."""
         self._access = self._access.after_fork_in_child()
+        self._remembered = Remembered()
         self.figures = Figures()
 
-    def read(self, names: Container[str] | None = None, *, own: Waiting | None = None) -> Families:
-        """Return every family with its aggregated samples, or only the samples of the given names.
+    def read(self, names: Container[str] | None, *, own: Waiting | None, finish: Finish[T]) -> T:
+        """Return what `finish` makes of every family with its aggregated values, or only of the samples of these names.
 
         own: what of this process's figures is not in the store, if the families about the store itself are wanted too.
+        finish: gets the families, and what it has kept of former scrapes. It must not hold on to the families: they are
+            added to by the next scrape.
         Raises NoStoreError, StoreError (DamagedError where a process that writes to the store has to mend it) or
         apsw.Error.
         """
         fork.notice()
         try:
-            return self._read(names, own)
+            return self._read(names, own, finish)
+        except _UnfinishedError as error:
+            raise error.error from None
         except Exception as error:
             if not is_damage(error):
                 raise
@@ -82,11 +97,11 @@ class Reader(fork.ForkAware):
             if file is not None:
                 file.doubt()
 
-    def _read(self, names: Container[str] | None, own: Waiting | None) -> Families:
+    def _read(self, names: Container[str] | None, own: Waiting | None, finish: Finish[T]) -> T:
         busy: apsw.Error | None = None
         for _ in range(_TRIES):
             try:
-                result = self._try(names, own)
+                result = self._try(names, own, finish)
             except (apsw.BusyError, apsw.IOError) as error:
                 if is_damage(error):
                     raise
@@ -94,16 +109,16 @@ class Reader(fork.ForkAware):
                 time.sleep(_PAUSE)
                 continue
             if result is not None:
-                return result
+                return result[0]
         raise busy or DamagedError(
             f"rows and cells do not fit together, or change faster than they are read: {_TRIES} tries"
         )
 
-    def _try(self, names: Container[str] | None, own: Waiting | None) -> Families | None:
+    def _try(self, names: Container[str] | None, own: Waiting | None, finish: Finish[T]) -> tuple[T] | None:
         """One try; None if a process was settled, or its cells were given to another, in the midst of it."""
-        access = self._access
+        access, remembered = self._access, self._remembered
         if access.held_here():
-            access = Access(self.path)  # a signal handler scrapes in the middle of a scrape
+            access, remembered = Access(self.path), Remembered()  # a signal handler scrapes in the middle of a scrape
         elif access.is_cut_off():
             access.close_idle()
         with access() as connection:
@@ -111,29 +126,35 @@ class Reader(fork.ForkAware):
             census, slots = file.blocks.census(), file.live_slots()
             try:
                 with database.transaction(connection, "DEFERRED"):
-                    scrape = Scrape(connection, file, self._remembered, names, slots)
+                    scrape = Scrape(connection, file, remembered, names, slots)
                     result = scrape.result()
                     about = vitals.families(connection, file, scrape.processes.values()) if own is not None else []
             except journal.JournalGoneError:
                 return None
+            except BaseException:  # it may have learned one half of something
+                remembered.forget()
+                raise
             if file.blocks.changed(census):
                 return None
+            try:
+                answer = finish(_assembled(result, about, own, names), remembered.kept)
+            except Exception as error:
+                raise _UnfinishedError(error) from error
             if scrape.saw_dead():
                 _settle_if_free(connection, file, self.keep_dead)
-            return _assembled(result, about, own, names)
+            return (answer,)
 
 
-def _assembled(found: Families, about: Families, own: Waiting | None, names: Container[str] | None) -> Families:
+def _assembled(
+    found: list[Shown], about: list[Shown], own: Waiting | None, names: Container[str] | None
+) -> list[Shown]:
     """The families of the app, and, if they are wanted, those of the store about itself."""
-    result = [(family, samples) for family, samples in found if family.name not in figures.NAMES]
+    result = [shown for shown in found if shown.family.name not in figures.NAMES]
     if own is None:
         return result
-    counted = [(family, samples) for family, samples in found if family.name in figures.NAMES]
-    for family, samples in (*about, *figures.completed(counted, own)):
-        wanted = [sample for sample in samples if names is None or sample.name in names]
-        if wanted:
-            result.append((family, wanted))
-    return result
+    counted = [shown for shown in found if shown.family.name in figures.NAMES]
+    ours = [*about, *figures.completed(counted, own)]
+    return result + [part for shown in ours if (part := shown.restricted(names)).lines]
 
 
 def _settle_if_free(connection: apsw.Connection, file: CellsFile, keep_dead: int) -> None:

@@ -1,64 +1,53 @@
-"""The work of one scrape, within a read transaction: rows, cells and journals become families with samples."""
+"""The work of one scrape, within a read transaction: journals, cells and what the dead left become values of lines."""
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Container
+from collections.abc import Container, Iterable
+from itertools import compress
 from typing import Any, NamedTuple
 
 import apsw
 from prometheus_client.samples import Sample
 
-from . import journal, layout
+from . import journal
 from .cells import CellsFile
-from .gauges import Part, aggregate, counted, exact_sum
+from .columns import Column, Extra, add_up
+from .gauges import Part, aggregate, counted
 from .ingest import storable
-from .plan import Families, Family, FamilyId, Plan, Series, SeriesKey, read_plan
-from .records import ChildRecord, FamilyRecord, ProcessRecord
+from .left import Left
+from .plan import Family, Gauge, Line, Lines, Plan
+from .records import ChildRecord, FamilyRecord, ProcessRecord, Record
 
-_PARTS = """
-        SELECT sample.series AS series, cell.value AS value
-          FROM carray(:cells) AS cell
-          JOIN sample ON sample.cell = cell.rowid - 1
-         WHERE cell.value IS NOT 0.0
-        UNION ALL
-        SELECT series, value FROM retired
-        UNION ALL
-        SELECT series, rest FROM retired WHERE rest <> 0.0
-        UNION ALL
-        SELECT series, value FROM orphan WHERE process NOT IN (SELECT value FROM carray(:returned))"""
-_WANTED = "WHERE series IN (SELECT value FROM carray(:wanted))"
-_SUMS = "SELECT series, CASE WHEN count(*) = count(value) THEN sum(value) END FROM ({parts}) {which} GROUP BY series"
-SUM_CELLS = _SUMS.format(parts=_PARTS, which="")
-"""Sums of all series, in C with the interpreter lock released. Cells that are 0 add nothing; NaN is NULL.
-
-SQLite's sum() corrects for rounding, so that the order of the parts hardly ever matters: with sums that depend on it,
-one could be smaller after a process has ended, which Prometheus takes for a counter's reset.
-"""
-SUM_SOME_CELLS = _SUMS.format(parts=_PARTS, which=_WANTED)
-PARTS_OF_SOME = f"SELECT series, value FROM ({_PARTS}) {_WANTED}"  # noqa: S608
-
-GAUGE_CELLS = """
-SELECT sample.series, sample.process, sample.cell, sample.timestamp IS NOT NULL
-  FROM family
-  JOIN series ON series.family = family.id
-  JOIN sample ON sample.series = series.id
- WHERE family.type = 'gauge'
-"""
-GAUGE_REST = """
-SELECT retired.series, NULL, retired.value, retired.timestamp, retired.started
-  FROM retired JOIN series ON series.id = retired.series JOIN family ON family.id = series.family
- WHERE family.type = 'gauge'
-UNION ALL
-SELECT orphan.series, NULL, orphan.value, orphan.timestamp, orphan.started
-  FROM orphan JOIN series ON series.id = orphan.series JOIN family ON family.id = series.family
- WHERE family.type = 'gauge' AND orphan.process NOT IN (SELECT value FROM carray(:returned))
-UNION ALL
-SELECT kept.series, process.pid, kept.value, NULL, process.started
-  FROM kept JOIN process ON process.id = kept.process
-"""
+VERSION = "SELECT id, pair, epoch, plan, ended FROM store"
 UNSETTLED = "SELECT id, pid, started, journal FROM process WHERE died IS NULL"
-NAN = float("nan")
+ROWS = "SELECT series, cell, timestamp IS NOT NULL FROM sample WHERE process = ? ORDER BY cell"
+
+
+class Shown(NamedTuple):
+    """A family as a scrape shows it.
+
+    lines: those of the family that are wanted; values: of each. source: what these lines are kept by, and which of its
+    own they are (None: all), if they are the same from scrape to scrape. keys: of gauges, what each line is kept by.
+    """
+
+    family: Family
+    lines: list[Line]
+    values: list[float]
+    source: tuple[Lines, list[bool] | None] | None = None
+    keys: list[tuple[Gauge, str | None]] | None = None
+
+    def samples(self) -> list[Sample]:
+        """The samples, as `prometheus_client` has them."""
+        # As Sample(name, labels, value) does, in a third of the time: there are thousands of these in a scrape.
+        new = tuple.__new__
+        return [
+            new(Sample, (*line, value, None, None, None)) for line, value in zip(self.lines, self.values, strict=True)
+        ]
+
+    def restricted(self, names: Container[str] | None) -> Shown:
+        """Only the lines of these names (None: all)."""
+        chosen = [names is None or line.name in names for line in self.lines]
+        return self._replace(lines=list(compress(self.lines, chosen)), values=list(compress(self.values, chosen)))
 
 
 class Process(NamedTuple):
@@ -70,31 +59,34 @@ class Process(NamedTuple):
 
 
 class Remembered:
-    """What is the same from one scrape to the next, for as long as the store's version is."""
+    """What a reader knows of a store from its scrapes, so that the next one need not read it again."""
 
     def __init__(self) -> None:
-        self._plan: tuple[object, Plan] | None = None
-        self._gauge_cells: tuple[object, list[tuple[int, int, int, int]]] | None = None
+        self.forget()
 
-    def plan(self, connection: apsw.Connection, version: object) -> Plan:
-        """The plan of a version of the store."""
-        if self._plan is None or self._plan[0] != version:
-            self._plan = (version, read_plan(connection))
-        return self._plan[1]
+    def forget(self) -> None:
+        """Know nothing."""
+        self.of: object = None
+        self.plan = Plan()
+        self.plan_read = -1
+        self.left_read: object = None
+        self.left: Left | None = None
+        self.columns: dict[int, Column] = {}
+        self.kept: dict[object, Any] = {}
+        """What those who write the text keep."""
 
-    def gauge_cells(self, connection: apsw.Connection, version: object) -> list[tuple[int, int, int, int]]:
-        """(series, process, cell, whether it has a timestamp) of every gauge's row."""
-        if self._gauge_cells is None or self._gauge_cells[0] != version:
-            self._gauge_cells = (version, connection.execute(GAUGE_CELLS).fetchall())  # type: ignore[assignment]
-        return self._gauge_cells[1]  # type: ignore[index]
-
-
-class _Tail(NamedTuple):
-    """What the journals of all processes hold beyond the rows."""
-
-    families: list[Family]
-    children: list[tuple[int, ChildRecord]]
-    """(instance, record)"""
+    def catch_up(self, connection: apsw.Connection, version: tuple[object, ...]) -> None:
+        """Read what rows there are that it does not know. version: see `VERSION`."""
+        *of, plan, ended = version
+        if self.of != of:
+            self.forget()
+            self.of = of
+        if self.plan_read != plan:
+            self.plan.read(connection)
+            self.plan_read = plan  # type: ignore[assignment]
+        if self.left_read != ended or self.left is None:
+            self.left = Left(connection, self.plan)
+            self.left_read = ended
 
 
 class Scrape:
@@ -115,150 +107,135 @@ class Scrape:
         self._connection = connection
         self._file = file
         self._names = names
-        self._version: Any = connection.execute("SELECT id, pair, plan FROM store").fetchone()
+        self._store: tuple[Any, ...] = connection.execute(VERSION).fetchone()  # type: ignore[assignment]
+        remembered.catch_up(connection, self._store)
+        self._remembered = remembered
+        self._plan = remembered.plan
         self.processes: dict[int, Process] = {}
-        self._returned = [0]  # instances whose values are in other cells by now
-        self._slots_before = slots
-        tail = self._look_around()
-        self._plan = remembered.plan(connection, self._version)
-        self._gauge_cells = remembered.gauge_cells(connection, self._version)
-        self._extra: dict[int, list[float]] = {}
-        if tail.families or tail.children:
-            self._merge(tail)
+        self._look_around(slots)
+        self._plan.lay_out()
 
     def saw_dead(self) -> bool:
         """Whether a process has ended and nobody has settled it yet."""
         return not all(process.alive for process in self.processes.values())
 
-    def _look_around(self) -> _Tail:
-        """Find the processes that are not settled, whether they live, and what their journals add to the rows."""
-        settled: dict[int, int] = dict(self._rows("SELECT slot, settled FROM slot"))
-        known = {row[0]: row[1:] for row in self._rows(UNSETTLED)}
-        tail = _Tail([], [])
+    def _look_around(self, slots_before: list[tuple[int, int]]) -> None:
+        """Find the processes that are not settled, whether they live, and what their journals add."""
+        settled: dict[int, int] = dict(self._connection.execute("SELECT slot, settled FROM slot").fetchall())  # type: ignore[arg-type]
+        known = {row[0]: row[1:] for row in self._connection.execute(UNSETTLED).fetchall()}
+        columns: dict[int, Column] = {}
         for slot, instance in self._file.live_slots():
             if settled.get(slot, 0) < instance:
                 alive = self._file.is_alive(slot)
-                pid, started, done = known.pop(instance, ("", 0, 0))
-                records, _ = journal.read(self._file, slot, instance, done)
-                for record in records:
-                    if isinstance(record, ProcessRecord):
-                        pid, started = storable(record.pid), record.started
-                        if record.store == self._version[0]:
-                            self._returned += record.lost
-                    elif isinstance(record, FamilyRecord):
-                        tail.families.append(Family(*record))
-                    else:
-                        tail.children.append((instance, record))
-                self.processes[instance] = Process(pid, started, alive)
-        gone = [s for s in self._slots_before if s[1] not in self.processes and settled.get(s[0], 0) < s[1]]
+                column = columns[instance] = self._column(slot, instance, known.pop(instance, None))
+                self.processes[instance] = Process(column.pid, column.started, alive)
+        self._remembered.columns = columns  # without those of processes that are settled
+        gone = [s for s in slots_before if s[1] not in self.processes and settled.get(s[0], 0) < s[1]]
         if known or gone:
             # Settled since the snapshot was taken; a short-lived process may not even have had a row in it.
             raise journal.JournalGoneError
-        return tail
 
-    def _rows(self, sql: str, **bindings: object) -> list[Any]:
-        return self._connection.execute(sql, bindings).fetchall()
+    def _column(self, slot: int, instance: int, row: Any) -> Column:
+        """The column of a process, with all that it has announced by now."""
+        column = self._remembered.columns.get(instance)
+        if column is not None:
+            try:
+                return self._follow(column, slot, instance)
+            except journal.JournalGoneError:
+                pass  # it is rows by now, and the journal's pages were given back
+        return self._follow(self._from_rows(instance, row), slot, instance)
 
-    def _merge(self, tail: _Tail) -> None:
-        """Extend the plan and the cells by what is in journals only."""
-        numbers = self._plan.series
-        fresh: dict[SeriesKey, int] = {}
-        gauges = list(self._gauge_cells)
-        with_rows = {cell for _, _, cell, _ in gauges}
-        for instance, child in tail.children:
-            labels = child.labels()
-            for name, le, cell in child.samples():
-                key = ((child.family, child.type), name, labels, le)
-                number = numbers.get(key) or fresh.setdefault(key, -1 - len(fresh))
-                if child.type != "gauge":
-                    self._extra.setdefault(number, []).append(self._file.cells[cell])
-                elif cell not in with_rows:  # a gauge may be announced again
-                    gauges.append((number, instance, cell, int(child.stamped)))
-        self._gauge_cells = gauges
-        self._plan = self._plan.copy()
-        self._plan.add_families(tail.families)
-        self._plan.add_series(Series(number, *key) for key, number in fresh.items())
+    def _from_rows(self, instance: int, row: Any) -> Column:
+        column = Column(*row) if row else Column()
+        for series, cell, stamped in self._connection.execute(ROWS, (instance,)).fetchall():
+            column.put(self._plan.place_of_row(series), cell, stamped=bool(stamped))  # type: ignore[arg-type]
+        return column
 
-    def result(self) -> Families:
-        """Every family with its samples; a mostrecent gauge that was never set is a family without any."""
-        sums = self._sums()
-        gauges = self._gauges()
-        families = []
-        for key, family in self._plan.families.items():
-            samples = gauges.get(key) if family.type == "gauge" else _add_up(self._plan, key, sums)
-            if self._names is not None:
-                samples = [sample for sample in samples or () if sample.name in self._names] or None
-            if samples is not None:
-                families.append((family, samples))
-        return families
+    def _follow(self, column: Column, slot: int, instance: int) -> Column:
+        records, end = journal.read(self._file, slot, instance, column.upto)
+        for record in records:
+            self._apply(column, record)
+        column.upto = end
+        return column
 
-    def _sums(self) -> dict[int, float]:
-        bindings: dict[str, object] = {"cells": self._all_cells(), "returned": _numbers(self._returned)}
-        if self._names is None:
-            rows = self._rows(SUM_CELLS, **bindings)
+    def _apply(self, column: Column, record: Record) -> None:
+        if isinstance(record, ChildRecord):
+            family, labels = (record.family, record.type), record.labels()
+            for name, le, cell in record.samples():
+                column.put(self._plan.place(family, name, labels, le), cell, stamped=record.stamped)
+        elif isinstance(record, FamilyRecord):
+            self._plan.add_family(Family(*record))
         else:
-            rows = self._rows(SUM_SOME_CELLS, **bindings, wanted=_numbers(self._wanted()))
-        sums: dict[int, float] = {series: NAN if total is None else total for series, total in rows}
-        if self._extra:
-            self._add_extra(sums, bindings)
-        return sums
+            self._introduce(column, record)
 
-    def _add_extra(self, sums: dict[int, float], bindings: dict[str, object]) -> None:
-        """Add what is in journals only: to the sums of whole numbers, but to the parts of the others (rounding)."""
-        rounded = [s for s, more in self._extra.items() if not all(x.is_integer() for x in (sums.get(s, 0.0), *more))]
-        parts: dict[int, list[float]] = {series: list(self._extra[series]) for series in rounded}
-        for series, value in self._rows(PARTS_OF_SOME, **bindings, wanted=_numbers([0, *rounded])):
-            parts[series].append(NAN if value is None else value)
-        for series, more in self._extra.items():
-            sums[series] = exact_sum(parts[series]) if series in parts else sums.get(series, 0.0) + sum(more)
+    def _introduce(self, column: Column, record: ProcessRecord) -> None:
+        column.pid, column.started = storable(record.pid), record.started
+        if record.store == self._store[0]:
+            column.lost = record.lost
 
-    def _wanted(self) -> list[int]:
-        assert self._names is not None
-        wanted = [0]
-        for lines in self._plan.lines.values():
-            if any(line.name in self._names for line in lines):
-                wanted += [line.series for line in lines]
-        return wanted
+    def result(self) -> list[Shown]:
+        """Every family with its lines; a mostrecent gauge that was never set is a family without any."""
+        extra: Extra = {}
+        gauges = self._gauge_parts()
+        returned = {0, *(lost for column in self._remembered.columns.values() for lost in column.lost)}
+        assert self._remembered.left is not None
+        self._remembered.left.add_to(extra, gauges, returned)
+        totals = self._totals(extra)
+        found = []
+        for family in self._plan.families.values():
+            shown = self._gauge(family, gauges) if family.type == "gauge" else self._sum(family, totals)
+            if shown is not None:
+                found.append(shown)
+        return found
 
-    def _all_cells(self) -> object:
-        count = max(1, self._file.blocks.ever()) * layout.BLOCK_CELLS
-        return apsw.carray(self._file.cells[:count])
+    def _totals(self, extra: Extra) -> list[float]:
+        assert self._remembered.left is not None
+        length = self._plan.length
+        read = [column.read(self._file.bytes, length, extra) for column in self._remembered.columns.values()]
+        columns = [self._remembered.left.column(length), *(column for column in read if column is not None)]
+        return add_up(columns, extra, self._wanted(), length)
 
-    def _gauges(self) -> dict[FamilyId, list[Sample]]:
-        parts: dict[int, list[Part]] = {}
+    def _wanted(self) -> Iterable[int]:
+        if self._names is None:
+            return range(self._plan.length)
+        names = self._names
+        families = (lines for lines in self._plan.sums.values() if any(line.name in names for line in lines.lines))
+        return (position for lines in families for position in lines.positions())
+
+    def _sum(self, family: Family, totals: list[float]) -> Shown | None:
+        source = self._plan.sums.get(family[:2])
+        if source is None:
+            return None
+        lines, values = source.lines, source.values(totals)
+        if self._names is None:
+            return Shown(family, lines, values, (source, None))
+        chosen = [line.name in self._names for line in lines]
+        if not any(chosen):
+            return None
+        return Shown(family, list(compress(lines, chosen)), list(compress(values, chosen)), (source, chosen))
+
+    def _gauge_parts(self) -> dict[Gauge, list[Part]]:
+        parts: dict[Gauge, list[Part]] = {}
         cells = self._file.cells
-        for series, instance, cell, stamped in self._gauge_cells:
-            process = self.processes[instance]
-            # The timestamp first: it is written after the value, so it is never newer than the value read.
-            timestamp = cells[cell - 1] if stamped else 0.0
-            part = Part(process.pid, cells[cell], timestamp, process.started, process.alive, instance)
-            parts.setdefault(series, []).append(part)
-        for series, pid, value, timestamp, started in self._rows(GAUGE_REST, returned=_numbers(self._returned)):
-            part = Part(pid, NAN if value is None else value, timestamp or 0.0, started, False, 0)
-            parts.setdefault(series, []).append(part)
-        samples: dict[FamilyId, list[Sample]] = {}
-        for one in self._plan.gauges:
-            if one.id in parts:
-                mode = self._plan.families[one.family].mode
-                if chosen := counted(mode, parts[one.id]):
-                    shown = aggregate(mode, chosen, self._plan.labels[one.id])
-                    samples.setdefault(one.family, []).extend(Sample(one.name, *line) for line in shown)
-        return samples
+        for instance, column in self._remembered.columns.items():
+            pid, started, alive = self.processes[instance]
+            for gauge, (cell, stamped) in column.gauges.items():
+                # The timestamp first: it is written after the value, so it is never newer than the value read.
+                timestamp = cells[cell - 1] if stamped else 0.0
+                part = Part(pid, cells[cell], timestamp, started, alive, instance)
+                parts.setdefault(gauge, []).append(part)
+        return parts
 
-
-def _add_up(plan: Plan, key: FamilyId, sums: dict[int, float]) -> list[Sample]:
-    samples = []
-    value = 0.0
-    for name, labels, series, adds_up in plan.lines.get(key, ()):
-        value = sums.get(series, 0.0) + (value if adds_up else 0.0)
-        # As Sample(name, labels, value) does, in a third of the time: there are thousands of these in a scrape.
-        samples.append(_new_sample(Sample, (name, labels, value, None, None, None)))
-    return samples
-
-
-_new_sample = tuple.__new__
-
-
-def _numbers(numbers: list[int]) -> object:
-    """A list of integers (not an empty one) for carray."""
-    return apsw.carray(memoryview(array("q", numbers)))
+    def _gauge(self, family: Family, parts: dict[Gauge, list[Part]]) -> Shown | None:
+        keys: list[tuple[Gauge, str | None]] = []
+        values: list[float] = []
+        is_there = False
+        for gauge in self._plan.gauges.get(family[:2], ()):
+            chosen = counted(family.mode, parts.get(gauge, []))
+            if chosen and (self._names is None or gauge.name in self._names):
+                is_there = True
+                for pid, value in aggregate(family.mode, chosen):
+                    keys.append((gauge, pid))
+                    values.append(value)
+        lines = [gauge.line(pid) for gauge, pid in keys]
+        return Shown(family, lines, values, keys=keys) if keys or (is_there and self._names is None) else None

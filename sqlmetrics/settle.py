@@ -134,7 +134,7 @@ def mark_dead(connection: apsw.Connection, file: CellsFile, pid: str, settled: l
         return []
     for _, instance in namesakes:
         connection.execute(DELETE_LIVE, {"process": instance})
-        connection.execute("UPDATE store SET plan = plan + 1")
+        connection.execute("UPDATE store SET epoch = epoch + 1")
     return [slot for slot, _ in namesakes]
 
 
@@ -166,7 +166,7 @@ def empty(connection: apsw.Connection, file: CellsFile, spared: set[int], settle
     connection.execute(f"DELETE FROM process WHERE id NOT IN ({marks})", ids)  # noqa: S608
     connection.execute("DELETE FROM series WHERE id NOT IN (SELECT series FROM sample)")
     connection.execute("DELETE FROM family WHERE id NOT IN (SELECT family FROM series)")
-    connection.execute("UPDATE store SET plan = plan + 1")
+    connection.execute("UPDATE store SET epoch = epoch + 1")
 
 
 def return_to(connection: apsw.Connection, file: CellsFile) -> None:

@@ -80,8 +80,7 @@ def place_samples(family: Family, labels: dict[str, str], samples: Samples) -> l
     A sample that another metric object of this process has already is that object's: both count in one cell. So a
     second histogram of one name but other buckets shares the sum and adds its own buckets.
     """
-    names, values = tuple(sorted(labels)), tuple(joined(labels[name]) for name in sorted(labels))
-    keys = _children.setdefault((*family, names, values), [])
+    names, values, keys = _child(family, labels)
     known = {sample: (key, place) for key in keys for place, sample in enumerate(key[0].samples)}
     fresh = tuple(dict.fromkeys(sample for sample in samples if sample not in known))
     if fresh:
@@ -89,6 +88,21 @@ def place_samples(family: Family, labels: dict[str, str], samples: Samples) -> l
         keys.append(key)
         known.update((sample, (key, place)) for place, sample in enumerate(fresh))
     return [known[sample] for sample in samples]
+
+
+def sole_key(family: Family, labels: dict[str, str], samples: Samples) -> Key | None:
+    """Return the key of a child if these are all of its samples, None where another object made it of others."""
+    names, values, keys = _child(family, labels)
+    if not keys:
+        keys.append((shape_of(family, names, samples), values))
+    return keys[0] if len(keys) == 1 and keys[0][0].samples == samples else None
+
+
+def _child(family: Family, labels: dict[str, str]) -> tuple[tuple[str, ...], tuple[str, ...], list[Key]]:
+    """The sorted label names of a child, their values, and the keys that this process has for it."""
+    names = tuple(sorted(labels))
+    values = tuple([joined(labels[name]) for name in names])
+    return names, values, _children.setdefault((*family, names, values), [])
 
 
 @functools.cache

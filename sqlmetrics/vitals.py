@@ -5,18 +5,14 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
 
 import apsw
-from prometheus_client.samples import Sample
 
 from . import layout
 from .cells import CellsFile
-from .plan import Families, Family
+from .plan import Family, Line
+from .scrape import Process, Shown
 from .trust import SUFFIXES
-
-if TYPE_CHECKING:
-    from .scrape import Process
 
 TABLES = ("family", "series", "process", "sample", "retired", "kept", "orphan")
 FILES = dict(zip(("database", "wal", "shm", "cells"), SUFFIXES, strict=True))
@@ -24,7 +20,7 @@ BLOCK = 512
 """Bytes of st_blocks, whatever the file system's own blocks are (POSIX stat.h)."""
 
 
-def families(connection: apsw.Connection, file: CellsFile, processes: Iterable[Process]) -> Families:
+def families(connection: apsw.Connection, file: CellsFile, processes: Iterable[Process]) -> list[Shown]:
     """The families, all of them gauges; within a read transaction. processes: those that are not settled."""
     living = Counter(process.pid for process in processes if process.alive)
     ended = sum(not process.alive for process in processes)
@@ -41,10 +37,10 @@ def families(connection: apsw.Connection, file: CellsFile, processes: Iterable[P
     ]
 
 
-def _gauge(name: str, help_: str, label: str, values: Mapping[str, float]) -> tuple[Family, list[Sample]]:
+def _gauge(name: str, help_: str, label: str, values: Mapping[str, float]) -> Shown:
     name = f"sqlmetrics_{name}"
-    samples = [Sample(name, {label: key} if label else {}, float(value)) for key, value in values.items()]
-    return Family(name, "gauge", "", help_, 0), samples
+    lines = [Line(name, {label: key} if label else {}) for key in values]
+    return Shown(Family(name, "gauge", "", help_, 0), lines, [float(value) for value in values.values()])
 
 
 def _count(connection: apsw.Connection, sql: str) -> int:

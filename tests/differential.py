@@ -16,6 +16,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterable
+from contextlib import suppress
 from glob import glob
 from pathlib import Path
 from types import ModuleType
@@ -23,6 +24,7 @@ from typing import Any, NamedTuple
 
 import prometheus_client
 from helpers import Child, Shell, in_child, wait_for
+from prometheus_client.openmetrics import exposition as openmetrics
 
 import sqlmetrics
 from sqlmetrics.flush import Outcome
@@ -238,9 +240,10 @@ class Process:
         return metric.labels(**chosen) if labels % 2 else metric.labels(*map(chosen.get, metric._labelnames))
 
     def compare(self) -> list[str]:
-        """What is different between the two scrapes."""
+        """What is different between the two scrapes, or between the texts that are written of ours."""
         expected = self._nan_wins(_flat(peer.multiprocess.MultiProcessCollector(None).collect()))
-        return _differences(_flat(sqlmetrics.MultiProcessCollector(None).collect()), expected)
+        different = _differences(_flat(sqlmetrics.MultiProcessCollector(None).collect()), expected)
+        return different or self.compare_texts()
 
     def _nan_wins(self, scraped: dict[Any, object]) -> dict[Any, object]:
         """The choice of ours: in the peer, NaN is the min and max only if its file is read first."""
@@ -253,6 +256,19 @@ class Process:
                         scraped[(metric.name, metric.type, metric.documentation, sample.name, labels)] = "NaN"
         return scraped
 
+    def compare_texts(self) -> list[str]:
+        """What is different between our own texts and those that the peer writes of our collector, in both formats."""
+        registry = prometheus_client.CollectorRegistry()
+        sqlmetrics.MultiProcessCollector(registry)
+        different = []
+        for ours, write in (
+            (sqlmetrics.generate_latest(), prometheus_client.generate_latest),
+            (sqlmetrics.generate_latest(openmetrics=True), openmetrics.generate_latest),
+        ):
+            with suppress(UnicodeEncodeError):  # lone surrogates, of which ours writes escapes
+                different += _differences(_lines(ours), _lines(write(registry)))
+        return different
+
     def compare_view(self) -> list[str]:
         """What is different between our scrape and the view of it that people read with the sqlite3 shell."""
         shown = {}
@@ -263,6 +279,10 @@ class Process:
         # The view has a row for each sample: no help texts, and nothing of a family without any.
         samples = {(name, type_, *key): value for (name, type_, _, *key), value in scraped.items() if key[0]}
         return _differences(shown, samples)
+
+
+def _lines(text: bytes) -> dict[Any, object]:
+    return dict(enumerate(text.decode().split("\n")))
 
 
 def _operate(spec: Spec, child: Any, action: str, amount: float) -> None:

@@ -1,0 +1,158 @@
+"""Gives values their cells: at their making, and whenever an operation finds that they have none (any more)."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from . import fork
+from .shape import Family, Key, Samples, describe, is_last, place_samples, sole_key, upper_bound
+
+if TYPE_CHECKING:
+    from .part import Part
+    from .store import Store
+    from .values import SharedValue
+    from .writer import Writer
+
+_Sample = tuple["SharedValue", str, str]
+"""(value, sample name, upper bound or '')"""
+Batch = tuple[object, tuple[str, str, str], dict[str, str], str, _Sample]
+"""What a new value waits with until its child is complete."""
+
+UNBOUND = memoryview(b"\0")
+_NEVER = memoryview(b"\1")
+_NO_CELLS = memoryview(bytearray(8)).cast("d")
+_LABELS_WAIT = 0.05
+"""Seconds that a new child waits for another thread that binds. It is made with its metric's lock held, which a
+signal handler in that other thread may be waiting for: neither would ever go on."""
+_LONGEST_BATCH = 200
+"""Samples of one journal record, so that a child's cells always fit into one block of 512."""
+
+
+class Bound:
+    """What operations go through: a cell, and two bytes that are equal while it may be written to.
+
+    _gate: the byte that operations on metrics compare, without asking anything else; _own: the one that the methods
+        of values compare. They are the same unless a value needs more care than that, then the gate stays closed.
+    """
+
+    _plain: ClassVar[bool] = True
+    """Whether the two bytes say all: no lock, no name of the process that might have changed."""
+    __slots__ = ("_cell", "_cells", "_gate", "_key", "_named", "_offset", "_own", "_word")
+
+    def __init__(self) -> None:
+        self._gate = self._own = UNBOUND
+        self._word, self._cells, self._cell, self._offset = _NEVER, _NO_CELLS, 0, 0
+        self._key: Key | None = None
+        self._named: object = None
+
+
+class Binder(fork.ForkAware):
+    """Gives the values of one value class their cells, and new ones when the process is another."""
+
+    def __init__(self, identify: Callable[[], object], find_store: Callable[[], Store]):
+        self.identify = identify
+        self._find_store = find_store
+        self._store: Store | None = None
+        self._writer: Writer | None = None
+        self._inherited: dict[Key, None] = {}
+        self._batches: dict[object, list[_Sample]] = {}
+        self._locks: dict[Key, threading.RLock] = {}
+        fork.register(self)
+
+    def add(
+        self,
+        value: SharedValue,
+        family: tuple[str, str, str],
+        name: str,
+        labelnames: tuple[str, ...],
+        labelvalues: tuple[str, ...],
+        help_text: str,
+    ) -> None:
+        """Take a new value; with the last one of its child the child is placed and announced."""
+        typ, metric_name, mode = family
+        bound = ""
+        if typ == "histogram" and labelnames and labelnames[-1] == "le":
+            bound = upper_bound(labelvalues[-1])
+            labelnames, labelvalues = labelnames[:-1], labelvalues[:-1]
+        batch_key = (threading.get_ident(), typ, metric_name, labelvalues)
+        batch = self._batches.setdefault(batch_key, [])
+        batch.append((value, name, bound))
+        labels = dict(zip(labelnames, labelvalues, strict=False))
+        value._batch = (batch_key, (metric_name, typ, mode), labels, help_text, (value, name, bound))
+        if is_last(typ, metric_name, name, bound) or len(batch) == _LONGEST_BATCH:
+            self._close(value)
+
+    def add_whole(self, bound: Bound, family: Family, labels: dict[str, str], samples: Samples, help_text: str) -> bool:
+        """Place a child as a whole; False if it is too long, or if another metric object has some of its samples."""
+        describe(family, help_text)
+        bound._key = sole_key(family, labels, samples) if len(samples) <= _LONGEST_BATCH else None
+        if bound._key is not None:
+            self._bind(bound._key, [bound], _LABELS_WAIT)
+        return bound._key is not None
+
+    def _close(self, value: SharedValue) -> None:
+        assert value._batch is not None
+        batch_key, family, labels, help_text, this = value._batch
+        batch = self._batches.pop(batch_key, [])
+        if this not in batch:  # a signal handler made the same child, and took the batch meanwhile
+            batch.append(this)
+        describe(family, help_text)
+        places = place_samples(family, labels, tuple((name, bound) for _, name, bound in batch))
+        values: dict[Key, list[Bound]] = {}
+        for (one, _, _), (key, position) in zip(batch, places, strict=True):
+            one._key, one._batch = key, None
+            one._stamped = key[0].stamped
+            one._offset = 2 * position + 1 if one._stamped else position
+            values.setdefault(key, []).append(one)
+        for key, group in values.items():
+            if key[0].zero_shows:
+                self._inherited[key] = None
+            self._bind(key, group, _LABELS_WAIT)
+
+    def attach(self, value: Any) -> None:
+        """Bind a value to its cell in the part of the store that this process owns now."""
+        if value._key is None:
+            self._close(value)
+        else:
+            self._bind(value._key, [value])
+
+    def _bind(self, key: Key, values: list[Bound], seconds: float = -1) -> None:
+        named = self.identify()
+        store = self._store = self._store or self._find_store()
+        part = store.part
+        with part.binding(seconds) as outermost:
+            if outermost is None:
+                return  # at the first operation, then
+            writer = part.writer(str(named), outermost)
+            if outermost and writer is not self._writer:
+                self._inherit(writer, part)
+            arena, cell = part.place(writer, key, outermost)
+            own, word, cells = arena.own, arena.word, arena.cells
+            for value in values:
+                value._named = named
+                at, gate = cell + value._offset, own if value._plain else UNBOUND
+                # All of it or nothing: no signal handler can come in between where there is no call.
+                value._word, value._cells, value._cell, value._own, value._gate = word, cells, at, own, gate
+        store.flusher.wake()
+
+    def _inherit(self, writer: Writer, part: Part) -> None:
+        """In a new process (or under a new name) every gauge is there at zero, as in the peer's mode."""
+        self._writer = writer
+        for key in list(self._inherited):
+            part.place(writer, key, True)
+
+    def lock_of(self, value: SharedValue) -> threading.RLock:
+        """The lock of a child's values, for builds without the interpreter lock."""
+        key = value._key or (None, ())
+        return self._locks.setdefault(key, threading.RLock())  # type: ignore[arg-type]
+
+    def after_fork_in_child(self) -> None:
+        """In a child: half-made children belong to threads that are not here, and locks may be held by them."""
+        here = threading.get_ident()
+        for batch_key in [key for key in self._batches if key[0] != here]:  # type: ignore[index]
+            with suppress(KeyError):
+                del self._batches[batch_key]
+        self._locks.clear()

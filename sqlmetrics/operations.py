@@ -1,0 +1,181 @@
+"""The methods of metrics that apps call for each request, without the calls and checks that a known child can spare.
+
+Each handles the usual case and leaves anything else to `prometheus_client`'s own method: parents, exemplars, values
+of another class, amounts that are neither `int` nor `float`, children that have lost their cells. Between the
+comparison of the two bytes and the last store there is no call: see `values`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from bisect import bisect_left
+from typing import Any
+
+from prometheus_client import Counter, Gauge, Histogram, Summary, values
+from prometheus_client.metrics import MetricWrapperBase
+
+from .buckets import SharedBuckets
+from .values import SharedValue
+
+_peer_labels = MetricWrapperBase.labels
+_peer_counter_inc = Counter.inc
+_peer_gauge_inc = Gauge.inc
+_peer_gauge_dec = Gauge.dec
+_peer_gauge_set = Gauge.set
+_peer_summary_observe = Summary.observe
+_peer_histogram_observe = Histogram.observe
+_peer_histogram_init = Histogram._metric_init
+
+_ReentrantLock = type(threading.RLock())
+parents: weakref.WeakSet[Any] = weakref.WeakSet()
+"""Metrics with label names, whose locks are to be renewed after a fork."""
+
+
+def labels(self: Any, *labelvalues: object, **labelkwargs: object) -> Any:
+    """`MetricWrapperBase.labels`, but a child that is known is found without taking the metric's lock.
+
+    Only exact `str`s: an enum member that is a `str` too may be equal to one label value and print another.
+    """
+    try:
+        for value in labelvalues:
+            if value.__class__ is not str:
+                break
+        else:
+            if not labelkwargs:
+                return self._metrics[labelvalues]
+    except (KeyError, AttributeError):
+        pass
+    parents.add(self)
+    if self._lock.__class__ is not _ReentrantLock:
+        # A signal handler or a garbage collection may come in the middle and make a child of this metric too. Should
+        # two threads have two locks for a moment: a child that is made twice is in one cell.
+        self._lock = threading.RLock()
+    return _peer_labels(self, *labelvalues, **labelkwargs)
+
+
+def counter_inc(self: Any, amount: Any = 1, exemplar: Any = None) -> None:
+    """`Counter.inc`."""
+    try:
+        value = self._value
+        if (
+            value._gate == value._word
+            and exemplar is None
+            and (amount.__class__ is int or amount.__class__ is float)
+            and amount >= 0
+        ):
+            value._cells[value._cell] += amount
+            return
+    except AttributeError:
+        pass
+    _peer_counter_inc(self, amount, exemplar)
+
+
+def gauge_inc(self: Any, amount: Any = 1) -> None:
+    """`Gauge.inc`."""
+    try:
+        value = self._value
+        if (
+            value._gate == value._word
+            and (amount.__class__ is int or amount.__class__ is float)
+            and not self._is_most_recent
+        ):
+            value._cells[value._cell] += amount
+            return
+    except AttributeError:
+        pass
+    _peer_gauge_inc(self, amount)
+
+
+def gauge_dec(self: Any, amount: Any = 1) -> None:
+    """`Gauge.dec`."""
+    try:
+        value = self._value
+        if (
+            value._gate == value._word
+            and (amount.__class__ is int or amount.__class__ is float)
+            and not self._is_most_recent
+        ):
+            value._cells[value._cell] -= amount
+            return
+    except AttributeError:
+        pass
+    _peer_gauge_dec(self, amount)
+
+
+def gauge_set(self: Any, value: Any) -> None:
+    """`Gauge.set`."""
+    try:
+        target = self._value
+        if value.__class__ is float or value.__class__ is int:
+            now = time.time() if target._stamped else 0.0
+            if target._gate == target._word:
+                target._cells[target._cell] = value
+                if now:
+                    # The time last: a reader reads it first, and so never has a new time with an old value.
+                    target._cells[target._cell - 1] = now
+                return
+    except (AttributeError, ValueError):  # an integer beyond all floats
+        pass
+    _peer_gauge_set(self, value)
+
+
+def summary_observe(self: Any, amount: Any) -> None:
+    """`Summary.observe`."""
+    try:
+        count, total = self._count, self._sum
+        if (
+            count._gate == count._word
+            and total._gate == total._word
+            and (amount.__class__ is int or amount.__class__ is float)
+        ):
+            count._cells[count._cell] += 1
+            total._cells[total._cell] += amount
+            return
+    except AttributeError:
+        pass
+    _peer_summary_observe(self, amount)
+
+
+def histogram_observe(self: Any, amount: Any, exemplar: Any = None) -> None:
+    """`Histogram.observe`, but the bucket is found by bisection."""
+    try:
+        child = self._buckets
+        if amount.__class__ is float or amount.__class__ is int:
+            place = bisect_left(child.bounds, amount) + 1
+            if child._gate == child._word and amount == amount and exemplar is None:
+                cells, cell = child._cells, child._cell
+                cells[cell] += amount
+                cells[cell + place] += 1
+                return
+    except AttributeError:
+        pass
+    _peer_histogram_observe(self, amount, exemplar)
+
+
+def histogram_init(self: Any) -> None:
+    """`Histogram._metric_init`, but one object is made instead of one for each bucket."""
+    kind = values.ValueClass
+    buckets = None
+    if isinstance(kind, type) and issubclass(kind, SharedValue) and kind._plain:
+        buckets = SharedBuckets.of(self, kind._binder)
+    if buckets is None:
+        _peer_histogram_init(self)
+    else:
+        self._created = time.time()
+        self._sum = buckets.total()
+        self._buckets = buckets
+
+
+REPLACED: tuple[tuple[type, str, Any], ...] = (
+    (MetricWrapperBase, "labels", labels),
+    (Counter, "inc", counter_inc),
+    (Gauge, "inc", gauge_inc),
+    (Gauge, "dec", gauge_dec),
+    (Gauge, "set", gauge_set),
+    (Summary, "observe", summary_observe),
+    (Histogram, "observe", histogram_observe),
+    (Histogram, "_metric_init", histogram_init),
+)
+"""(class, name, what it becomes)"""
