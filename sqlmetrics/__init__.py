@@ -18,6 +18,7 @@ from .exposition import generate_latest
 from .notices import mark_process_dead, reset
 from .patch import install, uninstall
 from .store import Store
+from .web import make_asgi_app, make_wsgi_app, start_http_server
 
 __all__ = [
     "install",
@@ -25,6 +26,9 @@ __all__ = [
     "Store",
     "MultiProcessCollector",
     "generate_latest",
+    "make_wsgi_app",
+    "make_asgi_app",
+    "start_http_server",
     "mark_process_dead",
     "reset",
     "SQLMetricsError",
