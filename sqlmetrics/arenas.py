@@ -8,6 +8,7 @@ import time
 
 from . import layout
 from .cells import CellsFile
+from .images import Image
 from .journal import JournalWriter
 from .records import FamilyRecord, ProcessRecord, child_record, family_record, process_record
 from .shape import Family, Key, Shape, helps
@@ -36,6 +37,7 @@ class SharedArena:
         self._records: dict[Shape, str] = {}
         self.flushed: dict[int, bytes] = {}  # block: what of it is in rows
         self.ingested = 0  # bytes of the journal that are rows
+        self.stamped = False  # whether some of the cells are timestamps
         self._anew: set[int] = set()  # blocks of which rows were made again: they show 0
         try:
             self.journal = JournalWriter(file, self.slot)
@@ -78,6 +80,7 @@ class SharedArena:
     def announce(self, key: Key, cell: int) -> None:
         """Append the record of a child to the journal."""
         shape, labelvalues = key
+        self.stamped |= shape.stamped
         self.describe((shape.family, shape.type, shape.mode))
         record = self._records.get(shape)
         if record is None:
@@ -117,16 +120,17 @@ class SharedArena:
         blocks = self.flushed.copy()  # in one go: a child may get a block meanwhile
         return [b for b, known in blocks.items() if b in self._anew or self.file.image(b) != known]
 
-    def take_images(self, blocks: list[int]) -> dict[int, bytes]:
+    def take_images(self, blocks: list[int]) -> dict[int, Image]:
         """Copy blocks that are about to be flushed; follow it by `note_flushed` or `not_flushed`."""
+        shown = {block: None if block in self._anew else self.flushed[block] for block in blocks}
         self._anew.difference_update(blocks)
-        return {block: self.file.image(block) for block in blocks}
+        return {block: Image(self.file.image(block), known) for block, known in shown.items()}
 
-    def note_flushed(self, images: dict[int, bytes]) -> None:
+    def note_flushed(self, images: dict[int, Image]) -> None:
         """Remember what the rows show now."""
-        self.flushed.update(images)
+        self.flushed.update((block, image.now) for block, image in images.items())
 
-    def not_flushed(self, images: dict[int, bytes]) -> None:
+    def not_flushed(self, images: dict[int, Image]) -> None:
         """Have these blocks flushed the next time, whether or not they change."""
         self._anew.update(images)
 

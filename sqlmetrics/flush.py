@@ -13,6 +13,7 @@ import apsw
 from . import checkup, database, fold, fork, ingest, settle
 from .arenas import SharedArena
 from .errors import DamagedError, StoreError
+from .images import Image
 from .journal import JournalGoneError
 from .renew import is_damage
 
@@ -121,7 +122,7 @@ def _write(
                 _refuse_loss(connection, arena)
             ends = {arena: ingest.ingest(connection, arena.file, arena.slot, arena.instance) for arena in mine}
             for arena in mine:
-                ingest.copy_images(connection, arena.instance, images.get(arena, {}))
+                ingest.copy_images(connection, arena.instance, images.get(arena, {}), stamped=arena.stamped)
             settle.settle_dead(connection, store.file, settled)
             if settled:
                 fold.forget_oldest(connection, store.settings.keep_dead)
@@ -138,7 +139,7 @@ def _refuse_loss(connection: apsw.Connection, arena: SharedArena) -> None:
         raise DamagedError(f"rows or cells of process {os.getpid()} are gone")
 
 
-def _after_commit(store: Store, ends: dict[SharedArena, int], images: dict[SharedArena, dict[int, bytes]]) -> None:
+def _after_commit(store: Store, ends: dict[SharedArena, int], images: dict[SharedArena, dict[int, Image]]) -> None:
     with store.part.binding():
         for arena, end in ends.items():
             arena.journal.release(end)

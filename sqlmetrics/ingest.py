@@ -6,6 +6,7 @@ import apsw
 
 from . import journal, layout
 from .cells import CellsFile
+from .images import Image, changed_cells
 from .records import ChildRecord, FamilyRecord, Record
 
 UPSERT_PROCESS = """
@@ -50,6 +51,11 @@ UPDATE sample SET value = block.value
   FROM carray(:block) AS block
  WHERE sample.cell = :base + block.rowid AND +sample.process = :process AND sample.value IS NOT block.value
 """
+
+
+SET_VALUE = "UPDATE sample SET value = ? WHERE cell = ? AND +process = ?"
+# The timestamp is in the cell before the value's.
+SET_TIMESTAMP = "UPDATE sample SET timestamp = ? WHERE cell = ? + 1 AND +process = ? AND timestamp IS NOT NULL"
 
 
 def committed(connection: apsw.Connection, instance: int) -> int | None:
@@ -126,13 +132,22 @@ def read_help(stored: object) -> str:
     return stored.decode("utf-8", "surrogatepass") if isinstance(stored, bytes) else str(stored)
 
 
-def copy_images(connection: apsw.Connection, instance: int, images: dict[int, bytes]) -> None:
-    """Copy blocks (their bytes by their numbers) to the rows of an instance, within the caller's transaction.
+def copy_images(connection: apsw.Connection, instance: int, images: dict[int, Image], *, stamped: bool) -> None:
+    """Copy blocks (by their numbers) to the rows of an instance, within the caller's transaction.
 
     From an image and not from the cells themselves, so that it is known exactly what the rows show.
+    stamped: whether there may be timestamps among the cells.
     """
+    changed: list[tuple[float, int, int]] = []
     for block, image in images.items():
-        cells = apsw.carray(memoryview(image).cast("d"))
-        for statement in (COPY_TIMESTAMPS, COPY_VALUES):
-            bindings = {"block": cells, "base": block * layout.BLOCK_CELLS - 1, "process": instance}
-            connection.execute(statement, bindings)
+        if image.shown is None:
+            cells = apsw.carray(memoryview(image.now).cast("d"))
+            for statement in (COPY_TIMESTAMPS, COPY_VALUES):
+                bindings = {"block": cells, "base": block * layout.BLOCK_CELLS - 1, "process": instance}
+                connection.execute(statement, bindings)
+        else:
+            first = block * layout.BLOCK_CELLS
+            changed += [(value, first + place, instance) for place, value in changed_cells(image)]
+    connection.executemany(SET_VALUE, changed)
+    if stamped:
+        connection.executemany(SET_TIMESTAMP, changed)

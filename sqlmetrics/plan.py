@@ -236,7 +236,8 @@ def _label_set(text: str) -> dict[str, str]:
 
 
 def read_plan(connection: apsw.Connection) -> Plan:
-    """Read all families and series."""
+    """Read all families and series. Raises ValueError, LookupError or DamagedError where a text makes no sense."""
     plan = Plan()
     plan.read(connection)
+    plan.lay_out()
     return plan

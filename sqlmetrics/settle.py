@@ -15,6 +15,7 @@ from .cells import CellsFile
 from .database import CutOffError, transaction
 from .errors import DamagedError
 from .fold import FOLD_ORPHANS, FOLDS, ORPHAN, fold
+from .images import Image
 from .ingest import copy_images, ingest, is_settled
 from .journal import JournalGoneError
 from .schema import ids, refuse_newer
@@ -118,7 +119,8 @@ def settle(
         return
     with contextlib.suppress(JournalGoneError, DamagedError):  # a damaged journal: what has rows is folded all the same
         ingest(connection, file, slot, instance)
-    copy_images(connection, instance, {block: file.image(block) for block in file.blocks.owned_by(slot)})
+    images = {block: Image(file.image(block), None) for block in file.blocks.owned_by(slot)}
+    copy_images(connection, instance, images, stamped=True)
     fold(connection, instance, statements)
     connection.execute(RECORD_SETTLED, {"slot": slot, "process": instance})
 

@@ -168,6 +168,7 @@ def test_errors_by_cause(path: str) -> None:
 def test_a_child_does_not_tell_what_its_parent_did(store: sqlmetrics.Store) -> None:
     """What waits to be counted at a fork is the parent's."""
     requests = Counter("requests", "Requests")
+    wait_for(lambda: store.flush() is Outcome.NOTHING_CHANGED)  # or the next flush would tell it before the fork
     store.figures.took("scrape", 1000)
     with child(work=lambda: [requests.inc(), own("scrape_seconds_sum")]) as one:
         assert one.do("work") == [None, 0]

@@ -1,0 +1,39 @@
+"""Copies of blocks of cells, and which cells have changed since an earlier copy."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from . import layout
+
+_PIECE = 512
+"""Bytes that are looked at as one number: with 12 cells changed of 512, that takes 11 µs, one by one 50 µs."""
+_DOUBLE = 8
+_BITS = 64
+
+
+class Image(NamedTuple):
+    """The bytes of a block now, and as its rows show them; None if it is not known what these show."""
+
+    now: bytes
+    shown: bytes | None
+
+
+def changed_cells(image: Image) -> list[tuple[int, float]]:
+    """(place in the block, value) of each cell that is not as shown, whose value is known to be.
+
+    By the bits, as a NaN is not equal to itself.
+    """
+    assert image.shown is not None
+    values = memoryview(image.now).cast("d")
+    found: list[tuple[int, float]] = []
+    for start in range(0, layout.PAGE, _PIECE):
+        now, shown = image.now[start : start + _PIECE], image.shown[start : start + _PIECE]
+        if now != shown:
+            different = int.from_bytes(now, "little") ^ int.from_bytes(shown, "little")
+            while different:
+                place = (different.bit_length() - 1) // _BITS
+                different &= (1 << place * _BITS) - 1
+                place += start // _DOUBLE
+                found.append((place, values[place]))
+    return found
