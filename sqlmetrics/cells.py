@@ -17,6 +17,7 @@ import mmap
 import os
 import struct
 import zlib
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from . import layout, locks
@@ -173,6 +174,11 @@ class CellsFile:
         """(slot, instance) of every process that is not settled, dead or alive."""
         states = bytes(self.states).rstrip(b"\0")
         return [(s, layout.instance_of(self.uses[s], s)) for s, state in enumerate(states) if state]
+
+    def are_live(self, instances: Iterable[int]) -> bool:
+        """Whether all of these instances still have their slots and have not been settled: their blocks are theirs."""
+        held = {i for slot, i in self.live_slots() if self.states[slot] == layout.LIVE}
+        return held.issuperset(instances)
 
     def is_alive(self, slot: int) -> bool:
         """Whether the process that holds a slot lives; the kernel's word, no trial."""

@@ -1,9 +1,9 @@
 """One scrape: a consistent reading of rows, cells and journals, with no lock that anybody waits for.
 
-1. Note which block is in whose hands (the census), and who is not settled yet.
-2. In one read transaction: see which processes live, read what their journals hold beyond the rows, and
-   aggregate, the cells being read in place.
-3. If a block that somebody owned at the census has been given out again meanwhile, begin again.
+1. Note who is not settled yet.
+2. In one read transaction: see which processes live, and read what they have announced since the last scrape.
+3. Note how often each block has been given out (the census), see that none of them has been settled since, and read
+   their cells. If a block that somebody owned at the census has been given out again meanwhile, begin again.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class Reader(fork.ForkAware):
             access.close_idle()
         with access() as connection:
             file = files.open_existing(connection, self.path)
-            census, slots = file.blocks.census(), file.live_slots()
+            slots = file.live_slots()
             try:
                 with database.transaction(connection, "DEFERRED"):
                     scrape = Scrape(connection, file, remembered, names, slots)
@@ -134,7 +134,7 @@ class Reader(fork.ForkAware):
             except BaseException:  # it may have learned one half of something
                 remembered.forget()
                 raise
-            if file.blocks.changed(census):
+            if file.blocks.changed(scrape.census):
                 return None
             try:
                 answer = finish(_assembled(result, about, own, names), remembered.kept)

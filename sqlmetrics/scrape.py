@@ -113,6 +113,10 @@ class Scrape:
         self._plan = remembered.plan
         self.processes: dict[int, Process] = {}
         self._look_around(slots)
+        self.census = file.blocks.census()
+        """How often each block had been given out when it was certain whose they are; see `region.Region.changed`."""
+        if not file.are_live(self.processes):
+            raise journal.JournalGoneError  # settled since, and its blocks may be others' by now
         self._plan.lay_out()
 
     def saw_dead(self) -> bool:
