@@ -10,9 +10,8 @@ import signal
 import time
 from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-
 from .comparison import compare
+from .library import Library
 from .process import sides
 from .sizes import Sizes
 from .table import Row
@@ -23,11 +22,12 @@ AT_ONCE = 5
 class Workers:
     """Short-lived processes, forked from one parent; every second one is killed."""
 
-    def __init__(self, registry: CollectorRegistry):
-        self._requests = Counter("served", "Served", ["path"], registry=registry)
-        self._busy = Gauge("busy", "Busy", registry=registry, multiprocess_mode="livesum")
-        self._newest = Gauge("newest", "Newest", registry=registry, multiprocess_mode="max")
-        self._latency = Histogram("waited", "Waited", ["path"], registry=registry)
+    def __init__(self, library: Library):
+        classes, registry = library.classes, library.own
+        self._requests = classes.Counter("served", "Served", ["path"], registry=registry)
+        self._busy = library.gauge("busy", "livesum")
+        self._newest = library.gauge("newest", "max")
+        self._latency = classes.Histogram("waited", "Waited", ["path"], registry=registry)
         self._ever = 0
 
     def churn(self, deaths: int) -> list[int]:
@@ -65,18 +65,23 @@ def footprint(folder: str) -> tuple[int, int]:
 
 
 def measure(folder: str, sizes: Sizes) -> Iterator[Row]:
-    """One row for each thing and number of deaths; both sides must show the same each time."""
+    """One row for each thing and number of deaths; both sides must show the same each time.
+
+    The first scrape after so many deaths has them to settle, if nobody else has: it is a row of its own.
+    """
     with sides(folder, "mmap", "sqlmetrics") as running:
         for deaths in sizes.deaths:
             for side in running.values():
                 side.ask("churn", deaths=deaths)
             time.sleep(1)  # until what a death brings about is over
+            first = {name: [side.ask("scrape", way="own")[0]] for name, side in running.items()}
+            yield Row(f"first scrape after {deaths:,} died, nobody alive", first, "ms")
             times: dict[str, list[float]] = {name: [] for name in running}
             for _ in range(sizes.churn_rounds):
                 for name, side in running.items():
-                    times[name].append(side.ask("scrape", way="generate_latest")[0])
+                    times[name].append(side.ask("scrape", way="own")[0])
             compare(f"{deaths} deaths", {name: side.ask("content") for name, side in running.items()})
-            yield Row(f"generate_latest, {deaths:,} died", times, "ms")
+            yield Row(f"the next ones, {deaths:,} died", times, "ms")
             sizes_of = {name: side.ask("footprint") for name, side in running.items()}
             yield Row(f"on the disk, {deaths:,} died", {name: [one[0]] for name, one in sizes_of.items()}, "MiB")
             yield Row(f"files, {deaths:,} died", {name: [one[1]] for name, one in sizes_of.items()}, "files")

@@ -5,23 +5,26 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from . import environments
+
 
 class Side:
     """A process of one side; see `worker` for what it can be told to do."""
 
-    def __init__(self, name: str, folder: str):
+    def __init__(self, name: str, folder: str, python: str):
         self.name = name
+        self.folder = folder
+        self._python = python
         environment = {key: value for key, value in os.environ.items() if not _names_a_store(key)}
         if name == "mmap":
             environment["PROMETHEUS_MULTIPROC_DIR"] = folder
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.worker", name, folder],
+            [python, "-m", "benchmarks.worker", name, folder],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -39,6 +42,10 @@ class Side:
             raise RuntimeError(f"the process of {self.name} ended with status {self._process.wait()}")
         return json.loads(answer)
 
+    def another(self) -> Side:
+        """A second process with the same files, which has done nothing yet; the caller closes it."""
+        return Side(self.name, self.folder, self._python)
+
     def close(self) -> None:
         """End the process, and with it those that it forked."""
         self._process.communicate()
@@ -46,13 +53,14 @@ class Side:
 
 @contextmanager
 def sides(folder: str, *names: str) -> Iterator[dict[str, Side]]:
-    """One process for each name, each with a new store of its own."""
+    """One process for each name that can be had, each with a new store of its own."""
     with ExitStack() as stack:
         running = {}
         for name in names:
-            side = Side(name, stack.enter_context(tempfile.TemporaryDirectory(prefix=name, dir=folder)))
-            stack.callback(side.close)
-            running[name] = side
+            if python := environments.python(name):
+                side = Side(name, stack.enter_context(tempfile.TemporaryDirectory(prefix=name, dir=folder)), python)
+                stack.callback(side.close)
+                running[name] = side
         yield running
 
 

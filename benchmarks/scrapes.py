@@ -1,4 +1,4 @@
-"""What a scrape of many living processes costs."""
+"""What a scrape costs: of many living processes, after many have ended, and of as many series as there may be."""
 
 from __future__ import annotations
 
@@ -12,28 +12,81 @@ from .table import Row
 
 SETTLING = 5.0
 """Seconds after which the processes no longer do what a start brings about."""
+SAMPLES = 17
+"""Of a histogram's child in a scrape; 16 cells."""
+WAYS = {"own": "sqlmetrics.generate_latest()", "generate_latest": "prometheus_client.generate_latest(registry)"}
 
 
 def measure(folder: str, sizes: Sizes) -> Iterator[Row]:
-    """Before each scrape a process counts something, which the scrape must show."""
-    crowd = f"{sizes.members} processes x {sizes.children * 17:,}"
-    with sides(folder, "mmap", "sqlmetrics") as running:
+    """Of 16 processes, with all that the sides are used with."""
+    crowd = f"{sizes.members} x {sizes.children * SAMPLES:,} samples"
+    with sides(folder, "mmap", "mpmetrics", "sqlmetrics") as running:
         for side in running.values():
             side.ask("gather", members=sizes.members, children=sizes.children)
-        times = _rounds(running, sizes, "generate_latest", new_series=False)
-        yield Row("generate_latest, just started", times, "ms", to_mmap=1 / 6)
         time.sleep(SETTLING)
-        for way in ("generate_latest", "collector"):
-            yield Row(f"{way}, {crowd}", _rounds(running, sizes, way, new_series=False), "ms", to_mmap=1 / 6)
-        yield Row("generate_latest, a series is new", _rounds(running, sizes, "generate_latest", new_series=True), "ms")
+        yield Row(f"scrape, {crowd}, own function", rounds(running, sizes, "own"), "ms", target=1 / 20)
+        of_peer = rounds(running, sizes, "generate_latest")
+        yield Row(f"scrape, {crowd}, generate_latest", of_peer, "ms", target=1 / 6)
+        pair = {name: running[name] for name in ("mmap", "sqlmetrics")}
+        yield Row("scrape, a series is new each time", rounds(pair, sizes, "own", new_series=True), "ms")
         compare("the scrapes of all processes", {name: side.ask("content") for name, side in running.items()})
 
 
-def _rounds(running: dict[str, Side], sizes: Sizes, way: str, new_series: bool) -> dict[str, list[float]]:
-    times: dict[str, list[float]] = {name: [] for name in running}
-    for number in range(-1, sizes.scrape_rounds):
+def measure_after_deaths(folder: str, sizes: Sizes) -> Iterator[Row]:
+    """The same crowd beside processes that come and go; each observes a tenth of the children, and ends."""
+    with sides(folder, "mmap", "sqlmetrics") as running:
+        for side in running.values():
+            side.ask("gather", members=sizes.members, children=sizes.children)
+        time.sleep(SETTLING)
+        before = rounds({"sqlmetrics": running["sqlmetrics"]}, sizes, "own")["sqlmetrics"]
+        for side in running.values():
+            side.ask("wear_out", deaths=sizes.worn_out, children=sizes.children // 10)
+        time.sleep(SETTLING)
+        after = rounds(running, sizes, "own", count=len(before), few=("mmap",))
+        compare("after the deaths", {name: side.ask("content") for name, side in running.items()})
+    yield Row(f"the same, {sizes.worn_out:,} dead workers", after, "ms", target=1 / 1000)
+    yield Row("the same, compared with none dead", {"sqlmetrics": after["sqlmetrics"], "none dead": before}, "ms",
+              to="none dead", target=1.2)  # fmt: skip
+
+
+def measure_large(folder: str, sizes: Sizes) -> Iterator[Row]:
+    """As many processes and series as are promised to work well."""
+    crowd = f"{sizes.many_members} x {sizes.many_children * SAMPLES:,}"
+    with sides(folder, "mmap", "sqlmetrics") as running:
+        for side in running.values():
+            side.ask("gather", members=sizes.many_members, children=sizes.many_children)
+        time.sleep(2 * SETTLING)
+        times = rounds(running, sizes, "own", few=("mmap", "sqlmetrics"))
+        yield Row(f"scrape, {crowd} samples", times, "ms", target=1 / 15)
+        peaks = {}
         for name, side in running.items():
-            counted = side.ask("count", member=number % sizes.members, new_series=new_series)
+            fresh = side.another()
+            peaks[name] = [fresh.ask("peak")]
+            fresh.close()
+        yield Row("memory of a process that scrapes it", peaks, "MiB", target=0.3)
+        compare("the scrapes of very many", {name: side.ask("content") for name, side in running.items()})
+
+
+def rounds(
+    running: dict[str, Side],
+    sizes: Sizes,
+    way: str,
+    *,
+    new_series: bool = False,
+    count: int = 0,
+    few: tuple[str, ...] = (),
+) -> dict[str, list[float]]:
+    """Seconds of each side's scrapes; before each of them a process counts something, which it must show.
+
+    few: sides whose scrapes take long; their figures are repeated, so that all have as many.
+    """
+    times: dict[str, list[float]] = {name: [] for name in running}
+    for number in range(-1, count or sizes.scrape_rounds):
+        for name, side in running.items():
+            if name in few and number >= sizes.slow_rounds:
+                times[name].append(times[name][number % sizes.slow_rounds])
+                continue
+            counted = side.ask("count", member=number % 4, new_series=new_series)
             seconds, shown = side.ask("scrape", way=way)
             expect(f"what {name} shows of something that was just counted", shown, counted)
             if number >= 0:  # the first one warms up

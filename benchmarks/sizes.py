@@ -9,40 +9,56 @@ from dataclasses import dataclass, replace
 class Sizes:
     """Counts of one run; `members` live at the same time and make `children` each, a lone process `alone` a round.
 
-    deaths: after how many of them a store is looked at.
+    deaths: after how many of them a store is looked at. lived, living, series: the numbers of the three curves.
     """
 
-    operation_rounds: int
-    operations: int
-    scrape_rounds: int
-    members: int
-    children: int
-    alone_rounds: int
-    alone: int
-    together_rounds: int
-    churn_rounds: int
-    deaths: tuple[int, ...]
+    operation_rounds: int = 31
+    operations: int = 20_000
+    scrape_rounds: int = 15
+    slow_rounds: int = 2
+    members: int = 16
+    children: int = 300
+    many_members: int = 64
+    many_children: int = 1_177
+    worn_out: int = 10_000
+    alone_rounds: int = 15
+    alone: int = 100
+    together_rounds: int = 7
+    weighed: int = 2_000
+    fork_rounds: int = 9
+    inherited: int = 5_000
+    busy_rounds: int = 3
+    busy_seconds: float = 10.0
+    served_rounds: int = 5
+    served_seconds: int = 6
+    churn_rounds: int = 5
+    deaths: tuple[int, ...] = (10, 100, 1_000)
+    lived: tuple[int, ...] = (8, 40, 200, 1_000, 4_000)
+    living: tuple[int, ...] = (1, 4, 16, 64)
+    series: tuple[int, ...] = (170, 1_700, 8_500, 20_400)
 
 
-FULL = Sizes(
-    operation_rounds=31,
-    operations=40_000,
-    scrape_rounds=25,
-    members=16,
-    children=300,
-    alone_rounds=15,
-    alone=100,
-    together_rounds=9,
-    churn_rounds=5,
-    deaths=(10, 100, 1_000, 2_000),
-)
+FULL = Sizes()
 QUICK = replace(
     FULL,
-    operation_rounds=7,
-    operations=10_000,
-    scrape_rounds=5,
-    alone_rounds=5,
-    together_rounds=3,
+    operation_rounds=5,
+    operations=5_000,
+    scrape_rounds=4,
+    slow_rounds=1,
+    many_members=16,
+    many_children=300,
+    worn_out=400,
+    alone_rounds=4,
+    together_rounds=2,
+    weighed=500,
+    fork_rounds=3,
+    busy_rounds=1,
+    busy_seconds=3.0,
+    served_rounds=1,
+    served_seconds=2,
     churn_rounds=3,
-    deaths=(10, 100, 300),
+    deaths=(10, 100),
+    lived=(8, 40, 200),
+    living=(1, 4),
+    series=(170, 1_700),
 )

@@ -3,65 +3,79 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
 
-WHAT = 36
-WIDTHS = (8, 9, 9, 10, 7, 9)
-UNITS = {"ns": 1e9, "us": 1e6, "ms": 1e3, "MiB": 2**-20, "files": 1}
-"""What a second, a byte or a file is in each."""
+SIDES = ("memory", "mmap", "mpmetrics", "distributed", "sqlmetrics")
+UNITS = {"ns": 1e9, "us": 1e6, "ms": 1e3, "s": 1, "MiB": 2**-20, "bytes": 1, "files": 1, "%": 100, "1/s": 1}
+"""What a second, a byte, a file, a share or a request in each second is in each."""
+HEAD = ("what", *SIDES, "ratio", "to reach", "")
 
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured; times: for each side, the seconds (or bytes, or files) of each round, in their order."""
+    """What was measured; times: for each side, the seconds (or what else) of each round, in their order.
+
+    target: the ratio of sqlmetrics' figure to that of side `to` that is aimed at, or less; None: none.
+    larger: more is better, so the ratio is the other's figure divided by sqlmetrics'.
+    """
 
     what: str
     times: Mapping[str, Sequence[float]]
     unit: str
-    to_mmap: float | None = None
-    """The ratio to mmap that is aimed at, or less."""
-    to_memory: float | None = None
+    to: str = "mmap"
+    target: float | None = None
+    larger: bool = False
+    notes: Mapping[str, str] = field(default_factory=dict)
+    """Instead of a side's figure."""
 
-    def ratio(self, other: str) -> float | None:
-        """The median over the rounds of sqlmetrics' time divided by the other side's of the same round."""
-        if other not in self.times:
+    def ratio(self) -> float | None:
+        """The median over the rounds of sqlmetrics' figure divided by the other's of the same round."""
+        if self.to not in self.times or "sqlmetrics" not in self.times:
             return None
-        return median(mine / its for mine, its in zip(self.times["sqlmetrics"], self.times[other], strict=True))
+        pairs = list(zip(self.times["sqlmetrics"], self.times[self.to], strict=True))
+        return median(its / mine if self.larger else mine / its for mine, its in pairs)
+
+    def cells(self) -> tuple[str, ...]:
+        """The row's texts, as `HEAD` names them."""
+        ratio = self.ratio()
+        return (
+            self.what,
+            *(self._figure(side) for side in SIDES),
+            "-" if ratio is None else f"{_short(ratio)} of {self.to}",
+            "-" if self.target is None else f"{_short(self.target)}",
+            "-" if ratio is None or self.target is None else "met" if ratio <= self.target else "missed",
+        )
+
+    def _figure(self, side: str) -> str:
+        if side not in self.times:
+            return self.notes.get(side, "-")
+        return f"{_short(median(self.times[side]) * UNITS[self.unit])} {self.unit}"
+
+
+def _short(number: float) -> str:
+    if number and abs(number) < 0.1:
+        return f"{number:.2g}"
+    return f"{number:.2f}" if abs(number) < 10 else f"{number:,.0f}"
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The table, as a page shows it."""
+    lines = [HEAD, tuple("---" for _ in HEAD), *(row.cells() for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
 def print_head() -> None:
     """Print the table's first lines."""
     print("Medians; a ratio is sqlmetrics' figure divided by the other's in the same round: below 1 is better.\n")
-    _print("what", "baseline", "memory", "mmap", "sqlmetrics", "to mmap", "to memory", "target")
+    _print(HEAD)
 
 
 def print_row(row: Row) -> None:
     """Print one row as soon as it is known."""
-    times = [_time(row, side) for side in ("baseline", "memory", "mmap", "sqlmetrics")]
-    ratios = [_ratio(row.ratio(other)) for other in ("mmap", "memory")]
-    _print(row.what, *times, *ratios, _target(row))
+    _print(row.cells())
 
 
-def _print(what: str, *cells: str) -> None:
-    numbers = [cell.rjust(width) for cell, width in zip(cells, WIDTHS, strict=False)]
-    print("  ".join([what.ljust(WHAT), *numbers, cells[-1]]), flush=True)
-
-
-def _time(row: Row, side: str) -> str:
-    if side not in row.times:
-        return "-"
-    return f"{median(row.times[side]) * UNITS[row.unit]:.{0 if row.unit in ('ns', 'files') else 1}f} {row.unit}"
-
-
-def _ratio(ratio: float | None) -> str:
-    return "-" if ratio is None else f"{ratio:.2f}"
-
-
-def _target(row: Row) -> str:
-    parts = []
-    for name, aim in (("mmap", row.to_mmap), ("memory", row.to_memory)):
-        ratio = row.ratio(name)
-        if aim is not None and ratio is not None:
-            parts.append(f"<= {aim:.2f} of {name}: {'met' if ratio <= aim else 'missed'}")
-    return ", ".join(parts) or "-"
+def _print(cells: Sequence[str]) -> None:
+    widths = (46, *(12 for _ in SIDES), 16, 8, 6)
+    print("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip(), flush=True)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import os
 import sys
 import time
 import timeit
 from typing import Any
 
+from .background import Busy
 from .churn import Workers, footprint
 from .crowd import Crowd, make_children
-from .library import Library, Metrics, Nothing, flat
+from .forks import first_operation
+from .library import Library, Metrics, flat
+from .stall import longest_stall
 
 
 class Worker:
@@ -20,18 +25,27 @@ class Worker:
         self._folder = folder
         self._library = Library(side, folder)
         self._workers: Workers | None = None
-        self._metrics = Metrics(self._library.own)
-        self._operated = self._metrics.operated
-        if side == "baseline":
-            self._operated = dict.fromkeys(self._operated, Nothing())
+        self._metrics = Metrics(self._library)
+        self._busy = Busy(self._metrics)
 
     def operate(self, statement: str, count: int) -> float:
         """Run a statement so often and return the seconds of one."""
-        return timeit.Timer(statement, globals=self._operated).timeit(count) / count
+        return timeit.Timer(statement, globals=self._metrics.operated).timeit(count) / count
 
     def create(self, prefix: str, count: int) -> float:
         """Make histogram children and return the seconds of one."""
         return make_children(self._metrics.latency, prefix, count)
+
+    def weigh(self, count: int) -> tuple[float, float]:
+        """Make histogram children, and return the bytes that each of their series takes in memory and on the disk."""
+        memory, disk = resident(), footprint(self._folder)[0]
+        make_children(self._metrics.latency, "weighed", count)
+        for number in range(count):
+            self._metrics.latency.labels(f"/weighed/{number}").observe(0.25)
+        time.sleep(2)  # until what they bring about is over
+        gc.collect()
+        series = 17 * count
+        return (resident() - memory) / series, (footprint(self._folder)[0] - disk) / series
 
     def gather(self, members: int, children: int) -> list[float]:
         """Fork processes that live from now on; returns how long a child took in each."""
@@ -44,17 +58,56 @@ class Worker:
 
     def scrape(self, way: str) -> tuple[float, list[Any]]:
         """Scrape, and return the seconds and what was counted last, as the scrape shows it."""
+        ways = {"own": self._library.own_text, "generate_latest": self._library.text}
+        scrape = ways.get(way, self._library.collect)
         start = time.perf_counter()
-        ways = {"fast": self._library.fast_text, "generate_latest": self._library.text}
-        result = ways.get(way, self._library.collect)()
+        result = scrape()
         seconds = time.perf_counter() - start
         return seconds, _newest_beat(result)
 
+    def peak(self) -> int:
+        """The most bytes of memory that this process ever took during scrapes, more than before them."""
+        before = _status("VmRSS")
+        for _ in range(3):
+            self._library.own_text()
+        return _status("VmHWM") - before
+
+    def stall(self, number: str) -> tuple[float, str]:
+        """The longest that an event loop stood still during a scrape, and the text's line of a beat."""
+        return longest_stall(self._library, number)
+
+    def first_operation(self, children: int) -> float:
+        """Seconds of the first operation of a process that was forked with so many children made before."""
+        return first_operation(self._metrics, children)
+
+    def idle(self, seconds: float) -> tuple[float, float]:
+        """CPU seconds and wake-ups of the other threads of this process in each second, with nothing to do."""
+        return self._busy.idle(seconds)
+
+    def work(self, kind: str, rate: int, seconds: float) -> float:
+        """CPU seconds of its other threads in each second, while it counts."""
+        return self._busy.work(kind, rate, seconds)
+
     def churn(self, deaths: int) -> None:
         """Let processes come and go until so many have ended."""
-        self._workers = self._workers or Workers(self._library.own)
+        self._workers = self._workers or Workers(self._library)
         for pid in self._workers.churn(deaths):
             self._library.note_death(pid)
+
+    def wear_out(self, deaths: int, children: int) -> None:
+        """Let processes end that have observed so many of the children that the crowd has."""
+        for _ in range(deaths // 4):
+            pids = [self._short_life(children) for _ in range(4)]
+            for pid in pids:
+                os.waitpid(pid, 0)
+
+    def _short_life(self, children: int) -> int:
+        pid = os.fork()
+        if pid == 0:
+            for place in range(children):
+                self._metrics.latency.labels(f"/page/{place}").observe(place % 16 / 8)
+            os._exit(0)
+        return pid
 
     def footprint(self) -> tuple[int, int]:
         """Bytes and files of the store."""
@@ -63,6 +116,18 @@ class Worker:
     def content(self, family: str = "") -> dict[str, float | str]:
         """All that a scrape shows, or only one family."""
         return self._library.content(family)
+
+
+def resident() -> int:
+    """Bytes of memory that are this process's own."""
+    with open("/proc/self/smaps_rollup") as file:
+        fields = dict(line.split()[:2] for line in file if line.startswith("Private"))
+    return 1024 * sum(int(value) for value in fields.values())
+
+
+def _status(name: str) -> int:
+    with open("/proc/self/status") as file:
+        return 1024 * next(int(line.split()[1]) for line in file if line.startswith(name))
 
 
 def _newest_beat(result: Any) -> list[Any]:

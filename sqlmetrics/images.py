@@ -20,12 +20,13 @@ class Image(NamedTuple):
 
 
 def changed_cells(image: Image) -> list[tuple[int, float]]:
-    """(place in the block, value) of each cell that is not as shown, whose value is known to be.
+    """(place in the block, value) of each cell that is not as shown; of all, where it is not known what is.
 
     By the bits, as a NaN is not equal to itself.
     """
-    assert image.shown is not None
     values = memoryview(image.now).cast("d")
+    if image.shown is None:
+        return list(enumerate(values))
     found: list[tuple[int, float]] = []
     for start in range(0, layout.PAGE, _PIECE):
         now, shown = image.now[start : start + _PIECE], image.shown[start : start + _PIECE]

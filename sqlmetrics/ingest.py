@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import apsw
 
 from . import journal, layout
 from .cells import CellsFile
 from .images import Image, changed_cells
-from .records import ChildRecord, FamilyRecord, Record
+from .records import ChildRecord, FamilyRecord, ProcessRecord
 
 UPSERT_PROCESS = """
 INSERT INTO process (id, pid, os_pid, pid_namespace, started, journal) VALUES (?, ?, ?, ?, ?, 0)
@@ -21,6 +23,7 @@ INSERT INTO family (name, type, mode, help, made) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT (name, type) DO UPDATE SET mode = excluded.mode, help = excluded.help, made = excluded.made
  WHERE excluded.made >= family.made
 """
+RAISE_PLAN = "UPDATE store SET plan = plan + 1"
 IS_KNOWN = "SELECT count(*) FROM family WHERE name = ? AND type = ? AND mode = ? AND help = ?"
 FIND_SERIES = """
 SELECT series.name, series.le, series.id
@@ -38,21 +41,7 @@ INSERT INTO sample (cell, series, process, timestamp) VALUES (?, ?, ?, ?)
 ON CONFLICT (process, series) DO UPDATE SET cell = excluded.cell, timestamp = excluded.timestamp
  WHERE cell <> excluded.cell
 """
-# carray numbers its rows from 1; :base is the cell of the block's first double, less 1. The + keeps SQLite from
-# choosing the index on process, with a walk through the whole block for each of its rows (1,000 times slower).
-COPY_TIMESTAMPS = """
-UPDATE sample SET timestamp = block.value
-  FROM carray(:block) AS block
- WHERE sample.cell = :base + block.rowid + 1 AND +sample.process = :process
-   AND sample.timestamp IS NOT NULL AND sample.timestamp IS NOT block.value
-"""
-COPY_VALUES = """
-UPDATE sample SET value = block.value
-  FROM carray(:block) AS block
- WHERE sample.cell = :base + block.rowid AND +sample.process = :process AND sample.value IS NOT block.value
-"""
-
-
+# The + keeps SQLite from choosing the index on process, with a walk through it for each of the rows.
 SET_VALUE = "UPDATE sample SET value = ? WHERE cell = ? AND +process = ?"
 # The timestamp is in the cell before the value's.
 SET_TIMESTAMP = "UPDATE sample SET timestamp = ? WHERE cell = ? + 1 AND +process = ? AND timestamp IS NOT NULL"
@@ -78,39 +67,60 @@ def ingest(connection: apsw.Connection, file: CellsFile, slot: int, instance: in
     start = committed(connection, instance) or 0
     records, end = journal.read(file, slot, instance, start)
     if records:
-        news = [_insert(connection, instance, record) for record in records]
+        ids = SeriesIds(connection)
+        for record in records:
+            if isinstance(record, ChildRecord):
+                _insert_child(connection, instance, record, ids)
+            else:
+                insert_other(connection, instance, record)
         connection.execute("UPDATE process SET journal = ? WHERE id = ?", (end, instance))
-        for counter in filter(None, set(news)):
-            connection.execute(f"UPDATE store SET {counter} = {counter} + 1")  # noqa: S608
     return end
 
 
-def _insert(connection: apsw.Connection, instance: int, record: Record) -> str:
-    """Insert the rows of a record; returns which counter of `store` is to be raised, or ''."""
-    if isinstance(record, ChildRecord):
-        return "plan" if _insert_child(connection, instance, record) else ""
+class SeriesIds:
+    """The ids that series have in rows; those that have none get one. Within the caller's transaction."""
+
+    def __init__(self, connection: apsw.Connection):
+        self._connection = connection
+        self._known: dict[tuple[str, str, str], dict[tuple[str, str], int]] = {}
+
+    def of(self, child: ChildRecord) -> list[int]:
+        """The id of each of a child's series."""
+        key = (child.family, child.type, child.labels())
+        known = self._known.get(key)
+        if known is None:
+            rows: Any = self._connection.execute(FIND_SERIES, key)
+            known = self._known[key] = {(name, le): number for name, le, number in rows}
+        samples = list(zip(child.names, child.bounds, strict=True))
+        fresh = [sample for sample in samples if sample not in known]
+        for name, le in fresh:
+            known[name, le] = self._connection.execute(INSERT_SERIES, (*key, name, le)).get
+        if fresh:
+            self._connection.execute(RAISE_PLAN)
+        return [known[sample] for sample in samples]
+
+
+def _insert_child(connection: apsw.Connection, instance: int, child: ChildRecord, ids: SeriesIds) -> None:
+    timestamp = 0.0 if child.stamped else None
+    pairs = zip(ids.of(child), child.samples(), strict=True)
+    connection.executemany(UPSERT_SAMPLE, [(cell, series, instance, timestamp) for series, (_, _, cell) in pairs])
+
+
+def insert_other(connection: apsw.Connection, instance: int, record: FamilyRecord | ProcessRecord) -> None:
+    """Insert or change the row of a family or a process."""
     if isinstance(record, FamilyRecord):
         fields = (*record[:3], storable_help(record.help), record.made)
-        is_known = connection.execute(IS_KNOWN, fields[:4]).get
+        if not connection.execute(IS_KNOWN, fields[:4]).get:
+            connection.execute(RAISE_PLAN)
         connection.execute(UPSERT_FAMILY, fields)
-        return "" if is_known else "plan"
+        return
     pid = storable(record.pid)
     connection.execute(FORGET_NAMESAKES, (pid, record.pid_namespace))
     forgotten = connection.changes() > 0
     connection.execute(UPSERT_PROCESS, (instance, pid, *record[1:4]))
     connection.executemany(FORGET_ORPHANS, [(one, record.store) for one in record.lost])
-    return "ended" if forgotten or record.lost else ""
-
-
-def _insert_child(connection: apsw.Connection, instance: int, child: ChildRecord) -> bool:
-    key = (child.family, child.type, child.labels())
-    known = {(name, le): number for name, le, number in connection.execute(FIND_SERIES, key)}
-    rows = []
-    for name, le, cell in child.samples():
-        number = known.get((name, le)) or connection.execute(INSERT_SERIES, (*key, name, le)).get
-        rows.append((cell, number, instance, 0.0 if child.stamped else None))
-    connection.executemany(UPSERT_SAMPLE, rows)
-    return len(rows) > len(known.keys() & set(zip(child.names, child.bounds, strict=True)))
+    if forgotten or record.lost:
+        connection.execute("UPDATE store SET ended = ended + 1")
 
 
 def storable(text: str) -> str:
@@ -140,14 +150,8 @@ def copy_images(connection: apsw.Connection, instance: int, images: dict[int, Im
     """
     changed: list[tuple[float, int, int]] = []
     for block, image in images.items():
-        if image.shown is None:
-            cells = apsw.carray(memoryview(image.now).cast("d"))
-            for statement in (COPY_TIMESTAMPS, COPY_VALUES):
-                bindings = {"block": cells, "base": block * layout.BLOCK_CELLS - 1, "process": instance}
-                connection.execute(statement, bindings)
-        else:
-            first = block * layout.BLOCK_CELLS
-            changed += [(value, first + place, instance) for place, value in changed_cells(image)]
+        first = block * layout.BLOCK_CELLS
+        changed += [(value, first + place, instance) for place, value in changed_cells(image)]
     connection.executemany(SET_VALUE, changed)
     if stamped:
         connection.executemany(SET_TIMESTAMP, changed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import apsw
 
@@ -14,9 +14,9 @@ from .arenas import pid_namespace
 from .cells import CellsFile
 from .database import CutOffError, transaction
 from .errors import DamagedError
-from .fold import FOLD_ORPHANS, FOLDS, ORPHAN, fold
-from .images import Image
-from .ingest import copy_images, ingest, is_settled
+from .fold import Legacy, end, fold, orphan
+from .harvest import Ended, legacies_in_cells, legacies_in_rows, legacies_of_orphans
+from .ingest import SeriesIds, ingest, is_settled
 from .journal import JournalGoneError
 from .schema import ids, refuse_newer
 from .shape import LIVE_MODES
@@ -26,6 +26,8 @@ Slot = tuple[int, int]
 LAST_WORDS_SECONDS = 0.02
 """How long a process that has lost its lock, and lives, is given to end the operation that it is in the midst of: ones
 that begin later see the notice. An operation takes 0.0001 ms, but the machine may be busy with others meanwhile."""
+_AT_ONCE = 64
+"""Processes that are folded together: their legacies are in memory meanwhile."""
 
 DELETE_LIVE = """
 DELETE FROM sample
@@ -83,21 +85,21 @@ def _settle_those_dead(
         if file.seize(one[0]):
             settled.append(one)
             seized.append(one)
-    if any(_may_live(connection, file, *one) for one in seized):
+    ended = _unsettled(connection, file, seized)
+    if any(_may_live(one.identity(connection)) for one in ended):
         time.sleep(LAST_WORDS_SECONDS)
-    for one in seized:
-        settle(connection, file, *one)
+        ended = _unsettled(connection, file, seized)
+    settle(connection, file, ended)
     return seized
 
 
-def _may_live(connection: apsw.Connection, file: CellsFile, slot: int, instance: int) -> bool:
+def _unsettled(connection: apsw.Connection, file: CellsFile, slots: list[Slot]) -> list[Ended]:
+    return [Ended.read(connection, file, *one) for one in slots if not is_settled(connection, *one)]
+
+
+def _may_live(identity: tuple[int, int] | None) -> bool:
     """Whether a process that is to be settled might be there, without its lock; in another pid namespace, it might."""
-    if is_settled(connection, slot, instance):
-        return False
-    with contextlib.suppress(JournalGoneError, DamagedError):
-        ingest(connection, file, slot, instance)
-    found = connection.execute("SELECT os_pid, pid_namespace FROM process WHERE id = ?", (instance,)).fetchall()
-    return any(namespace != pid_namespace() or _exists(int(str(pid))) for pid, namespace in found)
+    return identity is not None and (identity[1] != pid_namespace() or _exists(identity[0]))
 
 
 def _exists(pid: int) -> bool:
@@ -109,20 +111,22 @@ def _exists(pid: int) -> bool:
 
 
 def settle(
-    connection: apsw.Connection, file: CellsFile, slot: int, instance: int, statements: tuple[str, ...] = FOLDS
+    connection: apsw.Connection,
+    file: CellsFile,
+    ended: list[Ended],
+    become: Callable[[apsw.Connection, Iterable[Legacy]], None] = fold,
 ) -> None:
-    """Fold a process whose slot is seized, if nobody has: first the rest of its journal, then its cells.
+    """Fold processes that are not settled, and whose slots are seized, within the caller's transaction.
 
-    statements: see `fold`.
+    become: what makes rows of what they had; `fold` or `orphan`.
     """
-    if is_settled(connection, slot, instance):
-        return
-    with contextlib.suppress(JournalGoneError, DamagedError):  # a damaged journal: what has rows is folded all the same
-        ingest(connection, file, slot, instance)
-    images = {block: Image(file.image(block), None) for block in file.blocks.owned_by(slot)}
-    copy_images(connection, instance, images, stamped=True)
-    fold(connection, instance, statements)
-    connection.execute(RECORD_SETTLED, {"slot": slot, "process": instance})
+    ids, modes = SeriesIds(connection), dict[tuple[str, str], str]()
+    for start in range(0, len(ended), _AT_ONCE):
+        some = ended[start : start + _AT_ONCE]
+        legacies = [one for process in some for one in legacies_in_cells(connection, file, process, ids, modes)]
+        become(connection, legacies)
+        end(connection, [process.instance for process in some])
+        connection.executemany(RECORD_SETTLED, [{"slot": one.slot, "process": one.instance} for one in some])
 
 
 def mark_dead(connection: apsw.Connection, file: CellsFile, pid: str, settled: list[Slot]) -> list[int]:
@@ -178,17 +182,15 @@ def return_to(connection: apsw.Connection, file: CellsFile) -> None:
     should this be lost with the next damage, these must not be taken for a dead process's. Raises apsw.Error.
     """
     with settling(connection, file) as settled:
-        for slot, instance in file.live_slots():
-            if slot in file.own_slots:
-                settle(connection, file, slot, instance, (ORPHAN,))
-                settled.append((slot, instance))
+        own = [(slot, instance) for slot, instance in file.live_slots() if slot in file.own_slots]
+        settle(connection, file, _unsettled(connection, file, own), orphan)
+        settled += own
 
 
 def settle_left(connection: apsw.Connection, file: CellsFile) -> None:
     """Settle every process that is dead into a copy of the rows, within the caller's transaction; no slot is freed."""
-    for slot, instance in file.live_slots():
-        if not file.is_alive(slot):
-            settle(connection, file, slot, instance)
+    dead = [(slot, instance) for slot, instance in file.live_slots() if not file.is_alive(slot)]
+    settle(connection, file, _unsettled(connection, file, dead))
 
 
 def adopt(connection: apsw.Connection, *, all_dead: bool, above: int) -> int:
@@ -199,12 +201,12 @@ def adopt(connection: apsw.Connection, *, all_dead: bool, above: int) -> int:
     above: the greatest number of uses of a slot in the cells that are gone, 0 if nothing is known of it.
     Returns a number of uses above all that were ever given to a slot.
     """
-    for instance in _numbers(connection, "SELECT id FROM process WHERE died IS NULL"):
-        fold(connection, instance, FOLDS if all_dead else (ORPHAN,))
+    instances = _numbers(connection, "SELECT id FROM process WHERE died IS NULL")
+    for instance in instances:
+        (fold if all_dead else orphan)(connection, legacies_in_rows(connection, instance))
+    end(connection, instances)
     if all_dead:
-        for instance in _numbers(connection, "SELECT DISTINCT process FROM orphan"):
-            for statement in FOLD_ORPHANS:
-                connection.execute(statement, {"process": instance})
+        fold(connection, legacies_of_orphans(connection))
         connection.execute("DELETE FROM orphan")
     newest = max(_numbers(connection, "SELECT id FROM process UNION SELECT settled FROM slot UNION SELECT 0"))
     # Seconds since the epoch grow faster than a slot is used: so no number is given twice, whatever was lost.
