@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from . import background, churn, creation, curves, forks, gunicorn, operations, scrapes, stall, table
+from . import anatomy, background, churn, creation, curves, forks, gunicorn, operations, scrapes, stall, table, weight
 from .comparison import DifferenceError
 from .sizes import FULL, QUICK, Sizes
 
@@ -21,7 +20,8 @@ PARTS: dict[str, tuple[Callable[[str, Sizes], Iterator[table.Row]], ...]] = {
     "operations": (operations.measure,),
     "scrapes": (scrapes.measure, scrapes.measure_after_deaths),
     "large": (scrapes.measure_large,),
-    "creation": (creation.measure_alone, creation.measure_together, creation.measure_weight),
+    "creation": (creation.measure_alone, creation.measure_together),
+    "weight": (weight.measure,),
     "forks": (forks.measure,),
     "background": (background.measure,),
     "gunicorn": (gunicorn.measure,),
@@ -37,6 +37,8 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="fewer rounds and smaller counts")
     parser.add_argument("--write", action="store_true", help="write the table and the picture to docs/performance.md")
     given = parser.parse_args()
+    if given.write and given.parts:
+        parser.error("the page is written of a whole run, not of some parts")
     if unknown := set(given.parts) - set(PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     sizes = QUICK if given.quick else FULL
@@ -47,12 +49,15 @@ def main() -> int:
         try:
             rows = _rows(folder, sizes, given.parts or list(PARTS))
             drawn = curves.measure(folder, sizes) if not given.parts else []
+            anatomies = anatomy.measure(folder, sizes) if not given.parts else ""
         except DifferenceError as error:
             print(f"DIFFERENT: {error}")
             return 1
-    print("\nAll outputs compared: equal.")
+    print(f"\nAll outputs compared: equal.\n\n{anatomies}")
     if given.write:
-        _write(where, rows, drawn)
+        _write("table", f"{where}.\n\n{table.markdown(rows)}")
+        _write("parts", anatomies)
+        curves.draw(drawn, PICTURE)
     return 0
 
 
@@ -67,12 +72,11 @@ def _rows(folder: str, sizes: Sizes, parts: list[str]) -> list[table.Row]:
     return rows
 
 
-def _write(where: str, rows: list[table.Row], drawn: list[curves.Curve]) -> None:
-    text = PAGE.read_text("utf-8")
-    new = f"<!-- table -->\n{where}.\n\n{table.markdown(rows)}<!-- end of table -->"
-    PAGE.write_text(re.sub(r"<!-- table -->.*<!-- end of table -->", lambda _: new, text, flags=re.DOTALL), "utf-8")
-    if drawn:
-        curves.draw(drawn, PICTURE)
+def _write(name: str, new: str) -> None:
+    """Put a text between the page's two comments of that name."""
+    begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    before, _, rest = PAGE.read_text("utf-8").partition(begin)
+    PAGE.write_text(f"{before}{begin}\n{new}{end}{rest.partition(end)[2]}", "utf-8")
 
 
 if __name__ == "__main__":

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import os
+import random
 import sys
 import time
 import timeit
+from statistics import median
 from typing import Any
 
+from . import anatomy
 from .background import Busy
 from .churn import Workers, footprint
 from .crowd import Crowd, make_children
 from .forks import first_operation
 from .library import Library, Metrics, flat
 from .stall import longest_stall
+from .weight import Growing
 
 
 class Worker:
@@ -27,6 +30,7 @@ class Worker:
         self._workers: Workers | None = None
         self._metrics = Metrics(self._library)
         self._busy = Busy(self._metrics)
+        self._growing: Growing | None = None
 
     def operate(self, statement: str, count: int) -> float:
         """Run a statement so often and return the seconds of one."""
@@ -36,16 +40,10 @@ class Worker:
         """Make histogram children and return the seconds of one."""
         return make_children(self._metrics.latency, prefix, count)
 
-    def weigh(self, count: int) -> tuple[float, float]:
-        """Make histogram children, and return the bytes that each of their series takes in memory and on the disk."""
-        memory, disk = resident(), footprint(self._folder)[0]
-        make_children(self._metrics.latency, "weighed", count)
-        for number in range(count):
-            self._metrics.latency.labels(f"/weighed/{number}").observe(0.25)
-        time.sleep(2)  # until what they bring about is over
-        gc.collect()
-        series = 17 * count
-        return (resident() - memory) / series, (footprint(self._folder)[0] - disk) / series
+    def grow(self, members: int, first: int, count: int) -> tuple[float, int]:
+        """Let processes make children; see `weight.Growing`."""
+        self._growing = self._growing or Growing(self._library, self._folder, members)
+        return self._growing.grow(first, count)
 
     def gather(self, members: int, children: int) -> list[float]:
         """Fork processes that live from now on; returns how long a child took in each."""
@@ -88,6 +86,35 @@ class Worker:
         """CPU seconds of its other threads in each second, while it counts."""
         return self._busy.work(kind, rate, seconds)
 
+    def increment_parts(self) -> dict[str, float]:
+        """Seconds of the parts of an increment."""
+        return anatomy.increment(self._metrics)
+
+    def flush_parts(self, children: int, operations: int) -> dict[str, float]:
+        """Seconds of the parts of a flush, after so many observations of children at random."""
+        import sqlmetrics
+
+        store = sqlmetrics.install()
+        store.flusher.stop()
+        made = [self._metrics.latency.labels(f"/{number}") for number in range(children)]
+        store.flush()
+
+        def flush() -> None:
+            store.flush()
+
+        def observe_and_flush() -> dict[str, float]:
+            for _ in range(operations):
+                random.choice(made).observe(0.25)
+            return anatomy.parts_of(anatomy.FLUSH, flush, 1)
+
+        runs = [observe_and_flush() for _ in range(7)]
+        return {part: median(run[part] for run in runs) for part in runs[0]}
+
+    def scrape_parts(self) -> dict[str, float]:
+        """Seconds of the parts of a scrape."""
+        self._library.own_text()
+        return anatomy.parts_of(anatomy.SCRAPE, self._library.own_text, 7)
+
     def churn(self, deaths: int) -> None:
         """Let processes come and go until so many have ended."""
         self._workers = self._workers or Workers(self._library)
@@ -116,13 +143,6 @@ class Worker:
     def content(self, family: str = "") -> dict[str, float | str]:
         """All that a scrape shows, or only one family."""
         return self._library.content(family)
-
-
-def resident() -> int:
-    """Bytes of memory that are this process's own."""
-    with open("/proc/self/smaps_rollup") as file:
-        fields = dict(line.split()[:2] for line in file if line.startswith("Private"))
-    return 1024 * sum(int(value) for value in fields.values())
 
 
 def _status(name: str) -> int:

@@ -2,7 +2,6 @@
 
 from .collector import MultiProcessCollector
 from .errors import (
-    CarrayError,
     DamagedError,
     ForeignFileError,
     InstallError,
@@ -41,6 +40,5 @@ __all__ = [
     "DamagedError",
     "InstallError",
     "StoreInUseError",
-    "CarrayError",
 ]
 __version__ = "0.1.0"

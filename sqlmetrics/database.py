@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import apsw
 
-from .errors import CarrayError, ForeignFileError, JournalModeError, NoStoreError, PathError
+from .errors import ForeignFileError, JournalModeError, NoStoreError, PathError
 
 BUSY_MS = 20
 """A statement waits this long for another's write lock; who can wait longer tries again."""
@@ -83,19 +83,6 @@ _PASSING = (
     apsw.ThreadingViolationError,
     apsw.ConnectionClosedError,
 )
-
-
-def check_carray() -> None:
-    """Raise CarrayError unless apsw can bind arrays: scrapes read the cells through SQLite's carray."""
-    try:
-        apsw.Connection(":memory:").execute(
-            "SELECT value FROM carray(?)", (apsw.carray(b"\0" * 8, flags=0),)
-        ).fetchall()
-    except (AttributeError, apsw.Error) as error:
-        raise CarrayError(
-            f"apsw {apsw.apsw_version()} at {apsw.__file__} was built without SQLite's carray;"
-            " the wheels on PyPI have it: pip install --force-reinstall --only-binary apsw 'apsw>=3.51.1.0'"
-        ) from error
 
 
 # One function for each setting of a connection; `connect` applies them all.

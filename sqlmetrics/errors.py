@@ -11,8 +11,7 @@
     │   ├── JournalModeError     SQLite cannot use write-ahead logging there
     │   └── DamagedError         it is ours, but its files are damaged or do not belong together
     ├── InstallError         (also a RuntimeError)   install() again with another path
-    ├── StoreInUseError      reset() while a living process holds a part of the store
-    └── CarrayError          (also an ImportError)   this apsw was built without carray
+    └── StoreInUseError      reset() while a living process holds a part of the store
 """
 
 from __future__ import annotations
@@ -56,7 +55,3 @@ class InstallError(SQLMetricsError, RuntimeError):
 
 class StoreInUseError(SQLMetricsError):
     """``reset()`` was refused because a living process holds a part of the store."""
-
-
-class CarrayError(SQLMetricsError, ImportError):
-    """The installed apsw lacks SQLite's carray table-valued function."""

@@ -34,10 +34,8 @@ def open_or_create(
     """Return the pair of files of the store at `path`; makes it, or makes it anew, as needed.
 
     last, cells: what this process has open of the store, if that is to be mended.
-    Raises PathError, ForeignFileError, SchemaError, JournalModeError, StoreError (what is found cannot be used) or
-    CarrayError.
+    Raises PathError, ForeignFileError, SchemaError, JournalModeError or StoreError (what is found cannot be used).
     """
-    database.check_carray()
     config.check_writable(path)
     try:
         with folder_lock(os.path.dirname(path)):

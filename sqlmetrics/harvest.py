@@ -73,25 +73,28 @@ def legacies_in_cells(
     found = {}
     rows: list[Any] = connection.execute(_OF_PROCESS, (ended.instance,)).fetchall()
     for series, mode, cell, value, timestamp, started in rows:
-        known = Legacy(ended.instance, series, mode, value, timestamp, started)
-        found[series] = _from_cell(file, ended.slot, cell, known)
+        now = _in_cell(file, ended.slot, cell, value, timestamp)
+        found[series] = Legacy(ended.instance, series, mode, *now, started)
     started = _started(connection, ended)
     for child in children:
         mode, timestamp = _mode(connection, child, modes), 0.0 if child.stamped else None
         for series, (_, _, cell) in zip(ids.of(child), child.samples(), strict=True):
             # Of a gauge that was announced twice, the last cell counts.
-            known = Legacy(ended.instance, series, mode, 0.0, timestamp, started)
-            found[series] = _from_cell(file, ended.slot, cell, known)
+            now = _in_cell(file, ended.slot, cell, 0.0, timestamp)
+            found[series] = Legacy(ended.instance, series, mode, *now, started)
     return found.values()
 
 
-def _from_cell(file: CellsFile, slot: int, cell: int, known: Legacy) -> Legacy:
-    """What is in a cell; what is known of it in rows if damage says that the cell is none of the process's."""
+def _in_cell(
+    file: CellsFile, slot: int, cell: int, value: float | None, timestamp: float | None
+) -> tuple[float | None, float | None]:
+    """Value and timestamp; those that are known already if damage says that the cell is none of the process's."""
     block = cell // layout.BLOCK_CELLS
     if not 0 <= block < layout.CELL_BLOCKS or file.blocks.owners[block] != slot + 1:
-        return known
-    timestamp = None if known.timestamp is None else file.cells[cell - 1]
-    return known._replace(value=file.cells[cell], timestamp=timestamp)
+        return value, timestamp
+    if timestamp is not None:
+        timestamp = file.cells[cell - 1]  # first: it is written after the value
+    return file.cells[cell], timestamp
 
 
 def _started(connection: apsw.Connection, ended: Ended) -> int:

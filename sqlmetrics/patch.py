@@ -111,7 +111,7 @@ def install(
     keep_dead: how many ended processes' ``all`` gauges are remembered; default 1000.
 
     Each keyword that is not given is taken from ``SQLMETRICS_<NAME>``, if that is set.
-    Raises PathError, StoreError (and what is derived from it), InstallError, CarrayError or ValueError.
+    Raises PathError, StoreError (and what is derived from it), InstallError or ValueError.
     """
     given = {
         "flush_interval": flush_interval,

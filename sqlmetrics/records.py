@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -48,12 +49,17 @@ class ChildRecord(NamedTuple):
 
     def labels(self) -> str:
         """The labels as canonical JSON, without a bucket's ``le``."""
-        return canonical_labels(self.labelnames, self.labelvalues)
+        return _labels(tuple(self.labelnames), tuple(self.labelvalues))
 
     def samples(self) -> Iterator[tuple[str, str, int]]:
         """(sample name, upper bound or '', cell) of each sample."""
         cells = range(self.cell, self.cell + 2 * len(self.names), 2 if self.stamped else 1)
         return zip(self.names, self.bounds, cells, strict=False)
+
+
+@functools.lru_cache(10_000)  # processes of one app have the same labels
+def _labels(names: tuple[str, ...], values: tuple[str, ...]) -> str:
+    return canonical_labels(names, values)
 
 
 Record = ProcessRecord | FamilyRecord | ChildRecord
@@ -62,7 +68,7 @@ _KINDS: dict[str, type[Record]] = {"process": ProcessRecord, "family": FamilyRec
 
 def decode(payload: bytes) -> Record:
     """Read a record from the JSON of its frame."""
-    kind, *fields = json.loads(payload)
+    kind, *fields = json.loads(payload.decode("ascii"))
     return _KINDS[kind](*fields)
 
 

@@ -10,6 +10,7 @@ import functools
 import json
 import re
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from prometheus_client.utils import floatToGoString
@@ -128,7 +129,7 @@ def joined(text: str) -> str:
     return whole
 
 
-def canonical_labels(names: list[str], values: list[str]) -> str:
+def canonical_labels(names: Iterable[str], values: Iterable[str]) -> str:
     """Return the JSON object of a label set: keys sorted, readable, and the same text for the same labels.
 
     Lone surrogates, which SQLite's text cannot hold, stay as JSON escapes.

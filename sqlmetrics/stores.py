@@ -36,7 +36,7 @@ def existing_store(path: str | os.PathLike[str] | None = None) -> Store:
 def default_store() -> Store:
     """The installed store, else the one that the environment names, which is the installed one then.
 
-    Raises PathError, StoreError, CarrayError.
+    Raises PathError, StoreError.
     """
     return _installed or remember(config.resolve())
 

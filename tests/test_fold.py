@@ -16,7 +16,10 @@ from prometheus_client import Counter, Gauge, Histogram
 
 import sqlmetrics
 
-_TRACED = ("settle.py", "fold.py", "harvest.py", "region.py", "ingest.py", "flush.py", "cells.py", "database.py", "journal.py")
+_TRACED = (
+    *("settle.py", "fold.py", "harvest.py", "region.py", "ingest.py"),
+    *("flush.py", "cells.py", "database.py", "journal.py"),
+)
 
 
 def stop_at(step: int, what: int = signal.SIGKILL, files: tuple[str, ...] = _TRACED) -> Callable[[], int]:

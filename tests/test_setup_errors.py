@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from helpers import value, wait_for
-from outsiders import NOBODY, Operator, error_of, python, unprivileged
+from outsiders import NOBODY, Operator, error_of, unprivileged
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 import sqlmetrics
@@ -165,28 +165,6 @@ def test_a_file_that_another_program_keeps_for_itself(path: str, caplog: pytest.
 
     wait_for(store.is_open)
     wait_for(lambda: value("requests_total") == 7)
-
-
-def test_an_apsw_without_carray(path: str) -> None:
-    """Told at set-up, with the command that helps, and before anything is created."""
-    said = python(
-        """
-        import sys
-        import apsw
-        del apsw.carray
-        import sqlmetrics
-        try:
-            sqlmetrics.install(sys.argv[1])
-        except sqlmetrics.CarrayError as error:
-            print(isinstance(error, ImportError), error)
-        """,
-        path,
-    )
-
-    assert said.startswith("True apsw ")
-    assert "carray" in said
-    assert "pip install" in said
-    assert not os.path.exists(path)
 
 
 def test_installing_another_path(store: sqlmetrics.Store, folder: Path) -> None:
