@@ -37,11 +37,11 @@ def measure_after_deaths(folder: str, sizes: Sizes) -> Iterator[Row]:
         for side in running.values():
             side.ask("gather", members=sizes.members, children=sizes.children)
         time.sleep(SETTLING)
-        before = rounds({"sqlmetrics": running["sqlmetrics"]}, sizes, "own")["sqlmetrics"]
+        before = rounds(running, sizes, "own", few=("mmap",))["sqlmetrics"]
         for side in running.values():
             side.ask("wear_out", deaths=sizes.worn_out, children=sizes.children // 10)
         time.sleep(SETTLING)
-        after = rounds(running, sizes, "own", count=len(before), few=("mmap",))
+        after = rounds(running, sizes, "own", few=("mmap",))
         compare("after the deaths", {name: side.ask("content") for name, side in running.items()})
     yield Row(f"the same, {sizes.worn_out:,} dead workers", after, "ms", target=1 / 1000)
     yield Row("the same, compared with none dead", {"sqlmetrics": after["sqlmetrics"], "none dead": before}, "ms",
@@ -72,7 +72,6 @@ def rounds(
     way: str,
     *,
     new_series: bool = False,
-    count: int = 0,
     few: tuple[str, ...] = (),
 ) -> dict[str, list[float]]:
     """Seconds of each side's scrapes; before each of them a process counts something, which it must show.
@@ -80,12 +79,12 @@ def rounds(
     few: sides whose scrapes take long; their figures are repeated, so that all have as many.
     """
     times: dict[str, list[float]] = {name: [] for name in running}
-    for number in range(-1, count or sizes.scrape_rounds):
+    for number in range(-1, sizes.scrape_rounds):
         for name, side in running.items():
+            counted = side.ask("count", member=number % 4, new_series=new_series)
             if name in few and number >= sizes.slow_rounds:
                 times[name].append(times[name][number % sizes.slow_rounds])
                 continue
-            counted = side.ask("count", member=number % 4, new_series=new_series)
             seconds, shown = side.ask("scrape", way=way)
             expect(f"what {name} shows of something that was just counted", shown, counted)
             if number >= 0:  # the first one warms up
