@@ -89,7 +89,7 @@ def gauge_inc(self: Any, amount: Any = 1) -> None:
 
 
 def gauge_dec(self: Any, amount: Any = 1) -> None:
-    """`Gauge.dec`."""
+    """`Gauge.dec`; not by way of `gauge_inc`, for that call would take a third of its time."""
     try:
         value = self._value
         if (
