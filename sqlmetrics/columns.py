@@ -122,16 +122,19 @@ def _zeros(count: int) -> Iterable[list[int]]:
     return ([0, min(count - done, layout.BLOCK_CELLS) * _DOUBLE] for done in range(0, count, layout.BLOCK_CELLS))
 
 
-def add_up(columns: Sequence[memoryview[float]], extra: Extra, wanted: Iterable[int], length: int) -> list[float]:
-    """The sum at each position; those that are not wanted may be 0. One of the columns has a value for each position.
+def add_up(
+    columns: Sequence[memoryview[float]], extra: Extra, wanted: Iterable[int] | None, length: int
+) -> list[float]:
+    """The sum at each position; those that are not wanted may be 0 (None: all are). One of the columns has all of them.
 
     Sums are rounded once, so the order of the parts never matters: else a counter could be smaller after a process has
     ended, which Prometheus takes for a reset.
     """
     totals: list[float] = []
     more = _by_chunk(extra)
-    chunks = {position // CHUNK for position in wanted}
-    for chunk in range(-(-length // CHUNK)):
+    number = -(-length // CHUNK)
+    chunks = range(number) if wanted is None else {position // CHUNK for position in wanted}
+    for chunk in range(number):
         start = chunk * CHUNK
         if chunk in chunks:
             parts = [column[start : start + CHUNK].tolist() for column in columns]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from . import layout, locks
 
@@ -15,6 +15,13 @@ _ZEROS = bytes(layout.PAGE)
 
 class NoRoomError(OSError):
     """The cells file has reached a limit of its layout."""
+
+
+class Census(NamedTuple):
+    """Of each block its owner (0: none) and how often it has been given out."""
+
+    owners: list[int]
+    generations: list[int]
 
 
 class Region:
@@ -85,15 +92,17 @@ class Region:
         for block in self.owned_by(slot):
             self.owners[block] = 0
 
-    def census(self) -> list[tuple[int, int]]:
-        """(owner, generation) of every block ever given out, to be compared with `changed` later."""
+    def census(self) -> Census:
+        """Owner and generation of every block ever given out, to be compared with `changed` later."""
         ever = self.ever()
-        return list(zip(self.owners[:ever].tolist(), self.generations[:ever].tolist(), strict=True))
+        return Census(self.owners[:ever].tolist(), self.generations[:ever].tolist())
 
-    def changed(self, census: list[tuple[int, int]]) -> bool:
+    def changed(self, census: Census) -> bool:
         """Whether a block that had an owner at the census has been given out again since."""
-        now = self.generations[: len(census)].tolist()
-        return any(owner and generation != new for (owner, generation), new in zip(census, now, strict=True))
+        now = self.generations[: len(census.generations)].tolist()
+        return now != census.generations and any(
+            owner and generation != new for owner, generation, new in zip(*census, now, strict=True)
+        )
 
 
 def reserve(fd: int, offset: int, length: int) -> None:

@@ -199,9 +199,9 @@ class Scrape:
         columns = [self._remembered.left.column(length), *(column for column in read if column is not None)]
         return add_up(columns, extra, self._wanted(), length)
 
-    def _wanted(self) -> Iterable[int]:
+    def _wanted(self) -> Iterable[int] | None:
         if self._names is None:
-            return range(self._plan.length)
+            return None
         names = self._names
         families = (lines for lines in self._plan.sums.values() if any(line.name in names for line in lines.lines))
         return (position for lines in families for position in lines.positions())

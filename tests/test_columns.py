@@ -45,7 +45,7 @@ def test_sums_of_cells_in_any_order(data: st.DataObject, length: int, seed: int)
     extra: Extra = {}
     read = [column.read(memoryview(file), length, extra) for column in columns]
 
-    totals = add_up([memoryview(_packed(left)), *(one for one in read if one)], extra, range(length), length)
+    totals = add_up([memoryview(_packed(left)), *(one for one in read if one)], extra, None, length)
 
     assert len(totals) == length
     for position, total in enumerate(totals):
