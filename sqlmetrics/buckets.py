@@ -10,6 +10,7 @@ from prometheus_client.utils import floatToGoString
 
 from .binder import Binder, Bound
 from .shape import Samples, upper_bound
+from .values import as_float
 
 
 class SharedBuckets(Bound, Sequence["Member"]):
@@ -65,7 +66,7 @@ class Member:
 
     def inc(self, amount: float) -> None:
         """Add `amount`."""
-        amount, child, offset = float(amount), self._child, self._offset
+        amount, child, offset = as_float(amount), self._child, self._offset
         while child._own != child._word:
             child._binder.attach(child)
         child._cells[child._cell + offset] += amount

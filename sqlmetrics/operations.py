@@ -47,11 +47,12 @@ def labels(self: Any, *labelvalues: object, **labelkwargs: object) -> Any:
                 return self._metrics[labelvalues]
     except (KeyError, AttributeError):
         pass
-    parents.add(self)
-    if self._lock.__class__ is not _ReentrantLock:
-        # A signal handler or a garbage collection may come in the middle and make a child of this metric too. Should
-        # two threads have two locks for a moment: a child that is made twice is in one cell.
-        self._lock = threading.RLock()
+    if hasattr(self, "_metrics"):  # else it raises an error
+        parents.add(self)
+        if self._lock.__class__ is not _ReentrantLock:
+            # A signal handler or a garbage collection may come in the middle and make a child of this metric too.
+            # Should two threads have two locks for a moment: a child that is made twice is in one cell.
+            self._lock = threading.RLock()
     return _peer_labels(self, *labelvalues, **labelkwargs)
 
 

@@ -18,6 +18,13 @@ from .binder import UNBOUND, Batch, Binder, Bound
 from .shape import MODES, MOST_RECENT_MODES
 
 
+def as_float(amount: Any) -> float:
+    """The float that adding `amount` to a float makes of it. Raises what that raises: a text is no amount."""
+    number = 0.0
+    number += amount
+    return float(number)
+
+
 class SharedValue(Bound):
     """One sample of one child, kept in a cell that every process of the store can read.
 
@@ -59,7 +66,7 @@ class SharedValue(Bound):
             self._inc_slowly(amount)
 
     def _inc_slowly(self, amount: float) -> None:
-        amount = float(amount)
+        amount = as_float(amount)
         while self._own != self._word:
             self._binder.attach(self)
         self._cells[self._cell] += amount

@@ -119,20 +119,21 @@ def test_a_reset_between_two_scrapes(path: str) -> None:
 def test_a_death_notice_for_one_that_lives_between_two_scrapes(path: str) -> None:
     """Its `live*` gauges are gone from the next scrape, and back after its next operation."""
     sqlmetrics.install(path)
-    level = Gauge("level", "Level", multiprocess_mode="livesum")
-    total = Gauge("total", "Total", multiprocess_mode="sum")
+    level = Gauge("level", "Level", ["by"], multiprocess_mode="livesum")
+    total = Gauge("total", "Total", ["by"], multiprocess_mode="sum")
+    by = (("by", "child"),)
 
     def use() -> None:
-        level.set(2)
-        total.set(3)
+        level.labels("child").set(2)
+        total.labels("child").set(3)
 
     with child(use=use) as one:
         one.do("use")
-        assert scrape() == {("level", ()): 2, ("total", ()): 3}
+        assert scrape() == {("level", by): 2, ("total", by): 3}
         sqlmetrics.mark_process_dead(one.pid)
-        assert scrape() == {("total", ()): 3}
+        assert scrape() == {("total", by): 3}
         one.do("use")
-        assert scrape() == {("level", ()): 2, ("total", ()): 3}
+        assert scrape() == {("level", by): 2, ("total", by): 3}
 
 
 @pytest.mark.parametrize("write", [sqlmetrics.generate_latest, lambda: list(map(str, scrape().items()))])

@@ -49,7 +49,7 @@ class Made:
     def values(self) -> dict[object, str]:
         """Every sample but the times at which the metrics were made."""
         return {
-            (sample.name, *sorted(sample.labels.items())): repr(sample.value)
+            (sample.name, *sorted(sample.labels.items())): repr(float(sample.value))
             for metric in self.registry.collect()
             for sample in metric.samples
             if not sample.name.endswith("_created")
