@@ -19,6 +19,18 @@ class ForkedInUseError(StoreError):
     """SQLite cannot be used here: this process was forked in the middle of an SQLite call of its parent."""
 
 
+def _is_under_uwsgi() -> bool:
+    try:
+        import uwsgi  # type: ignore[import-untyped]  # noqa: F401 - it exists inside a uWSGI process only
+    except ImportError:
+        return False
+    return True
+
+
+_UNDER_UWSGI = _is_under_uwsgi()
+"""Found out at once: of a fork while another thread imports it, the child would wait for that thread for ever."""
+
+
 class Access:
     """One connection, used by one thread at a time, and opened when it is needed."""
 
@@ -30,7 +42,7 @@ class Access:
         self._interrupted: int | None = None  # during a fork: the thread that was using it
         self._poisoned = False
         # uWSGI forks from C and runs no hook: there, nothing stays open from one use to the next.
-        self._keep = not _is_under_uwsgi()
+        self._keep = not _UNDER_UWSGI
 
     @contextmanager
     def __call__(self) -> Iterator[database.StoreConnection]:
@@ -124,11 +136,3 @@ class Access:
 
 
 _leaked: list[Access] = []
-
-
-def _is_under_uwsgi() -> bool:
-    try:
-        import uwsgi  # type: ignore[import-untyped]  # noqa: F401 - it exists inside a uWSGI process only
-    except ImportError:
-        return False
-    return True
