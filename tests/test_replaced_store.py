@@ -69,6 +69,7 @@ def test_values_of_living_processes_come_back(path: str, shell, caplog: pytest.L
         store.flusher.stop()  # a busy machine may let it find one half deleted, and the other half of the new files
         delete(path, DELETED[deleted])
         store.flusher.allow()
+        store.flusher.wake()
         use()
         one.do("use")
 
