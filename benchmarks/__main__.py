@@ -18,7 +18,7 @@ PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
 PICTURE = PAGE.with_suffix(".svg")
 PARTS: dict[str, tuple[Callable[[str, Sizes], Iterator[table.Row]], ...]] = {
     "operations": (operations.measure,),
-    "scrapes": (scrapes.measure, scrapes.measure_after_deaths),
+    "scrapes": (scrapes.measure, scrapes.measure_gauges, scrapes.measure_after_deaths),
     "large": (scrapes.measure_large,),
     "creation": (creation.measure_alone, creation.measure_together),
     "weight": (weight.measure,),

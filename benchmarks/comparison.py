@@ -13,7 +13,7 @@ class DifferenceError(Exception):
     """Two sides that did the same gave different answers."""
 
 
-def compare(what: str, contents: Mapping[str, Content]) -> None:
+def compare(what: str, contents: Mapping[str, Mapping[str, float | str]]) -> None:
     """Raise DifferenceError unless all sides have the same keys and values."""
     (first, expected), *others = contents.items()
     for name, found in others:

@@ -17,16 +17,19 @@ _fork = multiprocessing.get_context("fork")
 
 
 class Crowd:
-    """Forked processes that make the same children, all starting at once, and count when they are told to."""
+    """Forked processes that make the same children, all starting at once, and count when they are told to.
 
-    def __init__(self, metrics: Metrics, members: int, children: int):
+    children: of a histogram; gauges: series of a gauge of mode `all`.
+    """
+
+    def __init__(self, metrics: Metrics, members: int, children: int, gauges: int):
         barrier, self._open = os.pipe()
         self._pipes: list[Pipe] = []
         self._beats: dict[int, int] = {}
         self._newest = 0
         for number in range(members):
             here, there = _fork.Pipe()
-            arguments = (there, [*self._pipes, here], (barrier, self._open), metrics, number, children)
+            arguments = (there, [*self._pipes, here], (barrier, self._open), metrics, number, children, gauges)
             _fork.Process(target=_member, args=arguments, daemon=True).start()
             there.close()
             self._pipes.append(here)
@@ -36,7 +39,10 @@ class Crowd:
     def start(self) -> list[float]:
         """Let all begin in the same moment; returns each one's seconds per child."""
         os.close(self._open)
-        return [pipe.recv() for pipe in self._pipes]
+        seconds = [pipe.recv() for pipe in self._pipes]
+        for pipe in self._pipes:
+            pipe.recv()
+        return seconds
 
     def count(self, member: int, new_series: bool) -> tuple[str, int]:
         """Let a process count once; returns the label and the value that a scrape must show from now on."""
@@ -58,7 +64,13 @@ def make_children(histogram: Histogram, prefix: str, count: int) -> float:
 
 
 def _member(
-    pipe: Pipe, others: list[Pipe], barrier: tuple[int, int], metrics: Metrics, number: int, children: int
+    pipe: Pipe,
+    others: list[Pipe],
+    barrier: tuple[int, int],
+    metrics: Metrics,
+    number: int,
+    children: int,
+    gauges: int,
 ) -> None:
     for other in others:
         other.close()  # or this process would not notice the end of its parent
@@ -69,6 +81,9 @@ def _member(
     for place in range(children):
         # Sums of such numbers are exact, whatever the order.
         metrics.latency.labels(f"/page/{place}").observe((number * 37 + place) % 200 / 16)
+    for place in range(gauges):
+        metrics.levels.labels(str(place)).set(number + place)
+    pipe.send("made")
     while True:
         try:
             beat = pipe.recv()

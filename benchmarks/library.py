@@ -57,10 +57,10 @@ class Library:
         setup(sqlite=f"{folder}/metrics.sqlite3")
         self.classes = sqlite
 
-    def gauge(self, name: str, mode: str) -> Any:
+    def gauge(self, name: str, mode: str, labels: tuple[str, ...] = ()) -> Any:
         """A gauge, with its mode where the library has modes."""
         which = {} if self.side in ("mpmetrics", "distributed") else {"multiprocess_mode": mode}
-        return self.classes.Gauge(name, name.title(), registry=self.own, **which)
+        return self.classes.Gauge(name, name.title(), labels, registry=self.own, **which)
 
     def collect(self) -> list[Metric]:
         """The families, by the collector alone."""
@@ -119,5 +119,6 @@ class Metrics:
             "histogram": classes.Histogram("seconds", "Seconds", registry=registry),
         }
         self.latency = classes.Histogram("latency", "Latency", ["path"], registry=registry)
+        self.levels = library.gauge("levels", "all", ("of",))
         self.beats = classes.Counter("beats", "What was just counted", ["number"], registry=registry)
         self.hits = classes.Counter("hits", "Hits", ["path"], registry=registry)

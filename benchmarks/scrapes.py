@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
+from collections import Counter
 from collections.abc import Iterator
 
 from .comparison import compare, expect
@@ -14,6 +16,7 @@ SETTLING = 5.0
 """Seconds after which the processes no longer do what a start brings about."""
 SAMPLES = 17
 """Of a histogram's child in a scrape; 16 cells."""
+PID = r'"pid": "\d+"'
 WAYS = {"own": "sqlmetrics.generate_latest()", "generate_latest": "prometheus_client.generate_latest(registry)"}
 
 
@@ -28,7 +31,35 @@ def measure(folder: str, sizes: Sizes) -> Iterator[Row]:
         of_peer = rounds(running, sizes, "generate_latest")
         yield Row(f"scrape, {crowd}, generate_latest", of_peer, "ms", target=1 / 6)
         yield Row("scrape, a series is new each time", rounds(running, sizes, "own", new_series=True), "ms")
+        yield Row("the first scrape of a process", _first(running, sizes), "ms")
         compare("the scrapes of all processes", {name: side.ask("content") for name, side in running.items()})
+
+
+def _first(running: dict[str, Side], sizes: Sizes) -> dict[str, list[float]]:
+    """Seconds of the first scrape of processes that have just started."""
+    times: dict[str, list[float]] = {name: [] for name in running}
+    for _ in range(sizes.slow_rounds + 1):
+        for name, side in running.items():
+            fresh = side.another()
+            times[name].append(fresh.ask("scrape", way="own")[0])
+            fresh.close()
+    return times
+
+
+def measure_gauges(folder: str, sizes: Sizes) -> Iterator[Row]:
+    """Of 16 processes with gauges of mode `all`, each series of which is a line for each process."""
+    with sides(folder, "mmap", "sqlmetrics") as running:
+        for side in running.values():
+            side.ask("gather", members=sizes.members, children=1, gauges=sizes.gauges)
+        time.sleep(SETTLING)
+        times = rounds(running, sizes, "own")
+        yield Row(f"scrape, {sizes.members} x {sizes.gauges:,} gauges of mode all", times, "ms")
+        compare("the gauges of all processes", {name: _without_pids(side) for name, side in running.items()})
+
+
+def _without_pids(side: Side) -> Counter[str]:
+    """How often a side shows each line without its pid, for the sides have processes of their own."""
+    return Counter(f"{re.sub(PID, '', line)} {value}" for line, value in side.ask("content").items())
 
 
 def measure_after_deaths(folder: str, sizes: Sizes) -> Iterator[Row]:
@@ -47,7 +78,7 @@ def measure_after_deaths(folder: str, sizes: Sizes) -> Iterator[Row]:
         times = rounds(running, sizes, "own", few=("mmap",))
         compare("after the deaths", {name: side.ask("content") for name, side in worn.items()})
     none_dead = times.pop("none dead")
-    yield Row(f"the same, {sizes.worn_out:,} dead workers", times, "ms", target=1 / 1000)
+    yield Row(f"the first crowd, {sizes.worn_out:,} dead workers", times, "ms", target=1 / 1000)
     both = {"sqlmetrics": times["sqlmetrics"], "none dead": none_dead}
     yield Row("the same, compared with none dead", both, "ms", to="none dead", target=1.2)
 

@@ -18,6 +18,7 @@ class Sizes:
     slow_rounds: int = 2
     members: int = 16
     children: int = 300
+    gauges: int = 1_000
     many_members: int = 64
     many_children: int = 1_177
     worn_out: int = 10_000
@@ -29,8 +30,8 @@ class Sizes:
     inherited: int = 5_000
     busy_rounds: int = 3
     busy_seconds: float = 10.0
-    served_rounds: int = 5
-    served_seconds: int = 6
+    served_rounds: int = 11
+    served_seconds: int = 3
     churn_rounds: int = 5
     deaths: tuple[int, ...] = (10, 100, 1_000)
     flushed: tuple[int, ...] = (100, 1_000, 5_000)

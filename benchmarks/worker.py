@@ -45,9 +45,9 @@ class Worker:
         self._growing = self._growing or Growing(self._library, self._folder, members)
         return self._growing.grow(first, count)
 
-    def gather(self, members: int, children: int) -> list[float]:
+    def gather(self, members: int, children: int, gauges: int = 0) -> list[float]:
         """Fork processes that live from now on; returns how long a child took in each."""
-        self._crowd = Crowd(self._metrics, members, children)
+        self._crowd = Crowd(self._metrics, members, children, gauges)
         return self._crowd.start()
 
     def count(self, member: int, new_series: bool) -> list[Any]:
