@@ -4,6 +4,7 @@
 --                     ──< retired  (one row for each series: what processes that ended left behind)
 --                     ──< kept     (gauges of mode `all` of processes that ended, under their pid)
 --                     ──< orphan   (rows of processes that lost their cells and may live)
+--                     ──< exemplar (the newest of each series)
 --
 -- A value that is NULL is NaN: SQLite has no other way to store it.
 
@@ -25,7 +26,9 @@ CREATE TABLE family (
          CHECK (mode IN ('', 'all', 'min', 'max', 'sum', 'mostrecent',
                          'liveall', 'livemin', 'livemax', 'livesum', 'livemostrecent')),
     help ANY  NOT NULL,                     -- text, or a UTF-8 blob where it holds lone surrogates; the newest wins
-    made INTEGER NOT NULL,                  -- when that mode and help text came up, nanoseconds since the epoch
+    made INTEGER NOT NULL,                  -- when all that came up, nanoseconds since the epoch
+    unit TEXT    NOT NULL DEFAULT '',       -- such as seconds; the newest wins
+    registered INTEGER NOT NULL DEFAULT 0,  -- 1: it is in the default registry of the process that said so last
     UNIQUE (name, type)
 ) STRICT;
 
@@ -33,10 +36,12 @@ CREATE TABLE series (
     id     INTEGER PRIMARY KEY,
     family INTEGER NOT NULL REFERENCES family (id),
     name   TEXT    NOT NULL,                -- the sample's name, such as requests_total
-    labels TEXT    NOT NULL                 -- a JSON object, keys sorted, without a histogram's le
+    labels TEXT    NOT NULL                 -- a JSON object, keys sorted: those that the app gives to labels()
            CHECK (json_valid(labels)),
-    le     TEXT    NOT NULL DEFAULT '',     -- a bucket's upper bound as it is exposed, '+Inf' at last
-    UNIQUE (family, labels, name, le)
+    variant TEXT   NOT NULL DEFAULT '',     -- what tells the samples of one name apart: a bucket's upper bound as it
+                                            -- is exposed, an Enum's state, an Info's own labels as JSON
+    created REAL   NOT NULL DEFAULT 0.0,    -- when the first process made it, seconds since the epoch
+    UNIQUE (family, labels, name, variant)
 ) STRICT;
 
 CREATE TABLE process (
@@ -91,6 +96,14 @@ CREATE TABLE orphan (
     PRIMARY KEY (process, series)
 ) STRICT, WITHOUT ROWID;
 
+-- The newest exemplar of each series, of whatever process.
+CREATE TABLE exemplar (
+    series    INTEGER PRIMARY KEY REFERENCES series (id) ON DELETE CASCADE,
+    labels    TEXT NOT NULL CHECK (json_valid(labels)),
+    value     REAL,
+    timestamp REAL NOT NULL                 -- seconds since the epoch
+) STRICT;
+
 -- What sqlmetrics counts about itself, which is left out of the views below.
 CREATE VIEW figure AS
 SELECT id FROM family WHERE name IN ('sqlmetrics_errors', 'sqlmetrics_flush_seconds', 'sqlmetrics_scrape_seconds');
@@ -109,8 +122,8 @@ WITH part (series, pid, value, timestamp) AS (
       FROM kept JOIN process ON process.id = kept.process
 )
 SELECT series.name AS metric,
-       CASE series.le WHEN '' THEN series.labels
-            ELSE json_insert(series.labels, '$.le', series.le) END AS labels,
+       CASE series.variant WHEN '' THEN series.labels
+            ELSE json_insert(series.labels, '$.le', series.variant) END AS labels,
        part.pid AS pid,
        family.mode AS mode,
        part.value AS value,
@@ -166,13 +179,13 @@ total (series, pid, value) AS (
          WHERE family.mode IN ('all', 'liveall'))
      WHERE place = 1
 ),
-shown (family, name, labels, le, pid, value) AS (
-    SELECT family.id, series.name, series.labels, series.le, total.pid,
-           CASE series.le WHEN '' THEN total.value
+shown (family, name, labels, variant, pid, value) AS (
+    SELECT family.id, series.name, series.labels, series.variant, total.pid,
+           CASE series.variant WHEN '' THEN total.value
                 ELSE sum(total.value) OVER (
                     PARTITION BY series.family, series.name, series.labels
-                    ORDER BY CASE series.le WHEN '' THEN NULL WHEN '+Inf' THEN 9e999 WHEN '-Inf' THEN -9e999
-                             ELSE CAST(series.le AS REAL) END) END
+                    ORDER BY CASE series.variant WHEN '' THEN NULL WHEN '+Inf' THEN 9e999 WHEN '-Inf' THEN -9e999
+                             ELSE CAST(series.variant AS REAL) END) END
       FROM total
       JOIN series ON series.id = total.series
       JOIN family ON family.id = series.family
@@ -180,7 +193,7 @@ shown (family, name, labels, le, pid, value) AS (
 SELECT family.name AS family,
        family.type AS type,
        shown.name AS metric,
-       CASE WHEN le <> '' THEN json_insert(labels, '$.le', le)
+       CASE WHEN variant <> '' THEN json_insert(labels, '$.le', variant)
             WHEN pid IS NULL THEN labels
             WHEN json_type(labels, '$.pid') IS NULL THEN json_insert(labels, '$.pid', pid)
             ELSE json_insert(labels, '$.process_pid', pid) END AS labels,
@@ -191,7 +204,7 @@ UNION ALL
 -- A histogram has no cell for its count: it is the last bucket.
 SELECT family.name, family.type, family.name || '_count', labels, value
   FROM shown JOIN family ON family.id = shown.family
- WHERE le = '+Inf' AND family.type = 'histogram';
+ WHERE variant = '+Inf' AND family.type = 'histogram';
 
 -- For people: who holds a part of the store, and who is remembered for its `all` gauges.
 CREATE VIEW processes AS

@@ -11,7 +11,7 @@ from .cells import CellsFile
 from .images import Image
 from .journal import JournalWriter
 from .records import FamilyRecord, ProcessRecord, child_record, family_record, process_record
-from .shape import Family, Key, Shape, helps
+from .shape import About, Family, Key, Shape, abouts
 from .wiped import wiped_bytes
 
 _PRIVATE_CELLS = 4096
@@ -33,7 +33,7 @@ class SharedArena:
         self.own = wiped_bytes.take()
         self.cells = file.cells
         self._next = self._end = 0
-        self._families: dict[Family, tuple[str, int]] = {}
+        self._families: dict[Family, About] = {}
         self._records: dict[Shape, str] = {}
         self.flushed: dict[int, bytes] = {}  # block: what of it is in rows
         self.ingested = 0  # bytes of the journal that are rows
@@ -86,7 +86,7 @@ class SharedArena:
         if record is None:
             record = self._records[shape] = child_record(shape)
         quoted = ", ".join(map(json.encoder.encode_basestring_ascii, labelvalues))
-        self.journal.append(f"{record}[{quoted}], {cell + shape.stamped}]")
+        self.journal.append(f"{record}[{quoted}], {cell + shape.stamped}, {time.time()!r}]")
 
     def announce_again(self, key: Key, cell: int) -> None:
         """Append the record of a child whose rows were deleted."""
@@ -94,11 +94,11 @@ class SharedArena:
         self._anew.add(cell // layout.BLOCK_CELLS)
 
     def describe(self, family: Family) -> None:
-        """Append the record of a family unless its newest help text is known."""
-        text_and_time = helps[family]
-        if self._families.get(family) != text_and_time:
-            self.journal.append(family_record(FamilyRecord(*family, *text_and_time)))
-            self._families[family] = text_and_time
+        """Append the record of a family unless all that is to be said of it is known."""
+        about = abouts[family]
+        if self._families.get(family) is not about:
+            self.journal.append(family_record(FamilyRecord(*family, *about)))
+            self._families[family] = about
 
     def allocate(self, count: int) -> int:
         """Take `count` cells in a row. Raises OSError where there is no room."""

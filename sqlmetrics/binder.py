@@ -87,7 +87,7 @@ class Binder(fork.ForkAware):
 
     def add_whole(self, bound: Bound, family: Family, labels: dict[str, str], samples: Samples, help_text: str) -> bool:
         """Place a child as a whole; False if it is too long, or if another metric object has some of its samples."""
-        describe(family, help_text)
+        describe(family, help=help_text)
         bound._key = sole_key(family, labels, samples) if len(samples) <= _LONGEST_BATCH else None
         if bound._key is not None:
             self._bind(bound._key, [bound], _LABELS_WAIT)
@@ -99,7 +99,7 @@ class Binder(fork.ForkAware):
         batch = self._batches.pop(batch_key, [])
         if this not in batch:  # a signal handler made the same child, and took the batch meanwhile
             batch.append(this)
-        describe(family, help_text)
+        describe(family, help=help_text)
         places = place_samples(family, labels, tuple((name, bound) for _, name, bound in batch))
         values: dict[Key, list[Bound]] = {}
         for (one, _, _), (key, position) in zip(batch, places, strict=True):

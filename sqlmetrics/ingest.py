@@ -19,22 +19,28 @@ ON CONFLICT (id) DO NOTHING
 FORGET_NAMESAKES = "DELETE FROM process WHERE pid = ? AND pid_namespace = ? AND died IS NOT NULL"
 FORGET_ORPHANS = "DELETE FROM orphan WHERE process = ? AND ? = (SELECT id FROM store)"
 UPSERT_FAMILY = """
-INSERT INTO family (name, type, mode, help, made) VALUES (?, ?, ?, ?, ?)
-ON CONFLICT (name, type) DO UPDATE SET mode = excluded.mode, help = excluded.help, made = excluded.made
+INSERT INTO family (name, type, mode, help, made, unit, registered) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ifnull(?7, 0))
+ON CONFLICT (name, type) DO UPDATE
+   SET mode = excluded.mode, help = excluded.help, made = excluded.made, unit = excluded.unit,
+       registered = ifnull(?7, registered)
  WHERE excluded.made >= family.made
 """
 RAISE_PLAN = "UPDATE store SET plan = plan + 1"
-IS_KNOWN = "SELECT count(*) FROM family WHERE name = ? AND type = ? AND mode = ? AND help = ?"
+IS_KNOWN = """
+SELECT count(*) FROM family
+ WHERE name = ?1 AND type = ?2 AND mode = ?3 AND help = ?4 AND unit = ?6 AND registered = ifnull(?7, registered)
+"""
 FIND_SERIES = """
-SELECT series.name, series.le, series.id
+SELECT series.name, series.variant, series.id, series.created
   FROM family LEFT JOIN series ON series.family = family.id AND series.labels = ?3
  WHERE family.name = ?1 AND family.type = ?2
 """
 INSERT_SERIES = """
-INSERT INTO series (family, name, labels, le)
-SELECT id, ?4, ?3, ?5 FROM family WHERE name = ?1 AND type = ?2
+INSERT INTO series (family, name, labels, variant, created)
+SELECT id, ?4, ?3, ?5, ?6 FROM family WHERE name = ?1 AND type = ?2
 RETURNING id
 """
+MADE_EARLIER = "UPDATE series SET created = ?2 WHERE id = ?1 AND created > ?2"
 # A gauge that one process declares in two modes has two cells for one series: the newest declaration wins.
 UPSERT_SAMPLE = """
 INSERT INTO sample (cell, series, process, timestamp) VALUES (?, ?, ?, ?)
@@ -82,7 +88,7 @@ class SeriesIds:
 
     def __init__(self, connection: apsw.Connection):
         self._connection = connection
-        self._known: dict[tuple[str, str, str], dict[tuple[str, str], int]] = {}
+        self._known: dict[tuple[str, str, str], dict[tuple[str, str], tuple[int, float]]] = {}
 
     def of(self, child: ChildRecord) -> list[int]:
         """The id of each of a child's series."""
@@ -90,14 +96,22 @@ class SeriesIds:
         known = self._known.get(key)
         if known is None:
             rows: Any = self._connection.execute(FIND_SERIES, key)
-            known = self._known[key] = {(name, le): number for name, le, number in rows}
-        samples = list(zip(child.names, child.bounds, strict=True))
-        fresh = [sample for sample in samples if sample not in known]
-        for name, le in fresh:
-            known[name, le] = self._connection.execute(INSERT_SERIES, (*key, name, le)).get
-        if fresh:
+            known = self._known[key] = {(name, variant): (number, made) for name, variant, number, made in rows}
+        samples = list(zip(child.names, child.variants, strict=True))
+        changed = False
+        for sample in samples:
+            number, made = known.get(sample, (None, 0.0))
+            if number is None:
+                number = self._connection.execute(INSERT_SERIES, (*key, *sample, child.created)).get
+            elif made <= child.created:
+                continue
+            else:
+                self._connection.execute(MADE_EARLIER, (number, child.created))
+            known[sample] = number, child.created
+            changed = True
+        if changed:
             self._connection.execute(RAISE_PLAN)
-        return [known[sample] for sample in samples]
+        return [known[sample][0] for sample in samples]
 
 
 def _insert_child(connection: apsw.Connection, instance: int, child: ChildRecord, ids: SeriesIds) -> None:
@@ -109,8 +123,8 @@ def _insert_child(connection: apsw.Connection, instance: int, child: ChildRecord
 def insert_other(connection: apsw.Connection, instance: int, record: FamilyRecord | ProcessRecord) -> None:
     """Insert or change the row of a family or a process."""
     if isinstance(record, FamilyRecord):
-        fields = (*record[:3], storable_help(record.help), record.made)
-        if not connection.execute(IS_KNOWN, fields[:4]).get:
+        fields = (*record[:3], storable_help(record.help), *record[4:])
+        if not connection.execute(IS_KNOWN, fields).get:
             connection.execute(RAISE_PLAN)
         connection.execute(UPSERT_FAMILY, fields)
         return

@@ -16,18 +16,24 @@ import apsw
 from .errors import DamagedError
 from .ingest import read_help
 
+FAMILIES = "SELECT id, name, type, mode, help, made, unit, registered FROM family ORDER BY id"
 FamilyId = tuple[str, str]
 """(name, type)"""
 
 
 class Family(NamedTuple):
-    """A metric family: mode is a gauge's multiprocess mode, else ''; made tells which help text is the newest."""
+    """A metric family: mode is a gauge's multiprocess mode, else ''; made tells which of two is the newest.
+
+    registered: whether it is in the default registry; None: nothing is known of that.
+    """
 
     name: str
     type: str
     mode: str
     help: str
     made: int
+    unit: str = ""
+    registered: bool | None = None
 
 
 class Line(NamedTuple):
@@ -61,7 +67,7 @@ class Lines:
         self.lines: list[Line] = []
         self.generation = 0
 
-    def add(self, name: str, labels: dict[str, str], text: str, le: str, position: int) -> None:
+    def add(self, name: str, labels: dict[str, str], text: str, variant: str, position: int) -> None:
         """Add a series; text: its labels as JSON."""
         raise NotImplementedError
 
@@ -84,7 +90,7 @@ class Plain(Lines):
         super().__init__()
         self._positions: list[int] = []
 
-    def add(self, name: str, labels: dict[str, str], text: str, le: str, position: int) -> None:  # noqa: ARG002
+    def add(self, name: str, labels: dict[str, str], text: str, variant: str, position: int) -> None:  # noqa: ARG002
         """Add a series."""
         self.lines.append(Line(name, labels))
         self._positions.append(position)
@@ -116,10 +122,10 @@ class Cumulative(Lines):
         self._fresh: dict[str, None] = {}
         self._laid_out: dict[str, tuple[list[int], list[int]]] = {}
 
-    def add(self, name: str, labels: dict[str, str], text: str, le: str, position: int) -> None:
+    def add(self, name: str, labels: dict[str, str], text: str, variant: str, position: int) -> None:
         """Add a series."""
         child = self._children.setdefault(text, _Child(labels, {}, {}))
-        (child.buckets if le else child.others)[le or name] = position
+        (child.buckets if variant else child.others)[variant or name] = position
         if text in self._laid_out:  # another process has other buckets
             self._laid_out.clear()
             self._fresh = dict.fromkeys(self._children)
@@ -173,28 +179,29 @@ class Plan:
     def read(self, connection: apsw.Connection) -> None:
         """Read the families, and the series that have come since the last time."""
         ids: dict[int, FamilyId] = {}
-        for number, name, type_, mode, help_, made in connection.execute(
-            "SELECT id, name, type, mode, help, made FROM family ORDER BY id"
-        ).fetchall():
-            family = Family(str(name), str(type_), str(mode), read_help(help_), int(str(made)))
+        for number, name, type_, mode, help_, made, unit, registered in connection.execute(FAMILIES).fetchall():
+            about = (read_help(help_), int(str(made)), str(unit), bool(registered))
+            family = Family(str(name), str(type_), str(mode), *about)
             ids[int(str(number))] = family[:2]
             self.add_family(family)
         rows = connection.execute(
-            "SELECT id, family, name, labels, le FROM series WHERE id > ? ORDER BY id", (self._newest_row,)
+            "SELECT id, family, name, labels, variant FROM series WHERE id > ? ORDER BY id", (self._newest_row,)
         ).fetchall()
-        for number, of, name, labels, le in rows:
-            self._of_row[number] = self.place(ids[of], name, labels, le)  # type: ignore[index, arg-type]
+        for number, of, name, labels, variant in rows:
+            self._of_row[number] = self.place(ids[of], name, labels, variant)  # type: ignore[index, arg-type]
             self._newest_row = number  # type: ignore[assignment]
 
     def add_family(self, family: Family) -> None:
         """Add a family; of those of one name and type the newest counts."""
         known = self.families.get(family[:2])
         if known is None or known.made <= family.made:
+            if known is not None and family.registered is None:
+                family = family._replace(registered=known.registered)
             self.families[family[:2]] = family
 
-    def place(self, family: FamilyId, name: str, labels: str, le: str) -> int | Gauge:
+    def place(self, family: FamilyId, name: str, labels: str, variant: str) -> int | Gauge:
         """Where a series' values go: its position in columns, or, of a gauge, the gauge itself."""
-        key = (family, name, labels, le)
+        key = (family, name, labels, variant)
         known = self._places.get(key)
         return self._add(*key) if known is None else known
 
@@ -205,7 +212,7 @@ class Plan:
         except KeyError:
             raise DamagedError(f"rows name series {series}, which is not there") from None
 
-    def _add(self, family: FamilyId, name: str, text: str, le: str) -> int | Gauge:
+    def _add(self, family: FamilyId, name: str, text: str, variant: str) -> int | Gauge:
         labels = self._labels.get(text)
         if labels is None:
             labels = self._labels[text] = _label_set(text)
@@ -217,9 +224,9 @@ class Plan:
             place = self.length
             if family not in self.sums:
                 self.sums[family] = Cumulative(family[0]) if family[1] == "histogram" else Plain()
-            self.sums[family].add(name, labels, text, le, place)
+            self.sums[family].add(name, labels, text, variant, place)
             self.length += 1
-        self._places[family, name, text, le] = place
+        self._places[family, name, text, variant] = place
         return place
 
     def lay_out(self) -> None:

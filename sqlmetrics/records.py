@@ -26,35 +26,44 @@ class ProcessRecord(NamedTuple):
 
 
 class FamilyRecord(NamedTuple):
-    """A metric family; again whenever its help text is another. made: when that came up, in nanoseconds."""
+    """A metric family; again whenever something of it is another. made: when that came up, in nanoseconds.
+
+    registered: whether it is in the default registry; None: nothing is said of that.
+    """
 
     name: str
     type: str
     mode: str
     help: str
     made: int
+    unit: str
+    registered: bool | None
 
 
 class ChildRecord(NamedTuple):
-    """The samples of one child and their cells: `cell` is the first value's, the others follow in order."""
+    """The samples of one child and their cells: `cell` is the first value's, the others follow in order.
+
+    created: when its process made it, in seconds since the epoch.
+    """
 
     family: str
     type: str
     stamped: bool
     labelnames: list[str]
     names: list[str]
-    bounds: list[str]
+    variants: list[str]
     labelvalues: list[str]
     cell: int
+    created: float
 
     def labels(self) -> str:
-        """The labels as canonical JSON, without a bucket's ``le``."""
+        """The labels as canonical JSON, without what the variant stands for (a bucket's ``le``)."""
         return _labels(tuple(self.labelnames), tuple(self.labelvalues))
 
     def samples(self) -> Iterator[tuple[str, str, int]]:
-        """(sample name, upper bound or '', cell) of each sample."""
+        """(sample name, variant, cell) of each sample."""
         cells = range(self.cell, self.cell + 2 * len(self.names), 2 if self.stamped else 1)
-        return zip(self.names, self.bounds, cells, strict=False)
+        return zip(self.names, self.variants, cells, strict=False)
 
 
 @functools.lru_cache(10_000)  # processes of one app have the same labels
@@ -84,5 +93,5 @@ def family_record(record: FamilyRecord) -> str:
 
 def child_record(shape: Shape) -> str:
     """The JSON of a child record up to its label values: the same for all children of a metric."""
-    names, bounds = zip(*shape.samples, strict=True)
-    return json.dumps(["child", shape.family, shape.type, shape.stamped, shape.labelnames, names, bounds])[:-1] + ", "
+    names, variants = zip(*shape.samples, strict=True)
+    return json.dumps(["child", shape.family, shape.type, shape.stamped, shape.labelnames, names, variants])[:-1] + ", "

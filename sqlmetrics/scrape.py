@@ -165,8 +165,8 @@ class Scrape:
     def _apply(self, column: Column, record: Record) -> None:
         if isinstance(record, ChildRecord):
             family, labels = (record.family, record.type), record.labels()
-            for name, le, cell in record.samples():
-                column.put(self._plan.place(family, name, labels, le), cell, stamped=record.stamped)
+            for name, variant, cell in record.samples():
+                column.put(self._plan.place(family, name, labels, variant), cell, stamped=record.stamped)
         elif isinstance(record, FamilyRecord):
             self._plan.add_family(Family(*record))
         else:

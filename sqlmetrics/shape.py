@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from prometheus_client.utils import floatToGoString
 
@@ -27,7 +28,7 @@ class Shape:
     """All that the children of one metric have in common; get it with `shape_of`, equal ones are the same object.
 
     labelnames: sorted, without a bucket's ``le``.
-    samples: (sample name, upper bound of the bucket or '') for each value of a child, in order.
+    samples: (sample name, variant) for each value of a child, in order; the variant is a bucket's upper bound, or ''.
     """
 
     family: str
@@ -59,14 +60,26 @@ Family = tuple[str, str, str]
 
 _shapes: dict[tuple[object, ...], Shape] = {}
 _children: dict[tuple[object, ...], list[Key]] = {}
-helps: dict[Family, tuple[str, int]] = {}
-"""The newest help text of each family that this process has made, and when it came up (ns since the epoch)."""
 
 
-def describe(family: Family, help_text: str) -> None:
-    """Note a family's help text; a fork keeps it, and when it came up."""
-    if helps.get(family, ("", 0))[0] != help_text or family not in helps:
-        helps[family] = (help_text, time.clock_gettime_ns(time.CLOCK_REALTIME))
+class About(NamedTuple):
+    """What is said of a family beside its name: made is when that came up (ns since the epoch)."""
+
+    help: str
+    made: int
+    unit: str
+    registered: bool | None
+
+
+abouts: dict[Family, About] = {}
+"""The newest of each family that this process has made; a fork keeps them."""
+
+
+def describe(family: Family, **said: Any) -> None:
+    """Note something of a family, of `About` by its names, unless it is known."""
+    known = abouts.get(family) or About("", 0, "", None)
+    if any(getattr(known, name) != value for name, value in said.items()) or not known.made:
+        abouts[family] = known._replace(made=time.clock_gettime_ns(time.CLOCK_REALTIME), **said)
 
 
 def shape_of(family: Family, labelnames: tuple[str, ...], samples: Samples) -> Shape:
