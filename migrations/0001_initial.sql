@@ -22,7 +22,7 @@ CREATE TABLE family (
     id   INTEGER PRIMARY KEY,
     name TEXT NOT NULL,
     type TEXT NOT NULL,
-    mode TEXT NOT NULL                      -- a gauge's multiprocess mode, else ''; the newest wins
+    mode TEXT NOT NULL                      -- a gauge's multiprocess mode, '' for sums; the newest wins
          CHECK (mode IN ('', 'all', 'min', 'max', 'sum', 'mostrecent',
                          'liveall', 'livemin', 'livemax', 'livesum', 'livemostrecent')),
     help ANY  NOT NULL,                     -- text, or a UTF-8 blob where it holds lone surrogates; the newest wins
@@ -122,7 +122,9 @@ WITH part (series, pid, value, timestamp) AS (
       FROM kept JOIN process ON process.id = kept.process
 )
 SELECT series.name AS metric,
-       CASE series.variant WHEN '' THEN series.labels
+       CASE WHEN series.variant = '' THEN series.labels
+            WHEN family.type = 'info' THEN json_patch(series.labels, series.variant)
+            WHEN family.type = 'stateset' THEN json_insert(series.labels, '$."' || family.name || '"', series.variant)
             ELSE json_insert(series.labels, '$.le', series.variant) END AS labels,
        part.pid AS pid,
        family.mode AS mode,
@@ -152,7 +154,7 @@ total (series, pid, value) AS (
     -- Sums: a single NaN makes the sum NaN, where sum() alone would pass over it.
     SELECT part.series, NULL, CASE WHEN count(*) = count(value) THEN sum(value) END
       FROM part JOIN series ON series.id = part.series JOIN family ON family.id = series.family
-     WHERE family.type <> 'gauge' OR family.mode IN ('sum', 'livesum')
+     WHERE family.mode IN ('', 'sum', 'livesum')
      GROUP BY part.series
     UNION ALL
     SELECT part.series, NULL, CASE WHEN count(*) = count(value) THEN min(value) END
@@ -179,27 +181,36 @@ total (series, pid, value) AS (
          WHERE family.mode IN ('all', 'liveall'))
      WHERE place = 1
 ),
-shown (family, name, labels, variant, pid, value) AS (
-    SELECT family.id, series.name, series.labels, series.variant, total.pid,
-           CASE series.variant WHEN '' THEN total.value
-                ELSE sum(total.value) OVER (
-                    PARTITION BY series.family, series.name, series.labels
-                    ORDER BY CASE series.variant WHEN '' THEN NULL WHEN '+Inf' THEN 9e999 WHEN '-Inf' THEN -9e999
-                             ELSE CAST(series.variant AS REAL) END) END
+shown (family, type, name, labels, variant, pid, value) AS (
+    SELECT family.id, family.type, series.name, series.labels, series.variant, total.pid,
+           CASE family.type
+               WHEN 'histogram' THEN CASE series.variant WHEN '' THEN total.value
+                   ELSE sum(total.value) OVER (
+                       PARTITION BY series.family, series.name, series.labels
+                       ORDER BY CASE series.variant WHEN '' THEN NULL WHEN '+Inf' THEN 9e999 WHEN '-Inf' THEN -9e999
+                                ELSE CAST(series.variant AS REAL) END) END
+               -- Of an Info and of the states of an Enum, the one that was said last.
+               WHEN 'info' THEN row_number() OVER newest = 1
+               WHEN 'stateset' THEN row_number() OVER newest = 1
+               ELSE total.value END
       FROM total
       JOIN series ON series.id = total.series
       JOIN family ON family.id = series.family
+    WINDOW newest AS (PARTITION BY series.family, series.labels ORDER BY total.value DESC, series.id)
 )
 SELECT family.name AS family,
        family.type AS type,
        shown.name AS metric,
-       CASE WHEN variant <> '' THEN json_insert(labels, '$.le', variant)
+       CASE WHEN shown.type = 'histogram' AND variant <> '' THEN json_insert(labels, '$.le', variant)
+            WHEN shown.type = 'stateset' THEN json_insert(labels, '$."' || family.name || '"', variant)
+            WHEN shown.type = 'info' THEN json_patch(labels, variant)
             WHEN pid IS NULL THEN labels
             WHEN json_type(labels, '$.pid') IS NULL THEN json_insert(labels, '$.pid', pid)
             ELSE json_insert(labels, '$.process_pid', pid) END AS labels,
-       value
+       CAST(value AS REAL) AS value
   FROM shown JOIN family ON family.id = shown.family
  WHERE family.id NOT IN (SELECT id FROM figure)
+   AND (shown.type <> 'info' OR value)
 UNION ALL
 -- A histogram has no cell for its count: it is the last bucket.
 SELECT family.name, family.type, family.name || '_count', labels, value

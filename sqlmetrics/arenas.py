@@ -97,8 +97,13 @@ class SharedArena:
         """Append the record of a family unless all that is to be said of it is known."""
         about = abouts[family]
         if self._families.get(family) is not about:
-            self.journal.append(family_record(FamilyRecord(*family, *about)))
+            name, type_, mode = family
+            self.journal.append(family_record(FamilyRecord(name, type_, mode, *about)))
             self._families[family] = about
+
+    def has_told_less(self, family: Family) -> bool:
+        """Whether others know this family from here, but not all that has come up about it."""
+        return self._families.get(family, abouts[family]) is not abouts[family]
 
     def allocate(self, count: int) -> int:
         """Take `count` cells in a row. Raises OSError where there is no room."""

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from . import fork
-from .shape import Family, Key, Samples, describe, is_last, place_samples, sole_key, upper_bound
+from .shape import Family, Key, Samples, describe, is_last, joined, place_samples, shape_of, sole_key, upper_bound
 
 if TYPE_CHECKING:
     from .part import Part
@@ -92,6 +92,16 @@ class Binder(fork.ForkAware):
         if bound._key is not None:
             self._bind(bound._key, [bound], _LABELS_WAIT)
         return bound._key is not None
+
+    def add_apart(self, bound: Bound, family: Family, labels: dict[str, str], samples: Samples, help_text: str) -> None:
+        """Place a child whose samples have nothing to do with those of another object of that name and labels."""
+        describe(family, help=help_text)
+        names = tuple(sorted(labels))
+        bound._key = (shape_of(family, names, samples), tuple(joined(labels[name]) for name in names))
+        self._bind(bound._key, [bound], _LABELS_WAIT)
+
+    def release(self, bound: Bound) -> None:
+        """Give back the cells of a child of this process that nobody uses any more."""
 
     def _close(self, value: SharedValue) -> None:
         assert value._batch is not None

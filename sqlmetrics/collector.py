@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, NoReturn
 
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import RestrictedRegistry
 
 from . import stores
+from .answer import metrics
 from .database import file_identity
 from .errors import NoStoreError
-from .scrape import Shown
+from .wanted import wanted
 
 
 class MultiProcessCollector:
@@ -23,32 +24,42 @@ class MultiProcessCollector:
         (``registry.restricted_registry(names)``) only those samples are queried.
     path: the store's file or folder; default: the installed store, else what the environment names.
     self_metrics: whether the families about the store itself (``sqlmetrics_…``) are collected too.
+    created: whether counters, summaries and histograms have ``_created`` samples: when the first process made them.
+    modes: the multiprocess mode in which a gauge is shown, by its name, where it is to be another than the app's;
+        default: what ``SQLMETRICS_MODES`` says. See `wanted.Wanted.mode_of` for what is possible.
 
-    Raises PathError if no path is named and NoStoreError if no store is there; both are ValueErrors.
+    Raises PathError if no path is named and NoStoreError if no store is there, both are ValueErrors; ValueError for a
+    mode that there is not.
     """
 
-    def __init__(self, registry: Any, path: str | os.PathLike[str] | None = None, *, self_metrics: bool = False):
+    def __init__(
+        self,
+        registry: Any,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        self_metrics: bool = False,
+        created: bool = False,
+        modes: Mapping[str, str] | None = None,
+    ):
         self._reader = stores.reader(path)
-        self._self_metrics = self_metrics
-        self._names: frozenset[str] | None = None
+        self._wanted = wanted(created=created, self_metrics=self_metrics, modes=modes)
         if file_identity(self._reader.path) is None and not stores.is_installed(self._reader.path):
             raise NoStoreError(
                 f"no store at {self._reader.path!r}; is the app that calls sqlmetrics.install() running with that path?"
             )
         if isinstance(registry, RestrictedRegistry):
-            self._names = frozenset(registry._name_set)
+            self._wanted = replace(self._wanted, names=frozenset(registry._name_set))
             _register_without_names(registry._registry, self)
         elif registry:
             registry.register(self)
 
     def collect(self) -> Iterable[Metric]:
         """Return the families of the store, aggregated at this moment. Raises NoStoreError, StoreError."""
-        begun = time.perf_counter()
-        figures = stores.figures(self._reader)
-        own = figures.bring() if self._self_metrics else None
-        metrics = self._reader.read(self._names, own=own, finish=lambda shown, _: list(map(_metric, shown)))
-        figures.took("scrape", time.perf_counter() - begun)
-        return metrics
+        return metrics(self._reader, self._wanted)
+
+    def collect_named(self, names: frozenset[str] | None) -> list[Metric]:
+        """The same, but of the samples of these names only (None: as it was told when it was made)."""
+        return metrics(self._reader, self._wanted if names is None else replace(self._wanted, names=names))
 
     @staticmethod
     def merge(files: object, accumulate: bool = True) -> NoReturn:
@@ -57,12 +68,6 @@ class MultiProcessCollector:
             "sqlmetrics keeps all processes in one SQLite store: there are no mmap files to merge;"
             " MultiProcessCollector(None, path).collect() gives the merged families"
         )
-
-
-def _metric(shown: Shown) -> Metric:
-    metric = Metric(shown.family.name, shown.family.help, shown.family.type)
-    metric.samples = shown.samples()
-    return metric
 
 
 def _register_without_names(registry: Any, collector: MultiProcessCollector) -> None:

@@ -91,6 +91,18 @@ def settings(**given: object) -> Settings:
     return checked(Settings(**found))  # type: ignore[arg-type]
 
 
+def modes() -> dict[str, str]:
+    """The modes in which gauges are to be shown, by their names: ``SQLMETRICS_MODES=busy=livesum,size=max``.
+
+    Raises ValueError if the text is none of that kind.
+    """
+    text = os.environ.get("SQLMETRICS_MODES", "")
+    found = dict(part.strip().partition("=")[::2] for part in text.split(",") if part.strip())
+    if not all(name and mode for name, mode in found.items()):
+        raise ValueError(f"SQLMETRICS_MODES={text!r} cannot be used: wanted is name=mode,name=mode")
+    return found
+
+
 def checked(result: Settings) -> Settings:
     """Return the settings if they can be used. Raises ValueError."""
     if not 0 < result.flush_interval <= _LONGEST_INTERVAL:

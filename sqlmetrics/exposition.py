@@ -7,8 +7,7 @@ encoders, so that each format and escaping scheme is theirs to the letter.
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from itertools import chain, compress
 from typing import Any, NamedTuple
@@ -20,10 +19,12 @@ from prometheus_client.samples import Sample
 from prometheus_client.utils import floatToGoString
 
 from . import stores
+from .answer import answer
 from .ingest import storable
 from .plan import Family, FamilyId, Gauge, Line, Lines
 from .reader import Reader
-from .scrape import Shown
+from .shown import Shown
+from .wanted import Wanted, wanted
 
 Encoder = Callable[[Any], bytes]
 """One of the peer's functions from a registry to text."""
@@ -40,6 +41,7 @@ def generate_latest(
     escaping: str = "underscores",
     names: Iterable[str] | None = None,
     self_metrics: bool = False,
+    modes: Mapping[str, str] | None = None,
 ) -> bytes:
     """Return what all processes of a store have counted as exposition text, UTF-8.
 
@@ -51,21 +53,17 @@ def generate_latest(
     escaping: of names beyond the classic characters: underscores, dots, values or allow-utf-8.
     names: of the samples that are wanted, such as ``requests_total``; default: all.
     self_metrics: whether the families about the store itself (``sqlmetrics_…``) are wanted too.
+    modes: the multiprocess mode in which a gauge is shown, by its name; default: what ``SQLMETRICS_MODES`` says.
 
     Raises PathError if no path is named, NoStoreError if no store is there, StoreError if it cannot be read.
     """
     encoder = partial(openmetrics_text.generate_latest if openmetrics else plain.generate_latest, escaping=escaping)
-    return encode(stores.reader(path), encoder, None if names is None else frozenset(names), self_metrics=self_metrics)
+    return encode(stores.reader(path), encoder, wanted(names, self_metrics=self_metrics, modes=modes))
 
 
-def encode(reader: Reader, encoder: Encoder, names: Container[str] | None, *, self_metrics: bool) -> bytes:
+def encode(reader: Reader, encoder: Encoder, asked: Wanted) -> bytes:
     """Scrape, and return the text as this encoder of the peer writes it. Raises NoStoreError, StoreError."""
-    begun = time.perf_counter()
-    figures = stores.figures(reader)
-    own = figures.bring() if self_metrics else None
-    text = reader.read(names, own=own, finish=lambda shown, kept: _texts(kept, encoder).text(shown))
-    figures.took("scrape", time.perf_counter() - begun)
-    return text
+    return answer(reader, asked, lambda shown, kept: _texts(kept, encoder).text(shown))
 
 
 class _Kept(NamedTuple):
@@ -137,7 +135,7 @@ class Texts:
         return ["\n" + line.removesuffix("0.0") for line in written]
 
     def _encode(self, family: Family, samples: list[Sample]) -> str:
-        metric = Metric(family.name, family.help, family.type)
+        metric = Metric(family.name, family.help, family.type, family.unit)
         metric.samples = samples
         try:
             text = self._encoder(_Families([metric]))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .binder import Binder
 from .plan import Family, Line
-from .scrape import Shown
+from .shown import Shown
 from .trouble import CAUSES
 from .values import SharedValue
 

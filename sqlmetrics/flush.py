@@ -6,6 +6,7 @@ import contextlib
 import enum
 import os
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import apsw
@@ -39,6 +40,10 @@ class Outcome(enum.Enum):
     FAILED = enum.auto()
 
 
+before: list[Callable[[Store], None]] = []
+"""What is done before each flush, so that what it brings is in the rows."""
+
+
 def flush(store: Store) -> Outcome:
     """Flush a store.
 
@@ -52,7 +57,10 @@ def flush(store: Store) -> Outcome:
         if not store.follow_replacement():
             return Outcome.BUSY
         store.writing.keep_open()
+        for prepare in before:
+            prepare(store)
         store.part.move_in()
+        store.part.tell_families()
         checkup.check_if_due(store.path, store.file)
         outcome = _flush(store) if _has_work(store) else Outcome.NOTHING_CHANGED
         store.trouble.over("flush", f"{store.path}: flushes work again")

@@ -40,9 +40,13 @@ class Flusher:
 
     def wake(self) -> None:
         """Start the thread if there is none, and make it flush soon. Never waits."""
+        self.start()
+        self._ring()
+
+    def start(self) -> None:
+        """Start the thread if there is none, for a flush after the usual time."""
         if not self._running and not self._stopping:
             self._start()
-        self._ring()
 
     def _ring(self) -> None:
         with contextlib.suppress(RuntimeError):  # it has been rung

@@ -11,12 +11,14 @@ import threading
 import time
 import weakref
 from bisect import bisect_left
+from collections.abc import Callable
 from typing import Any
 
 from prometheus_client import Counter, Gauge, Histogram, Summary, values
 from prometheus_client.metrics import MetricWrapperBase
 
 from .buckets import SharedBuckets
+from .shape import describe, family_of
 from .values import SharedValue
 
 _peer_labels = MetricWrapperBase.labels
@@ -155,6 +157,17 @@ def histogram_observe(self: Any, amount: Any, exemplar: Any = None) -> None:
     _peer_histogram_observe(self, amount, exemplar)
 
 
+def _telling_unit(peer_init: Callable[[Any], None]) -> Callable[[Any], None]:
+    """A metric's init, but the unit of its family is known to all."""
+
+    def metric_init(self: Any) -> None:
+        if self._unit:
+            describe(family_of(self), unit=self._unit)
+        peer_init(self)
+
+    return metric_init
+
+
 def histogram_init(self: Any) -> None:
     """`Histogram._metric_init`, but one object is made instead of one for each bucket."""
     kind = values.ValueClass
@@ -177,6 +190,9 @@ REPLACED: tuple[tuple[type, str, Any], ...] = (
     (Gauge, "set", gauge_set),
     (Summary, "observe", summary_observe),
     (Histogram, "observe", histogram_observe),
-    (Histogram, "_metric_init", histogram_init),
+    (Counter, "_metric_init", _telling_unit(Counter._metric_init)),
+    (Gauge, "_metric_init", _telling_unit(Gauge._metric_init)),
+    (Summary, "_metric_init", _telling_unit(Summary._metric_init)),
+    (Histogram, "_metric_init", _telling_unit(histogram_init)),
 )
 """(class, name, what it becomes)"""

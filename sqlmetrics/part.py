@@ -8,10 +8,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from .arenas import SharedArena
-from .shape import Key
+from .shape import Family, Key, abouts
 from .writer import Aside, Place, Writer
 
 if TYPE_CHECKING:
@@ -129,6 +130,24 @@ class Part:
         with self.binding() as outermost:
             if outermost and any(writer.private for writer in self.writers.values()):
                 self._try("find room in the cells file", self._move_in)
+
+    def describe(self, family: Family) -> None:
+        """Tell others of what has come up about a family that they know; if that has to wait, the next flush does."""
+        with self.binding(0) as outermost:
+            if outermost:
+                self._tell([family])
+
+    def tell_families(self) -> None:
+        """Tell others of what has come up about families that they know."""
+        with self.binding() as outermost:
+            if outermost:
+                self._tell(list(abouts))
+
+    def _tell(self, families: list[Family]) -> None:
+        for writer in self.writers.copy().values():
+            for family in families:
+                if writer.shared is not None and writer.shared.has_told_less(family):
+                    self._try("find room in the cells file", partial(writer.shared.describe, family))
 
     def _move_in(self) -> None:
         for writer in self.writers.copy().values():

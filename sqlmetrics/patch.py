@@ -21,7 +21,7 @@ from prometheus_client import Counter, Gauge, Histogram, Summary, multiprocess, 
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.registry import CollectorRegistry
 
-from . import fork, operations, stores
+from . import fork, info_enum, operations, registry, sampling, stores
 from .buckets import Member, SharedBuckets
 from .collector import MultiProcessCollector
 from .notices import mark_process_dead
@@ -51,9 +51,9 @@ def _registry_init(self: CollectorRegistry, *args: Any, **kwargs: Any) -> None:
     _registries.add(self)
 
 
-def _collector_init(self: Any, registry: Any, path: Any = None, *, self_metrics: bool = False) -> None:
+def _collector_init(self: Any, registry: Any, path: Any = None, **options: Any) -> None:
     """Make an instance of the peer's collector class collect from the store."""
-    MultiProcessCollector.__init__(self, registry, path, self_metrics=self_metrics)
+    MultiProcessCollector.__init__(self, registry, path, **options)
 
 
 _REPLACED: tuple[tuple[Any, str, Callable[[Callable[[], object]], Any]], ...] = (
@@ -66,7 +66,10 @@ _REPLACED: tuple[tuple[Any, str, Callable[[Callable[[], object]], Any]], ...] = 
     (_peer_class, "merge", lambda _: staticmethod(MultiProcessCollector.merge)),
     (CollectorRegistry, "__init__", lambda _: _registry_init),
 )
-"""(where, name, what it becomes): everything that `install` replaces, beside `operations.REPLACED`."""
+"""(where, name, what it becomes): the names that lead to the peer's files."""
+_METHODS = (*operations.REPLACED, *info_enum.REPLACED, *sampling.REPLACED, *registry.REPLACED)
+"""(class, name, what it becomes): the methods of its metrics and registries. With `_REPLACED` all that is replaced."""
+_SHARED = (SharedValue, Member, sampling.Answering)
 
 
 class _PeerLocks(fork.ForkAware):
@@ -130,9 +133,10 @@ def switch(identify: Callable[[], object]) -> None:
     if not _originals:
         for where, name, replacement in _REPLACED:
             _replace(where, name, replacement(identify))
-        for where, name, replacement in operations.REPLACED:
+        for where, name, replacement in _METHODS:
             _replace(where, name, replacement)
-        _take_over(lambda value: not isinstance(value, (SharedValue, Member)), "the store was installed")
+        _take_over(lambda value: not isinstance(value, _SHARED), "the store was installed")
+        registry.tell_all_registered()
 
 
 def _replace(where: Any, name: str, new: Any) -> None:
@@ -144,7 +148,8 @@ def uninstall() -> None:
     """Undo `install`: metrics go on in the memory of their process, with the values they have in it."""
     while _originals:
         setattr(*_originals.pop())
-    _take_over(lambda value: isinstance(value, (SharedValue, Member)), "the store was uninstalled")
+    _take_over(lambda value: isinstance(value, _SHARED), "the store was uninstalled")
+    sampling.sampler.publications.clear()
     if store := stores.forget():
         store.leave()
 
@@ -188,8 +193,8 @@ def _family_of(cls: type) -> Iterable[type]:
 
 def _convert(metric: Any, is_foreign: Callable[[Any], bool]) -> bool:
     values_of = next((_VALUES_OF[cls] for cls in type(metric).__mro__ if cls in _VALUES_OF), None)
-    if values_of is None:  # Info and Enum keep their state in the object
-        return False
+    if values_of is None:
+        return info_enum.convert(metric)
     old = values_of(metric)
     if not any(is_foreign(value) for value in _flat(old)):
         return False
@@ -199,6 +204,7 @@ def _convert(metric: Any, is_foreign: Callable[[Any], bool]) -> bool:
     for before, after in zip(_flat(old), _flat(new), strict=True):
         _carry(metric, before, after)
     metric.__dict__.update(new)
+    sampling.adopt(metric)
     return True
 
 

@@ -15,6 +15,7 @@ import apsw
 
 from .errors import DamagedError
 from .ingest import read_help
+from .shape import STATE_TYPES
 
 FAMILIES = "SELECT id, name, type, mode, help, made, unit, registered FROM family ORDER BY id"
 FamilyId = tuple[str, str]
@@ -55,6 +56,15 @@ class Gauge:
         if pid is None:
             return Line(self.name, self._labels)
         return Line(self.name, {**self._labels, "process_pid" if "pid" in self._labels else "pid": pid})
+
+
+class State(Gauge):
+    """One state of an Enum, or what an Info was given. child: the labels that its variants have in common, as JSON."""
+
+    def __init__(self, family: FamilyId, name: str, labels: dict[str, str], text: str, variant: str):
+        self.child = text
+        self.is_info = family[1] == "info"
+        super().__init__(name, {**labels, **(_label_set(variant) if self.is_info else {family[0]: variant})})
 
 
 class Lines:
@@ -217,8 +227,9 @@ class Plan:
         if labels is None:
             labels = self._labels[text] = _label_set(text)
         place: int | Gauge
-        if family[1] == "gauge":
-            place = Gauge(name, labels)
+        if family[1] in STATE_TYPES or self.families[family].mode:
+            is_state = family[1] in STATE_TYPES
+            place = State(family, name, labels, text, variant) if is_state else Gauge(name, labels)
             self.gauges.setdefault(family, []).append(place)
         else:
             place = self.length

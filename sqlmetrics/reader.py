@@ -22,7 +22,9 @@ from .errors import DamagedError
 from .figures import Figures, Waiting
 from .flush import WAL_LIMIT, wal_bytes
 from .renew import CELLS_SUFFIX, is_damage
-from .scrape import Remembered, Scrape, Shown
+from .scrape import Remembered, Scrape
+from .shown import Shown
+from .wanted import Wanted
 
 T = TypeVar("T")
 Finish = Callable[[list[Shown], dict[object, Any]], T]
@@ -70,8 +72,8 @@ class Reader(fork.ForkAware):
         self._remembered = Remembered()
         self.figures = Figures()
 
-    def read(self, names: Container[str] | None, *, own: Waiting | None, finish: Finish[T]) -> T:
-        """Return what `finish` makes of every family with its aggregated values, or only of the samples of these names.
+    def read(self, wanted: Wanted, *, own: Waiting | None, finish: Finish[T]) -> T:
+        """Return what `finish` makes of the families, with their aggregated values, that are wanted.
 
         own: what of this process's figures is not in the store, if the families about the store itself are wanted too.
         finish: gets the families, and what it has kept of former scrapes. It must not hold on to the families: they are
@@ -81,7 +83,7 @@ class Reader(fork.ForkAware):
         """
         fork.notice()
         try:
-            return self._read(names, own, finish)
+            return self._read(wanted, own, finish)
         except _UnfinishedError as error:
             raise error.error from None
         except Exception as error:
@@ -97,11 +99,11 @@ class Reader(fork.ForkAware):
             if file is not None:
                 file.doubt()
 
-    def _read(self, names: Container[str] | None, own: Waiting | None, finish: Finish[T]) -> T:
+    def _read(self, wanted: Wanted, own: Waiting | None, finish: Finish[T]) -> T:
         busy: apsw.Error | None = None
         for _ in range(_TRIES):
             try:
-                result = self._try(names, own, finish)
+                result = self._try(wanted, own, finish)
             except (apsw.BusyError, apsw.IOError) as error:
                 if is_damage(error):
                     raise
@@ -114,7 +116,7 @@ class Reader(fork.ForkAware):
             f"rows and cells do not fit together, or change faster than they are read: {_TRIES} tries"
         )
 
-    def _try(self, names: Container[str] | None, own: Waiting | None, finish: Finish[T]) -> tuple[T] | None:
+    def _try(self, wanted: Wanted, own: Waiting | None, finish: Finish[T]) -> tuple[T] | None:
         """One try; None if a process was settled, or its cells were given to another, in the midst of it."""
         access, remembered = self._access, self._remembered
         if access.held_here():
@@ -126,7 +128,7 @@ class Reader(fork.ForkAware):
             slots = file.live_slots()
             try:
                 with database.transaction(connection, "DEFERRED"):
-                    scrape = Scrape(connection, file, remembered, names, slots)
+                    scrape = Scrape(connection, file, remembered, wanted, slots)
                     result = scrape.result()
                     about = vitals.families(connection, file, scrape.processes.values()) if own is not None else []
             except journal.JournalGoneError:
@@ -137,7 +139,7 @@ class Reader(fork.ForkAware):
             if file.blocks.changed(scrape.census):
                 return None
             try:
-                answer = finish(_assembled(result, about, own, names), remembered.kept)
+                answer = finish(_assembled(result, about, own, wanted.names), remembered.kept)
             except Exception as error:
                 raise _UnfinishedError(error) from error
             if scrape.saw_dead():

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Iterable
 from itertools import compress
 from typing import Any, NamedTuple
 
 import apsw
-from prometheus_client.samples import Sample
 
 from . import journal
 from .cells import CellsFile
@@ -15,39 +14,21 @@ from .columns import Column, Extra, add_up
 from .gauges import Part, aggregate, counted
 from .ingest import storable
 from .left import Left
-from .plan import Family, Gauge, Line, Lines, Plan
+from .plan import Family, FamilyId, Gauge, Plan
 from .records import ChildRecord, FamilyRecord, ProcessRecord, Record
+from .shape import STATE_TYPES
+from .shown import Shown
+from .states import newest
+from .wanted import Wanted
 
 VERSION = "SELECT id, pair, epoch, plan, ended FROM store"
 UNSETTLED = "SELECT id, pid, started, journal FROM process WHERE died IS NULL"
+CREATED = """
+SELECT family.name, family.type, series.labels, min(series.created)
+  FROM series JOIN family ON family.id = series.family
+ GROUP BY series.family, series.labels
+"""
 ROWS = "SELECT series, cell, timestamp IS NOT NULL FROM sample WHERE process = ? ORDER BY cell"
-
-
-class Shown(NamedTuple):
-    """A family as a scrape shows it.
-
-    lines: those of the family that are wanted; values: of each. source: what these lines are kept by, and which of its
-    own they are (None: all), if they are the same from scrape to scrape. keys: of gauges, what each line is kept by.
-    """
-
-    family: Family
-    lines: list[Line]
-    values: list[float]
-    source: tuple[Lines, list[bool] | None] | None = None
-    keys: list[tuple[Gauge, str | None]] | None = None
-
-    def samples(self) -> list[Sample]:
-        """The samples, as `prometheus_client` has them."""
-        # As Sample(name, labels, value) does, in a third of the time: there are thousands of these in a scrape.
-        new = tuple.__new__
-        return [
-            new(Sample, (*line, value, None, None, None)) for line, value in zip(self.lines, self.values, strict=True)
-        ]
-
-    def restricted(self, names: Container[str] | None) -> Shown:
-        """Only the lines of these names (None: all)."""
-        chosen = [names is None or line.name in names for line in self.lines]
-        return self._replace(lines=list(compress(self.lines, chosen)), values=list(compress(self.values, chosen)))
 
 
 class Process(NamedTuple):
@@ -72,6 +53,9 @@ class Remembered:
         self.left_read: object = None
         self.left: Left | None = None
         self.columns: dict[int, Column] = {}
+        self.created_read = -1
+        self.created: dict[FamilyId, dict[str, float]] = {}
+        """When each child was made, by its labels as JSON; filled only for who wants it."""
         self.kept: dict[object, Any] = {}
         """What those who write the text keep."""
 
@@ -88,11 +72,24 @@ class Remembered:
             self.left = Left(connection, self.plan)
             self.left_read = ended
 
+    def read_created(self, connection: apsw.Connection) -> None:
+        """Read when children were made, if that may have changed."""
+        if self.created_read != self.plan_read:
+            rows: Any = connection.execute(CREATED).fetchall()
+            for name, type_, labels, created in rows:
+                self.note_created((name, type_), labels, created)
+            self.created_read = self.plan_read
+
+    def note_created(self, family: FamilyId, labels: str, created: float) -> None:
+        """Of several processes that made a child, the first counts."""
+        known = self.created.setdefault(family, {})
+        known[labels] = min(created, known.get(labels, created))
+
 
 class Scrape:
     """The work of one try, within a read transaction.
 
-    names: of the samples that are wanted, None for all. slots: (slot, instance) of who was not settled before it.
+    slots: (slot, instance) of who was not settled before it.
     Raises journal.JournalGoneError if a process was settled meanwhile: begin again.
     """
 
@@ -101,14 +98,16 @@ class Scrape:
         connection: apsw.Connection,
         file: CellsFile,
         remembered: Remembered,
-        names: Container[str] | None,
+        wanted: Wanted,
         slots: list[tuple[int, int]],
     ):
         self._connection = connection
         self._file = file
-        self._names = names
+        self._wanted = wanted
         self._store: tuple[Any, ...] = connection.execute(VERSION).fetchone()  # type: ignore[assignment]
         remembered.catch_up(connection, self._store)
+        if wanted.created:
+            remembered.read_created(connection)
         self._remembered = remembered
         self._plan = remembered.plan
         self.processes: dict[int, Process] = {}
@@ -165,6 +164,7 @@ class Scrape:
     def _apply(self, column: Column, record: Record) -> None:
         if isinstance(record, ChildRecord):
             family, labels = (record.family, record.type), record.labels()
+            self._remembered.note_created(family, labels, record.created)
             for name, variant, cell in record.samples():
                 column.put(self._plan.place(family, name, labels, variant), cell, stamped=record.stamped)
         elif isinstance(record, FamilyRecord):
@@ -187,7 +187,8 @@ class Scrape:
         totals = self._totals(extra)
         found = []
         for family in self._plan.families.values():
-            shown = self._gauge(family, gauges) if family.type == "gauge" else self._sum(family, totals)
+            is_sum = family[:2] not in self._plan.gauges
+            shown = self._sum(family, totals) if is_sum else self._gauge(family, gauges)
             if shown is not None:
                 found.append(shown)
         return found
@@ -197,12 +198,12 @@ class Scrape:
         length = self._plan.length
         read = [column.read(self._file.bytes, length, extra) for column in self._remembered.columns.values()]
         columns = [self._remembered.left.column(length), *(column for column in read if column is not None)]
-        return add_up(columns, extra, self._wanted(), length)
+        return add_up(columns, extra, self._wanted_positions(), length)
 
-    def _wanted(self) -> Iterable[int] | None:
-        if self._names is None:
+    def _wanted_positions(self) -> Iterable[int] | None:
+        names = self._wanted.names
+        if names is None:
             return None
-        names = self._names
         families = (lines for lines in self._plan.sums.values() if any(line.name in names for line in lines.lines))
         return (position for lines in families for position in lines.positions())
 
@@ -210,13 +211,15 @@ class Scrape:
         source = self._plan.sums.get(family[:2])
         if source is None:
             return None
-        lines, values = source.lines, source.values(totals)
-        if self._names is None:
-            return Shown(family, lines, values, (source, None))
-        chosen = [line.name in self._names for line in lines]
+        lines, values, names = source.lines, source.values(totals), self._wanted.names
+        created = self._remembered.created.get(family[:2]) if self._wanted.created else None
+        if names is None:
+            return Shown(family, lines, values, (source, None), created=created)
+        chosen = [line.name in names for line in lines]
         if not any(chosen):
             return None
-        return Shown(family, list(compress(lines, chosen)), list(compress(values, chosen)), (source, chosen))
+        found = list(compress(lines, chosen)), list(compress(values, chosen))
+        return Shown(family, *found, (source, chosen), created=created)
 
     def _gauge_parts(self) -> dict[Gauge, list[Part]]:
         parts: dict[Gauge, list[Part]] = {}
@@ -231,15 +234,16 @@ class Scrape:
         return parts
 
     def _gauge(self, family: Family, parts: dict[Gauge, list[Part]]) -> Shown | None:
-        keys: list[tuple[Gauge, str | None]] = []
-        values: list[float] = []
-        is_there = False
-        for gauge in self._plan.gauges.get(family[:2], ()):
-            chosen = counted(family.mode, parts.get(gauge, []))
-            if chosen and (self._names is None or gauge.name in self._names):
-                is_there = True
-                for pid, value in aggregate(family.mode, chosen):
-                    keys.append((gauge, pid))
-                    values.append(value)
+        names, mode = self._wanted.names, self._wanted.mode_of(family)
+        found = {
+            gauge: chosen
+            for gauge in self._plan.gauges[family[:2]]
+            if (names is None or gauge.name in names) and (chosen := counted(mode, parts.get(gauge, [])))
+        }
+        if family.type in STATE_TYPES:
+            keys, values = newest(found)
+        else:
+            shown = [(gauge, *one) for gauge, chosen in found.items() for one in aggregate(mode, chosen)]
+            keys, values = [(gauge, pid) for gauge, pid, _ in shown], [value for _, _, value in shown]
         lines = [gauge.line(pid) for gauge, pid in keys]
-        return Shown(family, lines, values, keys=keys) if keys or (is_there and self._names is None) else None
+        return Shown(family, lines, values, keys=keys) if keys or (found and names is None) else None

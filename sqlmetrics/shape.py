@@ -18,6 +18,11 @@ from prometheus_client.utils import floatToGoString
 
 LIVE_MODES = frozenset(("liveall", "livemin", "livemax", "livesum", "livemostrecent"))
 MOST_RECENT_MODES = frozenset(("mostrecent", "livemostrecent"))
+STATE_TYPES = ("info", "stateset")
+"""The types of families whose values are times; see `states`."""
+STATE_MODE = "max"
+"""How times of several processes are folded."""
+EACH_MODES = ("all", "liveall")
 MODES = LIVE_MODES | {mode.removeprefix("live") for mode in LIVE_MODES}
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -80,6 +85,12 @@ def describe(family: Family, **said: Any) -> None:
     known = abouts.get(family) or About("", 0, "", None)
     if any(getattr(known, name) != value for name, value in said.items()) or not known.made:
         abouts[family] = known._replace(made=time.clock_gettime_ns(time.CLOCK_REALTIME), **said)
+
+
+def family_of(metric: Any) -> Family:
+    """The family of one of `prometheus_client`'s metrics."""
+    mode = getattr(metric, "_multiprocess_mode", STATE_MODE if metric._type in STATE_TYPES else "")
+    return metric._name, metric._type, mode
 
 
 def shape_of(family: Family, labelnames: tuple[str, ...], samples: Samples) -> Shape:

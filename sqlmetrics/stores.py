@@ -41,6 +41,11 @@ def default_store() -> Store:
     return _installed or remember(config.resolve())
 
 
+def installed() -> Store | None:
+    """The installed store."""
+    return _installed
+
+
 def is_installed(path: str) -> bool:
     """Whether the store at `path` is the installed one; it may have no files yet, for want of room."""
     return _installed is not None and _installed.path == path

@@ -54,7 +54,7 @@ class SharedValue(Bound):
             multiprocess_mode = multiprocess_mode or "all"
             if multiprocess_mode not in MODES:
                 raise ValueError(f"unknown multiprocess mode {multiprocess_mode!r}; it is one of {sorted(MODES)}")
-        family = (typ, metric_name, multiprocess_mode if typ == "gauge" else "")
+        family = (typ, metric_name, multiprocess_mode)
         self._binder.add(self, family, name, tuple(labelnames), tuple(map(str, labelvalues)), help_text)
 
     def inc(self, amount: float) -> None:
@@ -86,6 +86,10 @@ class SharedValue(Bound):
         while self._own != self._word:
             self._binder.attach(self)
         return self._cells[self._cell]
+
+    def release(self) -> None:
+        """Give back the cell, which nobody uses any more in this process."""
+        self._binder.release(self)
 
     def set_exemplar(self, exemplar: object) -> None:
         """Accept an exemplar, as the peer's multiprocess values do, without keeping it."""

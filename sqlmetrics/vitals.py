@@ -11,7 +11,8 @@ import apsw
 from . import layout
 from .cells import CellsFile
 from .plan import Family, Line
-from .scrape import Process, Shown
+from .scrape import Process
+from .shown import Shown
 from .trust import SUFFIXES
 
 TABLES = ("family", "series", "process", "sample", "retired", "kept", "orphan")

@@ -7,6 +7,7 @@ import logging
 import os
 import threading
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs
 from wsgiref.simple_server import WSGIServer
@@ -21,6 +22,7 @@ from .collector import MultiProcessCollector
 from .errors import SQLMetricsError
 from .exposition import encode
 from .reader import Reader
+from .wanted import wanted
 
 log = logging.getLogger("sqlmetrics")
 
@@ -52,7 +54,7 @@ class _Scraper:
     def __init__(self, path: Path, disable_compression: bool, self_metrics: bool):
         self._reader = _reader(path)
         self._compresses = not disable_compression
-        self._self_metrics = self_metrics
+        self._wanted = wanted(self_metrics=self_metrics)
 
     def answer(self, request: _Request) -> _Answer:
         """What `prometheus_client`'s apps answer, too; 503 where the store cannot be read."""
@@ -72,8 +74,8 @@ class _Scraper:
     def _scrape(self, request: _Request) -> _Answer:
         encoder, content_type = choose_encoder(request.accept)
         names = parse_qs(request.query).get("name[]")
-        wanted = None if names is None else frozenset(names)
-        body = encode(self._reader, encoder, wanted, self_metrics=self._self_metrics)
+        asked = self._wanted if names is None else replace(self._wanted, names=frozenset(names))
+        body = encode(self._reader, encoder, asked)
         headers = [("Content-Type", content_type)]
         if self._compresses and gzip_accepted(request.accept_encoding):
             body = gzip.compress(body, _GZIP_LEVEL)

@@ -1,0 +1,44 @@
+"""One answer to a scrape, whoever asks: a collector, a registry, or who writes the text."""
+
+from __future__ import annotations
+
+import time
+from typing import TypeVar
+
+from prometheus_client.metrics_core import Metric
+
+from . import stores
+from .reader import Finish, Reader
+from .sampling import sampler
+from .shown import Shown
+from .wanted import Wanted
+
+T = TypeVar("T")
+
+
+def answer(reader: Reader, wanted: Wanted, finish: Finish[T]) -> T:
+    """Scrape, note how long it took, and return what `finish` makes of the families.
+
+    Raises NoStoreError, StoreError or apsw.Error.
+    """
+    if stores.is_installed(reader.path):
+        sampler.ask()
+    begun = time.perf_counter()
+    figures = stores.figures(reader)
+    own = figures.bring() if wanted.self_metrics else None
+    result = reader.read(wanted, own=own, finish=finish)
+    figures.took("scrape", time.perf_counter() - begun)
+    return result
+
+
+def metrics(reader: Reader, wanted: Wanted) -> list[Metric]:
+    """The families as `prometheus_client` has them. Raises as `answer` does."""
+    return answer(reader, wanted, lambda shown, _: list(map(as_metric, shown)))
+
+
+def as_metric(shown: Shown) -> Metric:
+    """A family as `prometheus_client` has it."""
+    family = shown.family
+    metric = Metric(family.name, family.help, family.type, family.unit)
+    metric.samples = shown.samples()
+    return metric

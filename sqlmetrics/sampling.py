@@ -1,0 +1,176 @@
+"""What has to be asked for its value: gauges with `set_function`, and collectors that were published.
+
+Each process asks its own at every flush, and before a scrape of its own, and sets values of the store to the answers.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from prometheus_client import Gauge
+
+from . import flush, fork, stores
+from .published import Publication
+from .shape import MODES
+from .store import Store
+from .values import SharedValue
+
+log = logging.getLogger("sqlmetrics")
+_peer_set_function = Gauge.set_function
+_PATIENCE = 1.0
+"""Seconds that a scrape waits for another thread that is asking already."""
+
+
+class Answering:
+    """What a gauge with a function has instead of its value, for its other methods to have no effect."""
+
+    _multiprocess = True
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any):
+        self.value = value
+
+    def inc(self, amount: float) -> None:
+        """Do nothing, as the peer's gauge with a function does."""
+
+    def set(self, value: float, timestamp: float | None = None) -> None:
+        """Do nothing, as the peer's gauge with a function does."""
+
+    def get(self) -> float:
+        """The last answer of this process."""
+        answer: float = self.value.get()
+        return answer
+
+
+class Sampler(fork.ForkAware):
+    """All that this process has to ask."""
+
+    def __init__(self) -> None:
+        self.gauges: weakref.WeakSet[Any] = weakref.WeakSet()
+        self.publications: dict[Any, Publication] = {}
+        self._busy = threading.RLock()
+        self._failed: set[int] = set()
+        fork.register(self)
+
+    def after_fork_in_child(self) -> None:
+        """The thread that was asking is not here; the values are this process's own, and shown though it is idle."""
+        self._busy = threading.RLock()
+        for publication in self.publications.values():
+            publication.forget()
+        store = stores.installed()
+        if self.is_needed() and store is not None:
+            store.flusher.start()
+
+    def is_needed(self) -> bool:
+        """Whether there is anything to ask."""
+        return bool(self.gauges or self.publications)
+
+    def ask(self) -> None:
+        """Ask all, unless this thread is at it already. Raises nothing."""
+        if not self.is_needed() or self._busy._is_owned():  # type: ignore[attr-defined]
+            return
+        if self._busy.acquire(timeout=_PATIENCE):
+            try:
+                failures = [*self._ask_gauges(), *self._ask_collectors()]
+            finally:
+                self._busy.release()
+            for asked, error in failures:
+                log.warning("%s: no sample of it as long as it raises %r", asked, error, exc_info=error)
+
+    def _ask_gauges(self) -> list[Failure]:
+        return [found for gauge in list(self.gauges) for found in self._try(gauge, partial(_ask, gauge))]
+
+    def _ask_collectors(self) -> list[Failure]:
+        pairs = list(self.publications.items())
+        return [found for collector, publication in pairs for found in self._try(collector, publication.sample)]
+
+    def _try(self, asked: Any, action: Callable[[], None]) -> list[Failure]:
+        """Do it; what it raises is returned the first time only, until it works again."""
+        try:
+            action()
+        except Exception as error:
+            is_known = id(asked) in self._failed
+            self._failed.add(id(asked))
+            return [] if is_known else [(asked, error)]
+        self._failed.discard(id(asked))
+        return []
+
+
+Failure = tuple[Any, Exception]
+sampler = Sampler()
+
+
+def _ask_for(store: Store) -> None:
+    if store is stores.installed():
+        sampler.ask()
+
+
+flush.before.append(_ask_for)
+
+
+def _ask(gauge: Any) -> None:
+    (sample,) = gauge._child_samples()
+    gauge._value.value.set(sample.value, timestamp=time.time())
+
+
+def set_function(self: Any, f: Callable[[], float]) -> None:
+    """`Gauge.set_function`."""
+    _peer_set_function(self, f)
+    adopt(self)
+
+
+def adopt(gauge: Any) -> None:
+    """From now on ask a gauge that has a function, if its value is in the store."""
+    if "_child_samples" in gauge.__dict__ and isinstance(gauge._value, SharedValue):
+        gauge._value = Answering(gauge._value)
+        sampler.gauges.add(gauge)
+        _start()
+
+
+def dismiss(gauge: Any) -> None:
+    """Ask a gauge no more."""
+    sampler.gauges.discard(gauge)
+
+
+def publish(collector: Any, multiprocess_mode: str = "liveall") -> None:
+    """Have each process sample a collector, at every flush and before its own scrapes, into the store.
+
+    Counters, summaries and histograms are added up over all processes, as those of metrics are; in the modes ``all``
+    and ``liveall`` each process's counters are shown with its pid, as its gauges are.
+
+    collector: anything with a ``collect()``, such as `prometheus_client.PROCESS_COLLECTOR`. If it is in the default
+        registry, what that yields of it is the store's from now on.
+    multiprocess_mode: of its gauges, see `prometheus_client.Gauge`.
+
+    Again for the same collector: with the mode given now. Raises ValueError for a mode that there is not, TypeError
+    for something that is no collector.
+    """
+    if multiprocess_mode not in MODES:
+        raise ValueError(f"unknown multiprocess mode {multiprocess_mode!r}; it is one of {sorted(MODES)}")
+    if not callable(getattr(collector, "collect", None)):
+        raise TypeError(f"a collector has a method collect(); {collector!r} has none")
+    sampler.publications[collector] = Publication(collector, multiprocess_mode)
+    _start()
+
+
+def unpublish(collector: Any) -> None:
+    """Sample a collector no more in this process; its gauges leave the scrapes, what it counted stays."""
+    publication = sampler.publications.pop(collector, None)
+    if publication is not None:
+        publication.withdraw()
+
+
+def _start() -> None:
+    store = stores.installed()
+    if store is not None:
+        store.flusher.wake()
+
+
+REPLACED: tuple[tuple[type, str, Any], ...] = ((Gauge, "set_function", set_function),)
+"""(class, name, what it becomes)"""
