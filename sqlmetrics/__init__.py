@@ -16,6 +16,7 @@ from .errors import (
 from .exposition import generate_latest
 from .notices import mark_process_dead, reset
 from .patch import install, uninstall
+from .sampling import publish, unpublish
 from .store import Store
 from .web import make_asgi_app, make_wsgi_app, start_http_server
 
@@ -28,6 +29,8 @@ __all__ = [
     "make_wsgi_app",
     "make_asgi_app",
     "start_http_server",
+    "publish",
+    "unpublish",
     "mark_process_dead",
     "reset",
     "SQLMetricsError",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import TypeVar
 
 from prometheus_client.metrics_core import Metric
@@ -11,7 +12,7 @@ from . import stores
 from .reader import Finish, Reader
 from .sampling import sampler
 from .shown import Shown
-from .wanted import Wanted
+from .wanted import Wanted, wanted
 
 T = TypeVar("T")
 
@@ -34,6 +35,15 @@ def answer(reader: Reader, wanted: Wanted, finish: Finish[T]) -> T:
 def metrics(reader: Reader, wanted: Wanted) -> list[Metric]:
     """The families as `prometheus_client` has them. Raises as `answer` does."""
     return answer(reader, wanted, lambda shown, _: list(map(as_metric, shown)))
+
+
+def value(path: str, name: str, labels: Mapping[str, str]) -> float | None:
+    """One value of the store at `path`; None if it is not shown. Raises as `answer` does."""
+    for metric in metrics(stores.reader(path), wanted([name])):
+        for sample in metric.samples:
+            if sample.name == name and sample.labels == labels:
+                return float(sample.value)
+    return None
 
 
 def as_metric(shown: Shown) -> Metric:

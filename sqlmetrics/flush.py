@@ -112,6 +112,7 @@ def _flush(store: Store) -> Outcome:
         too_long = wal_bytes(store.path) > WAL_LIMIT
         changed = {} if too_long else {arena: arena.changed_blocks() for arena in arenas}
         _write(store, connection, arenas, changed)
+        store.conflicts.look(connection)
         _checkpoint(store.path, connection)
     store.figures.took("flush", time.perf_counter() - begun)
     return Outcome.DONE

@@ -7,10 +7,10 @@ registry of other processes are yielded by this process's too, whether or not th
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from prometheus_client import REGISTRY, Counter, Enum, Gauge, Histogram, Info, Summary, metrics, multiprocess
-from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import CollectorRegistry, RestrictedRegistry
 
@@ -20,7 +20,6 @@ from .sampling import sampler
 from .shape import describe, family_of
 from .wanted import wanted
 
-_peer_collect = MetricWrapperBase.collect
 _peer_register = CollectorRegistry.register
 _peer_unregister = CollectorRegistry.unregister
 
@@ -97,14 +96,6 @@ def restricted_collect(self: RestrictedRegistry) -> Iterator[Metric]:
             yield restricted
 
 
-def metric_collect(self: Any) -> Iterable[Metric]:
-    """`MetricWrapperBase.collect`: what all processes have counted; of a labelled child, this process's part."""
-    if self._labelvalues or not is_shared(self):
-        return _peer_collect(self)
-    names = frozenset(self._name + suffix for suffix in _SUFFIXES)
-    return _own_families(self, _shared_families(names))
-
-
 def _all_of(registry: CollectorRegistry, collectors: list[Any], names: frozenset[str] | None) -> Iterator[Metric]:
     shared = {one for one in collectors if is_shared(one) or one in sampler.publications}
     found = _shared_families(names) if shared or registry is REGISTRY else None
@@ -131,10 +122,17 @@ Families = dict[str, list[tuple[Metric, bool]]]
 
 def _own_families(collector: Any, found: Families | None) -> Iterable[Metric]:
     if found is None:  # nothing but this process's own memory is to be had
-        return _peer_collect(collector) if is_shared(collector) else collector.collect()
+        return collector.collect()  # type: ignore[no-any-return]
     if collector in sampler.publications:
         return [one for name in sampler.publications[collector].families() for one, _ in found.get(name, ())]
-    return [one for one, _ in found.get(collector._name, ())] or [collector._get_metric()]
+    return [_as_in_memory(collector, one) for one, _ in found.get(collector._name, ())] or [collector._get_metric()]
+
+
+def _as_in_memory(collector: Any, metric: Metric) -> Metric:
+    """Without the sum of a histogram that counts negative numbers, for it may go down: the peer leaves it out, too."""
+    if metric.type == "histogram" and getattr(collector, "_upper_bounds", [0])[0] < 0:
+        metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_sum")]
+    return metric
 
 
 def _shared_families(names: frozenset[str] | None) -> Families | None:
@@ -142,7 +140,7 @@ def _shared_families(names: frozenset[str] | None) -> Families | None:
     store = stores.installed()
     if store is None or not store.is_open():
         return None
-    asked = wanted(_widened(names), created=metrics._use_created)
+    asked = replace(wanted(_widened(names), created=metrics._use_created), unset=True)
     families: Families = {}
     for shown, metric in answer.answer(
         stores.reader(store.path), asked, lambda found, _: [(one, answer.as_metric(one)) for one in found]
@@ -164,6 +162,5 @@ REPLACED: tuple[tuple[type, str, Any], ...] = (
     (CollectorRegistry, "unregister", unregister),
     (CollectorRegistry, "collect", collect),
     (RestrictedRegistry, "collect", restricted_collect),
-    (MetricWrapperBase, "collect", metric_collect),
 )
 """(class, name, what it becomes)"""

@@ -243,7 +243,8 @@ class Scrape:
         if family.type in STATE_TYPES:
             keys, values = newest(found)
         else:
-            shown = [(gauge, *one) for gauge, chosen in found.items() for one in aggregate(mode, chosen)]
+            none = [(None, 0.0)] if self._wanted.unset else []
+            shown = [(gauge, *one) for gauge, chosen in found.items() for one in aggregate(mode, chosen) or none]
             keys, values = [(gauge, pid) for gauge, pid, _ in shown], [value for _, _, value in shown]
         lines = [gauge.line(pid) for gauge, pid in keys]
         return Shown(family, lines, values, keys=keys) if keys or (found and names is None) else None

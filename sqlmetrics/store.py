@@ -14,6 +14,7 @@ import apsw
 
 from . import config, database, files, flush, fold, fork, layout, locks, settle, trust
 from .cells import CellsFile
+from .conflicts import Conflicts
 from .connections import Access
 from .errors import ForeignFileError, JournalModeError, SQLMetricsError, StoreError, StoreInUseError
 from .figures import Figures
@@ -43,6 +44,7 @@ class Store(fork.ForkAware):
         self.settings = settings
         self.trouble = Trouble()
         self.figures = Figures(self)
+        self.conflicts = Conflicts(self)
         if settings.group is not None:
             trust.share(path, settings.gid())
         self._file: CellsFile | None = None
@@ -118,6 +120,17 @@ class Store(fork.ForkAware):
             if outcome is not flush.Outcome.BUSY:
                 break
         return outcome
+
+    def get_sample_value(self, name: str, labels: dict[str, str] | None = None) -> float | None:
+        """What a scrape shows of one sample, aggregated over all processes; None if it is not there.
+
+        As `prometheus_client.CollectorRegistry.get_sample_value`, for tests and health checks.
+        name: the sample's, such as ``requests_total``. labels: all of them, a bucket's ``le`` and a ``pid`` too.
+        Raises NoStoreError, StoreError or apsw.Error.
+        """
+        from .answer import value  # here: it asks for the readers of stores
+
+        return value(self.path, name, labels or {})
 
     def follow_replacement(self) -> bool:
         """See `follow.Follower.follow`."""

@@ -16,12 +16,14 @@ class Wanted:
 
     names: of the samples that are wanted; None: all. created: whether ``_created`` samples are. self_metrics: whether
     the families about the store itself are. modes: the mode in which a gauge is to be shown, by its name.
+    unset: whether a mostrecent gauge that nobody has set is shown, as 0; `prometheus_client` does so in one process.
     """
 
     names: Container[str] | None = None
     created: bool = False
     self_metrics: bool = False
     modes: Mapping[str, str] = field(default_factory=dict)
+    unset: bool = False
 
     def mode_of(self, family: Family) -> str:
         """The mode in which a family is shown: the one asked for, where that can be made of what the store has.

@@ -117,7 +117,7 @@ def test_one_damage(path: str, damage: Callable[[str, int], None], seed: int) ->
 
 
 NONSENSE = {
-    "a bucket's bound": "UPDATE series SET le = '0.x' WHERE le = '1.0'",
+    "a bucket's bound": "UPDATE series SET variant = '0.x' WHERE variant = '1.0'",
     "labels that are a list": "UPDATE series SET labels = '[1]' WHERE id = 1",
     "a label that is a number": """UPDATE series SET labels = '{"by":1}' WHERE id = 1""",
     "a column's name": """PRAGMA writable_schema = ON; UPDATE sqlite_schema
