@@ -58,11 +58,18 @@ class Sampler(fork.ForkAware):
         self._failed: set[int] = set()
         fork.register(self)
 
+    def after_fork_in_parent(self) -> None:
+        """Go on, also if no operation starts the flusher again."""
+        self._start_flusher()
+
     def after_fork_in_child(self) -> None:
         """The thread that was asking is not here; the values are this process's own, and shown though it is idle."""
         self._busy = threading.RLock()
         for publication in self.publications.values():
             publication.forget()
+        self._start_flusher()
+
+    def _start_flusher(self) -> None:
         store = stores.installed()
         if self.is_needed() and store is not None:
             store.flusher.start()

@@ -1,0 +1,102 @@
+"""The Pushgateway gets the aggregate, from any process: Debian's own where it is installed, as in CI."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from helpers import child, wait_for
+from prometheus_client import REGISTRY, Counter, Gauge, delete_from_gateway, push_to_gateway, pushadd_to_gateway
+from prometheus_client.parser import text_string_to_metric_families
+
+import sqlmetrics
+
+_STAND_IN = Path(__file__).parent / "apps" / "gateway.py"
+
+
+class Gateway:
+    """A running Pushgateway."""
+
+    def __init__(self, port: int):
+        self.address = f"127.0.0.1:{port}"
+
+    def text(self) -> str:
+        """What Prometheus would scrape of it."""
+        with urllib.request.urlopen(f"http://{self.address}/metrics", timeout=10) as answer:
+            return str(answer.read().decode())
+
+    def values(self, job: str) -> dict[str, float]:
+        """The samples that were pushed for a job, by their names."""
+        return {
+            sample.name: sample.value
+            for family in text_string_to_metric_families(self.text())
+            for sample in family.samples
+            if sample.labels.get("job") == job and not sample.name.startswith(("push_", "process_", "python_"))
+        }
+
+    def answers(self) -> bool:
+        """Whether it is there."""
+        try:
+            return bool(self.text()) or True
+        except OSError:
+            return False
+
+
+@pytest.fixture
+def gateway() -> Iterator[Gateway]:
+    """Debian's prometheus-pushgateway, or, where it is not installed, something that keeps what it is sent."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    program = shutil.which("prometheus-pushgateway")
+    listen = f"--web.listen-address=127.0.0.1:{port}"
+    command = [program, listen] if program else [sys.executable, str(_STAND_IN), str(port)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        one = Gateway(port)
+        wait_for(one.answers)
+        yield one
+        process.kill()
+
+
+@pytest.mark.parametrize("push", [push_to_gateway, pushadd_to_gateway], ids=["push", "pushadd"])
+def test_the_aggregate_is_pushed_from_any_process(store: sqlmetrics.Store, gateway: Gateway, push) -> None:
+    """A batch job that works in several processes and pushes from one of them, with the plain registry."""
+    rows = Counter("rows", "Rows")
+    top = Gauge("top", "Top", multiprocess_mode="max")
+
+    def work(number: int) -> None:
+        rows.inc(number)
+        top.set(number)
+
+    work(2)
+    with child(work=work, push=lambda: push(gateway.address, "batch", REGISTRY)) as one:
+        one.do("work", 3)
+        one.do("push")
+        expected = {"rows_total": 5, "top": 3}
+        assert {name: value for name, value in gateway.values("batch").items() if name in expected} == expected
+        one.do("work", 4)
+        one.kill()
+    push(gateway.address, "batch", REGISTRY)
+
+    assert gateway.values("batch")["rows_total"] == 9
+    delete_from_gateway(gateway.address, "batch")
+    assert gateway.values("batch") == {}
+
+
+def test_a_registry_with_a_collector_is_pushed_too(store: sqlmetrics.Store, gateway: Gateway) -> None:
+    """With a grouping key, and one replaces the other."""
+    from prometheus_client import CollectorRegistry
+
+    Counter("rows", "Rows", registry=None).inc(2)
+    registry = CollectorRegistry()
+    sqlmetrics.MultiProcessCollector(registry)
+    push_to_gateway(gateway.address, "batch", registry, grouping_key={"shard": "1"})
+
+    assert gateway.values("batch") == {"rows_total": 2}
+    assert 'shard="1"' in gateway.text()
