@@ -1,0 +1,42 @@
+"""Series that no scrape shows any more: old words of an Info, and what a process has given back by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import apsw
+
+# What the dead said last of each child is all that of their words can be shown.
+_OLD_WORDS = """
+DELETE FROM retired WHERE series IN (
+    SELECT id FROM (
+        SELECT series.id, row_number() OVER (
+                   PARTITION BY series.family, series.labels ORDER BY retired.value DESC, series.id DESC) AS place
+          FROM family JOIN series ON series.family = family.id JOIN retired ON retired.series = series.id
+         WHERE family.type = 'info')
+     WHERE place > 1)
+"""
+_WORDS = "SELECT series.id FROM family JOIN series ON series.family = family.id WHERE family.type = 'info'"
+_DELETE_UNUSED = """
+DELETE FROM series
+ WHERE id = ?1
+   AND NOT EXISTS (SELECT 1 FROM retired WHERE series = ?1)
+   AND NOT EXISTS (SELECT 1 FROM process JOIN sample ON sample.process = process.id AND sample.series = ?1)
+   AND NOT EXISTS (SELECT 1 FROM process JOIN kept ON kept.process = process.id AND kept.series = ?1)
+   AND NOT EXISTS (SELECT 1 FROM orphan WHERE series = ?1)
+"""
+
+
+def sweep_words(connection: apsw.Connection) -> None:
+    """Delete what the dead said of an Info before the last of them spoke, within the caller's transaction."""
+    connection.execute(_OLD_WORDS)
+    if connection.changes():
+        sweep(connection, [int(str(number)) for (number,) in connection.execute(_WORDS).fetchall()])
+
+
+def sweep(connection: apsw.Connection, series: Iterable[int]) -> None:
+    """Delete those of these series that have no row, within the caller's transaction; readers then begin anew."""
+    before = connection.total_changes()
+    connection.executemany(_DELETE_UNUSED, [(number,) for number in series])
+    if connection.total_changes() > before:
+        connection.execute("UPDATE store SET epoch = epoch + 1")
