@@ -14,6 +14,7 @@ CREATE TABLE store (
     epoch      INTEGER NOT NULL DEFAULT 0,  -- raised whenever series, or rows of living processes, are deleted
     plan       INTEGER NOT NULL DEFAULT 0,  -- raised whenever families or series come or change
     ended      INTEGER NOT NULL DEFAULT 0,  -- raised whenever what ended processes left has changed
+    exemplars  INTEGER NOT NULL DEFAULT 0,  -- raised whenever exemplars come or change
     min_writer INTEGER NOT NULL DEFAULT 1   -- the lowest schema version that may write here
 ) STRICT;
 INSERT INTO store (id, pair) VALUES ('', '');  -- the only row; its ids come when the files are made
@@ -96,12 +97,13 @@ CREATE TABLE orphan (
     PRIMARY KEY (process, series)
 ) STRICT, WITHOUT ROWID;
 
--- The newest exemplar of each series, of whatever process.
+-- The newest exemplar of each series, of whatever process; none that is older than ten minutes is shown.
 CREATE TABLE exemplar (
     series    INTEGER PRIMARY KEY REFERENCES series (id) ON DELETE CASCADE,
     labels    TEXT NOT NULL CHECK (json_valid(labels)),
     value     REAL,
-    timestamp REAL NOT NULL                 -- seconds since the epoch
+    timestamp REAL NOT NULL,                -- seconds since the epoch
+    changed   INTEGER NOT NULL              -- what store.exemplars was raised to when this came
 ) STRICT;
 
 -- What sqlmetrics counts about itself, which is left out of the views below.

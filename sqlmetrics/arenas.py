@@ -8,6 +8,7 @@ import time
 
 from . import layout
 from .cells import CellsFile
+from .exemplars import BACKLOG, SHARE
 from .images import Image
 from .journal import JournalWriter
 from .records import FamilyRecord, ProcessRecord, child_record, family_record, process_record
@@ -118,7 +119,15 @@ class SharedArena:
 
     def has_news(self) -> bool:
         """Whether the journal holds more than the rows."""
-        return self.file.published[self.slot] > self.ingested
+        return self.backlog() > 0
+
+    def backlog(self) -> int:
+        """How many bytes of the journal are not in the rows yet."""
+        return self.file.published[self.slot] - self.ingested
+
+    def has_room_to_spare(self) -> bool:
+        """Whether journals may grow by what can wait: exemplars. The room is needed for new children."""
+        return self.backlog() <= BACKLOG or self.file.extents.used() < layout.EXTENTS // SHARE
 
     def changed_blocks(self) -> list[int]:
         """The blocks of which something is not in the rows yet."""

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
+from prometheus_client.samples import Exemplar
 from prometheus_client.utils import floatToGoString
 
 from .binder import Binder, Bound
@@ -85,8 +86,10 @@ class Member:
             child._binder.attach(child)
         return child._cells[child._cell + offset]
 
-    def set_exemplar(self, exemplar: object) -> None:
-        """Accept an exemplar, as the peer's multiprocess values do, without keeping it."""
+    def set_exemplar(self, exemplar: Exemplar) -> None:
+        """Keep an exemplar, and show it to the other processes."""
+        self._child._binder.set_exemplar(self._child, self._offset, exemplar)
 
-    def get_exemplar(self) -> None:
-        """Return None, as the peer's multiprocess values do."""
+    def get_exemplar(self) -> Exemplar | None:
+        """Return this process's own newest exemplar."""
+        return self._child._binder.get_exemplar(self._child, self._offset)

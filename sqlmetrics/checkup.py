@@ -11,7 +11,7 @@ from typing import Any
 
 import apsw
 
-from . import database, ingest, journal, layout, schema
+from . import database, ingest, journal, layout, newest, schema
 from .cells import CellsFile
 from .errors import DamagedError
 from .plan import read_plan
@@ -50,6 +50,7 @@ def check_rows(connection: apsw.Connection) -> None:
         schema.check_texts(connection)
         connection.execute("SELECT pid FROM process").fetchall()
         read_plan(connection)
+        newest.check(connection)
     except (ValueError, TypeError, LookupError) as error:
         raise DamagedError(f"a text is no name, label set, bound or pid: {error!r}"[:200]) from error
 

@@ -89,7 +89,10 @@ class Texts:
         used = 0
         for one in shown:
             pieces.append(self._head(one.family))
-            pieces += chain.from_iterable(zip(self._prefixes(one), _numbers(one.values), strict=True))
+            numbers = _numbers(one.values)
+            if one.exemplars:
+                self._add_exemplars(one, numbers)
+            pieces += chain.from_iterable(zip(self._prefixes(one), numbers, strict=True))
             pieces.append("\n")
             used += len(one.keys or ())
         if len(self._gauges) > 2 * used + 1000:
@@ -134,6 +137,17 @@ class Texts:
         assert all(line.endswith(" 0.0") for line in written)
         return ["\n" + line.removesuffix("0.0") for line in written]
 
+    def _add_exemplars(self, shown: Shown, numbers: list[str]) -> None:
+        """Add to some of the values what an encoder writes behind them; nothing in the formats without exemplars."""
+        lines = [(shown.lines[number].name, exemplar) for number, exemplar in shown.exemplars.items()]
+        # It depends on neither labels nor value of the sample, so all are written with the same short beginning.
+        bare = self._encode(shown.family, [Sample(lines[0][0], {}, 0.0)])
+        text = self._encode(shown.family, [Sample(name, {}, 0.0, None, exemplar) for name, exemplar in lines])
+        beginning = bare.split("\n")[-2]
+        written = text.split("\n")[-1 - len(lines) : -1]
+        for number, line in zip(shown.exemplars, written, strict=True):
+            numbers[number] += line.removeprefix(beginning)
+
     def _encode(self, family: Family, samples: list[Sample]) -> str:
         metric = Metric(family.name, family.help, family.type, family.unit)
         metric.samples = samples
@@ -143,7 +157,7 @@ class Texts:
             UnicodeEncodeError
         ):  # lone surrogates, such as os.fsdecode() makes: one of them must not stop all scrapes
             metric.documentation = storable(family.help)
-            metric.samples = [one._replace(labels=_storable(one.labels)) for one in samples]
+            metric.samples = [_storable(one) for one in samples]
             text = self._encoder(_Families([metric]))
         return text.decode().removesuffix(self._end)
 
@@ -159,7 +173,13 @@ def _texts(kept: dict[object, Any], encoder: Encoder) -> Texts:
     return texts
 
 
-def _storable(labels: dict[str, str]) -> dict[str, str]:
+def _storable(sample: Sample) -> Sample:
+    if sample.exemplar is not None:
+        sample = sample._replace(exemplar=sample.exemplar._replace(labels=_all_storable(sample.exemplar.labels)))
+    return sample._replace(labels=_all_storable(sample.labels))
+
+
+def _all_storable(labels: dict[str, str]) -> dict[str, str]:
     return {name: storable(value) for name, value in labels.items()}
 
 

@@ -44,11 +44,13 @@ before: list[Callable[[Store], None]] = []
 """What is done before each flush, so that what it brings is in the rows."""
 
 
-def flush(store: Store) -> Outcome:
+def flush(store: Store, *, pause: float = 0.0) -> Outcome:
     """Flush a store.
 
     Never raises: trouble is logged once per cause and tried again at the next round. Nothing is lost by a
     flush that fails, scrapes read the cells and the journals.
+
+    pause: leave exemplars that wait to the next flush if a flush has taken some less than so many seconds ago.
     """
     fork.notice()
     if store.writing.held_here():
@@ -61,6 +63,7 @@ def flush(store: Store) -> Outcome:
             prepare(store)
         store.part.move_in()
         store.part.tell_families()
+        store.part.tell_exemplars(pause)
         checkup.check_if_due(store.path, store.file)
         outcome = _flush(store) if _has_work(store) else Outcome.NOTHING_CHANGED
         store.trouble.over("flush", f"{store.path}: flushes work again")
@@ -135,6 +138,7 @@ def _write(
             settle.settle_dead(connection, store.file, settled)
             if settled:
                 fold.forget_oldest(connection, store.settings.keep_dead)
+            store.sweeper.sweep(connection)
     except BaseException:
         for arena, image in images.items():
             arena.not_flushed(image)

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 import apsw
 
-from . import journal, layout
+from . import exemplars, journal, layout
 from .cells import CellsFile
 from .errors import DamagedError
 from .fold import Legacy
 from .ingest import SeriesIds, committed, insert_other
-from .records import ChildRecord, ProcessRecord, Record
+from .records import ChildRecord, ExemplarRecord, ProcessRecord, Record
 
 _OF_PROCESS = """
 SELECT sample.series, family.mode, sample.cell, sample.value, sample.timestamp, process.started
@@ -67,7 +67,7 @@ def legacies_in_cells(
     for record in ended.records:
         if isinstance(record, ChildRecord):
             children.append(record)
-        else:
+        elif not isinstance(record, ExemplarRecord):
             insert_other(connection, ended.instance, record)
             modes.clear()
     found = {}
@@ -82,6 +82,7 @@ def legacies_in_cells(
             # Of a gauge that was announced twice, the last cell counts.
             now = _in_cell(file, ended.slot, cell, 0.0, timestamp)
             found[series] = Legacy(ended.instance, series, mode, *now, started)
+    exemplars.write(connection, [record for record in ended.records if isinstance(record, ExemplarRecord)])
     return found.values()
 
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import apsw
 
-from . import journal, layout
+from . import exemplars, journal, layout
 from .cells import CellsFile
 from .images import Image, changed_cells
-from .records import ChildRecord, FamilyRecord, ProcessRecord
+from .records import ChildRecord, ExemplarRecord, FamilyRecord, ProcessRecord
 
 UPSERT_PROCESS = """
 INSERT INTO process (id, pid, os_pid, pid_namespace, started, journal) VALUES (?, ?, ?, ?, ?, 0)
@@ -77,8 +77,9 @@ def ingest(connection: apsw.Connection, file: CellsFile, slot: int, instance: in
         for record in records:
             if isinstance(record, ChildRecord):
                 _insert_child(connection, instance, record, ids)
-            else:
+            elif not isinstance(record, ExemplarRecord):
                 insert_other(connection, instance, record)
+        exemplars.write(connection, [record for record in records if isinstance(record, ExemplarRecord)])
         connection.execute("UPDATE process SET journal = ? WHERE id = ?", (end, instance))
     return end
 

@@ -5,13 +5,18 @@ An operation that has its cell comes by without any of this.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
+from prometheus_client.samples import Exemplar
+
+from . import exemplars
 from .arenas import SharedArena
+from .exemplars import Series
 from .shape import Family, Key, abouts
 from .writer import Aside, Place, Writer
 
@@ -179,6 +184,53 @@ class Part:
                     arena.abandon()
             self.writers = {}
 
+    # --- exemplars ----------------------------------------------------------------------------------------
+
+    def keep_exemplar(self, identifier: str, series: Series, exemplar: Exemplar) -> None:
+        """Keep an exemplar of a writer of that name, and tell the others at once if it is the first for a while.
+
+        Waits for nobody: what cannot be told now is told by the next flush.
+        """
+        writer = self.writer(identifier, False)
+        if writer.exemplars.put(series, exemplar):
+            with self.binding(0) as outermost:
+                told = outermost and self._tell_at_once(self.writer(identifier, True), series)
+            if not told:
+                writer.exemplars.wait([series])
+
+    @staticmethod
+    def _tell_at_once(writer: Writer, series: Series) -> bool:
+        if writer.shared is None or writer.shared.backlog() > exemplars.BACKLOG:
+            return False
+        with contextlib.suppress(OSError):  # no room; the children that find none say so
+            return writer.tell(series)
+        return False
+
+    def newest_exemplar(self, identifier: str, series: Series) -> Exemplar | None:
+        """The newest that this process has of a series."""
+        writer = self.writers.get(identifier)
+        return writer.exemplars.newest.get(series) if writer else None
+
+    def tell_exemplars(self, pause: float) -> None:
+        """Tell the others those that wait, unless that was done less than `pause` seconds ago."""
+        for writer in self.writers.copy().values():
+            waiting = writer.exemplars.take_round(pause)
+            for start in range(0, len(waiting), exemplars.AT_ONCE):
+                some = waiting[start : start + exemplars.AT_ONCE]
+                with self.binding() as outermost:
+                    left = self._tell_some(writer, some) if outermost else some
+                writer.exemplars.wait(left)
+
+    def _tell_some(self, writer: Writer, some: list[Series]) -> list[Series]:
+        """Tell some, and return those that must wait."""
+        shared = writer.shared
+        if shared is None or not shared.is_mine() or not shared.has_room_to_spare():
+            return some
+        left = list(some)
+        with contextlib.suppress(OSError):
+            left = [series for series in some if not writer.tell(series)]
+        return left
+
     # --- forks --------------------------------------------------------------------------------------------
 
     def before_fork(self) -> None:
@@ -191,6 +243,7 @@ class Part:
         for writer in self.writers.copy().values() if suspended else ():
             shared = writer.shared
             news = news or bool(shared and (shared.has_news() or shared.changed_blocks()))
+            news = news or writer.exemplars.is_waiting()
             for arena in writer.arenas():
                 arena.own[0] = 0
         self._hold.lock.release()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, count, islice
 from typing import NamedTuple
 
 import apsw
@@ -64,7 +64,7 @@ class State(Gauge):
     def __init__(self, family: FamilyId, name: str, labels: dict[str, str], text: str, variant: str):
         self.child = text
         self.is_info = family[1] == "info"
-        super().__init__(name, {**labels, **(_label_set(variant) if self.is_info else {family[0]: variant})})
+        super().__init__(name, {**labels, **(label_set(variant) if self.is_info else {family[0]: variant})})
 
 
 class Lines:
@@ -76,6 +76,8 @@ class Lines:
     def __init__(self) -> None:
         self.lines: list[Line] = []
         self.generation = 0
+        self._numbers: dict[int, int] = {}
+        self._numbered = 0
 
     def add(self, name: str, labels: dict[str, str], text: str, variant: str, position: int) -> None:
         """Add a series; text: its labels as JSON."""
@@ -86,6 +88,17 @@ class Lines:
 
     def values(self, totals: Sequence[float]) -> list[float]:
         """The value of each line. totals: of all positions."""
+        raise NotImplementedError
+
+    def numbers(self) -> dict[int, int]:
+        """Which line each position has; made when it is asked for, for most families have no exemplars."""
+        if self._numbered != self.generation:
+            self._numbers, self._numbered = {}, self.generation
+        self._number()
+        return self._numbers
+
+    def _number(self) -> None:
+        """Number the lines that have come."""
         raise NotImplementedError
 
     def positions(self) -> Iterator[int]:
@@ -109,6 +122,10 @@ class Plain(Lines):
         """The value of each line."""
         return [totals[position] for position in self._positions]
 
+    def _number(self) -> None:
+        first = len(self._numbers)
+        self._numbers.update(zip(self._positions[first:], count(first), strict=False))
+
     def positions(self) -> Iterator[int]:
         """Whose totals are needed for the values."""
         return iter(self._positions)
@@ -131,6 +148,7 @@ class Cumulative(Lines):
         self._children: dict[str, _Child] = {}
         self._fresh: dict[str, None] = {}
         self._laid_out: dict[str, tuple[list[int], list[int]]] = {}
+        self._children_numbered = self._lines_numbered = 0
 
     def add(self, name: str, labels: dict[str, str], text: str, variant: str, position: int) -> None:
         """Add a series."""
@@ -164,6 +182,14 @@ class Cumulative(Lines):
                 values.append(values[-1])
             values += [totals[position] for position in others]
         return values
+
+    def _number(self) -> None:
+        if not self._numbers:
+            self._children_numbered = self._lines_numbered = 0
+        for buckets, others in islice(self._laid_out.values(), self._children_numbered, None):
+            self._numbers.update(zip(buckets, count(self._lines_numbered), strict=False))
+            self._lines_numbered += len(buckets) + bool(buckets) + len(others)
+            self._children_numbered += 1
 
     def positions(self) -> Iterator[int]:
         """Whose totals are needed for the values."""
@@ -215,6 +241,10 @@ class Plan:
         known = self._places.get(key)
         return self._add(*key) if known is None else known
 
+    def known_place(self, family: FamilyId, name: str, labels: str, variant: str) -> int | Gauge | None:
+        """The same, None for a series that was not met."""
+        return self._places.get((family, name, labels, variant))
+
     def place_of_row(self, series: int) -> int | Gauge:
         """The same for the id that a series has in rows, which have been read. Raises DamagedError."""
         try:
@@ -225,7 +255,7 @@ class Plan:
     def _add(self, family: FamilyId, name: str, text: str, variant: str) -> int | Gauge:
         labels = self._labels.get(text)
         if labels is None:
-            labels = self._labels[text] = _label_set(text)
+            labels = self._labels[text] = label_set(text)
         place: int | Gauge
         if family[1] in STATE_TYPES or self.families[family].mode:
             is_state = family[1] in STATE_TYPES
@@ -246,7 +276,8 @@ class Plan:
             lines.lay_out()
 
 
-def _label_set(text: str) -> dict[str, str]:
+def label_set(text: str) -> dict[str, str]:
+    """The labels of a JSON object. Raises ValueError if it is something else."""
     labels: dict[str, str] = json.loads(text)
     if not isinstance(labels, dict) or not all(isinstance(value, str) for value in labels.values()):
         raise ValueError(f"{text!r} is no label set")

@@ -66,13 +66,37 @@ class ChildRecord(NamedTuple):
         return zip(self.names, self.variants, cells, strict=False)
 
 
+class ExemplarRecord(NamedTuple):
+    """An exemplar of one sample. exemplar: its own labels; value: the amount that was observed."""
+
+    family: str
+    type: str
+    labelnames: list[str]
+    labelvalues: list[str]
+    name: str
+    variant: str
+    exemplar: dict[str, str]
+    value: float
+    timestamp: float
+
+    def series(self) -> tuple[str, str, str, str, str]:
+        """(family, type, labels as canonical JSON, sample name, variant)."""
+        labels = _labels(tuple(self.labelnames), tuple(self.labelvalues))
+        return self.family, self.type, labels, self.name, self.variant
+
+
 @functools.lru_cache(10_000)  # processes of one app have the same labels
 def _labels(names: tuple[str, ...], values: tuple[str, ...]) -> str:
     return canonical_labels(names, values)
 
 
-Record = ProcessRecord | FamilyRecord | ChildRecord
-_KINDS: dict[str, type[Record]] = {"process": ProcessRecord, "family": FamilyRecord, "child": ChildRecord}
+Record = ProcessRecord | FamilyRecord | ChildRecord | ExemplarRecord
+_KINDS: dict[str, type[Record]] = {
+    "process": ProcessRecord,
+    "family": FamilyRecord,
+    "child": ChildRecord,
+    "exemplar": ExemplarRecord,
+}
 
 
 def decode(payload: bytes) -> Record:
@@ -89,6 +113,11 @@ def process_record(record: ProcessRecord) -> str:
 def family_record(record: FamilyRecord) -> str:
     """The JSON of a family record."""
     return json.dumps(["family", *record])
+
+
+def exemplar_record(record: ExemplarRecord) -> str:
+    """The JSON of an exemplar's record; NaN and Inf as Python writes and reads them."""
+    return json.dumps(["exemplar", *record])
 
 
 def child_record(shape: Shape) -> str:

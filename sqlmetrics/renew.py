@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import apsw
 
-from . import checkup, config, database, schema, settle
+from . import checkup, config, database, newest, schema, settle
 from .cells import CellsFile, boot_id, create_cells, open_cells
 from .database import NoDatabaseError, StoreConnection, identity_of
 from .errors import DamagedError, PathError, SQLMetricsError
@@ -130,6 +130,7 @@ def _copy_of(source: apsw.Connection, path: str) -> apsw.Connection:
     copy = apsw.Connection(":memory:")
     copy.deserialize("main", data)
     if schema.check(copy, path):
+        newest.drop_nonsense(copy)
         checkup.check_rows(copy)
         schema.ids(copy, path)
     return copy

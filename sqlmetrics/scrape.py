@@ -14,14 +14,15 @@ from .columns import Column, Extra, add_up
 from .gauges import Part, aggregate, counted
 from .ingest import storable
 from .left import Left
+from .newest import Newest, among
 from .plan import Family, FamilyId, Gauge, Plan
-from .records import ChildRecord, FamilyRecord, ProcessRecord, Record
+from .records import ChildRecord, ExemplarRecord, FamilyRecord, ProcessRecord, Record
 from .shape import STATE_TYPES
 from .shown import Shown
-from .states import newest
+from .states import last_words
 from .wanted import Wanted
 
-VERSION = "SELECT id, pair, epoch, plan, ended FROM store"
+VERSION = "SELECT id, pair, epoch, plan, ended, exemplars FROM store"
 UNSETTLED = "SELECT id, pid, started, journal FROM process WHERE died IS NULL"
 CREATED = """
 SELECT family.name, family.type, series.labels, min(series.created)
@@ -52,6 +53,7 @@ class Remembered:
         self.plan_read = -1
         self.left_read: object = None
         self.left: Left | None = None
+        self.exemplars = Newest()
         self.columns: dict[int, Column] = {}
         self.created_read = -1
         self.created: dict[FamilyId, dict[str, float]] = {}
@@ -61,7 +63,7 @@ class Remembered:
 
     def catch_up(self, connection: apsw.Connection, version: tuple[object, ...]) -> None:
         """Read what rows there are that it does not know. version: see `VERSION`."""
-        *of, plan, ended = version
+        *of, plan, ended, exemplars = version
         if self.of != of:
             self.forget()
             self.of = of
@@ -71,6 +73,7 @@ class Remembered:
         if self.left_read != ended or self.left is None:
             self.left = Left(connection, self.plan)
             self.left_read = ended
+        self.exemplars.catch_up(connection, self.plan, int(str(exemplars)))
 
     def read_created(self, connection: apsw.Connection) -> None:
         """Read when children were made, if that may have changed."""
@@ -169,6 +172,8 @@ class Scrape:
                 column.put(self._plan.place(family, name, labels, variant), cell, stamped=record.stamped)
         elif isinstance(record, FamilyRecord):
             self._plan.add_family(Family(*record))
+        elif isinstance(record, ExemplarRecord):
+            self._remembered.exemplars.note(self._plan, record)
         else:
             self._introduce(column, record)
 
@@ -213,13 +218,14 @@ class Scrape:
             return None
         lines, values, names = source.lines, source.values(totals), self._wanted.names
         created = self._remembered.created.get(family[:2]) if self._wanted.created else None
+        exemplars = self._remembered.exemplars.of(family[:2], source)
         if names is None:
-            return Shown(family, lines, values, (source, None), created=created)
+            return Shown(family, lines, values, (source, None), created=created, exemplars=exemplars)
         chosen = [line.name in names for line in lines]
         if not any(chosen):
             return None
         found = list(compress(lines, chosen)), list(compress(values, chosen))
-        return Shown(family, *found, (source, chosen), created=created)
+        return Shown(family, *found, (source, chosen), created=created, exemplars=among(exemplars, chosen))
 
     def _gauge_parts(self) -> dict[Gauge, list[Part]]:
         parts: dict[Gauge, list[Part]] = {}
@@ -241,7 +247,7 @@ class Scrape:
             if (names is None or gauge.name in names) and (chosen := counted(mode, parts.get(gauge, [])))
         }
         if family.type in STATE_TYPES:
-            keys, values = newest(found)
+            keys, values = last_words(found)
         else:
             none = [(None, 0.0)] if self._wanted.unset else []
             shown = [(gauge, *one) for gauge, chosen in found.items() for one in aggregate(mode, chosen) or none]

@@ -168,6 +168,7 @@ def empty(connection: apsw.Connection, file: CellsFile, spared: set[int], settle
     connection.execute("DELETE FROM retired")
     connection.execute("DELETE FROM orphan")
     connection.execute("DELETE FROM kept")
+    connection.execute("DELETE FROM exemplar")
     connection.execute(f"DELETE FROM sample WHERE process NOT IN ({marks})", ids)  # noqa: S608
     connection.execute(f"DELETE FROM process WHERE id NOT IN ({marks})", ids)  # noqa: S608
     connection.execute("DELETE FROM series WHERE id NOT IN (SELECT series FROM sample)")

@@ -6,8 +6,9 @@ from collections.abc import Container, Iterator, Mapping
 from itertools import compress
 from typing import NamedTuple
 
-from prometheus_client.samples import Sample
+from prometheus_client.samples import Exemplar, Sample
 
+from .newest import NO_EXEMPLARS
 from .plan import Family, Gauge, Line, Lines
 from .shape import canonical_labels
 
@@ -17,6 +18,7 @@ class Shown(NamedTuple):
 
     lines: those of the family that are wanted; values: of each. source: what these lines are kept by, and which of its
     own they are (None: all), if they are the same from scrape to scrape. keys: of gauges, what each line is kept by.
+    exemplars: of some lines, by their numbers.
     created: if ``_created`` samples are wanted, when each child was made (seconds since the epoch), by its labels.
     """
 
@@ -25,6 +27,7 @@ class Shown(NamedTuple):
     values: list[float]
     source: tuple[Lines, list[bool] | None] | None = None
     keys: list[tuple[Gauge, str | None]] | None = None
+    exemplars: Mapping[int, Exemplar] = NO_EXEMPLARS
     created: Mapping[str, float] | None = None
 
     def samples(self) -> list[Sample]:
@@ -34,6 +37,8 @@ class Shown(NamedTuple):
         samples = [
             new(Sample, (*line, value, None, None, None)) for line, value in zip(self.lines, self.values, strict=True)
         ]
+        for number, exemplar in self.exemplars.items():
+            samples[number] = samples[number]._replace(exemplar=exemplar)
         return samples if self.created is None else list(self._with_created(samples, self.created))
 
     def _with_created(self, samples: list[Sample], created: Mapping[str, float]) -> Iterator[Sample]:
@@ -53,6 +58,7 @@ class Shown(NamedTuple):
         return sample.labels is not following.labels  # a summary's count and sum have one label set
 
     def restricted(self, names: Container[str] | None) -> Shown:
-        """Only the lines of these names (None: all)."""
+        """Only the lines of these names (None: all), without exemplars."""
         chosen = [names is None or line.name in names for line in self.lines]
-        return self._replace(lines=list(compress(self.lines, chosen)), values=list(compress(self.values, chosen)))
+        lines, values = list(compress(self.lines, chosen)), list(compress(self.values, chosen))
+        return self._replace(lines=lines, values=values, exemplars=NO_EXEMPLARS)

@@ -15,7 +15,7 @@ from .plan import Gauge, State
 Key = tuple[Gauge, str | None]
 
 
-def newest(found: Mapping[Gauge, list[Part]]) -> tuple[list[Key], list[float]]:
+def last_words(found: Mapping[Gauge, list[Part]]) -> tuple[list[Key], list[float]]:
     """The lines of a family, by what each is kept by, and their values. found: each variant with its times."""
     children: dict[str, dict[State, tuple[object, ...]]] = {}
     for state, parts in found.items():

@@ -17,6 +17,7 @@ from .cells import CellsFile
 from .conflicts import Conflicts
 from .connections import Access
 from .errors import ForeignFileError, JournalModeError, SQLMetricsError, StoreError, StoreInUseError
+from .exemplars import Sweeper
 from .figures import Figures
 from .flusher import Flusher
 from .follow import Follower
@@ -45,6 +46,7 @@ class Store(fork.ForkAware):
         self.trouble = Trouble()
         self.figures = Figures(self)
         self.conflicts = Conflicts(self)
+        self.sweeper = Sweeper()
         if settings.group is not None:
             trust.share(path, settings.gid())
         self._file: CellsFile | None = None
@@ -106,7 +108,7 @@ class Store(fork.ForkAware):
             self._hold_run_lock()
 
     def _new_flusher(self) -> Flusher:
-        return Flusher(self.settings.flush_interval, lambda: flush.flush(self))
+        return Flusher(self.settings.flush_interval, lambda: flush.flush(self, pause=self.settings.flush_interval))
 
     # --- what the flusher and the set-up calls do ---------------------------------------------------------
 

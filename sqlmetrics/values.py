@@ -14,6 +14,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+from prometheus_client.samples import Exemplar
+
 from .binder import UNBOUND, Batch, Binder, Bound
 from .shape import MODES, MOST_RECENT_MODES
 
@@ -91,11 +93,13 @@ class SharedValue(Bound):
         """Give back the cell, which nobody uses any more in this process."""
         self._binder.release(self)
 
-    def set_exemplar(self, exemplar: object) -> None:
-        """Accept an exemplar, as the peer's multiprocess values do, without keeping it."""
+    def set_exemplar(self, exemplar: Exemplar) -> None:
+        """Keep an exemplar, and show it to the other processes."""
+        self._binder.set_exemplar(self, self._offset, exemplar)
 
-    def get_exemplar(self) -> None:
-        """Return None, as the peer's multiprocess values do."""
+    def get_exemplar(self) -> Exemplar | None:
+        """Return this process's own newest exemplar."""
+        return self._binder.get_exemplar(self, self._offset)
 
 
 class _Named:

@@ -15,7 +15,7 @@ from .scrape import Process
 from .shown import Shown
 from .trust import SUFFIXES
 
-TABLES = ("family", "series", "process", "sample", "retired", "kept", "orphan")
+TABLES = ("family", "series", "process", "sample", "retired", "kept", "orphan", "exemplar")
 FILES = dict(zip(("database", "wal", "shm", "cells"), SUFFIXES, strict=True))
 BLOCK = 512
 """Bytes of st_blocks, whatever the file system's own blocks are (POSIX stat.h)."""

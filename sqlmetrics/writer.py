@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from .arenas import PrivateArena, SharedArena
 from .cells import CellsFile
+from .exemplars import Kept, Series, record_of
+from .records import exemplar_record
 from .shape import LIVE_MODES, Key
 
 Arena = SharedArena | PrivateArena
@@ -55,6 +57,7 @@ class Writer:
         self.private: list[PrivateArena] = []
         self.known: dict[Key, Place] = {}
         self.aside = Aside()
+        self.exemplars = Kept()
         self.lapsed: set[Key] = set()  # live gauges to be announced again
         self.lost: deque[tuple[str, int]] = deque(maxlen=_REMEMBERED)  # (store, instance) before it lost its cells
 
@@ -138,6 +141,7 @@ class Writer:
             new = private_place(self.private, key)
             place.copy_to(new, key)
             self.known[key] = new
+        self.exemplars.tell_again()
         self.lost.append((store, old.instance))
         self.shared = None
         self.lapsed.clear()
@@ -148,7 +152,21 @@ class Writer:
             self.shared.abandon()
         self.shared = None
         self.known = dict(self._placed_in(PrivateArena))
+        self.exemplars = self.exemplars.only(self.known)
         self.lapsed.clear()
+
+    def tell(self, series: Series) -> bool:
+        """Append the newest exemplar of a series to the journal; False while its child has no cells in the file.
+
+        Raises OSError where there is no room.
+        """
+        exemplar, place = self.exemplars.newest.get(series), self.known.get(series[0])
+        if exemplar is None:
+            return True  # forgotten meanwhile, with what its child has counted
+        if self.shared is None or place is None or place.arena is not self.shared:
+            return False
+        self.shared.journal.append(exemplar_record(record_of(series, exemplar)))
+        return True
 
     def _placed_in(self, kind: type) -> list[tuple[Key, Place]]:
         return [(key, place) for key, place in self.known.items() if isinstance(place.arena, kind)]

@@ -104,7 +104,9 @@ def test_the_shell_sees_what_the_dead_left(path: str, shell: Shell) -> None:
         one.let_end()
         scrape()
 
-    retired = "SELECT name, variant, value FROM retired JOIN series ON series.id = series WHERE labels LIKE '%last words%'"
+    retired = (
+        "SELECT name, variant, value FROM retired JOIN series ON series.id = series WHERE labels LIKE '%last words%'"
+    )
     assert {(row["name"], row["variant"]): row["value"] for row in shell(retired)} == {
         ("requests_total", ""): 9,
         ("latency_bucket", "4.5"): 0,

@@ -88,7 +88,7 @@ def test_sizes(store: sqlmetrics.Store, shell: Shell, path: str) -> None:
         requests.labels(str(number)).inc()
     store.flush()
     store.flusher.stop()  # nobody writes while it is looked at twice
-    for table in ("family", "series", "process", "sample", "retired", "kept", "orphan"):
+    for table in ("family", "series", "process", "sample", "retired", "kept", "orphan", "exemplar"):
         assert own("rows", table=table) == shell.value(f"SELECT count(*) FROM {table}"), table
     assert (own("rows", table="sample") or 0) >= 2000
     for name, suffix in FILES.items():

@@ -38,7 +38,9 @@ class Handler(BaseHTTPRequestHandler):
         GROUPS[self.path] = self.rfile.read(int(self.headers["Content-Length"])).decode()
         self.answer(b"")
 
-    do_POST = do_PUT
+    def do_POST(self):
+        """Replace a group, too: a real one keeps other families of it."""
+        self.do_PUT()
 
     def do_DELETE(self):
         """Drop a group."""
