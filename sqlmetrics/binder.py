@@ -107,8 +107,10 @@ class Binder(fork.ForkAware):
         """Give back the cells of a child of this process that nobody uses any more."""
 
     def _close(self, value: SharedValue) -> None:
-        assert value._batch is not None
-        batch_key, family, labels, help_text, this = value._batch
+        waiting = value._batch
+        if waiting is None:
+            return  # a signal handler made the same child, and closed this one with it
+        batch_key, family, labels, help_text, this = waiting
         batch = self._batches.pop(batch_key, [])
         if this not in batch:  # a signal handler made the same child, and took the batch meanwhile
             batch.append(this)

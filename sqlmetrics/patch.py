@@ -218,5 +218,7 @@ def _carry(metric: Any, before: Any, after: Any) -> None:
         return
     if isinstance(metric, Gauge):
         after.set(amount)
-    else:
-        after.inc(amount)
+        return
+    after.inc(amount)
+    if exemplar := before.get_exemplar():
+        after.set_exemplar(exemplar)
