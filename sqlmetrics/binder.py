@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from prometheus_client.samples import Exemplar
 
 from . import fork
-from .exemplars import own_copy, takes
 from .shape import Family, Key, Samples, describe, is_last, joined, place_samples, shape_of, sole_key, upper_bound
 
 if TYPE_CHECKING:
@@ -160,19 +159,19 @@ class Binder(fork.ForkAware):
             part.place(writer, key, True)
 
     def set_exemplar(self, value: Bound, position: int, exemplar: Exemplar) -> None:
-        """Take an exemplar of a child's sample at that position, unless it is one that can have none."""
-        if value._key is None:
+        """Take an exemplar of a child's sample at that position."""
+        while value._own != value._word:
             self.attach(value)
-        key = value._key
-        if key is not None and takes(key[0].type, *key[0].samples[position]):
-            part = (self._store or self._find_store()).part
-            part.keep_exemplar(str(self.identify()), (key, position), own_copy(exemplar))
+        if self._store is not None and value._key is not None:  # always, once it is attached
+            self._store.part_of_attached.keep_exemplar(str(value._named), (value._key, position), exemplar)
 
     def get_exemplar(self, value: Bound, position: int) -> Exemplar | None:
         """The newest that this process has of a sample."""
-        if value._key is None or self._store is None:
+        while value._own != value._word:
+            self.attach(value)
+        if self._store is None or value._key is None:
             return None
-        return self._store.part.newest_exemplar(str(self.identify()), (value._key, position))
+        return self._store.part_of_attached.newest_exemplar(str(value._named), (value._key, position))
 
     def lock_of(self, value: SharedValue) -> threading.RLock:
         """The lock of a child's values, for builds without the interpreter lock."""

@@ -8,13 +8,14 @@ writes two records per series and flush interval, however often it observes.
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections.abc import Container, Iterable
 
 import apsw
 from prometheus_client.samples import Exemplar
 
-from .records import ExemplarRecord
+from .records import ExemplarRecord, exemplar_record
 from .shape import Key, canonical_labels
 
 LIFE = 600.0
@@ -56,13 +57,6 @@ def is_current(exemplar: Exemplar, now: float) -> bool:
     return abs(now - float(exemplar.timestamp or 0.0)) <= LIFE
 
 
-def own_copy(exemplar: Exemplar) -> Exemplar:
-    """An exemplar that nobody else can change, with a time and nothing but texts and floats."""
-    labels = {str(name): str(value) for name, value in exemplar.labels.items()}
-    timestamp = time.time() if exemplar.timestamp is None else float(exemplar.timestamp)
-    return Exemplar(labels, float(exemplar.value), timestamp)
-
-
 class Kept:
     """The newest exemplar of each series of one writer, and which of them are to be told to the others."""
 
@@ -73,11 +67,17 @@ class Kept:
         self._last_round = float("-inf")
 
     def put(self, series: Series, exemplar: Exemplar) -> bool:
-        """Keep one; True if it is the first of its series since the last round."""
-        self.newest[series] = exemplar
+        """Keep one; True if it is the first of its series since the last round, and to be told at once."""
+        # The app may change its labels. Made as Exemplar(...) makes it, in half of the time.
+        kept = tuple.__new__(Exemplar, (dict(exemplar.labels), exemplar.value, exemplar.timestamp or time.time()))
         if series in self._tried:
+            self.newest[series] = kept
             self._waiting[series] = None
             return False
+        shape, position = series[0][0], series[1]
+        if not takes(shape.type, *shape.samples[position]):
+            return False
+        self.newest[series] = kept
         self._tried.add(series)
         return True
 
@@ -116,17 +116,19 @@ class Kept:
         return kept
 
 
-def record_of(series: Series, exemplar: Exemplar) -> ExemplarRecord:
-    """What a journal says of an exemplar: all that is needed, whatever was read before it."""
+def record_of(series: Series, exemplar: Exemplar) -> str:
+    """The record of an exemplar: all that is needed to show it, and NaN and Inf as Python's json has them."""
     (shape, labelvalues), position = series
-    of = (shape.family, shape.type, [*shape.labelnames], [*labelvalues], *shape.samples[position])
-    return ExemplarRecord(*of, dict(exemplar.labels), exemplar.value, float(exemplar.timestamp or 0.0))
+    labels = {str(name): str(value) for name, value in exemplar.labels.items()}
+    last = [labelvalues, labels, float(exemplar.value), float(exemplar.timestamp or 0.0)]
+    return exemplar_record(shape, position) + json.dumps(last)[1:]
 
 
 def write(connection: apsw.Connection, records: Iterable[ExemplarRecord]) -> None:
     """Make rows of the newest, within the caller's transaction. Those of series that are not there are dropped."""
-    rows = [(*one.series(), _text(one.exemplar), one.value, one.timestamp) for one in records]
-    if rows:
+    newest = {one.series(): one for one in records}  # a process's journal is in the order of its observations
+    if newest:
+        rows = [(*series, _text(one.exemplar), one.value, one.timestamp) for series, one in newest.items()]
         connection.execute(RAISE)
         connection.executemany(UPSERT, rows)
 

@@ -15,7 +15,8 @@ from collections.abc import Callable
 from typing import Any
 
 from prometheus_client import Counter, Gauge, Histogram, Summary, values
-from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.metrics import MetricWrapperBase, _validate_exemplar  # type: ignore[attr-defined]
+from prometheus_client.samples import Exemplar
 
 from .buckets import SharedBuckets
 from .shape import describe, family_of
@@ -143,18 +144,31 @@ def summary_observe(self: Any, amount: Any) -> None:
 
 def histogram_observe(self: Any, amount: Any, exemplar: Any = None) -> None:
     """`Histogram.observe`, but the bucket is found by bisection."""
+    if exemplar:
+        _observe_with_exemplar(self, amount, exemplar)
+        return
     try:
         child = self._buckets
         if amount.__class__ is float or amount.__class__ is int:
             place = bisect_left(child.bounds, amount) + 1
-            if child._gate == child._word and amount == amount and exemplar is None:
+            if child._gate == child._word and amount == amount:
                 cells, cell = child._cells, child._cell
                 cells[cell] += amount
                 cells[cell + place] += 1
                 return
     except AttributeError:
         pass
-    _peer_histogram_observe(self, amount, exemplar)
+    _peer_histogram_observe(self, amount)
+
+
+def _observe_with_exemplar(self: Any, amount: Any, exemplar: Any) -> None:
+    if (amount.__class__ is float or amount.__class__ is int) and amount == amount:
+        histogram_observe(self, amount)
+        _validate_exemplar(exemplar)  # type: ignore[no-untyped-call]
+        bucket = self._buckets[bisect_left(self._upper_bounds, amount)]
+        bucket.set_exemplar(Exemplar(exemplar, amount, time.time()))
+    else:
+        _peer_histogram_observe(self, amount, exemplar)
 
 
 def _telling_unit(peer_init: Callable[[Any], None]) -> Callable[[Any], None]:

@@ -191,7 +191,7 @@ class Part:
 
         Waits for nobody: what cannot be told now is told by the next flush.
         """
-        writer = self.writer(identifier, False)
+        writer = self.writers.get(identifier) or self.writer(identifier, False)
         if writer.exemplars.put(series, exemplar):
             with self.binding(0) as outermost:
                 told = outermost and self._tell_at_once(self.writer(identifier, True), series)

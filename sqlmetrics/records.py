@@ -72,9 +72,9 @@ class ExemplarRecord(NamedTuple):
     family: str
     type: str
     labelnames: list[str]
-    labelvalues: list[str]
     name: str
     variant: str
+    labelvalues: list[str]
     exemplar: dict[str, str]
     value: float
     timestamp: float
@@ -115,9 +115,11 @@ def family_record(record: FamilyRecord) -> str:
     return json.dumps(["family", *record])
 
 
-def exemplar_record(record: ExemplarRecord) -> str:
-    """The JSON of an exemplar's record; NaN and Inf as Python writes and reads them."""
-    return json.dumps(["exemplar", *record])
+@functools.lru_cache(10_000)
+def exemplar_record(shape: Shape, position: int) -> str:
+    """The JSON of an exemplar's record up to the label values: the same for all of a sample of a metric's children."""
+    record = ["exemplar", shape.family, shape.type, shape.labelnames, *shape.samples[position]]
+    return json.dumps(record)[:-1] + ", "
 
 
 def child_record(shape: Shape) -> str:

@@ -81,6 +81,11 @@ class Store(fork.ForkAware):
         fork.notice()
         return self._part
 
+    @property
+    def part_of_attached(self) -> Part:
+        """The same for who has seen that a value is attached: no fork has come by unnoticed."""
+        return self._part
+
     def is_open(self) -> bool:
         """Whether there is a store; False while it cannot be opened and this process counts in memory."""
         return self._file is not None

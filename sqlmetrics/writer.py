@@ -8,7 +8,6 @@ from typing import NamedTuple
 from .arenas import PrivateArena, SharedArena
 from .cells import CellsFile
 from .exemplars import Kept, Series, record_of
-from .records import exemplar_record
 from .shape import LIVE_MODES, Key
 
 Arena = SharedArena | PrivateArena
@@ -165,7 +164,7 @@ class Writer:
             return True  # forgotten meanwhile, with what its child has counted
         if self.shared is None or place is None or place.arena is not self.shared:
             return False
-        self.shared.journal.append(exemplar_record(record_of(series, exemplar)))
+        self.shared.journal.append(record_of(series, exemplar))
         return True
 
     def _placed_in(self, kind: type) -> list[tuple[Key, Place]]:
