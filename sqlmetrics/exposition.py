@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from prometheus_client import exposition as plain
 from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics import exposition as openmetrics_text
-from prometheus_client.samples import Sample
+from prometheus_client.samples import Exemplar, Sample
 from prometheus_client.utils import floatToGoString
 
 from . import stores
@@ -30,6 +30,8 @@ Encoder = Callable[[Any], bytes]
 """One of the peer's functions from a registry to text."""
 _FORMATS = 8
 """Formats of which texts are kept; a client may ask for any version."""
+_PROBE = Family("x", "counter", "", "", 0)
+"""With it a format is tried out."""
 _GO_EXPONENT = 1e6
 """From here on Go writes numbers with an exponent."""
 
@@ -79,6 +81,7 @@ class Texts:
     def __init__(self, encoder: Encoder):
         self._encoder = encoder
         self._end = encoder(_Families([])).decode()
+        self._has_exemplars = " # {" in self._encode(_PROBE, [Sample("x_total", {}, 0.0, None, Exemplar({}, 0.0, 0.0))])
         self._heads: dict[FamilyId, tuple[Family, str]] = {}
         self._lines: dict[Lines, _Kept] = {}
         self._gauges: dict[tuple[Gauge, str | None], str] = {}
@@ -90,7 +93,7 @@ class Texts:
         for one in shown:
             pieces.append(self._head(one.family))
             numbers = _numbers(one.values)
-            if one.exemplars:
+            if one.exemplars and self._has_exemplars:
                 self._add_exemplars(one, numbers)
             pieces += chain.from_iterable(zip(self._prefixes(one), numbers, strict=True))
             pieces.append("\n")
@@ -138,7 +141,7 @@ class Texts:
         return ["\n" + line.removesuffix("0.0") for line in written]
 
     def _add_exemplars(self, shown: Shown, numbers: list[str]) -> None:
-        """Add to some of the values what an encoder writes behind them; nothing in the formats without exemplars."""
+        """Add to some of the values what the encoder writes behind them."""
         lines = [(shown.lines[number].name, exemplar) for number, exemplar in shown.exemplars.items()]
         # It depends on neither labels nor value of the sample, so all are written with the same short beginning.
         bare = self._encode(shown.family, [Sample(lines[0][0], {}, 0.0)])
