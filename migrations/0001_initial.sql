@@ -97,6 +97,12 @@ CREATE TABLE orphan (
     PRIMARY KEY (process, series)
 ) STRICT, WITHOUT ROWID;
 
+-- Cells of living processes whose series were removed, until they are marked in the cells file.
+CREATE TABLE removed (
+    cell    INTEGER PRIMARY KEY,
+    process INTEGER NOT NULL
+) STRICT;
+
 -- The newest exemplar of each series, of whatever process; none that is older than ten minutes is shown.
 CREATE TABLE exemplar (
     series    INTEGER PRIMARY KEY REFERENCES series (id) ON DELETE CASCADE,

@@ -6,9 +6,10 @@ import json
 import os
 import time
 
-from . import layout
+from . import layout, marks
 from .cells import CellsFile
 from .exemplars import BACKLOG, SHARE
+from .freed import Freed, Run
 from .images import Image
 from .journal import JournalWriter
 from .records import FamilyRecord, ProcessRecord, child_record, family_record, process_record
@@ -16,6 +17,7 @@ from .shape import About, Family, Key, Shape, abouts
 from .wiped import wiped_bytes
 
 _PRIVATE_CELLS = 4096
+_UNMARKED = bytes(layout.MARKS)
 
 
 class SharedArena:
@@ -40,6 +42,7 @@ class SharedArena:
         self.ingested = 0  # bytes of the journal that are rows
         self.stamped = False  # whether some of the cells are timestamps
         self._anew: set[int] = set()  # blocks of which rows were made again: they show 0
+        self.freed = Freed()
         try:
             self.journal = JournalWriter(file, self.slot)
             self.journal.append(process_record(_card(identifier, store, lost)))
@@ -64,13 +67,26 @@ class SharedArena:
         """Whether another process wants this one to look at its slot; any byte but the mark says so."""
         return self.word[0] != layout.mark_of(self.uses)
 
-    def renew(self) -> None:
-        """Answer a notice: every value that is bound here looks for its place anew."""
+    def answer(self) -> bool:
+        """Answer a notice, and let no operation through until `resume`: all are to look for their places anew.
+
+        Returns whether the rows of the live gauges were deleted. A notice that comes from now on is another one.
+        """
         self.word[0] = layout.mark_of(self.uses)
+        self._unbind()
+        self._families.clear()
+        lapsed = self.file.lapsed[self.slot] != 0
+        self.file.lapsed[self.slot] = 0
+        return lapsed
+
+    def renew(self) -> None:
+        """Have every value that is bound here look for its place anew."""
+        self._unbind()
+        self.resume()
+
+    def _unbind(self) -> None:
         self.own[0] = 0
         self.own = wiped_bytes.take()
-        self._families.clear()
-        self.resume()
 
     def place(self, key: Key) -> int:
         """Give a child its cells, tell everybody, and return the first one. Raises OSError where there is no room."""
@@ -108,10 +124,13 @@ class SharedArena:
 
     def allocate(self, count: int) -> int:
         """Take `count` cells in a row. Raises OSError where there is no room."""
+        freed = self.freed.take(count)
+        if freed is not None:
+            return freed
         if self._next + count > self._end:
             block = self.file.blocks.claim(self.slot)
-            self._next = block * layout.BLOCK_CELLS
-            self._end = self._next + layout.BLOCK_CELLS
+            self._next = block * layout.BLOCK_CELLS + layout.FIRST_CELL
+            self._end = (block + 1) * layout.BLOCK_CELLS
             self.flushed[block] = bytes(layout.PAGE)
         cell = self._next
         self._next = cell + count
@@ -141,12 +160,35 @@ class SharedArena:
         return {block: Image(self.file.image(block), known) for block, known in shown.items()}
 
     def note_flushed(self, images: dict[int, Image]) -> None:
-        """Remember what the rows show now."""
-        self.flushed.update((block, image.now) for block, image in images.items())
+        """Remember what the rows show now; marks that were found are never known, so that they are looked at."""
+        self.flushed.update((block, _UNMARKED + image.now[layout.MARKS :]) for block, image in images.items())
 
     def not_flushed(self, images: dict[int, Image]) -> None:
         """Have these blocks flushed the next time, whether or not they change."""
         self._anew.update(images)
+
+    def marked(self) -> set[int]:
+        """The cells whose series were removed by other processes."""
+        return marks.marked(self.file, self.flushed.copy())
+
+    def recycle(self, runs: list[Run]) -> None:
+        """Take back cells that have no row and no mark, after the COMMIT that saw to it; give out those that rested.
+
+        A scrape with an older snapshot may read them for what they were: it begins again if their block's use is
+        another. One with a newer snapshot knows nothing of them. Call it between flushes: what the rows show of these
+        cells is 0.
+        """
+        self.freed.rest(runs)
+        released = self.freed.release()
+        shown = {cell // layout.BLOCK_CELLS: bytearray() for cell, _ in released}
+        for block in shown:
+            self.file.blocks.count_use(block)
+            shown[block] += self.flushed[block]
+        for cell, count in released:
+            block, place = divmod(cell, layout.BLOCK_CELLS)
+            self.cells[cell : cell + count] = memoryview(bytes(8 * count)).cast("d")
+            shown[block][8 * place : 8 * (place + count)] = bytes(8 * count)
+        self.flushed.update((block, bytes(known)) for block, known in shown.items())
 
     def is_intact(self) -> bool:
         """Whether every block is still this slot's; it is, but for damage to the file's directory."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -62,6 +63,8 @@ class Binder(fork.ForkAware):
         self._inherited: dict[Key, None] = {}
         self._batches: dict[object, list[_Sample]] = {}
         self._locks: dict[Key, threading.RLock] = {}
+        _binders[:] = [ref for ref in _binders if ref() is not None]
+        _binders.append(weakref.ref(self))
         fork.register(self)
 
     def add(
@@ -122,8 +125,6 @@ class Binder(fork.ForkAware):
             one._offset = 2 * position + 1 if one._stamped else position
             values.setdefault(key, []).append(one)
         for key, group in values.items():
-            if key[0].zero_shows:
-                self._inherited[key] = None
             self._bind(key, group, _LABELS_WAIT)
 
     def attach(self, value: Any) -> None:
@@ -134,6 +135,8 @@ class Binder(fork.ForkAware):
             self._bind(value._key, [value])
 
     def _bind(self, key: Key, values: list[Bound], seconds: float = -1) -> None:
+        if key[0].zero_shows:
+            self._inherited[key] = None
         named = self.identify()
         store = self._store = self._store or self._find_store()
         part = store.part
@@ -173,6 +176,12 @@ class Binder(fork.ForkAware):
             return None
         return self._store.part_of_attached.newest_exemplar(str(value._named), (value._key, position))
 
+    def forget(self, keys: Iterable[Key]) -> None:
+        """Forget children that were removed."""
+        for key in keys:
+            self._inherited.pop(key, None)
+            self._locks.pop(key, None)
+
     def lock_of(self, value: SharedValue) -> threading.RLock:
         """The lock of a child's values, for builds without the interpreter lock."""
         key = value._key or (None, ())
@@ -185,3 +194,13 @@ class Binder(fork.ForkAware):
             with suppress(KeyError):
                 del self._batches[batch_key]
         self._locks.clear()
+
+
+_binders: list[weakref.ref[Binder]] = []
+
+
+def forget_inherited(keys: Iterable[Key]) -> None:
+    """Have processes that are forked from now on not have children that were removed."""
+    for ref in list(_binders):
+        if binder := ref():
+            binder.forget(keys)

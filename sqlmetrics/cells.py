@@ -57,7 +57,9 @@ class CellsFile:
         self.stale: memoryview[int] = self.view(layout.STALE_AT, layout.USES_AT, "B")
         self.uses: memoryview[int] = self.view(layout.USES_AT, layout.FIRST_AT, "I")
         self.first: memoryview[int] = self.view(layout.FIRST_AT, layout.PUBLISHED_AT, "I")
-        self.published: memoryview[int] = self.view(layout.PUBLISHED_AT, layout.SLOTS_END, "Q")
+        self.published: memoryview[int] = self.view(layout.PUBLISHED_AT, layout.LAPSED_AT, "Q")
+        self.lapsed: memoryview[int] = self.view(layout.LAPSED_AT, layout.SLOTS_END, "B")
+        self.removals: memoryview[int] = self.view(layout.REMOVALS_AT, layout.REMOVALS_AT + 8, "Q")
         self.due: memoryview[float] = self.view(layout.CHECK_DUE_AT, layout.CHECK_DUE_AT + 8, "d")
         self.cells: memoryview[float] = self.view(layout.CELLS_AT, layout.CELLS_END, "d")
         self.blocks = Region(
@@ -139,6 +141,7 @@ class CellsFile:
         if free:
             self.uses[slot] += 1
             self.published[slot] = 0
+            self.lapsed[slot] = 0
             self.stale[slot] = layout.mark_of(self.uses[slot])
             self.states[slot] = layout.LIVE
         else:
@@ -187,6 +190,11 @@ class CellsFile:
     def notify(self, slot: int) -> None:
         """Make the slot's process look at its slot before its next operation."""
         self.stale[slot] = layout.NOTICE
+
+    def lapse(self, slot: int) -> None:
+        """Tell the slot's process that the rows of its live gauges were deleted."""
+        self.lapsed[slot] = 1
+        self.notify(slot)
 
     def retire_slot(self, slot: int, instance: int) -> None:
         """Give back all that a settled instance held; call after the COMMIT that settled it.

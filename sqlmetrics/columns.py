@@ -10,7 +10,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 from math import fsum
 from operator import itemgetter
 from typing import Any
@@ -70,7 +70,8 @@ class Column:
         file: the bytes of the cells file. length: how many positions there are.
         """
         if self._arranged is None:
-            self._arranged = _Arranged(sorted(zip(*self._runs, strict=True)), sparse=self._count * _SPARSE < length)
+            runs = _in_order(list(zip(*self._runs, strict=True)))
+            self._arranged = _Arranged(runs, sparse=self._count * _SPARSE < length)
         values = self._arranged.read(file)
         if not self._arranged.sparse:
             return values
@@ -78,6 +79,18 @@ class Column:
             if value:
                 extra.setdefault(position, []).append(value)
         return None
+
+
+def _in_order(runs: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
+    """Runs by their positions. Of a series that was removed and made anew, the last cell counts.
+
+    A scrape meets both where its snapshot is older than the removal, and the journal tells what came later.
+    """
+    ordered = sorted(runs)
+    if all(before[0] + before[2] <= after[0] for before, after in pairwise(ordered)):
+        return ordered
+    cells = {position + place: cell + place for position, cell, length in runs for place in range(length)}
+    return [(position, cell, 1) for position, cell in sorted(cells.items())]
 
 
 class _Arranged:

@@ -205,6 +205,16 @@ def transaction(connection: apsw.Connection, kind: str = "IMMEDIATE") -> Iterato
         raise
 
 
+@contextmanager
+def unreferenced(connection: apsw.Connection) -> Iterator[None]:
+    """Check no references in the transactions within: for each series deleted SQLite would walk through all samples."""
+    connection.execute("PRAGMA foreign_keys = OFF")
+    try:
+        yield
+    finally:
+        _check_references(connection)
+
+
 def use_wal(connection: StoreConnection, path: str) -> None:
     """Switch to write-ahead logging and read it back. Raises JournalModeError that names the mode found."""
     try:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 import apsw
 
-from . import checkup, database, fold, fork, ingest, settle
+from . import checkup, children, database, fold, fork, ingest, removal, settle
 from .arenas import SharedArena
 from .errors import DamagedError, StoreError
+from .freed import Run
 from .images import Image
 from .journal import JournalGoneError
 from .renew import is_damage
@@ -111,6 +112,8 @@ def _flush(store: Store) -> Outcome:
             if wal_bytes(store.path) > 2 * WAL_LIMIT:
                 raise WalTooLongError(f"{store.path}-wal is longer than {2 * WAL_LIMIT >> 20} MiB")
         store.act_on_notices(connection)
+        store.remover.act(connection)
+        store.part.look_for_marks()
         arenas = [arena for arena in store.part.arenas() if arena.is_mine()]
         too_long = wal_bytes(store.path) > WAL_LIMIT
         changed = {} if too_long else {arena: arena.changed_blocks() for arena in arenas}
@@ -133,6 +136,7 @@ def _write(
             for arena in mine:
                 _refuse_loss(connection, arena)
             ends = {arena: ingest.ingest(connection, arena.file, arena.slot, arena.instance) for arena in mine}
+            left = {arena: removal.leave(connection, arena) for arena in mine}
             for arena in mine:
                 ingest.copy_images(connection, arena.instance, images.get(arena, {}), stamped=arena.stamped)
             settle.settle_dead(connection, store.file, settled)
@@ -143,7 +147,7 @@ def _write(
         for arena, image in images.items():
             arena.not_flushed(image)
         raise
-    _after_commit(store, ends, images)
+    _after_commit(store, ends, images, left)
 
 
 def _refuse_loss(connection: apsw.Connection, arena: SharedArena) -> None:
@@ -152,13 +156,22 @@ def _refuse_loss(connection: apsw.Connection, arena: SharedArena) -> None:
         raise DamagedError(f"rows or cells of process {os.getpid()} are gone")
 
 
-def _after_commit(store: Store, ends: dict[SharedArena, int], images: dict[SharedArena, dict[int, Image]]) -> None:
+def _after_commit(
+    store: Store,
+    ends: dict[SharedArena, int],
+    images: dict[SharedArena, dict[int, Image]],
+    left: dict[SharedArena, list[Run]],
+) -> None:
     with store.part.binding():
         for arena, end in ends.items():
             arena.journal.release(end)
             arena.ingested = end
         for arena, image in images.items():
             arena.note_flushed(image)
+        for arena, runs in left.items():
+            del arena.freed.leaving[: len(runs)]
+            arena.recycle(runs)
+    children.drop(store.part)
 
 
 def wal_bytes(path: str) -> int:

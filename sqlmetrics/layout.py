@@ -1,15 +1,15 @@
-"""The cells file, byte by byte. Version 1; all numbers in the machine's own byte order.
+"""The cells file, byte by byte. Version 2; all numbers in the machine's own byte order.
 
 ::
 
     0        header: magic, layout version, byte order, ids of store, pair and boot, inode, uses, cursors
-    4096     slots: one for each process instance, in arrays (state, stale, uses, first extent, published)
+    4096     slots: one for each process instance, in arrays (state, stale, uses, first extent, published, lapsed)
     …        directory of cell blocks: owners, then generations
     …        directory of journal extents: owners, then generations
-    …        cells: CELL_BLOCKS blocks of 512 doubles
+    …        cells: CELL_BLOCKS blocks of 512 doubles, of which the first 8 are a bitmap, see `marks`
     …        journals: EXTENTS extents of 4,096 bytes
 
-Everything before the cells (268 KiB) is reserved when the file is made, the rest block by block as it is
+Everything before the cells (272 KiB) is reserved when the file is made, the rest block by block as it is
 given out; the file is as long as its limit from the start (but sparse), so that it is mapped once.
 """
 
@@ -19,7 +19,7 @@ import struct
 
 PAGE = 4096
 MAGIC = b"sqlmcell"
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
 BYTE_ORDER = 0x01020304
 
 # magic, layout version, byte order, store id (hex), pair id (hex), boot id, inode, first uses of every slot
@@ -32,6 +32,8 @@ DOUBT_AT = 300
 """Not 0: a process met damage in one of the files; who writes to the store checks all of them then."""
 CHECK_DUE_AT = 304
 """When all files are to be checked again, in seconds of CLOCK_MONOTONIC."""
+REMOVALS_AT = 312
+"""64 bits, raised at each removal with SQLite's write lock held."""
 RUN_LOCK_AT = 4000
 """This byte is locked, shared, by every launcher (gunicorn's master) for as long as it lives."""
 
@@ -41,10 +43,15 @@ STALE_AT = STATE_AT + SLOTS
 USES_AT = STALE_AT + SLOTS
 FIRST_AT = USES_AT + 4 * SLOTS
 PUBLISHED_AT = FIRST_AT + 4 * SLOTS
-SLOTS_END = PUBLISHED_AT + 8 * SLOTS
+LAPSED_AT = PUBLISHED_AT + 8 * SLOTS
+SLOTS_END = LAPSED_AT + SLOTS
 
 BLOCK_CELLS = PAGE // 8
 """A block is one page, so that two processes never write to the same cache line."""
+MARKS = BLOCK_CELLS // 8
+"""Bytes of the bitmap that a block begins with: one bit for each of its cells, those of the bitmap included."""
+FIRST_CELL = MARKS // 8
+"""The first cell of a block that a child can have."""
 CELL_BLOCKS = 16_384
 EXTENTS = 16_384
 EXTENT_HEADER = struct.Struct("=QII")

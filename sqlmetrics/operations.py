@@ -50,13 +50,20 @@ def labels(self: Any, *labelvalues: object, **labelkwargs: object) -> Any:
                 return self._metrics[labelvalues]
     except (KeyError, AttributeError):
         pass
-    if hasattr(self, "_metrics"):  # else it raises an error
-        parents.add(self)
-        if self._lock.__class__ is not _ReentrantLock:
-            # A signal handler or a garbage collection may come in the middle and make a child of this metric too.
-            # Should two threads have two locks for a moment: a child that is made twice is in one cell.
-            self._lock = threading.RLock()
+    make_reentrant(self)
     return _peer_labels(self, *labelvalues, **labelkwargs)
+
+
+def make_reentrant(metric: Any) -> None:
+    """Let a thread have a metric's lock twice, if it is one with label names.
+
+    A signal handler or a garbage collection may come in the middle and make a child of this metric too. Should two
+    threads have two locks for a moment: a child that is made twice is in one cell.
+    """
+    if hasattr(metric, "_metrics"):
+        parents.add(metric)
+        if metric._lock.__class__ is not _ReentrantLock:
+            metric._lock = threading.RLock()
 
 
 def counter_inc(self: Any, amount: Any = 1, exemplar: Any = None) -> None:

@@ -17,6 +17,8 @@ from prometheus_client.samples import Exemplar
 from . import exemplars
 from .arenas import SharedArena
 from .exemplars import Series
+from .freed import Run
+from .selection import Selection
 from .shape import Family, Key, abouts
 from .writer import Aside, Place, Writer
 
@@ -129,6 +131,32 @@ class Part:
         """The parts of the cells file that this process writes to."""
         with self.binding():
             return [writer.shared for writer in self.writers.copy().values() if writer.shared]
+
+    def detach(self, selection: Selection) -> list[tuple[SharedArena, list[Run]]]:
+        """Forget children, and return the cells that they had. Call it inside `binding`, the outermost."""
+        found = [(writer.shared, writer.detach(selection)) for writer in self.writers.copy().values()]
+        return [(arena, runs) for arena, runs in found if arena and runs]
+
+    def cells_of(self, selection: Selection) -> set[tuple[int, int]]:
+        """(instance, cell) of all cells that this process has for children in the cells file."""
+        with self.binding():
+            return {
+                (shared.instance, cell)
+                for writer in self.writers.copy().values()
+                if (shared := writer.shared)
+                for cell in writer.cells_of(selection)
+            }
+
+    def look_for_marks(self) -> None:
+        """Forget what other processes have removed, also where they died before they could notify this one."""
+        with self.binding() as outermost:
+            for writer in self.writers.copy().values() if outermost else ():
+                if writer.shared and writer.shared.marked() and writer.shared.is_mine():
+                    writer.notice()
+
+    def has_known(self, key: Key) -> bool:
+        """Whether a child has a place."""
+        return any(key in writer.known for writer in self.writers.copy().values())
 
     def move_in(self) -> None:
         """Bring what had to be counted in memory to the cells file, if there is room now."""

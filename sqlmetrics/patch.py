@@ -21,7 +21,7 @@ from prometheus_client import Counter, Gauge, Histogram, Summary, multiprocess, 
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.registry import CollectorRegistry
 
-from . import fork, info_enum, operations, registry, sampling, stores
+from . import fork, info_enum, labelled, operations, registry, sampling, stores
 from .buckets import Member, SharedBuckets
 from .collector import MultiProcessCollector
 from .notices import mark_process_dead
@@ -67,7 +67,7 @@ _REPLACED: tuple[tuple[Any, str, Callable[[Callable[[], object]], Any]], ...] = 
     (CollectorRegistry, "__init__", lambda _: _registry_init),
 )
 """(where, name, what it becomes): the names that lead to the peer's files."""
-_METHODS = (*operations.REPLACED, *info_enum.REPLACED, *sampling.REPLACED, *registry.REPLACED)
+_METHODS = (*operations.REPLACED, *labelled.REPLACED, *info_enum.REPLACED, *sampling.REPLACED, *registry.REPLACED)
 """(class, name, what it becomes): the methods of its metrics and registries. With `_REPLACED` all that is replaced."""
 _SHARED = (SharedValue, Member, sampling.Answering)
 

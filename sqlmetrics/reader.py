@@ -3,7 +3,8 @@
 1. Note who is not settled yet.
 2. In one read transaction: see which processes live, and read what they have announced since the last scrape.
 3. Note how often each block has been given out (the census), see that none of them has been settled since, and read
-   their cells. If a block that somebody owned at the census has been given out again meanwhile, begin again.
+   their cells. If a block that somebody owned then, or at a census before the transaction, or cells in it, have been
+   given out again meanwhile, begin again.
 """
 
 from __future__ import annotations
@@ -125,7 +126,7 @@ class Reader(fork.ForkAware):
             access.close_idle()
         with access() as connection:
             file = files.open_existing(connection, self.path)
-            slots = file.live_slots()
+            slots, before = file.live_slots(), file.blocks.census()
             try:
                 with database.transaction(connection, "DEFERRED"):
                     scrape = Scrape(connection, file, remembered, wanted, slots)
@@ -136,7 +137,8 @@ class Reader(fork.ForkAware):
             except BaseException:  # it may have learned one half of something
                 remembered.forget()
                 raise
-            if file.blocks.changed(scrape.census):
+            # Since before the snapshot: a cell that it knows may have been freed and be another child's by now.
+            if file.blocks.changed(before) or file.blocks.changed(scrape.census):
                 return None
             try:
                 answer = finish(_assembled(result, about, own, wanted.names), remembered.kept)

@@ -65,12 +65,16 @@ class Region:
                 return False
             at = self.start + block * layout.PAGE
             reserve(self._fd, at, layout.PAGE)
-            self.generations[block] = (self.generations[block] + 1) % 2**32 or 1
+            self.count_use(block)
             self._bytes[at : at + layout.PAGE] = _ZEROS
             self.owners[block] = slot + 1
             return True
         finally:
             locks.unlock(self._fd, lock_at)
+
+    def count_use(self, block: int) -> None:
+        """Note that a block, or some of its cells, are about to be another's; see `changed`."""
+        self.generations[block] = (self.generations[block] + 1) % 2**32 or 1
 
     def ever(self) -> int:
         """How many blocks, from the first, have ever been given out."""

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import apsw
 
-from . import checkup, config, database, newest, schema, settle
+from . import checkup, config, database, marks, newest, schema, settle
 from .cells import CellsFile, boot_id, create_cells, open_cells
 from .database import NoDatabaseError, StoreConnection, identity_of
 from .errors import DamagedError, PathError, SQLMetricsError
@@ -147,7 +147,9 @@ def _freed_of_cells(content: apsw.Connection, path: str, cells: CellsFile | None
         header = old.header() if old else None
         rebooted = header is not None and header.boot != boot_id()
         if old is not None and not rebooted:
+            marks.bring(content, old)
             settle.settle_left(content, old)
+        content.execute("DELETE FROM removed")
         uses = settle.adopt(content, all_dead=rebooted, above=_most_uses(path, cells))
         content.execute("UPDATE store SET pair = ?, plan = plan + 1", (pair,))
     return content, uses

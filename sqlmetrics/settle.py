@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import apsw
 
-from . import layout
+from . import layout, marks
 from .arenas import pid_namespace
 from .cells import CellsFile
 from .database import CutOffError, transaction
@@ -53,6 +53,7 @@ def settling(connection: apsw.Connection, file: CellsFile) -> Iterator[list[Slot
         with transaction(connection):
             refuse_newer(connection)
             _refuse_others(connection, file)
+            marks.bring(connection, file)
             yield settled
     except BaseException:
         for slot, _ in settled:

@@ -24,6 +24,7 @@ STATE_MODE = "max"
 """How times of several processes are folded."""
 EACH_MODES = ("all", "liveall")
 MODES = LIVE_MODES | {mode.removeprefix("live") for mode in LIVE_MODES}
+_MODES = ("", *MODES)
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -51,6 +52,10 @@ class Shape:
     def cells(self) -> int:
         """How many cells a child takes."""
         return len(self.samples) * (2 if self.stamped else 1)
+
+    def child(self, labelvalues: tuple[str, ...]) -> tuple[object, ...]:
+        """What a removal removes as one: a child, whatever its mode and its samples."""
+        return self.family, self.type, self.labelnames, labelvalues
 
     @property
     def zero_shows(self) -> bool:
@@ -128,6 +133,27 @@ def _child(family: Family, labels: dict[str, str]) -> tuple[tuple[str, ...], tup
     names = tuple(sorted(labels))
     values = tuple([joined(labels[name]) for name in names])
     return names, values, _children.setdefault((*family, names, values), [])
+
+
+def keys_of(family: str, typ: str, labels: dict[str, str]) -> list[Key]:
+    """The keys that this process has for a child, in whatever mode it was made."""
+    names = tuple(sorted(labels))
+    values = tuple([joined(labels[name]) for name in names])
+    return [key for mode in _MODES for key in _children.get((family, typ, mode, names, values), ())]
+
+
+def remember(key: Key) -> None:
+    """Know a key (again), which a metric object may still hold that was removed."""
+    shape, values = key
+    keys = _children.setdefault((shape.family, shape.type, shape.mode, shape.labelnames, values), [])
+    if key not in keys:
+        keys.append(key)
+
+
+def forget(keys: Iterable[Key]) -> None:
+    """Forget children that were removed."""
+    for shape, values in keys:
+        _children.pop((shape.family, shape.type, shape.mode, shape.labelnames, values), None)
 
 
 @functools.cache

@@ -6,7 +6,7 @@ import atexit
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -22,6 +22,7 @@ from .figures import Figures
 from .flusher import Flusher
 from .follow import Follower
 from .part import Part
+from .remover import Remover
 from .renew import Pair
 from .trouble import Trouble
 from .wiped import wiped_bytes
@@ -55,6 +56,7 @@ class Store(fork.ForkAware):
         self._part = Part(self)
         self.writing = Access(path)
         self._notices: list[str] = []
+        self.remover = Remover(self)
         self.flusher = self._new_flusher()
         if create:
             self._try_to_open()
@@ -147,33 +149,39 @@ class Store(fork.ForkAware):
         """See `notices.mark_process_dead`."""
         fork.notice()
         self._notices.append(str(pid))
-        if self.writing.held_here() or self.part.is_held_here() or self._follower.held_here():
+        if self.is_held_here():
             # In a signal handler, with a lock of ours held: waiting here might be for ever.
             self.flusher.wake()
             return
         try:
-            self._mark_patiently()
+            self.patiently(self.act_on_notices)
         except (apsw.Error, OSError, SQLMetricsError) as error:
             # Not to be raised into a server's hook: whoever scrapes or flushes next sees the death by itself.
             self.trouble.report("notice", f"{self.path}: the end of process {pid} could not be noted yet ({error!r})")
             self.flusher.wake()
 
-    def _mark_patiently(self) -> None:
+    def is_held_here(self) -> bool:
+        """Whether this thread has a lock of this package (and was interrupted by a signal handler, say)."""
+        return self.writing.held_here() or self.part.is_held_here() or self._follower.held_here()
+
+    def patiently(self, act: Callable[[apsw.Connection], None]) -> None:
+        """Do something with the connection, waiting a second for others. Raises what it raises, or BusyError."""
         for tries_left in reversed(range(_PATIENCE)):
             if not self.follow_replacement():
                 time.sleep(database.BUSY_MS / 1000)
                 continue
             try:
                 with self.writing() as connection:
-                    return self.act_on_notices(connection)
+                    act(connection)
+                    return
             except apsw.BusyError:
                 if not tries_left:
                     raise
-        return None
+        raise database.CutOffError(f"{self.path}: the files are being replaced")
 
     def has_notices(self) -> bool:
-        """Whether a process was reported dead and not settled yet."""
-        return bool(self._notices)
+        """Whether a process was reported dead and not settled yet, or a removal waits."""
+        return bool(self._notices) or self.remover.has_work()
 
     def act_on_notices(self, connection: apsw.Connection) -> None:
         """Settle the processes that were reported dead, also those reported meanwhile. Raises apsw.Error."""
@@ -184,7 +192,7 @@ class Store(fork.ForkAware):
                 fold.forget_oldest(connection, self.settings.keep_dead)
             del self._notices[: len(pids)]
             for slot in noticed:
-                self.file.notify(slot)
+                self.file.lapse(slot)
 
     def reset(self, *, force: bool, keep_own: bool) -> None:
         """See `notices.reset`. Raises StoreInUseError, apsw.BusyError."""
@@ -272,7 +280,7 @@ class Store(fork.ForkAware):
         news = self._part.after_fork_in_parent(suspended=self._flusher_ran)
         self.writing.after_fork_in_parent()
         self.flusher.allow()
-        if news or self._notices:  # the second from a signal handler that came during the fork
+        if news or self.has_notices():  # the second from a signal handler that came during the fork
             self.flusher.wake()
 
     def after_fork_in_child(self) -> None:
@@ -283,6 +291,7 @@ class Store(fork.ForkAware):
             self._file.forget_own()
         wiped_bytes.wipe()
         self._notices = []
+        self.remover = Remover(self)
         self.trouble = Trouble()
         self.figures = Figures(self)
         self.writing = self.writing.after_fork_in_child()
@@ -292,7 +301,7 @@ class Store(fork.ForkAware):
         """Flush for the last time and close the connection; the values stay in the store."""
         fork.notice()
         self.flusher.stop()
-        if self.part.writers or self._notices:
+        if self.part.writers or self.has_notices():
             self.flush()
         self.writing.close()
 

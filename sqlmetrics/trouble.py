@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter, deque
 
-CAUSES = ("cells", "closed", "damaged", "flush", "notice", "replaced", "types")
+CAUSES = ("cells", "closed", "damaged", "flush", "notice", "removal", "replaced", "types")
 """What trouble there can be; see the page of errors in the documentation."""
 
 log = logging.getLogger("sqlmetrics")

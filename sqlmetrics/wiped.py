@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import mmap
+import weakref
 
 _WIPEONFORK = 18  # MADV_WIPEONFORK of Linux 4.14; not in Python's mmap module
 
@@ -16,22 +17,28 @@ class WipedBytes:
     """Hands out single bytes; each is used by one binding and never handed out twice."""
 
     def __init__(self) -> None:
-        self._pages: list[memoryview] = []
+        # Each is there as long as one of its bytes is: who renews its byte again and again does not need more and more.
+        self._pages: list[weakref.ref[mmap.mmap]] = []
+        self._page = memoryview(b"")
         self._next = mmap.PAGESIZE
 
     def take(self) -> memoryview:
         """Return a view of one byte, 0 at first and 0 again in any forked child."""
         if self._next == mmap.PAGESIZE:
-            self._pages.append(memoryview(_private_page()))
+            page = _private_page()
+            self._pages = [*(ref for ref in self._pages if ref() is not None), weakref.ref(page)]
+            self._page = memoryview(page)
             self._next = 0
         index = self._next
         self._next = index + 1
-        return self._pages[-1][index : index + 1]
+        return self._page[index : index + 1]
 
     def wipe(self) -> None:
         """Set all bytes to zero, where the kernel has not."""
-        for page in self._pages:
-            page[:] = bytes(len(page))
+        for ref in self._pages:
+            page = ref()
+            if page is not None:
+                page[:] = bytes(mmap.PAGESIZE)
 
 
 def _private_page() -> mmap.mmap:

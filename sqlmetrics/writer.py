@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from .arenas import PrivateArena, SharedArena
+from .binder import forget_inherited
 from .cells import CellsFile
 from .exemplars import Kept, Series, record_of
-from .shape import LIVE_MODES, Key
+from .freed import Run
+from .selection import Selection, forgotten
+from .shape import LIVE_MODES, Key, forget, remember
 
 Arena = SharedArena | PrivateArena
 _REMEMBERED = 100
@@ -20,6 +24,10 @@ class Place(NamedTuple):
 
     arena: Arena
     cell: int
+
+    def run(self, key: Key) -> Run:
+        """All of the child's cells."""
+        return self.cell, key[0].cells
 
     def copy_to(self, new: Place, key: Key) -> None:
         """Copy the values of a child to cells that nobody uses yet."""
@@ -74,6 +82,7 @@ class Writer:
         if place is None:
             arena = self.shared if shared else None
             place = Place(arena, arena.place(key)) if arena else private_place(self.private, key)
+            remember(key)
             self.known[key] = place
         return place
 
@@ -100,11 +109,50 @@ class Writer:
                 new.arena.cells[new.cell + offset] += value
 
     def notice(self) -> None:
-        """Somebody may have deleted the rows of the live gauges: all of them are to be announced again."""
+        """Find out what another process has done: it has removed series, or deleted the rows of the live gauges."""
         if self.shared:
+            lapsed = self.shared.answer()
+            self.forget_removed()
+            if lapsed:
+                placed = self._placed_in(SharedArena)
+                self.lapsed.update(key for key, _ in placed if key[0].mode in LIVE_MODES)
+            self.shared.resume()
+
+    def forget_removed(self) -> None:
+        """Forget the children whose series other processes have removed."""
+        marked = self.shared.marked() if self.shared else set()
+        if self.shared and marked:
             placed = self._placed_in(SharedArena)
-            self.lapsed.update(key for key, _ in placed if key[0].mode in LIVE_MODES)
+            removed = {key[0].child(key[1]) for key, place in placed if place.cell + key[0].stamped in marked}
+            # Also those of another mode, or other buckets, of which the rows know another cell or none.
+            keys = [key for key in self.known if key[0].child(key[1]) in removed]
+            self.shared.freed.leaving += self._forget(keys)
+
+    def detach(self, selection: Selection) -> list[Run]:
+        """Forget children of this process that are selected, and return the cells that they had in the cells file."""
+        keys = [key for key in selection.among(self.known) if key in self.known]
+        runs = self._forget(keys)
+        if runs and self.shared:
             self.shared.renew()
+        return runs
+
+    def cells_of(self, selection: Selection) -> Iterable[int]:
+        """The cells in the cells file of those children of this process that are selected."""
+        for key in selection.among(self.known):
+            place = self.known.get(key)
+            if place is not None and isinstance(place.arena, SharedArena):
+                yield from range(place.cell, place.cell + key[0].cells)
+
+    def _forget(self, keys: list[Key]) -> list[Run]:
+        places = [(key, self.known.pop(key)) for key in keys]
+        self.lapsed.difference_update(keys)
+        forget(keys)
+        forget_inherited(keys)
+        forgotten.extend(keys)
+        for arena in {id(place.arena): place.arena for _, place in places}.values():
+            if isinstance(arena, PrivateArena):
+                arena.renew()
+        return [place.run(key) for key, place in places if isinstance(place.arena, SharedArena)]
 
     def move_in(self) -> None:
         """Move the children that are in memory, with their values, to the cells file.
@@ -135,6 +183,7 @@ class Writer:
         old = self.shared
         if old is None:
             return
+        self.forget_removed()
         old.leave_behind()
         for key, place in self._placed_in(SharedArena):
             new = private_place(self.private, key)

@@ -1,0 +1,120 @@
+"""A removal: the rows of children are deleted, and the cells that other processes have for them are marked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import apsw
+
+from . import marks
+from .arenas import SharedArena
+from .cells import CellsFile
+from .freed import Run
+from .part import Part
+from .selection import Selection
+
+_SAMPLES = """
+SELECT cell, series, process FROM sample
+ WHERE process IN (SELECT id FROM process WHERE died IS NULL) AND series IN (SELECT value FROM json_each(?))
+"""
+_DELETE_SAMPLE = "DELETE FROM sample WHERE cell = ? AND +process = ?"
+_DELETE_OF_SERIES = (
+    "DELETE FROM retired WHERE series IN (SELECT value FROM json_each(?))",
+    "DELETE FROM orphan WHERE series IN (SELECT value FROM json_each(?))",
+    "DELETE FROM exemplar WHERE series IN (SELECT value FROM json_each(?))",
+)
+_DELETE_KEPT = "DELETE FROM kept WHERE series IN (SELECT value FROM json_each(?))"
+# Processes that had ended and are remembered for their `all` gauges only.
+_BURY = "DELETE FROM process WHERE died IS NOT NULL AND id NOT IN (SELECT process FROM kept)"
+_DELETE_SERIES = "DELETE FROM series WHERE id IN (SELECT value FROM json_each(?))"
+_BEGIN_ANEW = "UPDATE series SET created = ? WHERE id IN (SELECT value FROM json_each(?))"
+_FORGET = "UPDATE store SET epoch = epoch + 1"
+
+
+class Detached(NamedTuple):
+    """Cells that this process had for children which it has forgotten: they are to be freed when no row knows them."""
+
+    arena: SharedArena
+    runs: list[Run]
+
+    def cells(self) -> Iterable[int]:
+        """All of the cells."""
+        return (cell + place for cell, count in self.runs for place in range(count))
+
+
+class Removal:
+    """The wish to remove children, made at a certain moment: what this process counts of them later is to stay."""
+
+    def __init__(self, selection: Selection, made: float):
+        self.selection = selection
+        self.made = made
+        self.detached: list[Detached] | None = None
+
+    def detach(self, part: Part) -> None:
+        """Have this process forget the children, so that whoever uses one begins at zero, in other cells.
+
+        Does nothing in the middle of an operation that places children: it is done later then.
+        """
+        if self.detached is None:
+            with part.binding() as outermost:
+                if outermost:
+                    self.detached = [Detached(arena, runs) for arena, runs in part.detach(self.selection)]
+
+    def free(self, arenas: list[SharedArena]) -> None:
+        """Let the cells be used again, after the COMMIT, if this process has them yet; call it inside `binding`."""
+        for arena, runs in self.detached or ():
+            if arena in arenas and arena.is_mine():
+                arena.recycle(runs)
+
+
+def carry_out(connection: apsw.Connection, file: CellsFile, part: Part, removals: list[Removal]) -> bool:
+    """Remove within `settling`, without checks of references; True if cells of other processes are to be marked."""
+    marks.catch_up(connection, file)
+    file.removals[0] = (file.removals[0] + 1) % 2**64
+    gone = [_carry_out(connection, part, removal) for removal in removals]
+    return any(gone)
+
+
+def _carry_out(connection: apsw.Connection, part: Part, removal: Removal) -> bool:
+    for one in removal.detached or ():
+        connection.executemany(_DELETE_SAMPLE, [(cell, one.arena.instance) for cell in one.cells()])
+        marks.clear(one.arena.file, one.cells())
+    series = removal.selection.series(connection)
+    if not series:
+        return False
+    own = part.cells_of(removal.selection)
+    rows: Any = connection.execute(_SAMPLES, (json.dumps(series),)).fetchall()
+    again = {number for cell, number, process in rows if (process, cell) in own}
+    gone = [(cell, process) for cell, _, process in rows if (process, cell) not in own]
+    connection.executemany(_DELETE_SAMPLE, gone)
+    _delete(connection, series, again, removal.made)
+    marks.note(connection, gone)
+    return bool(gone)
+
+
+def leave(connection: apsw.Connection, arena: SharedArena) -> list[Run]:
+    """See that cells of this process whose series were removed by others have no row and no mark, within `settling`."""
+    runs = list(arena.freed.leaving)
+    if runs:
+        cells = list(Detached(arena, runs).cells())
+        before = connection.total_changes()
+        connection.executemany(_DELETE_SAMPLE, [(cell, arena.instance) for cell in cells])
+        if connection.total_changes() > before:  # a live gauge that was announced again at the moment of its removal
+            connection.execute(_FORGET)
+        marks.clear(arena.file, cells)
+    return runs
+
+
+def _delete(connection: apsw.Connection, series: list[int], again: set[int], made: float) -> None:
+    """again: of the series, those that this process has begun anew."""
+    text = json.dumps(series)
+    for statement in _DELETE_OF_SERIES:
+        connection.execute(statement, (text,))
+    connection.execute(_DELETE_KEPT, (text,))
+    if connection.changes():
+        connection.execute(_BURY)
+    connection.execute(_DELETE_SERIES, (json.dumps([number for number in series if number not in again]),))
+    connection.execute(_BEGIN_ANEW, (made, json.dumps(list(again))))
+    connection.execute(_FORGET)
