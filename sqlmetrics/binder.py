@@ -158,8 +158,11 @@ class Binder(fork.ForkAware):
     def _inherit(self, writer: Writer, part: Part) -> None:
         """In a new process (or under a new name) every gauge is there at zero, as in the peer's mode."""
         self._writer = writer
-        for key in list(self._inherited):
-            part.place(writer, key, True)
+        if part.heirs.are_up_to_date():
+            for key in list(self._inherited):
+                part.place(writer, key, True)
+        else:
+            part.heirs.waiting += [(writer, key) for key in list(self._inherited)]
 
     def set_exemplar(self, value: Bound, position: int, exemplar: Exemplar) -> None:
         """Take an exemplar of a child's sample at that position."""
@@ -201,6 +204,7 @@ _binders: list[weakref.ref[Binder]] = []
 
 def forget_inherited(keys: Iterable[Key]) -> None:
     """Have processes that are forked from now on not have children that were removed."""
+    keys = list(keys)
     for ref in list(_binders):
         if binder := ref():
             binder.forget(keys)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import apsw
 
-from . import checkup, children, database, fold, fork, ingest, removal, settle
+from . import checkup, children, database, fold, fork, heirs, ingest, removal, settle
 from .arenas import SharedArena
 from .errors import DamagedError, StoreError
 from .freed import Run
@@ -98,6 +98,7 @@ def _has_work(store: Store) -> bool:
     file = store.file
     return (
         store.has_notices()
+        or bool(store.part.heirs.waiting)
         or any(arena.has_news() or arena.changed_blocks() for arena in store.part.arenas() if arena.is_mine())
         or any(not file.is_alive(slot) for slot, _ in file.live_slots())
     )
@@ -114,6 +115,7 @@ def _flush(store: Store) -> Outcome:
         store.act_on_notices(connection)
         store.remover.act(connection)
         store.part.look_for_marks()
+        heirs.bring(connection, store)
         arenas = [arena for arena in store.part.arenas() if arena.is_mine()]
         too_long = wal_bytes(store.path) > WAL_LIMIT
         changed = {} if too_long else {arena: arena.changed_blocks() for arena in arenas}

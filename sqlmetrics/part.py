@@ -18,6 +18,7 @@ from . import exemplars
 from .arenas import SharedArena
 from .exemplars import Series
 from .freed import Run
+from .heirs import Heirs
 from .selection import Selection
 from .shape import Family, Key, abouts
 from .writer import Aside, Place, Writer
@@ -39,10 +40,11 @@ class _Hold:
 class Part:
     """The writers of one process, by their names."""
 
-    def __init__(self, store: Store):
+    def __init__(self, store: Store, parent: Part | None = None):
         self._store = store
         self._hold = _Hold()
         self.writers: dict[str, Writer] = {}
+        self.heirs: Heirs = Heirs(store, parent.heirs if parent else None)
 
     @contextmanager
     def binding(self, seconds: float = -1) -> Iterator[bool | None]:
@@ -84,6 +86,7 @@ class Part:
             self._try("find room in the cells file", writer.announce_lapsed)
         if writer.shared is None:
             self._try("claim a part of the cells file", lambda: writer.join(self._store.file, self._store.id))
+            self.heirs.begin()
         for arena in writer.private:
             arena.resume()
 
@@ -150,9 +153,12 @@ class Part:
     def look_for_marks(self) -> None:
         """Forget what other processes have removed, also where they died before they could notify this one."""
         with self.binding() as outermost:
+            seen = self.heirs.now()
             for writer in self.writers.copy().values() if outermost else ():
                 if writer.shared and writer.shared.marked() and writer.shared.is_mine():
                     writer.notice()
+            if outermost:
+                self.heirs.note(seen)
 
     def has_known(self, key: Key) -> bool:
         """Whether a child has a place."""

@@ -285,7 +285,7 @@ class Store(fork.ForkAware):
 
     def after_fork_in_child(self) -> None:
         """Own nothing yet: the parent's cells are its own. Also called, late, in a child of a fork from C."""
-        self._part = Part(self)
+        self._part = Part(self, self._part)
         self._follower.after_fork_in_child()
         if self._file is not None:
             self._file.forget_own()
