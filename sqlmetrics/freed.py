@@ -22,18 +22,20 @@ class Freed:
     def __init__(self) -> None:
         self.leaving: list[Run] = []
         self._resting: list[Run] = []
+        self._resting_cells = 0
         self._ready: dict[int, list[int]] = {}  # length: first cells
 
     def rest(self, runs: Iterable[Run]) -> None:
         """Take cells that have no row and no mark any more."""
-        self._resting += runs
+        for run in runs:
+            self._resting.append(run)
+            self._resting_cells += run[1]
 
     def release(self) -> list[Run]:
         """Make the cells that rest ready to be taken, if they are enough, and return them."""
-        released = self._resting
-        if sum(length for _, length in released) < ENOUGH:
+        if self._resting_cells < ENOUGH:
             return []
-        self._resting = []
+        released, self._resting, self._resting_cells = self._resting, [], 0
         ready = [(cell, length) for length, cells in self._ready.items() for cell in cells]
         self._ready = {}
         for cell, length in _joined(ready + released):

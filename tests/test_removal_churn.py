@@ -1,0 +1,164 @@
+"""Removal all the time, in many processes: no wrong number, nothing lost of others, and nothing that grows."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import select
+import time
+from collections.abc import Callable
+
+import pytest
+from helpers import Child, scrape, value
+from prometheus_client import Counter, Gauge, Histogram
+
+import sqlmetrics
+
+CYCLES = int(os.environ.get("SQLMETRICS_TEST_CYCLES", "2000"))
+"""Of each of four processes; 25,000 is the long form."""
+
+
+def _start_four(**steps: Callable[..., object]) -> list[Child]:
+    children = []
+    for _ in range(4):
+        one = Child()
+        if one.in_child:
+            one.serve(**steps)
+        children.append(one)
+    return children
+
+
+def _send(one: Child, name: str, *arguments: object) -> None:
+    print(json.dumps([name, arguments]), file=one._out, flush=True)
+
+
+def _is_done(one: Child) -> bool:
+    return bool(select.select([one._in], [], [], 0)[0])
+
+
+def test_others_totals_are_exact_during_removals(store: sqlmetrics.Store) -> None:
+    """Two processes count while two remove what they do not count in: nothing is lost."""
+    requests = Counter("requests", "Requests", ["path"])
+    latency = Histogram("latency", "Latency", ["path"], buckets=[1, 2])
+    each = 20_000
+
+    def count() -> None:
+        steady, seconds = requests.labels("/"), latency.labels("/")
+        for number in range(each):
+            steady.inc()
+            if number % 10 == 0:
+                seconds.observe(1.5)
+            if number % 100 == 0:
+                requests.labels("passing").inc()
+
+    def remove() -> None:
+        for number in range(200):
+            requests.labels(f"mine {os.getpid()} {number}").inc()
+            latency.labels("passing").observe(1)
+            requests.remove("passing")
+            latency.remove("passing")
+            requests.remove(f"mine {os.getpid()} {number}")
+
+    children = _start_four(count=count, remove=remove)
+    for one, step in zip(children, ("count", "count", "remove", "remove"), strict=True):
+        _send(one, step)
+    seen = [0.0]
+    while not all(map(_is_done, children)):
+        seen.append(value("requests_total", path="/") or 0.0)
+    for one in children:
+        one._in.readline()
+
+    assert seen == sorted(seen)
+    assert value("requests_total", path="/") == 2 * each
+    assert value("latency_count", path="/") == 2 * each / 10
+    assert not [labels for _, labels in scrape() if labels[0][1].startswith("mine")]
+    for one in children:
+        one.end()
+    assert value("requests_total", path="/") == 2 * each
+
+
+def test_cells_that_are_used_again_never_show_another_childs_value(path: str) -> None:
+    """A scrape sees of a child nothing, zero, or what was counted in it: its label says what that is."""
+    sqlmetrics.install(path, flush_interval=0.02)
+    amounts = Gauge("amounts", "Amounts", ["amount"], multiprocess_mode="sum")
+    counts = Counter("counts", "Counts", ["amount"])
+    spread = Histogram("spread", "Spread", ["amount"], buckets=[1])
+
+    def churn(which: int) -> int:
+        for number in range(CYCLES // 2):
+            amount = 1 + which + 4 * (number % 1000)
+            text = str(amount)
+            amounts.labels(text).set(amount)
+            counts.labels(text).inc(amount)
+            spread.labels(text).observe(amount)
+            counts.remove(text)
+            amounts.remove(text)
+            spread.remove(text)
+        return CYCLES
+
+    children = _start_four(churn=churn)
+    for which, one in enumerate(children):
+        _send(one, "churn", which)
+    scrapes, longest = 0, 0.0
+    while not all(map(_is_done, children)):
+        begun = time.monotonic()
+        shown = scrape()
+        longest = max(longest, time.monotonic() - begun)
+        scrapes += 1
+        for (name, labels), amount in shown.items():
+            if name in ("amounts", "counts_total", "spread_sum"):
+                assert amount in (0, float(dict(labels)["amount"])), (name, labels, amount)
+            else:
+                assert amount in (0, 1), (name, labels, amount)
+    for one in children:
+        assert one._in.readline()
+
+    print(f"{scrapes} scrapes, the longest took {longest:.3f} s")
+    assert scrapes > 20
+    assert scrape() == {}
+    for one in children:
+        one.end()
+
+
+def _rss() -> int:
+    gc.collect()
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_life_of_removals_leaves_nothing(path: str, shell, shared: bool) -> None:
+    """Four processes make and remove label sets, of their own or the same ones: memory, rows and cells stay flat."""
+    store = sqlmetrics.install(path, flush_interval=0.05)
+    requests = Counter("requests", "Requests", ["user"])
+    depth = Gauge("depth", "Depth", ["user"])
+    requests.labels("always").inc()
+    quarter = CYCLES // 4
+
+    def churn(which: int, part: int) -> int:
+        for number in range(part * quarter, (part + 1) * quarter):
+            user = str(number) if shared else f"{which} {number}"
+            requests.labels(user).inc()
+            requests.remove(user)
+            if number % 4 == 0:
+                depth.labels(user).set(1)
+                depth.remove_by_labels({"user": user})
+        return _rss()
+
+    children = _start_four(churn=churn)
+    memory, blocks, rows = [], [], []
+    for part in range(4):
+        for which, one in enumerate(children):
+            _send(one, "churn", which, part)
+        memory.append([int(one._in.readline()) for one in children])
+        blocks.append(store.file.blocks.used())
+        rows.append(shell.value("SELECT (SELECT count(*) FROM series) + (SELECT count(*) FROM sample)"))
+
+    print([[size >> 10 for size in sizes] for sizes in memory], blocks, rows, os.path.getsize(path) >> 10)
+    assert all(last - first < 2 << 20 for first, last in zip(memory[0], memory[3], strict=True))
+    assert blocks[3] <= max(blocks[0], 4 * 5 + 1)
+    assert rows[3] <= rows[0] + 50
+    assert requests.labels("always")._value.get() == 1
+    for one in children:
+        one.end()
