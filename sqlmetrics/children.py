@@ -7,38 +7,40 @@ from typing import Any
 from .operations import parents
 from .part import Part
 from .selection import forgotten
-from .shape import Key, joined
+from .shape import Key
 
 _PATIENCE = 0.05
 """Seconds for a metric's lock; what cannot be dropped now is dropped after a later flush."""
 
 
 def drop(part: Part) -> None:
-    """Drop those that nobody has used since, with no lock of this package held."""
+    """Drop those that nobody has used since. Call it with no lock of this package held."""
     keys = [forgotten.popleft() for _ in range(len(forgotten))]
-    removed = {_child(*key): key for key in keys if not part.has_known(key)}
-    for parent in _parents_of({key[0].family for key in removed.values()}):
-        if parent._lock.acquire(timeout=_PATIENCE):
-            try:
-                _drop(parent, removed, part)
-            finally:
-                parent._lock.release()
-        else:
-            forgotten.extend(removed.values())
+    removed: dict[tuple[str, str], list[Key]] = {}
+    for key in keys:
+        removed.setdefault((key[0].family, key[0].type), []).append(key)
+    for parent in _all_parents() if removed else ():
+        of_parent = removed.get((parent._name, parent._type), [])
+        if of_parent and not _drop(parent, of_parent, part):
+            forgotten.extend(of_parent)
 
 
-def _parents_of(families: set[str]) -> list[Any]:
-    return [parent for parent in list(parents) if parent._name in families] if families else []
+def _all_parents() -> list[Any]:
+    while True:
+        try:
+            return list(parents)
+        except RuntimeError:  # another thread has made one
+            continue
 
 
-def _child(shape: Any, labelvalues: tuple[str, ...]) -> tuple[object, ...]:
-    return shape.family, shape.type, shape.labelnames, labelvalues
-
-
-def _drop(parent: Any, removed: dict[tuple[object, ...], Key], part: Part) -> None:
-    names = tuple(sorted(parent._labelnames))
-    for labelvalues in list(parent._metrics):
-        labels = dict(zip(parent._labelnames, labelvalues, strict=True))
-        key = removed.get((parent._name, parent._type, names, tuple(joined(labels[name]) for name in names)))
-        if key is not None and not part.has_known(key):
-            parent._metrics.pop(labelvalues, None)
+def _drop(parent: Any, keys: list[Key], part: Part) -> bool:
+    if not parent._lock.acquire(timeout=_PATIENCE):
+        return False
+    try:
+        for shape, values in keys:
+            labels = dict(zip(shape.labelnames, values, strict=True))
+            if not part.has_known((shape, values)):
+                parent._metrics.pop(tuple(labels.get(name) for name in parent._labelnames), None)
+    finally:
+        parent._lock.release()
+    return True

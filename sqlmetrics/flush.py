@@ -67,6 +67,7 @@ def flush(store: Store, *, pause: float = 0.0) -> Outcome:
         store.part.tell_exemplars(pause)
         checkup.check_if_due(store.path, store.file)
         outcome = _flush(store) if _has_work(store) else Outcome.NOTHING_CHANGED
+        children.drop(store.part)
         store.trouble.over("flush", f"{store.path}: flushes work again")
     except apsw.BusyError:
         outcome = Outcome.BUSY  # another process writes to the store
@@ -173,7 +174,6 @@ def _after_commit(
         for arena, runs in left.items():
             del arena.freed.leaving[: len(runs)]
             arena.recycle(runs)
-    children.drop(store.part)
 
 
 def wal_bytes(path: str) -> int:

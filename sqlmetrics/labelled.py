@@ -69,11 +69,9 @@ def reset(self: Any) -> None:
         _peer_reset(self)
         return
     labels = dict(zip(self._labelnames, self._labelvalues, strict=True))
-    remover = stores.default_store().remover
-    removal = remover.begin(Selection.of(self, labels, whole=True))
-    value.get()  # has a new cell before the old ones go: so the series is always shown
+    # The value has a new cell before the old ones go: so the series is always shown.
+    stores.default_store().remover.remove(Selection.of(self, labels, whole=True), begin_anew=value.get)
     self._created = time.time()
-    remover.carry_out(removal)
 
 
 def _check_is_labelled(metric: Any) -> None:

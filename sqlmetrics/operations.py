@@ -51,7 +51,10 @@ def labels(self: Any, *labelvalues: object, **labelkwargs: object) -> Any:
     except (KeyError, AttributeError):
         pass
     make_reentrant(self)
-    return _peer_labels(self, *labelvalues, **labelkwargs)
+    try:
+        return _peer_labels(self, *labelvalues, **labelkwargs)
+    except KeyError:  # a signal handler has removed the child right after it was made
+        return _peer_labels(self, *labelvalues, **labelkwargs)
 
 
 def make_reentrant(metric: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import apsw
@@ -45,11 +45,15 @@ class Detached(NamedTuple):
 
 
 class Removal:
-    """The wish to remove children, made at a certain moment: what this process counts of them later is to stay."""
+    """The wish to remove children, made at a certain moment: what this process counts of them later is to stay.
 
-    def __init__(self, selection: Selection, made: float):
+    made: seconds since the epoch. begin_anew: called when this process has forgotten the children.
+    """
+
+    def __init__(self, selection: Selection, made: float, begin_anew: Callable[[], object] | None = None):
         self.selection = selection
         self.made = made
+        self._begin_anew = begin_anew
         self.detached: list[Detached] | None = None
 
     def detach(self, part: Part) -> None:
@@ -61,6 +65,8 @@ class Removal:
             with part.binding() as outermost:
                 if outermost:
                     self.detached = [Detached(arena, runs) for arena, runs in part.detach(self.selection)]
+            if self.detached is not None and self._begin_anew is not None:
+                self._begin_anew()
 
     def free(self, arenas: list[SharedArena]) -> None:
         """Let the cells be used again, after the COMMIT, if this process has them yet; call it inside `binding`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import apsw
@@ -25,20 +26,14 @@ class Remover:
         self._is_unmarked = False
         self._is_stuck = False
 
-    def remove(self, selection: Selection) -> None:
-        """Remove children from all processes. Never raises; what cannot be done within a second is done later."""
-        self.carry_out(self.begin(selection))
+    def remove(self, selection: Selection, begin_anew: Callable[[], object] | None = None) -> None:
+        """Remove children from all processes. Never raises; what cannot be done within a second is done later.
 
-    def begin(self, selection: Selection) -> Removal:
-        """Have this process forget the children; follow it by `carry_out`."""
+        begin_anew: makes one of them in this process again, before the others are gone.
+        """
         fork.notice()
-        removal = Removal(selection, time.time())
-        removal.detach(self._store.part)
-        return removal
-
-    def carry_out(self, removal: Removal) -> None:
-        """Remove what all processes have of the children, but what this one has counted since `begin`."""
-        store = self._store
+        store, removal = self._store, Removal(selection, time.time(), begin_anew)
+        removal.detach(store.part)
         self._waiting.append(removal)
         if self._is_stuck or store.is_held_here():
             # In a signal handler, with a lock of ours held: waiting here might be for ever.
