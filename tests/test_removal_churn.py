@@ -10,10 +10,11 @@ import time
 from collections.abc import Callable
 
 import pytest
-from helpers import Child, scrape, value
+from helpers import Child, child, scrape, value
 from prometheus_client import Counter, Gauge, Histogram
 
 import sqlmetrics
+from sqlmetrics.scrape import Scrape
 
 CYCLES = int(os.environ.get("SQLMETRICS_TEST_CYCLES", "2000"))
 """Of each of four processes; 25,000 is the long form."""
@@ -168,3 +169,71 @@ def test_a_life_of_removals_leaves_nothing(path: str, shell, shared: bool) -> No
     assert requests.labels("always")._value.get() == 1
     for one in children:
         one.end()
+
+
+def _once(monkeypatch: pytest.MonkeyPatch, name: str, act: Callable[[], object]) -> None:
+    """In the next scrape, do something right before a step of it."""
+    inside = getattr(Scrape, name)
+
+    def step(*args: object) -> object:
+        monkeypatch.setattr(Scrape, name, inside)
+        act()
+        return inside(*args)
+
+    monkeypatch.setattr(Scrape, name, step)
+
+
+def _flush() -> str:
+    return sqlmetrics.install().flush().name
+
+
+@pytest.mark.parametrize("step", ["_look_around", "_totals"])
+def test_a_scrape_begins_again_if_cells_are_used_again_in_the_middle(
+    store: sqlmetrics.Store, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Between its snapshot of the rows and its reading of the cells, or right before that."""
+    counts = Counter("counts", "Counts", ["amount"])
+
+    def make(first: int) -> None:
+        for amount in range(first, first + 600):
+            counts.labels(str(amount)).inc(amount)
+
+    def replace() -> None:
+        sqlmetrics.install().flusher.stop()  # a flush would give back pages of the journal, which a scrape notices too
+        counts.clear()
+        make(10_000)
+
+    with child(make=make, flush=_flush, replace=replace) as one:
+        one.do("make", 1)
+        one.do("flush")
+        _once(monkeypatch, step, lambda: one.do("replace"))
+        shown = scrape()
+
+    assert len(shown) == 600
+    assert {sample: amount for sample, amount in shown.items() if amount != _counted(*sample)} == {}
+
+
+def test_a_series_that_is_made_anew_in_the_middle_of_a_scrape(
+    store: sqlmetrics.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scrape's rows have the old cell, the journal the new one: this one counts, and the others stay in place."""
+    counts = Counter("counts", "Counts", ["amount"])
+
+    def make() -> None:
+        for amount in range(1, 20):
+            counts.labels(str(amount)).inc(amount)
+
+    def make_anew() -> None:
+        sqlmetrics.install().flusher.stop()
+        counts.remove("7")
+        counts.labels("7").inc(70)
+
+    with child(make=make, flush=_flush, make_anew=make_anew) as one:
+        one.do("make")
+        one.do("flush")
+        _once(monkeypatch, "_look_around", lambda: one.do("make_anew"))
+        shown = scrape()
+
+    assert shown == {("counts_total", (("amount", str(number)),)): number for number in range(1, 20)} | {
+        ("counts_total", (("amount", "7"),)): 70
+    }
