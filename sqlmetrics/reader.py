@@ -30,6 +30,8 @@ from .wanted import Wanted
 T = TypeVar("T")
 Finish = Callable[[list[Shown], dict[object, Any]], T]
 _TRIES = 100
+_UNDISTURBED = 2
+"""Where so many tries were disturbed, by removals all the time, every other one keeps writers out meanwhile."""
 _PAUSE = 0.02
 """Seconds before the next try where the store was busy: two seconds in all."""
 
@@ -102,9 +104,14 @@ class Reader(fork.ForkAware):
 
     def _read(self, wanted: Wanted, own: Waiting | None, finish: Finish[T]) -> T:
         busy: apsw.Error | None = None
-        for _ in range(_TRIES):
+        for number in range(_TRIES):
+            kind = "IMMEDIATE" if number >= _UNDISTURBED and number % 2 == 0 else "DEFERRED"
             try:
-                result = self._try(wanted, own, finish)
+                result = self._try(wanted, own, finish, kind)
+            except apsw.ReadOnlyError:
+                if kind == "DEFERRED":
+                    raise
+                continue
             except (apsw.BusyError, apsw.IOError) as error:
                 if is_damage(error):
                     raise
@@ -117,8 +124,11 @@ class Reader(fork.ForkAware):
             f"rows and cells do not fit together, or change faster than they are read: {_TRIES} tries"
         )
 
-    def _try(self, wanted: Wanted, own: Waiting | None, finish: Finish[T]) -> tuple[T] | None:
-        """One try; None if a process was settled, or its cells were given to another, in the midst of it."""
+    def _try(self, wanted: Wanted, own: Waiting | None, finish: Finish[T], kind: str) -> tuple[T] | None:
+        """One try; None if a process was settled, or its cells were given to another, in the midst of it.
+
+        kind: of the transaction.
+        """
         access, remembered = self._access, self._remembered
         if access.held_here():
             access, remembered = Access(self.path), Remembered()  # a signal handler scrapes in the middle of a scrape
@@ -128,7 +138,7 @@ class Reader(fork.ForkAware):
             file = files.open_existing(connection, self.path)
             slots, before = file.live_slots(), file.blocks.census()
             try:
-                with database.transaction(connection, "DEFERRED"):
+                with database.transaction(connection, kind):
                     scrape = Scrape(connection, file, remembered, wanted, slots)
                     result = scrape.result()
                     about = vitals.families(connection, file, scrape.processes.values()) if own is not None else []
