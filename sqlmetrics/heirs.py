@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from .store import Store
     from .writer import Writer
 
-Seen = tuple[object, int]
-"""A cells file, and how many removals there had been."""
+Seen = tuple[tuple[int, int], int]
+"""The identity of a cells file, and how many removals there had been."""
 
 
 class Heirs:
@@ -46,6 +46,12 @@ class Heirs:
         """Know that this process has forgotten all that had been removed then."""
         if not self.waiting:
             self._seen = seen
+
+    def note_own(self) -> None:
+        """Know the removal that this process is carrying out, if it knows all before it; with the write lock held."""
+        now = self.now()
+        if now is not None and self._seen == (now[0], now[1] - 1):
+            self._seen = now
 
     def are_up_to_date(self) -> bool:
         """Whether nothing has been removed that this process may not know of."""

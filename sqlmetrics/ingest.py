@@ -41,10 +41,12 @@ SELECT id, ?4, ?3, ?5, ?6 FROM family WHERE name = ?1 AND type = ?2
 RETURNING id
 """
 MADE_EARLIER = "UPDATE series SET created = ?2 WHERE id = ?1 AND created > ?2"
-# A gauge that one process declares in two modes has two cells for one series: the newest declaration wins.
+# A gauge that one process declares in two modes has two cells for one series: the newest declaration wins. So does a
+# child that is made again before its removal is committed. The new cell's value comes with the next flush.
 UPSERT_SAMPLE = """
 INSERT INTO sample (cell, series, process, timestamp) VALUES (?, ?, ?, ?)
-ON CONFLICT (process, series) DO UPDATE SET cell = excluded.cell, timestamp = excluded.timestamp
+ON CONFLICT (process, series) DO UPDATE
+   SET cell = excluded.cell, value = excluded.value, timestamp = excluded.timestamp
  WHERE cell <> excluded.cell
 """
 # The + keeps SQLite from choosing the index on process, with a walk through it for each of the rows.

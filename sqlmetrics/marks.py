@@ -42,6 +42,8 @@ def _mark(file: CellsFile, cell: int, process: int) -> int | None:
     """Mark a cell and return its slot, unless it is not that process's any more."""
     slot = process % layout.SLOTS
     block, byte, bit = _place(cell)
+    if not 0 <= block < layout.CELL_BLOCKS:  # damage
+        return None
     if layout.instance_of(file.uses[slot], slot) != process or file.blocks.owners[block] != slot + 1:
         return None
     file.bytes[byte] |= bit

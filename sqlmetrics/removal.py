@@ -79,6 +79,7 @@ def carry_out(connection: apsw.Connection, file: CellsFile, part: Part, removals
     """Remove within `settling`, without checks of references; True if cells of other processes are to be marked."""
     marks.catch_up(connection, file)
     file.removals[0] = (file.removals[0] + 1) % 2**64
+    part.heirs.note_own()
     gone = [_carry_out(connection, part, removal) for removal in removals]
     return any(gone)
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import apsw
 
 from . import database, fork, settle
-from .errors import SQLMetricsError
 from .removal import Removal, carry_out
 from .selection import Selection
 
@@ -41,7 +40,7 @@ class Remover:
             return
         try:
             store.patiently(self.act)
-        except (apsw.Error, OSError, SQLMetricsError) as error:
+        except Exception as error:  # whatever it is: the flusher meets it, too, and mends what can be mended
             self._is_stuck = True  # who removes the next one does not wait as long for the same
             store.trouble.report("removal", f"{store.path}: removed series cannot go yet ({error!r}); they go later")
             store.flusher.wake()

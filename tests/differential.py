@@ -291,7 +291,7 @@ def _operate(spec: Spec, child: Any, action: str, amount: float) -> None:
     if spec.kind in ("Summary", "Histogram"):
         child.observe(amount)
     elif spec.kind == "Counter":
-        child.reset() if action == "set" else child.inc(abs(amount))
+        child.inc(abs(amount))  # and no reset(), which in the peer is about this process's own part only
     elif action == "set" or "mostrecent" in spec.mode:
         child.set(amount)
     else:

@@ -225,13 +225,14 @@ def test_a_reset_counter_is_shown_with_zero(store: sqlmetrics.Store, shell) -> N
 
         assert (value("events_total"), value("by_total", who="me")) == (0, 0)
         assert events._created > before
+        assert shell("SELECT value FROM metrics WHERE metric = 'events_total'") == [{"value": 0.0}]
         made = shell.value("SELECT created FROM series WHERE name = 'events_total'")
         assert before < made <= events._created  # type: ignore[operator]
         one.do("count")
         events.inc()
         assert (value("events_total"), value("by_total", who="me")) == (6, 5)
         store.flush()
-        assert shell.value("SELECT value FROM metrics WHERE metric = 'events_total'") == 6
+        shell.wait_for_row("SELECT value FROM metrics WHERE metric = 'events_total' AND value = 6")
 
 
 def test_arguments_are_checked_as_the_peer_does(store: sqlmetrics.Store) -> None:
