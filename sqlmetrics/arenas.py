@@ -101,7 +101,9 @@ class SharedArena:
         self.describe((shape.family, shape.type, shape.mode))
         record = self._records.get(shape)
         if record is None:
-            record = self._records[shape] = child_record(shape)
+            record = child_record(shape)
+            if shape.type != "info":  # each of its label sets has a shape of its own
+                self._records[shape] = record
         quoted = ", ".join(map(json.encoder.encode_basestring_ascii, labelvalues))
         self.journal.append(f"{record}[{quoted}], {cell + shape.stamped}, {time.time()!r}]")
 

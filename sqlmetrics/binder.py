@@ -106,7 +106,11 @@ class Binder(fork.ForkAware):
         self._bind(bound._key, [bound], _LABELS_WAIT)
 
     def release(self, bound: Bound) -> None:
-        """Give back the cells of a child of this process that nobody uses any more."""
+        """Give back the cells of a child that this process uses no more; its rows go with the next flush."""
+        key, store, bound._own, bound._gate = bound._key, self._store, UNBOUND, UNBOUND
+        if key is not None and store is not None:
+            store.part.release(key)
+            store.flusher.wake()
 
     def _close(self, value: SharedValue) -> None:
         waiting = value._batch

@@ -18,6 +18,7 @@ from .freed import Run
 from .images import Image
 from .journal import JournalGoneError
 from .renew import is_damage
+from .sweep import sweep_words
 
 if TYPE_CHECKING:
     from .store import Store
@@ -100,6 +101,7 @@ def _has_work(store: Store) -> bool:
     return (
         store.has_notices()
         or bool(store.part.heirs.waiting)
+        or store.part.has_given_back()
         or any(arena.has_news() or arena.changed_blocks() for arena in store.part.arenas() if arena.is_mine())
         or any(not file.is_alive(slot) for slot, _ in file.live_slots())
     )
@@ -138,13 +140,16 @@ def _write(
             mine = [arena for arena in arenas if not ingest.is_settled(connection, arena.slot, arena.instance)]
             for arena in mine:
                 _refuse_loss(connection, arena)
+            # Before the journal is read: so the record of each child that was given back is among what is read.
+            left = {arena: list(arena.freed.leaving) for arena in mine}
             ends = {arena: ingest.ingest(connection, arena.file, arena.slot, arena.instance) for arena in mine}
-            left = {arena: removal.leave(connection, arena) for arena in mine}
             for arena in mine:
+                removal.leave(connection, arena, left[arena])
                 ingest.copy_images(connection, arena.instance, images.get(arena, {}), stamped=arena.stamped)
             settle.settle_dead(connection, store.file, settled)
             if settled:
                 fold.forget_oldest(connection, store.settings.keep_dead)
+                sweep_words(connection)
             store.sweeper.sweep(connection)
     except BaseException:
         for arena, image in images.items():

@@ -44,6 +44,7 @@ class Part:
         self._store = store
         self._hold = _Hold()
         self.writers: dict[str, Writer] = {}
+        self._released: list[Key] = []
         self.heirs: Heirs = Heirs(store, parent.heirs if parent else None)
 
     @contextmanager
@@ -140,6 +141,23 @@ class Part:
         found = [(writer.shared, writer.detach(selection)) for writer in self.writers.copy().values()]
         return [(arena, runs) for arena, runs in found if arena and runs]
 
+    def release(self, key: Key) -> None:
+        """Forget a child of this process only, and have its cells freed by the next flush."""
+        self._released.append(key)
+        with self.binding(0) as outermost:
+            if outermost:
+                self._let_go()
+
+    def has_given_back(self) -> bool:
+        """Whether there are rows of children that this process uses no more."""
+        return bool(self._released) or any(arena.freed.leaving for arena in self.arenas())
+
+    def _let_go(self) -> None:
+        while self._released:
+            key = self._released.pop()
+            for writer in self.writers.copy().values():
+                writer.release(key)
+
     def cells_of(self, selection: Selection) -> set[tuple[int, int]]:
         """(instance, cell) of all cells that this process has for children in the cells file."""
         with self.binding():
@@ -154,6 +172,8 @@ class Part:
         """Forget what other processes have removed, also where they died before they could notify this one."""
         with self.binding() as outermost:
             seen = self.heirs.now()
+            if outermost:
+                self._let_go()
             for writer in self.writers.copy().values() if outermost else ():
                 if writer.shared and writer.shared.marked() and writer.shared.is_mine():
                     writer.notice()

@@ -25,6 +25,7 @@ from .flush import WAL_LIMIT, wal_bytes
 from .renew import CELLS_SUFFIX, is_damage
 from .scrape import Remembered, Scrape
 from .shown import Shown
+from .sweep import sweep_words
 from .wanted import Wanted
 
 T = TypeVar("T")
@@ -180,6 +181,7 @@ def _settle_if_free(connection: apsw.Connection, file: CellsFile, keep_dead: int
         with settle.settling(connection, file) as settled:
             settle.settle_dead(connection, file, settled)
             fold.forget_oldest(connection, keep_dead)
+            sweep_words(connection)
     except apsw.Error:
         pass  # busy, read-only or full: whoever can write will do it
     finally:

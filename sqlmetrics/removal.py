@@ -14,11 +14,13 @@ from .cells import CellsFile
 from .freed import Run
 from .part import Part
 from .selection import Selection
+from .sweep import sweep
 
 _SAMPLES = """
 SELECT cell, series, process FROM sample
  WHERE process IN (SELECT id FROM process WHERE died IS NULL) AND series IN (SELECT value FROM json_each(?))
 """
+_SERIES_OF = "SELECT series FROM sample WHERE cell = ? AND +process = ?"
 _DELETE_SAMPLE = "DELETE FROM sample WHERE cell = ? AND +process = ?"
 _DELETE_OF_SERIES = (
     "DELETE FROM retired WHERE series IN (SELECT value FROM json_each(?))",
@@ -101,17 +103,21 @@ def _carry_out(connection: apsw.Connection, part: Part, removal: Removal) -> boo
     return bool(gone)
 
 
-def leave(connection: apsw.Connection, arena: SharedArena) -> list[Run]:
-    """See that cells of this process whose series were removed by others have no row and no mark, within `settling`."""
-    runs = list(arena.freed.leaving)
-    if runs:
-        cells = list(Detached(arena, runs).cells())
-        before = connection.total_changes()
-        connection.executemany(_DELETE_SAMPLE, [(cell, arena.instance) for cell in cells])
-        if connection.total_changes() > before:  # a live gauge that was announced again at the moment of its removal
-            connection.execute(_FORGET)
-        marks.clear(arena.file, cells)
-    return runs
+def leave(connection: apsw.Connection, arena: SharedArena, runs: list[Run]) -> None:
+    """See that cells that this process has given up have no row and no mark, within `settling`.
+
+    runs: those whose children, if they were announced, are in rows.
+    """
+    if not runs:
+        return
+    cells = list(Detached(arena, runs).cells())
+    rows: list[Any] = [connection.execute(_SERIES_OF, (cell, arena.instance)).get for cell in cells]
+    connection.executemany(_DELETE_SAMPLE, [(cell, arena.instance) for cell in cells])
+    series = [number for number in rows if number is not None]
+    if series:  # given back, or a live gauge that was announced again at the moment of its removal
+        connection.execute(_FORGET)
+        sweep(connection, series)
+    marks.clear(arena.file, cells)
 
 
 def _delete(connection: apsw.Connection, series: list[int], again: set[int], made: float) -> None:

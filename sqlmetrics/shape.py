@@ -156,6 +156,16 @@ def forget(keys: Iterable[Key]) -> None:
         _children.pop((shape.family, shape.type, shape.mode, shape.labelnames, values), None)
 
 
+def forget_key(key: Key) -> None:
+    """Forget one of the keys of a child, and its shape, of which it is the only one."""
+    shape, values = key
+    known = _children.get((shape.family, shape.type, shape.mode, shape.labelnames, values), [])
+    if key in known:
+        known.remove(key)
+    if shape.type == "info":
+        _shapes.pop(((shape.family, shape.type, shape.mode), shape.labelnames, shape.samples), None)
+
+
 @functools.cache
 def upper_bound(text: str) -> str:
     """Return a bucket's bound as the exposition shows it."""

@@ -12,7 +12,7 @@ from .cells import CellsFile
 from .exemplars import Kept, Series, record_of
 from .freed import Run
 from .selection import Selection, forgotten
-from .shape import LIVE_MODES, Key, forget, remember
+from .shape import LIVE_MODES, Key, forget, forget_key, remember
 
 Arena = SharedArena | PrivateArena
 _REMEMBERED = 100
@@ -135,6 +135,15 @@ class Writer:
         if runs and self.shared:
             self.shared.renew()
         return runs
+
+    def release(self, key: Key) -> None:
+        """Forget a child of this process, for which another one has come."""
+        place = self.known.pop(key, None)
+        if place is not None and isinstance(place.arena, SharedArena):
+            self.lapsed.discard(key)
+            forget_key(key)
+            forget_inherited([key])
+            place.arena.freed.leaving.append(place.run(key))
 
     def cells_of(self, selection: Selection) -> Iterable[int]:
         """The cells in the cells file of those children of this process that are selected."""

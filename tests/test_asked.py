@@ -197,11 +197,11 @@ def test_a_series_that_a_collector_no_longer_yields(store: sqlmetrics.Store) -> 
     gauge.samples.pop()
     custom.families = (gauge,)
 
-    assert value("level", of="b") is None
+    wait_for(lambda: value("level", of="b") is None)
     assert value("level", of="a") == 1
     assert value("jobs_total") == 2
     sqlmetrics.unpublish(custom)
-    assert value("level", of="a") is None
+    wait_for(lambda: value("level", of="a") is None)
     assert value("jobs_total") == 2
 
 
