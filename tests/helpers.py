@@ -12,6 +12,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.samples import Sample
@@ -176,3 +177,14 @@ def watching(path: str | None = None) -> CollectorRegistry:
 def own(name: str, /, **labels: str) -> float | None:
     """A sample of the store about itself."""
     return watching().get_sample_value(f"sqlmetrics_{name}", labels)
+
+
+def names_of(registry: Any) -> list[str]:
+    """The samples of a registry, as often as they are yielded."""
+    return [sample.name for metric in registry.collect() for sample in metric.samples]
+
+
+def ask(registry: Any, name: str, **labels: str) -> float | None:
+    """One sample of a registry, or of a restricted one."""
+    samples = [sample for metric in registry.collect() for sample in metric.samples]
+    return next((sample.value for sample in samples if (sample.name, sample.labels) == (name, labels)), None)

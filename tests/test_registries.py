@@ -1,4 +1,4 @@
-"""A registry yields what all processes have counted: without changes to an app, without duplicates, by names."""
+"""A registry yields what all processes have counted of its metrics, without changes to an app."""
 
 from __future__ import annotations
 
@@ -8,13 +8,8 @@ import urllib.request
 from pathlib import Path
 
 import prometheus_client
-import pytest
-from helpers import child, wait_for
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, Info
-from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.openmetrics import exposition as openmetrics
-from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
+from helpers import ask, child, names_of
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
 
 import sqlmetrics
 
@@ -29,17 +24,6 @@ Counter("homeless", "In no registry", registry=None).inc()
 print("counted", flush=True)
 sys.stdin.read()
 """
-
-
-def names_of(registry: CollectorRegistry) -> list[str]:
-    """The samples of a registry, as often as they are yielded."""
-    return [sample.name for metric in registry.collect() for sample in metric.samples]
-
-
-def ask(registry: CollectorRegistry, name: str, **labels: str) -> float | None:
-    """One sample of a registry, or of a restricted one."""
-    samples = [sample for metric in registry.collect() for sample in metric.samples]
-    return next((sample.value for sample in samples if (sample.name, sample.labels) == (name, labels)), None)
 
 
 def test_the_default_registry_yields_the_sum_of_all_processes(store: sqlmetrics.Store) -> None:
@@ -130,136 +114,6 @@ def test_metrics_that_exist_before_install_are_known_to_be_registered(path: str)
     store.flush()
     with child(look=forget_and_look) as one:
         assert one.do("look") == [1, 1]
-
-
-def test_a_collector_in_the_registry_of_metrics_yields_each_sample_once(store: sqlmetrics.Store) -> None:
-    """The peer shows what its registry yields twice; ours leaves out what is there already."""
-    Counter("events", "Events").inc()
-    Counter("private", "Of another registry", registry=CollectorRegistry()).inc()
-    collector = sqlmetrics.MultiProcessCollector(REGISTRY)
-    try:
-        names = names_of(REGISTRY)
-
-        assert names.count("events_total") == 1
-        assert names.count("private_total") == 1
-    finally:
-        REGISTRY.unregister(collector)
-
-
-def test_a_family_of_a_custom_collector_hides_the_stores(store: sqlmetrics.Store) -> None:
-    """Also where only collecting it tells its names."""
-
-    class Custom(Collector):
-        def collect(self):
-            yield GaugeMetricFamily("level", "Level", value=7)
-
-    Gauge("level", "Level", registry=None, multiprocess_mode="sum").set(1)
-    registry = CollectorRegistry()
-    sqlmetrics.MultiProcessCollector(registry)
-    registry.register(Custom())
-
-    assert names_of(registry).count("level") == 1
-    assert ask(registry, "level") == 7
-
-
-def test_two_collectors_in_one_registry_yield_each_sample_once(store: sqlmetrics.Store) -> None:
-    """As a library and its app may both register one."""
-    Counter("events", "Events", registry=None).inc()
-    registry = CollectorRegistry()
-    sqlmetrics.MultiProcessCollector(registry)
-    prometheus_client.multiprocess.MultiProcessCollector(registry)
-
-    assert names_of(registry) == ["events_total"]
-
-
-@pytest.mark.parametrize("flag", [False, True], ids=["without the flag", "with it"])
-def test_a_restricted_registry_yields_these_names(store: sqlmetrics.Store, flag: bool) -> None:
-    """Of the registry's metrics and of a collector in it; in the peer's mode without the flag nothing is shown."""
-    registry = CollectorRegistry(support_collectors_without_names=flag)
-    own = Counter("own", "Own", ["path"], registry=registry)
-    Counter("events", "Events", registry=None).inc()
-    Histogram("latency", "Latency", registry=None, buckets=[1]).observe(0.5)
-    own.labels("/").inc()
-    sqlmetrics.MultiProcessCollector(registry)
-    names = ["events_total", "latency_sum", "own_total", "nothing"]
-
-    with child(count=lambda: own.labels("/").inc()) as one:
-        one.do("count")
-        restricted = registry.restricted_registry(names)
-
-        assert sorted(names_of(restricted)) == ["events_total", "latency_sum", "own_total"]
-        assert b'own_total{path="/"} 2.0' in prometheus_client.generate_latest(restricted)
-
-
-def test_only_the_wanted_series_are_read(store: sqlmetrics.Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The names go into the query: the positions of other families are not added up."""
-    from sqlmetrics import columns, scrape
-
-    for number in range(5):
-        Histogram(f"latency_{number}", "Latency", ["path"]).labels("/").observe(1)
-    seen: list[int] = []
-
-    def counting(columns_, extra, wanted, length):
-        seen.append(length if wanted is None else len(wanted := list(wanted)))
-        return columns.add_up(columns_, extra, wanted, length)
-
-    monkeypatch.setattr(scrape, "add_up", counting)
-    names_of(REGISTRY.restricted_registry(["latency_3_count"]))  # type: ignore[arg-type]
-    names_of(REGISTRY)
-
-    assert seen == [16, 5 * 16]
-
-
-def test_created_samples_are_the_earliest_of_all_processes(store: sqlmetrics.Store) -> None:
-    """As in memory, in the default registry; of a collector on request, and in OpenMetrics as the peer writes them."""
-    counter = Counter("events", "Events", ["kind"])
-
-    def count() -> float:
-        counter.labels("a").inc()
-        made: float = counter.labels("a")._created
-        return made
-
-    with child(count=count) as one:
-        first = one.do("count")
-        counter.labels("a").inc()
-        for _ in range(2):  # from the journal, and from the rows
-            found = ask(REGISTRY, "events_created", kind="a")
-            assert found is not None
-            assert found == pytest.approx(first, abs=0.05)
-            assert ask(REGISTRY.restricted_registry(["events_created"]), "events_created", kind="a") == found
-            store.flush()
-        registry = CollectorRegistry()
-        sqlmetrics.MultiProcessCollector(registry)
-        assert ask(registry, "events_created", kind="a") is None
-        asked = CollectorRegistry()
-        sqlmetrics.MultiProcessCollector(asked, created=True)
-        text = openmetrics.generate_latest(asked).decode()
-        assert f'events_total{{kind="a"}} 2.0\nevents_created{{kind="a"}} {floatToGoString(found)}\n' in text
-
-
-def test_created_samples_can_be_switched_off(store: sqlmetrics.Store) -> None:
-    """By the peer's own switch."""
-    Counter("events", "Events").inc()
-    prometheus_client.disable_created_metrics()
-    try:
-        assert "events_created" not in names_of(REGISTRY)
-    finally:
-        prometheus_client.enable_created_metrics()
-    assert "events_created" in names_of(REGISTRY)
-
-
-def test_a_unit_is_known_to_all(store: sqlmetrics.Store) -> None:
-    """OpenMetrics has it, in another process too, by each way to a text."""
-    latency = Histogram("latency", "Latency", unit="seconds", buckets=[1], registry=None)
-
-    with child(observe=lambda: latency.observe(0.5)) as one:
-        one.do("observe")
-        registry = CollectorRegistry()
-        sqlmetrics.MultiProcessCollector(registry)
-
-        expected = openmetrics.generate_latest(registry)
-        assert b"# UNIT latency_seconds seconds\n" in expected
-        assert sqlmetrics.generate_latest(openmetrics=True) == expected
 
 
 def test_a_labelled_metric_without_children_is_a_family(store: sqlmetrics.Store) -> None:
@@ -359,60 +213,6 @@ def test_the_values_of_a_store_for_tests_and_health_checks(store: sqlmetrics.Sto
     assert store.get_sample_value("events_total") is None
 
 
-def test_two_types_of_one_name_are_both_shown_and_told_of(path: str, shell, caplog: pytest.LogCaptureFixture) -> None:
-    """Two versions of an app in a rolling deploy."""
-    store = sqlmetrics.install(path, flush_interval=0.02)
-    Counter("size", "Size", registry=None).inc(2)
-
-    with child(use=lambda: Gauge("size", "Size", registry=None, multiprocess_mode="max").set(7)) as one:
-        one.do("use")
-        wait_for(lambda: shell("SELECT 1 FROM family WHERE name = 'size' AND type = 'gauge'"))
-        Info("anything", "Has the flusher look", registry=None)
-        wait_for(lambda: store.trouble.counts["types"])
-
-        assert store.get_sample_value("size_total") == 2
-        assert store.get_sample_value("size") == 7
-    wait_for(lambda: "size is counter and gauge" in caplog.text)
-
-
-def test_a_mode_is_chosen_at_the_scrape(store: sqlmetrics.Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For libraries that leave their gauges at `all`; what cannot be made of what the dead left stays as it is."""
-    busy = Gauge("busy", "Busy")
-    top = Gauge("top", "Top", multiprocess_mode="max")
-
-    def work(number: int) -> None:
-        busy.set(number)
-        top.set(number)
-
-    work(1)
-    with child(work=work) as one:
-        one.do("work", 5)
-
-        def shown(**modes: str) -> list[float | None]:
-            registry = CollectorRegistry()
-            sqlmetrics.MultiProcessCollector(registry, modes=modes)
-            return [ask(registry, "busy"), ask(registry, "top")]
-
-        assert shown(busy="sum") == [6, 5]
-        assert shown(busy="livemin", top="sum") == [1, 5]
-        one.kill()
-        assert shown(busy="sum") == [6, 5]
-        assert shown(busy="livesum", top="livemax") == [1, 1]
-        monkeypatch.setenv("SQLMETRICS_MODES", "busy=max,top=livemax")
-        assert ask(REGISTRY, "busy") == 5
-        assert b"\nbusy 5.0\n" in sqlmetrics.generate_latest()
-        assert sqlmetrics.generate_latest(modes={"busy": "min"}).count(b"\nbusy 1.0\n") == 1
-
-
-def test_modes_that_there_are_not(store: sqlmetrics.Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A clear error at set-up."""
-    with pytest.raises(ValueError, match="'most' for 'busy' is no multiprocess mode; there are all, liveall"):
-        sqlmetrics.MultiProcessCollector(None, modes={"busy": "most"})
-    monkeypatch.setenv("SQLMETRICS_MODES", "busy")
-    with pytest.raises(ValueError, match="SQLMETRICS_MODES='busy' cannot be used: wanted is name=mode"):
-        sqlmetrics.generate_latest()
-
-
 def test_uninstall_puts_the_registries_back(store: sqlmetrics.Store) -> None:
     """What was counted in this process goes on in memory."""
     counter = Counter("events", "Events")
@@ -424,3 +224,18 @@ def test_uninstall_puts_the_registries_back(store: sqlmetrics.Store) -> None:
 
     assert ask(REGISTRY, "events_total") == 1
     assert CollectorRegistry.collect.__module__ == "prometheus_client.registry"
+
+
+def test_two_stores_on_one_host(store: sqlmetrics.Store, folder: Path) -> None:
+    """Two apps that know nothing of each other; a scraper may show either, or both."""
+    other = str(folder / "other.sqlite3")
+    subprocess.run([sys.executable, "-c", _OTHER_WORKER, other], check=True, stdin=subprocess.DEVNULL, timeout=60)
+    Counter("elsewhere", "Of this app", ["path"]).labels("/").inc(10)
+
+    of_other = CollectorRegistry()
+    sqlmetrics.MultiProcessCollector(of_other, other)
+
+    assert ask(REGISTRY, "elsewhere_total", path="/") == 10
+    assert ask(of_other, "elsewhere_total", path="/") == 3
+    assert ask(REGISTRY, "private_total") is None
+    assert b"private_total 1.0\n" in sqlmetrics.generate_latest(other)

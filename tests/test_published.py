@@ -1,14 +1,13 @@
-"""What has to be asked for its value: `set_function`, and collectors that were published."""
+"""Collectors that every process samples into the store: `publish()`."""
 
 from __future__ import annotations
 
 import os
-import time
 
 import prometheus_client
 import pytest
 from helpers import child, scrape, value, wait_for
-from prometheus_client import REGISTRY, CollectorRegistry, Gauge
+from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -29,105 +28,6 @@ class Custom(Collector):
 
     def collect(self):
         return self.families
-
-
-def test_a_function_is_asked_before_a_scrape_of_its_process(store: sqlmetrics.Store) -> None:
-    """In the peer's mode the gauge stays at 0."""
-    answers = iter(range(1, 100))
-    gauge = Gauge("queue", "Queue", multiprocess_mode="sum")
-    gauge.set_function(lambda: next(answers))
-
-    first = value("queue")
-
-    assert first is not None
-    assert first >= 1
-    assert value("queue") > first
-
-
-def test_a_function_is_asked_at_each_flush_for_the_others(path: str, shell) -> None:
-    """Its owner does nothing, and others see it: by a scrape, and by the shell."""
-    sqlmetrics.install(path, flush_interval=0.02)
-    gauge = Gauge("queue", "Queue", ["of"], multiprocess_mode="livesum")
-
-    def begin() -> None:
-        begun = time.monotonic()
-        gauge.labels("child").set_function(lambda: time.monotonic() - begun)
-
-    with child(begin=begin) as one:
-        one.do("begin")
-        wait_for(lambda: (value("queue", of="child") or 0) > 0.1)
-        shell.wait_for_row("SELECT 1 FROM samples WHERE metric = 'queue' AND value > 0.1")
-        one.kill()
-    assert value("queue", of="child") is None
-
-
-def test_each_process_asks_its_own(path: str) -> None:
-    """A gauge with a function that was made before the fork, as with --preload: also in a worker that is idle."""
-    sqlmetrics.install(path, flush_interval=0.02)
-    Gauge("pid_of", "Pid", multiprocess_mode="liveall").set_function(os.getpid)
-
-    with child(nothing=lambda: None) as one:
-        wait_for(lambda: value("pid_of", pid=str(one.pid)) == one.pid)
-        assert value("pid_of", pid=str(os.getpid())) == os.getpid()
-
-
-def test_the_other_methods_of_a_gauge_with_a_function_do_nothing(store: sqlmetrics.Store) -> None:
-    """As the peer's documentation says."""
-    gauge = Gauge("queue", "Queue", multiprocess_mode="sum")
-    gauge.set_function(lambda: 7)
-    gauge.set(1)
-    gauge.inc()
-    gauge.dec(5)
-
-    assert value("queue") == 7
-
-
-def test_a_function_that_raises_costs_its_own_sample_only(
-    store: sqlmetrics.Store, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Logged once, and once more if it has worked in between."""
-    answers: list[object] = []
-    bad, good = Gauge("bad", "Bad", multiprocess_mode="sum"), Gauge("good", "Good", multiprocess_mode="sum")
-    bad.set_function(lambda: answers[0])  # type: ignore[arg-type, return-value]
-    good.set_function(lambda: 3)
-
-    for _ in range(3):
-        assert value("good") == 3
-    assert len([one for one in caplog.records if "IndexError" in one.getMessage()]) == 1
-    answers.append(5)
-    assert value("bad") == 5
-    answers.clear()
-    assert (value("bad"), value("good")) == (5, 3)
-    assert len([one for one in caplog.records if "IndexError" in one.getMessage()]) == 2
-
-
-def test_a_function_may_scrape(store: sqlmetrics.Store) -> None:
-    """It is not asked again within its own answer."""
-    Gauge("other", "Other", multiprocess_mode="sum").set(2)
-    Gauge("twice", "Twice", multiprocess_mode="sum").set_function(lambda: 2 * (value("other") or 0))
-
-    assert value("twice") == 4
-
-
-def test_a_function_set_before_install(path: str) -> None:
-    """Is taken over with its gauge; after uninstall the gauge asks it in memory again."""
-    gauge = Gauge("queue", "Queue", multiprocess_mode="sum")
-    gauge.set_function(lambda: 7)
-    sqlmetrics.install(path)
-    assert value("queue") == 7
-    sqlmetrics.uninstall()
-
-    assert REGISTRY.get_sample_value("queue") == 7
-
-
-def test_the_default_registry_asks_too(store: sqlmetrics.Store) -> None:
-    """With the aggregate over processes."""
-    gauge = Gauge("workers", "Workers", multiprocess_mode="livesum")
-    gauge.set_function(lambda: 1)
-
-    with child(touch=lambda: value("workers")) as one:
-        wait_for(lambda: one.do("touch") == 2)  # the flush that the function brought about
-        assert REGISTRY.get_sample_value("workers") == 2
 
 
 def test_the_process_collector_is_published_in_one_line(path: str) -> None:
@@ -238,15 +138,3 @@ def test_a_published_collector_of_another_registry_is_shown_there(store: sqlmetr
         wait_for(lambda: one.do("look") == 8)
         assert registry.get_sample_value("level") == 8
         assert REGISTRY.get_sample_value("level") is None
-
-
-def test_nothing_to_ask_means_no_work(path: str) -> None:
-    """An idle process with plain metrics writes nothing; one with a function does, at every flush."""
-    store = sqlmetrics.install(path, flush_interval=60)
-    Gauge("plain", "Plain").set(1)
-    wait_for(lambda: store.flush().name == "NOTHING_CHANGED")
-    assert store.flush().name == "NOTHING_CHANGED"
-    Gauge("clock", "Clock").set_function(time.time)
-
-    assert store.flush().name == "DONE"
-    assert store.flush().name == "DONE"
