@@ -243,11 +243,11 @@ class Part:
     def keep_exemplar(self, identifier: str, series: Series, exemplar: Exemplar) -> None:
         """Keep an exemplar of a writer of that name, and tell the others at once if it is the first for a while.
 
-        Waits for nobody: what cannot be told now is told by the next flush.
+        What cannot be told within a moment is told by the next flush.
         """
         writer = self.writers.get(identifier) or self.writer(identifier, False)
         if writer.exemplars.put(series, exemplar):
-            with self.binding(0) as outermost:
+            with self.binding(exemplars.WAIT) as outermost:
                 told = outermost and self._tell_at_once(self.writer(identifier, True), series)
             if not told:
                 writer.exemplars.wait([series])
