@@ -390,13 +390,13 @@ def test_a_locked_store_delays_a_removal(path: str, caplog: pytest.LogCaptureFix
         requests.labels("a").inc(2)
         locker.communicate("\n")
 
-        wait_for(lambda: value("requests_total", path="b") is None)
+        wait_for(lambda: any("series are gone" in record.message for record in caplog.records))
+        assert value("requests_total", path="b") is None
         assert value("requests_total", path="a") == 2
         assert value("requests_total", path="c") is None
         one.do("count")
         assert value("requests_total", path="a") == 7
     assert sum("cannot go yet" in record.message for record in caplog.records) == 1
-    wait_for(lambda: any("series are gone" in record.message for record in caplog.records))
 
 
 def test_a_forked_child_does_not_inherit_what_waits(path: str) -> None:

@@ -35,7 +35,9 @@ def _send(one: Child, name: str, *arguments: object) -> None:
 
 
 def _is_done(one: Child) -> bool:
-    return bool(select.select([one._in], [], [], 0)[0])
+    poll = select.poll()  # select() knows 1,024 descriptors only
+    poll.register(one._in, select.POLLIN | select.POLLHUP)
+    return bool(poll.poll(0))
 
 
 def _look_until_done(children: list[Child], look: Callable[[], float]) -> list[float]:
