@@ -173,7 +173,7 @@ class Binder(fork.ForkAware):
         while value._own != value._word:
             self.attach(value)
         if self._store is not None and value._key is not None:  # always, once it is attached
-            self._store.part_of_attached.keep_exemplar(str(value._named), (value._key, position), exemplar)
+            self._store.part_of_attached.teller.keep_exemplar(str(value._named), (value._key, position), exemplar)
 
     def get_exemplar(self, value: Bound, position: int) -> Exemplar | None:
         """The newest that this process has of a sample."""
@@ -181,7 +181,7 @@ class Binder(fork.ForkAware):
             self.attach(value)
         if self._store is None or value._key is None:
             return None
-        return self._store.part_of_attached.newest_exemplar(str(value._named), (value._key, position))
+        return self._store.part_of_attached.teller.newest_exemplar(str(value._named), (value._key, position))
 
     def forget(self, keys: Iterable[Key]) -> None:
         """Forget children that were removed."""

@@ -111,6 +111,14 @@ class Kept:
         self.wait(self.newest.copy())
         self._last_round = float("-inf")
 
+    def drop(self, keys: Iterable[Key]) -> None:
+        """Forget those of children that were removed."""
+        gone = set(keys)
+        for series in [one for one in self.newest.copy() if one[0] in gone]:
+            self.newest.pop(series, None)
+            self._waiting.pop(series, None)
+            self._tried.discard(series)
+
     def only(self, keys: Container[Key]) -> Kept:
         """Those of some children."""
         kept = Kept()

@@ -64,8 +64,8 @@ def flush(store: Store, *, pause: float = 0.0) -> Outcome:
         for prepare in before:
             prepare(store)
         store.part.move_in()
-        store.part.tell_families()
-        store.part.tell_exemplars(pause)
+        store.part.teller.tell_families()
+        store.part.teller.tell_exemplars(pause)
         checkup.check_if_due(store.path, store.file)
         outcome = _flush(store) if _has_work(store) else Outcome.NOTHING_CHANGED
         children.drop(store.part)

@@ -5,22 +5,17 @@ An operation that has its cell comes by without any of this.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from prometheus_client.samples import Exemplar
-
-from . import exemplars
 from .arenas import SharedArena
-from .exemplars import Series
 from .freed import Run
 from .heirs import Heirs
 from .selection import Selection
-from .shape import Family, Key, abouts
+from .shape import Key
+from .telling import Teller
 from .writer import Aside, Place, Writer
 
 if TYPE_CHECKING:
@@ -44,6 +39,7 @@ class Part:
         self._store = store
         self._hold = _Hold()
         self.writers: dict[str, Writer] = {}
+        self.teller = Teller(self)
         self._released: list[Key] = []
         self.heirs: Heirs = Heirs(store, parent.heirs if parent else None)
 
@@ -84,9 +80,9 @@ class Part:
         if shared is not None and not shared.is_active():
             self._check(writer, shared)
         if writer.lapsed:
-            self._try("find room in the cells file", writer.announce_lapsed)
+            self.attempt("find room in the cells file", writer.announce_lapsed)
         if writer.shared is None:
-            self._try("claim a part of the cells file", lambda: writer.join(self._store.file, self._store.id))
+            self.attempt("claim a part of the cells file", lambda: writer.join(self._store.file, self._store.id))
             self.heirs.begin()
         for arena in writer.private:
             arena.resume()
@@ -104,7 +100,7 @@ class Part:
         """Return where a child is; in memory if the cells file has no room. Call it inside `binding`."""
         if not outermost:
             return writer.bind_aside(key)
-        found = self._try("find room in the cells file", lambda: writer.bind(key, shared=True))
+        found = self.attempt("find room in the cells file", lambda: writer.bind(key, shared=True))
         return found or writer.bind(key, shared=False)
 
     def _is_some_aside(self) -> bool:
@@ -122,7 +118,8 @@ class Part:
         finally:
             hold.depth -= 1
 
-    def _try(self, what: str, action: Callable[[], T]) -> T | None:
+    def attempt(self, what: str, action: Callable[[], T]) -> T | None:
+        """Do something for which there may be no room: then that is reported, and None returned."""
         try:
             result = action()
         except OSError as error:
@@ -188,25 +185,7 @@ class Part:
         """Bring what had to be counted in memory to the cells file, if there is room now."""
         with self.binding() as outermost:
             if outermost and any(writer.private for writer in self.writers.values()):
-                self._try("find room in the cells file", self._move_in)
-
-    def describe(self, family: Family) -> None:
-        """Tell others of what has come up about a family that they know; if that has to wait, the next flush does."""
-        with self.binding(0) as outermost:
-            if outermost:
-                self._tell([family])
-
-    def tell_families(self) -> None:
-        """Tell others of what has come up about families that they know."""
-        with self.binding() as outermost:
-            if outermost:
-                self._tell(list(abouts))
-
-    def _tell(self, families: list[Family]) -> None:
-        for writer in self.writers.copy().values():
-            for family in families:
-                if writer.shared is not None and writer.shared.has_told_less(family):
-                    self._try("find room in the cells file", partial(writer.shared.describe, family))
+                self.attempt("find room in the cells file", self._move_in)
 
     def _move_in(self) -> None:
         for writer in self.writers.copy().values():
@@ -237,53 +216,6 @@ class Part:
                 for arena in writer.arenas():
                     arena.abandon()
             self.writers = {}
-
-    # --- exemplars ----------------------------------------------------------------------------------------
-
-    def keep_exemplar(self, identifier: str, series: Series, exemplar: Exemplar) -> None:
-        """Keep an exemplar of a writer of that name, and tell the others at once if it is the first for a while.
-
-        What cannot be told within a moment is told by the next flush.
-        """
-        writer = self.writers.get(identifier) or self.writer(identifier, False)
-        if writer.exemplars.put(series, exemplar):
-            with self.binding(exemplars.WAIT) as outermost:
-                told = outermost and self._tell_at_once(self.writer(identifier, True), series)
-            if not told:
-                writer.exemplars.wait([series])
-
-    @staticmethod
-    def _tell_at_once(writer: Writer, series: Series) -> bool:
-        if writer.shared is None or writer.shared.backlog() > exemplars.BACKLOG:
-            return False
-        with contextlib.suppress(OSError):  # no room; the children that find none say so
-            return writer.tell(series)
-        return False
-
-    def newest_exemplar(self, identifier: str, series: Series) -> Exemplar | None:
-        """The newest that this process has of a series."""
-        writer = self.writers.get(identifier)
-        return writer.exemplars.newest.get(series) if writer else None
-
-    def tell_exemplars(self, pause: float) -> None:
-        """Tell the others those that wait, unless that was done less than `pause` seconds ago."""
-        for writer in self.writers.copy().values():
-            waiting = writer.exemplars.take_round(pause)
-            for start in range(0, len(waiting), exemplars.AT_ONCE):
-                some = waiting[start : start + exemplars.AT_ONCE]
-                with self.binding() as outermost:
-                    left = self._tell_some(writer, some) if outermost else some
-                writer.exemplars.wait(left)
-
-    def _tell_some(self, writer: Writer, some: list[Series]) -> list[Series]:
-        """Tell some, and return those that must wait."""
-        shared = writer.shared
-        if shared is None or not shared.is_mine() or not shared.has_room_to_spare():
-            return some
-        left = list(some)
-        with contextlib.suppress(OSError):
-            left = [series for series in some if not writer.tell(series)]
-        return left
 
     # --- forks --------------------------------------------------------------------------------------------
 

@@ -46,7 +46,7 @@ def tell_registered(collector: Any, registered: bool) -> None:
         describe(family_of(collector), help=collector._documentation, registered=registered)
         store = stores.installed()
         if store is not None:
-            store.part.describe(family_of(collector))
+            store.part.teller.describe(family_of(collector))
 
 
 def tell_all_registered() -> None:

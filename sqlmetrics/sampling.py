@@ -17,7 +17,8 @@ from prometheus_client import Gauge
 
 from . import flush, fork, stores
 from .published import Publication
-from .shape import MODES
+from .selection import told_of_removals
+from .shape import MODES, Key
 from .store import Store
 from .values import SharedValue
 
@@ -78,17 +79,29 @@ class Sampler(fork.ForkAware):
         """Whether there is anything to ask."""
         return bool(self.gauges or self.publications)
 
+    def dismiss(self, keys: list[Key]) -> None:
+        """Ask gauges no more that were removed: their answers would bring the series back."""
+        for gauge in list(self.gauges):
+            if isinstance(gauge._value, Answering) and gauge._value.value._key in keys:
+                self.gauges.discard(gauge)
+
     def ask(self) -> None:
         """Ask all, unless this thread is at it already. Raises nothing."""
         if not self.is_needed() or self._busy._is_owned():  # type: ignore[attr-defined]
             return
         if self._busy.acquire(timeout=_PATIENCE):
             try:
+                self._notice_removals()
                 failures = [*self._ask_gauges(), *self._ask_collectors()]
             finally:
                 self._busy.release()
             for asked, error in failures:
                 log.warning("%s: no sample of it as long as it raises %r", asked, error, exc_info=error)
+
+    def _notice_removals(self) -> None:
+        store = stores.installed()
+        if self.gauges and store is not None and store.is_open():
+            store.part.look_for_marks()
 
     def _ask_gauges(self) -> list[Failure]:
         return [found for gauge in list(self.gauges) for found in self._try(gauge, partial(_ask, gauge))]
@@ -119,6 +132,7 @@ def _ask_for(store: Store) -> None:
 
 
 flush.before.append(_ask_for)
+told_of_removals.append(sampler.dismiss)
 
 
 def _ask(gauge: Any) -> None:
@@ -138,11 +152,6 @@ def adopt(gauge: Any) -> None:
         gauge._value = Answering(gauge._value)
         sampler.gauges.add(gauge)
         _start()
-
-
-def dismiss(gauge: Any) -> None:
-    """Ask a gauge no more."""
-    sampler.gauges.discard(gauge)
 
 
 def publish(collector: Any, multiprocess_mode: str = "liveall") -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import apsw
@@ -20,6 +20,8 @@ _OF_CHILD = _OF_FAMILY + " AND series.labels = ?"
 
 forgotten: deque[Key] = deque()
 """What was removed from this process, and may be held by metric objects that nobody uses any more; see `children`."""
+told_of_removals: list[Callable[[list[Key]], None]] = []
+"""Who else wants to know of it, at once; see `sampling`."""
 
 
 class Selection(NamedTuple):

@@ -6,13 +6,12 @@ import atexit
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 
 import apsw
 
-from . import config, database, files, flush, fold, fork, layout, locks, settle, trust
+from . import config, database, files, flush, fold, fork, layout, locks, resets, settle, trust
 from .cells import CellsFile
 from .conflicts import Conflicts
 from .connections import Access
@@ -197,41 +196,7 @@ class Store(fork.ForkAware):
     def reset(self, *, force: bool, keep_own: bool) -> None:
         """See `notices.reset`. Raises StoreInUseError, apsw.BusyError."""
         fork.notice()
-        own = {arena.instance for arena in self.part.arenas()} if keep_own else set()
-        with self._alone(own, force) as (connection, settled):
-            settle.empty(connection, self.file, own, settled)
-        for arena in self.part.arenas():
-            self.file.notify(arena.slot)
-
-    def _begin_with_sums(self) -> None:
-        """Forget the gauges of earlier runs: they tell of processes that are gone. Raises as `reset` does."""
-        own = {arena.instance for arena in self.part.arenas()}
-        with self._alone(own, False) as (connection, settled):
-            settle.settle_dead(connection, self.file, settled)
-            fold.drop_gauges(connection)
-
-    @contextmanager
-    def _alone(self, own: set[int], force: bool) -> Iterator[tuple[apsw.Connection, list[settle.Slot]]]:
-        """A transaction while nobody else uses the store, or, if forced, whoever does; waits a second for a writer."""
-        with self.writing() as connection:
-            connection.set_busy_timeout(_PATIENCE * database.BUSY_MS)
-            try:
-                with settle.settling(connection, self.file) as settled:
-                    self._refuse_if_used(own, force)
-                    yield connection, settled
-            finally:
-                connection.set_busy_timeout(database.BUSY_MS)
-
-    def _refuse_if_used(self, own: set[int], force: bool) -> None:
-        living = [slot for slot, instance in self.file.live_slots() if instance not in own and self.file.is_alive(slot)]
-        launched = locks.is_locked(self.file.fd, layout.RUN_LOCK_AT)
-        if (living or launched) and not force:
-            who = (
-                f"{len(living)} living process(es) hold a part of it" if living else "a server that uses it is running"
-            )
-            raise StoreInUseError(
-                f"{self.path} cannot be reset: {who}; stop them first, or force it, and what they count starts anew"
-            )
+        resets.reset(self, force=force, keep_own=keep_own)
 
     def begin_run(self, *, uid: int, gid: int) -> None:
         """Be a launcher for as long as this process lives; drop what earlier runs left if nobody else uses the store.
@@ -247,7 +212,7 @@ class Store(fork.ForkAware):
             self.share(gid)
         if locks.try_lock(self.file.fd, layout.RUN_LOCK_AT):
             with contextlib.suppress(StoreInUseError):
-                self._begin_with_sums() if self.settings.persist else self.reset(force=False, keep_own=True)
+                resets.begin_with_sums(self) if self.settings.persist else self.reset(force=False, keep_own=True)
         for _ in range(_PATIENCE):  # another launcher may be resetting
             if self._hold_run_lock():
                 break

@@ -11,7 +11,7 @@ from .binder import forget_inherited
 from .cells import CellsFile
 from .exemplars import Kept, Series, record_of
 from .freed import Run
-from .selection import Selection, forgotten
+from .selection import Selection, forgotten, told_of_removals
 from .shape import LIVE_MODES, Key, forget, forget_key, remember
 
 Arena = SharedArena | PrivateArena
@@ -157,7 +157,10 @@ class Writer:
         self.lapsed.difference_update(keys)
         forget(keys)
         forget_inherited(keys)
+        self.exemplars.drop(keys)
         forgotten.extend(keys)
+        for tell in told_of_removals:
+            tell(keys)
         for arena in {id(place.arena): place.arena for _, place in places}.values():
             if isinstance(arena, PrivateArena):
                 arena.renew()

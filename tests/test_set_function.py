@@ -121,3 +121,21 @@ def test_nothing_to_ask_means_no_work(path: str) -> None:
 
     assert store.flush().name == "DONE"
     assert store.flush().name == "DONE"
+
+
+def test_a_gauge_with_a_function_that_is_removed_stays_away(path: str) -> None:
+    """No process's answer brings the series back; whoever asks for the child anew may give it a function again."""
+    store = sqlmetrics.install(path, flush_interval=0.02)
+    queue = Gauge("queue", "Queue", ["of"], multiprocess_mode="livesum")
+    queue.labels("both").set_function(lambda: 1)
+
+    with child(touch=lambda: value("queue", of="both"), nothing=lambda: None) as one:
+        wait_for(lambda: one.do("touch") == 2)
+        queue.remove("both")
+        for _ in range(5):
+            store.flush()
+            assert value("queue", of="both") is None
+            assert one.do("touch") is None
+        queue.labels("both").set_function(lambda: 5)
+
+        assert value("queue", of="both") == 5
