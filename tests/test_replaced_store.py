@@ -200,10 +200,11 @@ def test_files_that_are_moved_away_and_back(folder, path: str, shell, times: int
 
     with child(use=lambda: requests.inc(5)) as gone:
         gone.do("use")
-    with child(use=use) as one:
+    with child(use=use, flush=lambda: store.flush().name) as one:
         use_both(1)
         first = shell.value("SELECT id FROM store")
         for time_ in range(1, times + 1):
+            one.do("flush")  # else it may have nothing open of the old files, and be the one that makes new ones
             store.flush()
             move(path, away)
             use(2 * time_)
