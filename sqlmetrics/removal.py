@@ -72,7 +72,8 @@ class Removal:
 
     def free(self, arenas: list[SharedArena]) -> None:
         """Let the cells be used again, after the COMMIT, if this process has them yet; call it inside `binding`."""
-        for arena, runs in self.detached or ():
+        detached, self.detached = self.detached or [], []
+        for arena, runs in detached:
             if arena in arenas and arena.is_mine():
                 arena.recycle(runs)
 
@@ -89,7 +90,8 @@ def carry_out(connection: apsw.Connection, file: CellsFile, part: Part, removals
 def _carry_out(connection: apsw.Connection, part: Part, removal: Removal) -> bool:
     for one in removal.detached or ():
         connection.executemany(_DELETE_SAMPLE, [(cell, one.arena.instance) for cell in one.cells()])
-        marks.clear(one.arena.file, one.cells())
+        if one.arena.is_mine():
+            marks.clear(one.arena.file, one.cells())
     series = removal.selection.series(connection)
     if not series:
         return False
