@@ -7,27 +7,26 @@ import json
 import os
 import select
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
 import pytest
 from helpers import Child, child, scrape, value
 from prometheus_client import Counter, Gauge, Histogram
 
 import sqlmetrics
+from sqlmetrics import records
 from sqlmetrics.scrape import Scrape
 
-CYCLES = int(os.environ.get("SQLMETRICS_TEST_CYCLES", "2000"))
-"""Of each of four processes; 25,000 is the long form."""
+CYCLES = int(os.environ.get("SQLMETRICS_TEST_CYCLES") or (25_000 if os.environ.get("SQLMETRICS_TEST_LONG") else 2_000))
+"""Of each of four processes."""
 
 
-def _start_four(**steps: Callable[..., object]) -> list[Child]:
-    children = []
-    for _ in range(4):
-        one = Child()
-        if one.in_child:
-            one.serve(**steps)
-        children.append(one)
-    return children
+@contextmanager
+def _four(**steps: Callable[..., object]) -> Iterator[list[Child]]:
+    """Four forked children that can do the steps given; they are gone at the end."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(child(**steps)) for _ in range(4)]
 
 
 def _send(one: Child, name: str, *arguments: object) -> None:
@@ -77,17 +76,15 @@ def test_others_totals_are_exact_during_removals(store: sqlmetrics.Store) -> Non
             latency.remove("passing")
             requests.remove(f"mine {os.getpid()} {number}")
 
-    children = _start_four(count=count, remove=remove)
-    for one, step in zip(children, ("count", "count", "remove", "remove"), strict=True):
-        _send(one, step)
-    seen = _look_until_done(children, lambda: value("requests_total", path="/") or 0.0)
+    with _four(count=count, remove=remove) as children:
+        for one, step in zip(children, ("count", "count", "remove", "remove"), strict=True):
+            _send(one, step)
+        seen = _look_until_done(children, lambda: value("requests_total", path="/") or 0.0)
 
-    assert seen == sorted(seen)
-    assert value("requests_total", path="/") == 2 * each
-    assert value("latency_count", path="/") == 2 * each / 10
-    assert not [labels for _, labels in scrape() if labels[0][1].startswith("mine")]
-    for one in children:
-        one.end()
+        assert seen == sorted(seen)
+        assert value("requests_total", path="/") == 2 * each
+        assert value("latency_count", path="/") == 2 * each / 10
+        assert not [labels for _, labels in scrape() if labels[0][1].startswith("mine")]
     assert value("requests_total", path="/") == 2 * each
 
 
@@ -110,10 +107,6 @@ def test_cells_that_are_used_again_never_show_another_childs_value(path: str) ->
             spread.remove(text)
         return CYCLES
 
-    children = _start_four(churn=churn)
-    for which, one in enumerate(children):
-        _send(one, "churn", which)
-
     def look() -> float:
         begun = time.monotonic()
         shown = scrape()
@@ -122,12 +115,13 @@ def test_cells_that_are_used_again_never_show_another_childs_value(path: str) ->
         assert wrong == {}
         return took
 
-    took = _look_until_done(children, look)
-    print(f"{len(took)} scrapes, the longest took {max(took):.3f} s")
-    assert len(took) > 20
-    assert scrape() == {}
-    for one in children:
-        one.end()
+    with _four(churn=churn) as children:
+        for which, one in enumerate(children):
+            _send(one, "churn", which)
+        took = _look_until_done(children, look)
+        print(f"{len(took)} scrapes, the longest took {max(took):.3f} s")
+        assert len(took) > 20
+        assert scrape() == {}
 
 
 def _rss() -> int:
@@ -137,7 +131,7 @@ def _rss() -> int:
 
 
 @pytest.mark.parametrize("shared", [False, True])
-def test_a_life_of_removals_leaves_nothing(path: str, shell, shared: bool) -> None:
+def test_a_life_of_removals_leaves_nothing(path: str, shell, monkeypatch: pytest.MonkeyPatch, shared: bool) -> None:
     """Four processes make and remove label sets, of their own or the same ones: memory, rows and cells stay flat."""
     store = sqlmetrics.install(path, flush_interval=0.05)
     requests = Counter("requests", "Requests", ["user"])
@@ -155,22 +149,21 @@ def test_a_life_of_removals_leaves_nothing(path: str, shell, shared: bool) -> No
                 depth.remove_by_labels({"user": user})
         return _rss()
 
-    children = _start_four(churn=churn)
+    monkeypatch.setattr(records, "_labels", records._labels.__wrapped__)  # it keeps the newest 10,000
     memory, blocks, rows = [], [], []
-    for part in range(4):
-        for which, one in enumerate(children):
-            _send(one, "churn", which, part)
-        memory.append([int(one._in.readline()) for one in children])
-        blocks.append(store.file.blocks.used())
-        rows.append(shell.value("SELECT (SELECT count(*) FROM series) + (SELECT count(*) FROM sample)"))
+    with _four(churn=churn) as children:
+        for part in range(4):
+            for which, one in enumerate(children):
+                _send(one, "churn", which, part)
+            memory.append([int(one._in.readline()) for one in children])
+            blocks.append(store.file.blocks.used())
+            rows.append(shell.value("SELECT (SELECT count(*) FROM series) + (SELECT count(*) FROM sample)"))
 
     print([[size >> 10 for size in sizes] for sizes in memory], blocks, rows, os.path.getsize(path) >> 10)
     assert all(last - first < 2 << 20 for first, last in zip(memory[0], memory[3], strict=True))
     assert blocks[3] <= max(blocks[0], 4 * 5 + 1)
     assert rows[3] <= rows[0] + 50
-    assert requests.labels("always")._value.get() == 1
-    for one in children:
-        one.end()
+    assert value("requests_total", user="always") == 1
 
 
 def _once(monkeypatch: pytest.MonkeyPatch, name: str, act: Callable[[], object]) -> None:
