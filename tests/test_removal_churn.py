@@ -9,6 +9,7 @@ import select
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import pytest
 from helpers import Child, child, scrape, value
@@ -232,3 +233,32 @@ def test_a_series_that_is_made_anew_in_the_middle_of_a_scrape(
     assert shown == {("counts_total", (("amount", str(number)),)): number for number in range(1, 20)} | {
         ("counts_total", (("amount", "7"),)): 70
     }
+
+
+def test_a_scrape_that_is_always_disturbed_gets_through(
+    store: sqlmetrics.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the third try it keeps writers out: a removal waits then, and nothing is used again in the middle."""
+    counts = Counter("counts", "Counts", ["amount"])
+    tries: list[int] = []
+    inside = Scrape._totals
+
+    def replace(first: int) -> None:
+        sqlmetrics.install().flusher.stop()
+        counts.clear()
+        for amount in range(first, first + 600):
+            counts.labels(str(amount)).inc(amount)
+
+    def disturbed(*args: Any) -> object:
+        tries.append(1)
+        one.do("replace", 1000 * len(tries))
+        return inside(*args)
+
+    with child(replace=replace) as one:
+        one.do("replace", 1)
+        monkeypatch.setattr(Scrape, "_totals", disturbed)
+        shown = scrape()
+
+    assert len(tries) == 3
+    assert len(shown) == 600
+    assert {sample: amount for sample, amount in shown.items() if amount != _counted(*sample)} == {}
