@@ -9,6 +9,7 @@ import select
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import pytest
 from helpers import Child, child, scrape, value
