@@ -18,7 +18,7 @@ from .freed import Run
 from .images import Image
 from .journal import JournalGoneError
 from .renew import is_damage
-from .sweep import sweep_words
+from .sweep import sweep, sweep_words
 
 if TYPE_CHECKING:
     from .store import Store
@@ -122,7 +122,9 @@ def _flush(store: Store) -> Outcome:
         arenas = [arena for arena in store.part.arenas() if arena.is_mine()]
         too_long = wal_bytes(store.path) > WAL_LIMIT
         changed = {} if too_long else {arena: arena.changed_blocks() for arena in arenas}
-        _write(store, connection, arenas, changed)
+        if given_back := _write(store, connection, arenas, changed):
+            with database.unreferenced(connection), settle.settling(connection, store.file):
+                sweep(connection, given_back)
         store.conflicts.look(connection)
         _checkpoint(store.path, connection)
     store.figures.took("flush", time.perf_counter() - begun)
@@ -131,7 +133,8 @@ def _flush(store: Store) -> Outcome:
 
 def _write(
     store: Store, connection: apsw.Connection, arenas: list[SharedArena], changed: dict[SharedArena, list[int]]
-) -> None:
+) -> list[int]:
+    """The transaction of a flush; returns series that may have no row any more."""
     # Images first: what a child has counted in them, its record tells of in the journal that is read after.
     images = {arena: arena.take_images(blocks) for arena, blocks in changed.items()}
     try:
@@ -143,8 +146,8 @@ def _write(
             # Before the journal is read: so the record of each child that was given back is among what is read.
             left = {arena: list(arena.freed.leaving) for arena in mine}
             ends = {arena: ingest.ingest(connection, arena.file, arena.slot, arena.instance) for arena in mine}
+            given_back = [series for arena in mine for series in removal.leave(connection, arena, left[arena])]
             for arena in mine:
-                removal.leave(connection, arena, left[arena])
                 ingest.copy_images(connection, arena.instance, images.get(arena, {}), stamped=arena.stamped)
             settle.settle_dead(connection, store.file, settled)
             if settled:
@@ -156,6 +159,7 @@ def _write(
             arena.not_flushed(image)
         raise
     _after_commit(store, ends, images, left)
+    return given_back
 
 
 def _refuse_loss(connection: apsw.Connection, arena: SharedArena) -> None:

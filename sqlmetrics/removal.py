@@ -14,7 +14,6 @@ from .cells import CellsFile
 from .freed import Run
 from .part import Part
 from .selection import Selection
-from .sweep import sweep
 
 _SAMPLES = """
 SELECT cell, series, process FROM sample
@@ -105,21 +104,21 @@ def _carry_out(connection: apsw.Connection, part: Part, removal: Removal) -> boo
     return bool(gone)
 
 
-def leave(connection: apsw.Connection, arena: SharedArena, runs: list[Run]) -> None:
+def leave(connection: apsw.Connection, arena: SharedArena, runs: list[Run]) -> list[int]:
     """See that cells that this process has given up have no row and no mark, within `settling`.
 
-    runs: those whose children, if they were announced, are in rows.
+    runs: those whose children, if they were announced, are in rows. Returns the ids of series that had a row.
     """
     if not runs:
-        return
+        return []
     cells = list(Detached(arena, runs).cells())
     rows: list[Any] = [connection.execute(_SERIES_OF, (cell, arena.instance)).get for cell in cells]
     connection.executemany(_DELETE_SAMPLE, [(cell, arena.instance) for cell in cells])
     series = [number for number in rows if number is not None]
     if series:  # given back, or a live gauge that was announced again at the moment of its removal
         connection.execute(_FORGET)
-        sweep(connection, series)
     marks.clear(arena.file, cells)
+    return series
 
 
 def _delete(connection: apsw.Connection, series: list[int], again: set[int], made: float) -> None:

@@ -35,8 +35,12 @@ def sweep_words(connection: apsw.Connection) -> None:
 
 
 def sweep(connection: apsw.Connection, series: Iterable[int]) -> None:
-    """Delete those of these series that have no row, within the caller's transaction; readers then begin anew."""
+    """Delete those of these series that have no row, within the caller's transaction; readers then begin anew.
+
+    References need not be checked, and for many series that takes long: see `database.unreferenced`.
+    """
     before = connection.total_changes()
     connection.executemany(_DELETE_UNUSED, [(number,) for number in series])
+    connection.execute("DELETE FROM exemplar WHERE series NOT IN (SELECT id FROM series)")
     if connection.total_changes() > before:
         connection.execute("UPDATE store SET epoch = epoch + 1")
