@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from .writer import Writer
 
 
+_WAIT = 0.05
+"""Seconds for another thread that binds. A metric is registered with no lock held that anybody would wait for."""
+
+
 class Teller:
     """Writes to the journals of one process's writers."""
 
@@ -25,7 +29,7 @@ class Teller:
 
     def describe(self, family: Family) -> None:
         """Tell others of what has come up about a family that they know; if that has to wait, the next flush does."""
-        with self._part.binding(0) as outermost:
+        with self._part.binding(_WAIT) as outermost:
             if outermost:
                 self._tell([family])
 
