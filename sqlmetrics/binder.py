@@ -12,6 +12,7 @@ from prometheus_client.samples import Exemplar
 
 from . import fork
 from .shape import Family, Key, Samples, describe, is_last, joined, place_samples, shape_of, sole_key, upper_bound
+from .weak import members
 
 if TYPE_CHECKING:
     from .part import Part
@@ -103,14 +104,23 @@ class Binder(fork.ForkAware):
         describe(family, help=help_text)
         names = tuple(sorted(labels))
         bound._key = (shape_of(family, names, samples), tuple(joined(labels[name]) for name in names))
+        hold(bound)
         self._bind(bound._key, [bound], _LABELS_WAIT)
 
     def release(self, bound: Bound) -> None:
-        """Give back the cells of a child that this process uses no more; its rows go with the next flush."""
+        """Give back the cells of a child, unless another object holds it; its rows go with the next flush.
+
+        bound: was held, see `hold`, and is used no more.
+        """
         key, store, bound._own, bound._gate = bound._key, self._store, UNBOUND, UNBOUND
-        if key is not None and store is not None:
-            store.part.release(key)
-            store.flusher.wake()
+        if key is None or store is None or bound not in _holders.get(key, ()):
+            return
+        with store.part.binding() as outermost:
+            _holders[key].discard(bound)
+            if outermost and not members(_holders[key]):
+                del _holders[key]
+                store.part.release(key)
+        store.flusher.wake()
 
     def _close(self, value: SharedValue) -> None:
         waiting = value._batch
@@ -201,6 +211,20 @@ class Binder(fork.ForkAware):
             with suppress(KeyError):
                 del self._batches[batch_key]
         self._locks.clear()
+
+
+_holders: dict[Key, weakref.WeakSet[Any]] = {}
+"""The objects that use a child which may be given back, by its key."""
+
+
+def hold(bound: Any) -> None:
+    """Have a child stay as long as this object uses it; see `Binder.release`."""
+    _holders.setdefault(bound._key, weakref.WeakSet()).add(bound)
+
+
+def is_held(key: Key) -> bool:
+    """Whether an object uses a child that may be given back."""
+    return key in _holders and bool(members(_holders[key]))
 
 
 _binders: list[weakref.ref[Binder]] = []

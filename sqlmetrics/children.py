@@ -8,6 +8,7 @@ from .operations import parents
 from .part import Part
 from .selection import forgotten
 from .shape import Key
+from .weak import members
 
 _PATIENCE = 0.05
 """Seconds for a metric's lock; what cannot be dropped now is dropped after a later flush."""
@@ -19,18 +20,10 @@ def drop(part: Part) -> None:
     removed: dict[tuple[str, str], list[Key]] = {}
     for key in keys:
         removed.setdefault((key[0].family, key[0].type), []).append(key)
-    for parent in _all_parents() if removed else ():
+    for parent in members(parents) if removed else ():
         of_parent = removed.get((parent._name, parent._type), [])
         if of_parent and not _drop(parent, of_parent, part):
             forgotten.extend(of_parent)
-
-
-def _all_parents() -> list[Any]:
-    while True:
-        try:
-            return list(parents)
-        except RuntimeError:  # another thread has made one
-            continue
 
 
 def _drop(parent: Any, keys: list[Key], part: Part) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 
 from prometheus_client import Enum, Info, values
 
+from . import layout
 from .binder import UNBOUND, Binder, Bound
 from .shape import canonical_labels, family_of
 from .values import SharedValue
@@ -20,10 +21,14 @@ _peer_enum_init = Enum.__init__
 _peer_state = Enum.state
 
 
+MOST_STATES = layout.BLOCK_CELLS - layout.FIRST_CELL
+"""A child's cells are in one block."""
+
+
 class Said(Bound):
     """The cells of a child: when this process last said each of its variants, in seconds since the epoch."""
 
-    __slots__ = ("_binder", "variants")
+    __slots__ = ("__weakref__", "_binder", "variants")
 
     def __init__(self, binder: Binder, variants: Sequence[str]):
         super().__init__()
@@ -33,6 +38,8 @@ class Said(Bound):
     @classmethod
     def of(cls, metric: Any, binder: Binder, sample: str, variants: Sequence[str]) -> Said:
         """Those of a child of an Info or an Enum; as long as all are 0, the first is what it says."""
+        if len(variants) > MOST_STATES:
+            raise ValueError(f"{metric._name} has {len(variants)} states; in a store it can have {MOST_STATES} at most")
         said = cls(binder, variants)
         labels = dict(zip(metric._labelnames, metric._labelvalues, strict=True))
         binder.add_apart(
@@ -69,8 +76,12 @@ def _binder() -> Binder | None:
     return kind._binder if isinstance(kind, type) and issubclass(kind, SharedValue) else None
 
 
+def _variant(info: dict[str, str]) -> str:
+    return canonical_labels(map(str, info), map(str, info.values()))
+
+
 def _said_of_info(metric: Any, binder: Binder, info: dict[str, str]) -> Said:
-    variant = canonical_labels(info, map(str, info.values()))
+    variant = _variant(info)
     return Said.of(metric, binder, f"{metric._name}_info", [variant])
 
 
@@ -98,7 +109,7 @@ def info(self: Any, val: dict[str, str]) -> None:
     said: Said | None = self.__dict__.get("_said")
     if said is None:
         return
-    variant = canonical_labels(val, map(str, val.values()))
+    variant = _variant(val)
     if said.variants == [variant]:
         said.say(0)
     else:

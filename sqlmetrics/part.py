@@ -40,7 +40,6 @@ class Part:
         self._hold = _Hold()
         self.writers: dict[str, Writer] = {}
         self.teller = Teller(self)
-        self._released: list[Key] = []
         self.heirs: Heirs = Heirs(store, parent.heirs if parent else None)
 
     @contextmanager
@@ -139,21 +138,13 @@ class Part:
         return [(arena, runs) for arena, runs in found if arena and runs]
 
     def release(self, key: Key) -> None:
-        """Forget a child of this process only, and have its cells freed by the next flush."""
-        self._released.append(key)
-        with self.binding(0) as outermost:
-            if outermost:
-                self._let_go()
+        """Forget a child of this process only, and have its cells freed by the next flush. Call it inside `binding`."""
+        for writer in self.writers.copy().values():
+            writer.release(key)
 
     def has_given_back(self) -> bool:
         """Whether there are rows of children that this process uses no more."""
-        return bool(self._released) or any(arena.freed.leaving for arena in self.arenas())
-
-    def _let_go(self) -> None:
-        while self._released:
-            key = self._released.pop()
-            for writer in self.writers.copy().values():
-                writer.release(key)
+        return any(arena.freed.leaving for arena in self.arenas())
 
     def cells_of(self, selection: Selection) -> set[tuple[int, int]]:
         """(instance, cell) of all cells that this process has for children in the cells file."""
@@ -169,8 +160,6 @@ class Part:
         """Forget what other processes have removed, also where they died before they could notify this one."""
         with self.binding() as outermost:
             seen = self.heirs.now()
-            if outermost:
-                self._let_go()
             for writer in self.writers.copy().values() if outermost else ():
                 if writer.shared and writer.shared.marked() and writer.shared.is_mine():
                     writer.notice()

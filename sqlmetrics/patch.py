@@ -14,7 +14,6 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from typing import Any
 
 from prometheus_client import Counter, Gauge, Histogram, Summary, multiprocess, values
@@ -27,6 +26,7 @@ from .collector import MultiProcessCollector
 from .notices import mark_process_dead
 from .store import Store
 from .values import MultiProcessValue, SharedValue
+from .weak import members
 
 log = logging.getLogger("sqlmetrics")
 
@@ -78,14 +78,8 @@ class _PeerLocks(fork.ForkAware):
     def after_fork_in_child(self) -> None:
         """Replace the locks, also those that look free: one may have been on its way to a thread that waited."""
         for things in (operations.parents, _registries):
-            for thing in _all_of(things):
+            for thing in members(things):
                 thing._lock = threading.RLock()
-
-
-def _all_of(things: weakref.WeakSet[Any]) -> list[Any]:
-    while True:
-        with suppress(RuntimeError):  # a signal handler came and made another one
-            return list(things)
 
 
 _peer_locks = _PeerLocks()
@@ -125,6 +119,7 @@ def install(
     }
     store = stores.remember(stores.find(path), **{name: value for name, value in given.items() if value is not None})
     switch(store.settings.process_identifier)
+    sampling.begin()
     return store
 
 

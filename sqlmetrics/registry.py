@@ -6,7 +6,7 @@ registry of other processes are yielded by this process's too, whether or not th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -65,6 +65,8 @@ def register(self: CollectorRegistry, collector: Any) -> None:
     _peer_register(self, collector)
     if self is REGISTRY:
         tell_registered(collector, True)
+        if collector in sampler.publications:
+            sampler.publications[collector].tell_registered(True)
 
 
 def unregister(self: CollectorRegistry, collector: Any) -> None:
@@ -72,6 +74,8 @@ def unregister(self: CollectorRegistry, collector: Any) -> None:
     _peer_unregister(self, collector)
     if self is REGISTRY:
         tell_registered(collector, False)
+        if collector in sampler.publications:
+            sampler.publications[collector].tell_registered(False)
 
 
 def collect(self: CollectorRegistry) -> Iterator[Metric]:
@@ -107,31 +111,47 @@ def _all_of(registry: CollectorRegistry, collectors: list[Any], names: frozenset
     found = _shared_families(names) if shared or registry is REGISTRY else None
     seen: set[str] = set()
     for collector in collectors:
-        if isinstance(collector, _COLLECTORS):
-            continue
-        for metric in _own_families(collector, found) if collector in shared else collector.collect():
-            seen.add(metric.name)
-            yield metric
+        if not isinstance(collector, _COLLECTORS):
+            is_ours = collector in shared
+            metrics = _own_families(registry, collector, found, seen) if is_ours else list(collector.collect())
+            seen.update(metric.name for metric in metrics)
+            yield from metrics
     others = [name for name in found or () if registry is REGISTRY and name not in seen]
     for name in others:
-        yield from (metric for metric, registered in found[name] if registered)  # type: ignore[index]
+        metrics = [metric for metric, registered in found[name] if registered]  # type: ignore[index]
+        seen.update(metric.name for metric in metrics)
+        yield from metrics
+    yield from _of_stores([one for one in collectors if isinstance(one, _COLLECTORS)], names, seen)
+
+
+def _of_stores(collectors: list[Any], names: frozenset[str] | None, seen: set[str]) -> Iterator[Metric]:
+    """What collectors of stores add. seen: names that are yielded already, of the installed store and by others."""
+    of_store: dict[str, set[str]] = {}
     for collector in collectors:
-        if isinstance(collector, _COLLECTORS):
-            fresh = [m for m in _collect_named(collector, _widened(names)) if m.name not in seen]
-            seen.update(metric.name for metric in fresh)
-            yield from fresh
+        path = collector._reader.path
+        known = of_store.setdefault(path, set(seen) if stores.is_installed(path) else set())
+        fresh = [metric for metric in _collect_named(collector, _widened(names)) if metric.name not in known]
+        known.update(metric.name for metric in fresh)
+        yield from fresh
 
 
 Families = dict[str, list[tuple[Metric, bool]]]
 """The families of each name, and whether each is in the default registry of a process."""
 
 
-def _own_families(collector: Any, found: Families | None) -> Iterable[Metric]:
+def _own_families(registry: CollectorRegistry, collector: Any, found: Families | None, seen: set[str]) -> list[Metric]:
+    """What the store has of a metric or of a published collector; of the latter, no name that was yielded already."""
     if found is None:  # nothing but this process's own memory is to be had
-        return collector.collect()  # type: ignore[no-any-return]
+        return list(collector.collect())
     if collector in sampler.publications:
-        return [one for name in sampler.publications[collector].families() for one, _ in found.get(name, ())]
-    return [_as_in_memory(collector, one) for one, _ in found.get(collector._name, ())] or [collector._get_metric()]
+        fresh = [name for name in sampler.publications[collector].families() if name not in seen]
+        return [one for name in fresh for one, _ in found.get(name, ())]
+    families = [
+        _as_in_memory(collector, one)
+        for one, registered in found.get(collector._name, ())
+        if one.type == collector._type or (registered and registry is REGISTRY)
+    ]
+    return families or [collector._get_metric()]
 
 
 def _as_in_memory(collector: Any, metric: Metric) -> Metric:

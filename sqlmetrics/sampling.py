@@ -21,6 +21,7 @@ from .selection import told_of_removals
 from .shape import MODES, Key
 from .store import Store
 from .values import SharedValue
+from .weak import members
 
 log = logging.getLogger("sqlmetrics")
 _peer_set_function = Gauge.set_function
@@ -81,7 +82,7 @@ class Sampler(fork.ForkAware):
 
     def dismiss(self, keys: list[Key]) -> None:
         """Ask gauges no more that were removed: their answers would bring the series back."""
-        for gauge in list(self.gauges):
+        for gauge in members(self.gauges):
             if isinstance(gauge._value, Answering) and gauge._value.value._key in keys:
                 self.gauges.discard(gauge)
 
@@ -104,7 +105,7 @@ class Sampler(fork.ForkAware):
             store.part.look_for_marks()
 
     def _ask_gauges(self) -> list[Failure]:
-        return [found for gauge in list(self.gauges) for found in self._try(gauge, partial(_ask, gauge))]
+        return [found for gauge in members(self.gauges) for found in self._try(gauge, partial(_ask, gauge))]
 
     def _ask_collectors(self) -> list[Failure]:
         pairs = list(self.publications.items())
@@ -114,7 +115,9 @@ class Sampler(fork.ForkAware):
         """Do it; what it raises is returned the first time only, until it works again."""
         try:
             action()
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # sys.exit() in a function must not end the flusher
             is_known = id(asked) in self._failed
             self._failed.add(id(asked))
             return [] if is_known else [(asked, error)]
@@ -122,7 +125,7 @@ class Sampler(fork.ForkAware):
         return []
 
 
-Failure = tuple[Any, Exception]
+Failure = tuple[Any, BaseException]
 sampler = Sampler()
 
 
@@ -148,10 +151,11 @@ def set_function(self: Any, f: Callable[[], float]) -> None:
 
 def adopt(gauge: Any) -> None:
     """From now on ask a gauge that has a function, if its value is in the store."""
-    if "_child_samples" in gauge.__dict__ and isinstance(gauge._value, SharedValue):
-        gauge._value = Answering(gauge._value)
+    if "_child_samples" in gauge.__dict__ and isinstance(gauge._value, (SharedValue, Answering)):
+        if isinstance(gauge._value, SharedValue):
+            gauge._value = Answering(gauge._value)
         sampler.gauges.add(gauge)
-        _start()
+        begin()
 
 
 def publish(collector: Any, multiprocess_mode: str = "liveall") -> None:
@@ -171,8 +175,11 @@ def publish(collector: Any, multiprocess_mode: str = "liveall") -> None:
         raise ValueError(f"unknown multiprocess mode {multiprocess_mode!r}; it is one of {sorted(MODES)}")
     if not callable(getattr(collector, "collect", None)):
         raise TypeError(f"a collector has a method collect(); {collector!r} has none")
-    sampler.publications[collector] = Publication(collector, multiprocess_mode)
-    _start()
+    try:
+        sampler.publications[collector] = Publication(collector, multiprocess_mode)
+    except TypeError:
+        raise TypeError(f"a collector can be in a registry and so has a hash; {collector!r} has none") from None
+    begin()
 
 
 def unpublish(collector: Any) -> None:
@@ -182,9 +189,10 @@ def unpublish(collector: Any) -> None:
         publication.withdraw()
 
 
-def _start() -> None:
+def begin() -> None:
+    """Have the flusher ask, if there is anything to ask and a store to tell."""
     store = stores.installed()
-    if store is not None:
+    if store is not None and sampler.is_needed():
         store.flusher.wake()
 
 

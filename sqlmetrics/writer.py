@@ -12,7 +12,7 @@ from .cells import CellsFile
 from .exemplars import Kept, Series, record_of
 from .freed import Run
 from .selection import Selection, forgotten, told_of_removals
-from .shape import LIVE_MODES, Key, forget, forget_key, remember
+from .shape import LIVE_MODES, STATE_TYPES, Key, forget, forget_key, remember
 
 Arena = SharedArena | PrivateArena
 _REMEMBERED = 100
@@ -144,6 +144,8 @@ class Writer:
             forget_key(key)
             forget_inherited([key])
             place.arena.freed.leaving.append(place.run(key))
+            if key[0].type not in STATE_TYPES:  # a metric object may have it, too: it is to look for another place
+                place.arena.renew()
 
     def cells_of(self, selection: Selection) -> Iterable[int]:
         """The cells in the cells file of those children of this process that are selected."""

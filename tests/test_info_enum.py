@@ -232,3 +232,45 @@ def test_a_signal_handler_may_speak(store: sqlmetrics.Store) -> None:
 
     assert heard
     assert states() == {"on": 0, "off": 1, "away": 0}
+
+
+def test_two_objects_of_one_name_may_say_the_same(path: str) -> None:
+    """What one of them takes back stays the other's: its cells are nobody else's."""
+    store = sqlmetrics.install(path, flush_interval=0.02)
+    one, two = Info("build", "Build"), Info("build", "Build", registry=prometheus_client.CollectorRegistry())
+    one.info({"version": "A"})
+    two.info({"version": "A"})
+    one.info({"version": "B"})
+    churn = Info("churn", "Gives back a block of cells", registry=None)
+    for _ in range(2):
+        for number in range(700):
+            churn.info({"number": str(number)})
+        store.flush()
+    orders = prometheus_client.Counter("orders", "Orders", ["number"], registry=None)
+    for number in range(1500):
+        orders.labels(str(number)).inc()
+
+    two.info({"version": "A"})
+
+    assert infos() == [{"version": "A"}]
+    assert sum(value for (name, _), value in scrape().items() if name == "orders_total") == 1500
+
+
+def test_an_enum_has_as_many_states_as_a_block_has_cells(store: sqlmetrics.Store) -> None:
+    """More of them are a clear error, and touch nobody's cells."""
+    most = Enum("most", "Most", states=[f"s{number}" for number in range(504)])
+    counter = prometheus_client.Counter("orders", "Orders")
+    counter.inc()
+    most.state("s503")
+
+    assert states("most")["s503"] == 1
+    assert scrape()["orders_total", ()] == 1
+    with pytest.raises(ValueError, match="too_many has 505 states; in a store it can have 504 at most"):
+        Enum("too_many", "Too many", states=[f"s{number}" for number in range(505)], registry=None)
+
+
+def test_an_info_takes_what_the_peer_takes(store: sqlmetrics.Store) -> None:
+    """Names and values that are no texts become texts."""
+    Info("build", "Build").info({1: "a", "b": 2})  # type: ignore[dict-item]
+
+    assert infos() == [{"1": "a", "b": "2"}]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import prometheus_client
-from helpers import ask, names_of
+from helpers import ask, child, names_of
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
@@ -49,3 +53,52 @@ def test_two_collectors_in_one_registry_yield_each_sample_once(store: sqlmetrics
     prometheus_client.multiprocess.MultiProcessCollector(registry)
 
     assert names_of(registry) == ["events_total"]
+
+
+def test_a_family_that_only_others_have_is_yielded_once(store: sqlmetrics.Store) -> None:
+    """By the default registry, and by a collector in it."""
+
+    def count() -> None:
+        Counter("elsewhere", "Of another process").inc()
+
+    collector = sqlmetrics.MultiProcessCollector(REGISTRY)
+    try:
+        with child(count=count) as one:
+            one.do("count")
+
+            assert names_of(REGISTRY).count("elsewhere_total") == 1
+            assert names_of(REGISTRY.restricted_registry(["elsewhere_total"])) == ["elsewhere_total"]
+    finally:
+        REGISTRY.unregister(collector)
+
+
+def test_collectors_of_two_stores_both_yield(store: sqlmetrics.Store, folder: Path) -> None:
+    """Only what is of one store is left out the second time."""
+    other = str(folder / "other.sqlite3")
+    subprocess.run([sys.executable, "-c", _OTHER_APP, other], check=True, timeout=60)
+    Counter("events", "Events", ["of"], registry=None).labels("this").inc()
+    registry = CollectorRegistry()
+    sqlmetrics.MultiProcessCollector(registry)
+    sqlmetrics.MultiProcessCollector(registry, other)
+
+    assert ask(registry, "events_total", of="this") == 1
+    assert ask(registry, "events_total", of="other") == 1
+
+
+_OTHER_APP = """
+import sys
+import sqlmetrics
+from prometheus_client import Counter
+sqlmetrics.install(sys.argv[1])
+Counter("events", "Events", ["of"]).labels("other").inc()
+"""
+
+
+def test_a_private_metric_of_another_type_stays_private(store: sqlmetrics.Store) -> None:
+    """Though the two have one name."""
+    private = CollectorRegistry()
+    Counter("size", "Size").inc(3)
+    Gauge("size", "Size", registry=private, multiprocess_mode="sum").set(7)
+
+    assert [name for name in names_of(REGISTRY) if name.startswith("size")] == ["size_total", "size_created"]
+    assert names_of(private) == ["size"]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import threading
 
 import prometheus_client
 import pytest
 from helpers import child, scrape, value, wait_for
-from prometheus_client import REGISTRY, CollectorRegistry
+from prometheus_client import REGISTRY, CollectorRegistry, Gauge
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -138,3 +139,91 @@ def test_a_published_collector_of_another_registry_is_shown_there(store: sqlmetr
         wait_for(lambda: one.do("look") == 8)
         assert registry.get_sample_value("level") == 8
         assert REGISTRY.get_sample_value("level") is None
+
+
+def test_a_sample_that_is_no_number_costs_itself_only(
+    store: sqlmetrics.Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is not shown, those after it are, and it is logged once."""
+    gauge = GaugeMetricFamily("level", "Level", labels=["of"])
+    for of, amount in (("a", 1), ("b", None), ("c", 3)):
+        gauge.add_metric([of], amount)  # type: ignore[arg-type]
+    sqlmetrics.publish(Custom(gauge), "sum")
+
+    for _ in range(2):
+        assert [value("level", of=of) for of in "abc"] == [1, None, 3]
+    assert len([one for one in caplog.records if "no sample of it" in one.getMessage()]) == 1
+
+
+def test_a_collector_that_is_published_before_the_store_is_installed(path: str) -> None:
+    """Is shown by an idle process, too."""
+    sqlmetrics.publish(prometheus_client.PROCESS_COLLECTOR)
+    sqlmetrics.install(path, flush_interval=0.02)
+    mine = str(os.getpid())
+
+    with child(look=lambda: value("process_open_fds", pid=mine)) as one:
+        wait_for(lambda: one.do("look"))
+
+
+def test_a_collector_that_is_asked_while_it_is_unpublished(path: str) -> None:
+    """Does not come back by the answer that was under way."""
+    sqlmetrics.install(path, flush_interval=0.02)
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Slow(Custom):
+        def collect(self):
+            begun.set()
+            go_on.wait(20)
+            return super().collect()
+
+    slow = Slow(GaugeMetricFamily("level", "Level", value=1))
+    sqlmetrics.publish(slow, "sum")
+    assert begun.wait(20)
+    sqlmetrics.unpublish(slow)
+    go_on.set()
+    Gauge("other", "Other").set(1)
+
+    wait_for(lambda: sqlmetrics.install().flush().name == "NOTHING_CHANGED")
+    assert value("level") is None
+
+
+def test_two_collectors_that_yield_one_gauge(path: str) -> None:
+    """What one of them does not yield any more stays the other's, and each name is shown once in a registry."""
+    store = sqlmetrics.install(path, flush_interval=0.02)
+    registry = CollectorRegistry()
+    one, two = (Custom(GaugeMetricFamily("level", "Level", value=amount)) for amount in (1, 2))
+    for custom in (one, two):
+        registry.register(custom)
+        sqlmetrics.publish(custom, "sum")
+    assert [s.name for m in registry.collect() for s in m.samples] == ["level"]
+    one.families = ()
+    store.flush()
+    store.flush()
+
+    assert value("level") == 2
+    assert registry.get_sample_value("level") == 2
+
+
+def test_a_metric_objects_value_is_not_a_collectors_to_give_back(path: str) -> None:
+    """A gauge of the app that a collector happens to yield, too."""
+    store = sqlmetrics.install(path, flush_interval=0.02)
+    gauge = Gauge("level", "Level", multiprocess_mode="sum")
+    gauge.set(10)
+    custom = Custom(GaugeMetricFamily("level", "Level", value=20))
+    sqlmetrics.publish(custom, "sum")
+    assert value("level") == 20
+    custom.families = ()
+    store.flush()
+    gauge.inc()
+
+    assert value("level") == 21
+
+
+def test_what_has_no_hash_cannot_be_published(store: sqlmetrics.Store) -> None:
+    """A clear error."""
+
+    class NoHash(Custom):
+        __hash__ = None  # type: ignore[assignment]
+
+    with pytest.raises(TypeError, match="a collector can be in a registry and so has a hash"):
+        sqlmetrics.publish(NoHash())

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
+import threading
 import time
 
 import pytest
-from helpers import child, value, wait_for
+from helpers import child, scrape, value, wait_for
 from prometheus_client import REGISTRY, Gauge
 
 import sqlmetrics
@@ -139,3 +141,52 @@ def test_a_gauge_with_a_function_that_is_removed_stays_away(path: str) -> None:
         queue.labels("both").set_function(lambda: 5)
 
         assert value("queue", of="both") == 5
+
+
+def test_a_function_that_ends_the_program(path: str, shell, caplog: pytest.LogCaptureFixture) -> None:
+    """Does not: the flusher goes on, and logs it once."""
+    sqlmetrics.install(path, flush_interval=0.02)
+    Gauge("bad", "Bad").set_function(lambda: sys.exit("bad"))
+    Gauge("good", "Good", multiprocess_mode="sum").set(3)
+
+    shell.wait_for_row("SELECT 1 FROM samples WHERE metric = 'good' AND value = 3.0")
+    assert value("good") == 3
+    assert len([one for one in caplog.records if "SystemExit" in one.getMessage()]) == 1
+
+
+def test_functions_come_while_others_are_asked(store: sqlmetrics.Store) -> None:
+    """In other threads, beside scrapes and removals: nobody's iteration is disturbed."""
+    gauge = Gauge("queue", "Queue", ["of"], multiprocess_mode="sum")
+    done: list[int] = []
+
+    def add(thread: int) -> None:
+        for number in range(300):
+            gauge.labels(f"{thread}.{number}").set_function(lambda: 1)
+        done.append(thread)
+
+    threads = [threading.Thread(target=add, args=(number,)) for number in range(2)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for thread in threads:
+            thread.start()
+        while len(done) < 2:
+            value("queue", of="0.0")
+            gauge.remove("no such")
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert sum(v for (name, _), v in scrape().items() if name == "queue") == 600
+
+
+def test_a_child_that_was_removed_may_get_a_function_again(store: sqlmetrics.Store) -> None:
+    """By whoever holds it."""
+    queue = Gauge("queue", "Queue", ["of"], multiprocess_mode="sum")
+    held = queue.labels("a")
+    held.set_function(lambda: 1)
+    queue.remove("a")
+    assert value("queue", of="a") is None
+    held.set_function(lambda: 8)
+
+    assert value("queue", of="a") == 8
