@@ -41,8 +41,10 @@ def is_shared(collector: object) -> bool:
 
 
 def tell_registered(collector: Any, registered: bool) -> None:
-    """Have the store remember whether a metric is in the default registry."""
-    if is_shared(collector):
+    """Have the store remember whether a metric, or a published collector, is in the default registry."""
+    if collector in sampler.publications:
+        sampler.publications[collector].tell_registered(registered)
+    elif is_shared(collector):
         describe(family_of(collector), help=collector._documentation, registered=registered)
         store = stores.installed()
         if store is not None:
@@ -65,8 +67,6 @@ def register(self: CollectorRegistry, collector: Any) -> None:
     _peer_register(self, collector)
     if self is REGISTRY:
         tell_registered(collector, True)
-        if collector in sampler.publications:
-            sampler.publications[collector].tell_registered(True)
 
 
 def unregister(self: CollectorRegistry, collector: Any) -> None:
@@ -74,8 +74,6 @@ def unregister(self: CollectorRegistry, collector: Any) -> None:
     _peer_unregister(self, collector)
     if self is REGISTRY:
         tell_registered(collector, False)
-        if collector in sampler.publications:
-            sampler.publications[collector].tell_registered(False)
 
 
 def collect(self: CollectorRegistry) -> Iterator[Metric]:

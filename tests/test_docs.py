@@ -218,6 +218,16 @@ def test_what_a_page_says_works(page: Path, reader: Reader) -> None:
             reader.console(block.text)
 
 
+def test_every_test_file_that_is_named_exists() -> None:
+    """The table of what works across processes names one for each row."""
+    text = (DOCS / "reference" / "features.md").read_text("utf-8")
+    table = [line for line in text.split("\n") if line.startswith("| ")][1:]
+    named = [re.search(r"`(test_\w+\.py)` \|$", line) for line in table]
+
+    assert len(table) > 15
+    assert all(one and (ROOT / "tests" / one[1]).is_file() for one in named)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_link_leads_somewhere(page: Path) -> None:
     """Relative links lead to files, and their anchors to headings."""
