@@ -55,10 +55,12 @@ class MultiProcessCollector:
 
     def collect(self) -> Iterable[Metric]:
         """Return the families of the store, aggregated at this moment. Raises NoStoreError, StoreError."""
-        return metrics(self._reader, self._wanted)
+        return MultiProcessCollector.collect_named(self, None)
 
     def collect_named(self, names: frozenset[str] | None) -> list[Metric]:
         """The same, but of the samples of these names only (None: as it was told when it was made)."""
+        if "_reader" not in self.__dict__:  # of the peer's class, and made before it was replaced
+            MultiProcessCollector.__init__(self, None)
         return metrics(self._reader, self._wanted if names is None else replace(self._wanted, names=names))
 
     @staticmethod

@@ -126,9 +126,10 @@ def _of_stores(collectors: list[Any], names: frozenset[str] | None, seen: set[st
     """What collectors of stores add. seen: names that are yielded already, of the installed store and by others."""
     of_store: dict[str, set[str]] = {}
     for collector in collectors:
+        families = _collect_named(collector, _widened(names))
         path = collector._reader.path
         known = of_store.setdefault(path, set(seen) if stores.is_installed(path) else set())
-        fresh = [metric for metric in _collect_named(collector, _widened(names)) if metric.name not in known]
+        fresh = [metric for metric in families if metric.name not in known]
         known.update(metric.name for metric in fresh)
         yield from fresh
 

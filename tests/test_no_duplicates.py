@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import prometheus_client
+import pytest
 from helpers import ask, child, names_of
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge
 from prometheus_client.core import GaugeMetricFamily
@@ -102,3 +103,15 @@ def test_a_private_metric_of_another_type_stays_private(store: sqlmetrics.Store)
 
     assert [name for name in names_of(REGISTRY) if name.startswith("size")] == ["size_total", "size_created"]
     assert names_of(private) == ["size"]
+
+
+def test_a_collector_of_the_peers_class_that_was_made_before(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It yields what the store has, once that is installed."""
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(folder))
+    registry = CollectorRegistry()
+    collector = prometheus_client.multiprocess.MultiProcessCollector(registry)
+    sqlmetrics.install()
+    Counter("events", "Events", registry=None).inc()
+
+    assert names_of(registry) == ["events_total"]
+    assert names_of(collector) == ["events_total"]
