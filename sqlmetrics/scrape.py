@@ -57,7 +57,7 @@ class Remembered:
         self.columns: dict[int, Column] = {}
         self.created_read = -1
         self.created: dict[FamilyId, dict[str, float]] = {}
-        """When each child was made, by its labels as JSON; filled only for who wants it."""
+        """When each child was made, by its labels as JSON: what journals told, and rows once somebody wants it."""
         self.kept: dict[object, Any] = {}
         """What those who write the text keep."""
 
