@@ -42,6 +42,21 @@ def unlock(fd: int, offset: int) -> None:
     fcntl.lockf(fd, fcntl.LOCK_UN, 1, offset)
 
 
+def share_by_file(fd: int, offset: int) -> bool:
+    """Lock the byte for sharing as `try_share` does, but for the open file instead of for this process.
+
+    Such a lock (``F_OFD_SETLK``, Linux) goes on through `exec` and in children, until the last of them that has this
+    very open file is gone; closing other descriptors does not end it. False if that is not to be had.
+    """
+    if _BSD or not hasattr(fcntl, "F_OFD_SETLK"):
+        return False
+    try:
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, offset, 1, 0))
+    except OSError:
+        return False
+    return True
+
+
 def is_locked(fd: int, offset: int) -> bool:
     """Whether *another* process holds a lock on the byte at `offset`; takes none itself.
 

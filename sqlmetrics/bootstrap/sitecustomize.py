@@ -1,0 +1,100 @@
+"""Run at the start of every Python below `sqlmetrics run`: the first import of `prometheus_client` installs the store.
+
+Not at once, as most Pythons that a server starts never count anything, and what `prometheus_client` imports (`ssl`,
+`threading`) should not be there before gevent or eventlet patch it. This folder is on ``PYTHONPATH``, so it must not
+have any other module in it, and this module imports none of the package until it is needed.
+"""
+
+from __future__ import annotations
+
+import _thread
+import importlib.machinery
+import importlib.util
+import os
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import types
+    from importlib.abc import Loader
+
+_HERE = os.path.dirname(os.path.abspath(__file__))
+_PEER, _OURS = "prometheus_client", "sqlmetrics"
+
+
+def _install() -> None:
+    """Install the store, or say why this process goes without: an app is not stopped by its metrics."""
+    try:
+        import sqlmetrics
+    except ImportError as error:
+        _complain(f"it cannot import sqlmetrics ({error}); install it there too")
+        return
+    try:
+        sqlmetrics.install()
+    except (ValueError, sqlmetrics.SQLMetricsError) as error:
+        _complain(error)
+
+
+def _complain(why: object) -> None:
+    print(  # noqa: T201 - the app's logging is not set up yet
+        f"sqlmetrics: {sys.executable} (pid {os.getpid()}) counts in its own memory, seen by nobody else: {why}",
+        file=sys.stderr,
+    )
+
+
+class _Finder:
+    """Finds `prometheus_client` as the other finders do, and has its loader install the store at the end.
+
+    If somebody imports this package first, it is at the end of that: half of it cannot install anything. Who only
+    asks whether there is such a module gets the same answer, and its import installs the store later.
+    """
+
+    def __init__(self) -> None:
+        self._asking: set[int] = set()
+
+    def find_spec(self, name: str, *_: object) -> importlib.machinery.ModuleSpec | None:
+        """See `importlib.abc.MetaPathFinder`."""
+        thread = _thread.get_ident()
+        if name not in (_PEER, _OURS) or thread in self._asking:
+            return None
+        self._asking.add(thread)
+        try:
+            spec = importlib.util.find_spec(name)
+        finally:
+            self._asking.discard(thread)
+        if spec is not None and spec.loader is not None:
+            self._follow(spec.loader)
+        return spec
+
+    def _follow(self, loader: Loader) -> None:
+        execute = loader.exec_module
+
+        def exec_module(module: types.ModuleType) -> None:
+            del loader.exec_module
+            sys.meta_path.remove(self)
+            try:
+                execute(module)
+            except BaseException:
+                sys.meta_path.insert(0, self)  # somebody may make good what was missing, and try again
+                raise
+            _install()
+
+        loader.exec_module = exec_module  # type: ignore[method-assign]
+
+
+def _run_the_other_one() -> None:
+    """Run the `sitecustomize` that this one hides, as the system's Python and other launchers have one."""
+    while _HERE in sys.path:
+        sys.path.remove(_HERE)
+    spec = importlib.machinery.PathFinder.find_spec(__name__)
+    if spec is not None and spec.loader is not None:
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[__name__] = module
+        spec.loader.exec_module(module)
+
+
+if _PEER in sys.modules:  # a .pth file was first
+    _install()
+else:
+    sys.meta_path.insert(0, _Finder())
+_run_the_other_one()

@@ -1,0 +1,96 @@
+"""`sqlmetrics run`: start a command so that every Python below it uses the store, and no code changes.
+
+The command takes the place of this process (`exec`), so signals, exit status, standard streams and inherited sockets
+are its own. What makes the store active travels in the environment; see `bootstrap/sitecustomize.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from . import config, layout, locks
+from .errors import SQLMetricsError
+from .store import Store
+
+BOOTSTRAP = os.path.join(os.path.dirname(os.path.abspath(__file__)), "bootstrap")
+RUN_VARIABLE = "SQLMETRICS_RUN"
+"""Names the store of the run that a process belongs to: a launcher inside a run does not empty it again."""
+
+_NOT_FOUND, _NOT_EXECUTABLE = 127, 126  # as shells say it
+
+
+class CommandError(SQLMetricsError):
+    """The command cannot be started; `status` is the exit status for that."""
+
+    def __init__(self, text: str, status: int):
+        super().__init__(text)
+        self.status = status
+
+
+def run(command: Sequence[str], path: str | None = None) -> NoReturn:
+    """Begin a run of the store, and become `command`. Raises PathError, StoreError, ValueError or CommandError.
+
+    command: a program, looked up in ``PATH``, and its arguments.
+    path: the store's file or folder; default: what the environment names.
+    """
+    program = _find(command[0])
+    where = config.resolve(path)
+    added = variables(where)
+    if os.environ.get(RUN_VARIABLE) != where:
+        begin(where)
+    _become(program, command, os.environ | added | {RUN_VARIABLE: where})
+
+
+def variables(path: str) -> dict[str, str]:
+    """What a Python needs in its environment to use the store at `path`, an absolute path."""
+    others = [folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder not in ("", BOOTSTRAP)]
+    return {"SQLMETRICS_PATH": path, "PYTHONPATH": os.pathsep.join([BOOTSTRAP, *others])}
+
+
+def begin(path: str) -> None:
+    """Empty the store unless somebody uses it, and hold the run lock from now on, beyond `exec`.
+
+    Raises PathError, StoreError, or ValueError for a setting.
+    """
+    config.check_writable(path)
+    store = Store(path, config.settings())
+    store.begin_run(uid=os.geteuid(), gid=os.getegid())
+    if store.is_open():
+        _hand_on_run_lock(store.path)
+    store.close()
+
+
+def _hand_on_run_lock(path: str) -> None:
+    """Lock by an open file that is inherited: a process's own locks end when `exec` closes its other descriptors.
+
+    Where the system has no such locks, only processes that count keep a second launcher from emptying the store.
+    """
+    with contextlib.suppress(OSError):
+        held = os.open(path + "-cells", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)  # stays open: see `locks`
+        os.set_inheritable(held, locks.share_by_file(held, layout.RUN_LOCK_AT))
+
+
+def _find(name: str) -> str:
+    """The file of a command; before the store is touched, as a slip of the pen should not empty it."""
+    if found := shutil.which(name):
+        return found
+    if os.path.exists(name):
+        raise CommandError(f"{name} cannot be run: it is a folder, or not executable by this user", _NOT_EXECUTABLE)
+    raise CommandError(f"{name}: no such command in PATH, and no such file", _NOT_FOUND)
+
+
+def _become(program: str, command: Sequence[str], environment: dict[str, str]) -> NoReturn:
+    for ignored in (signal.SIGPIPE, signal.SIGXFSZ):  # by Python; the command would inherit that
+        signal.signal(ignored, signal.SIG_DFL)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    try:
+        os.execve(program, list(command), environment)  # noqa: S606 - without a shell, as it is meant
+    except OSError as error:
+        raise CommandError(f"{program} cannot be run: {error.strerror}", _NOT_EXECUTABLE) from None
