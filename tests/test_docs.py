@@ -1,8 +1,7 @@
 """The documentation is true: its code runs, its commands print what it shows, and its tables leave nothing out.
 
-In a page, a ``python`` block that begins with a comment such as ``# app.py`` is that file; any other is a program
-of its own. A ``console`` block is run by bash in the same folder, line by line, and what it shows below a command is
-compared with what the command prints. ``<!-- not run: why -->`` above a block keeps it from being run.
+See `pages` for how a block is read. A ``console`` block is run by bash in the page's folder, line by line, and what it
+shows below a command is compared with what the command prints.
 
 ``python tests/test_docs.py`` writes the page about the command line anew.
 """
@@ -22,21 +21,16 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
+from pages import DOCS, DROPIN, PAGES, ROOT, blocks, commands
 
 import sqlmetrics
 from sqlmetrics import cli, config, errors
 
-ROOT = Path(__file__).resolve().parent.parent
-DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 CLI_PAGE = DOCS / "reference" / "cli.md"
 SECONDS = 20
 
-_BLOCK = re.compile(r"(?P<mark><!-- not run[^\n]*-->\n)?^```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.M | re.S)
-_FILE = re.compile(r"# ([\w.]+\.py)\n")
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 # What a test run cannot do: install packages, make clones, or run itself.
 _NOT_FEASIBLE = re.compile(r"\bvenv\b|\bpip install\b|\bgit\b|sqlmetrics demo")
@@ -61,26 +55,6 @@ from helpers import Shell
 for row in Shell(sys.argv[-2])(sys.argv[-1]):
     print(*row.values(), sep="|")
 """
-
-
-class Block(NamedTuple):
-    """A fenced block of a page."""
-
-    kind: str
-    text: str
-
-
-def blocks(page: Path) -> list[Block]:
-    """The blocks of a page that are meant to run, in order."""
-    found = _BLOCK.finditer(page.read_text("utf-8"))
-    return [Block(match["kind"], match["text"]) for match in found if not match["mark"]]
-
-
-def commands(text: str) -> Iterator[tuple[str, str]]:
-    """(command, what is shown below it) of a console block."""
-    for part in re.split(r"^\$ ", text, flags=re.M)[1:]:
-        command, _, shown = part.partition("\n")
-        yield command, shown
 
 
 class Reader:
@@ -114,11 +88,12 @@ class Reader:
         """The text with the places of this run in it."""
         return text.replace("/dev/shm/", f"{self.folder}/").replace("localhost:8000", f"127.0.0.1:{self.port}")
 
+    def write(self, name: str, text: str) -> None:
+        """Write a file of the page."""
+        (self.folder / name).write_text(self.here(text))
+
     def python(self, text: str) -> None:
-        """Write a file of the page, or run a program of it."""
-        if named := _FILE.match(text):
-            (self.folder / named[1]).write_text(self.here(text))
-            return
+        """Run a program of the page."""
         done = self._run([sys.executable, "-W", "error", "-c", self.here(text)])
         assert done.returncode == 0, f"{text}\n{done.stderr}"
 
@@ -197,8 +172,8 @@ def reader(folder: Path) -> Iterator[Reader]:
     """A reader who has the tutorial's app already."""
     one = Reader(folder)
     for block in blocks(DOCS / "tutorial.md"):
-        if block.text.startswith("# app.py"):
-            one.python(block.text)
+        if block.file == "app.py":
+            one.write(block.file, block.text)
     yield one
     one.stop()
 
@@ -208,11 +183,13 @@ def name_of(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=name_of)
+@pytest.mark.parametrize("page", [page for page in PAGES if page.parent not in DROPIN and blocks(page)], ids=name_of)
 def test_what_a_page_says_works(page: Path, reader: Reader) -> None:
     """Every program runs, and every command prints what is shown."""
     for block in blocks(page):
-        if block.kind == "python":
+        if block.file:
+            reader.write(block.file, block.text)
+        elif block.kind == "python":
             reader.python(block.text)
         elif block.kind == "console":
             reader.console(block.text)
