@@ -1,15 +1,19 @@
-"""What the tests of real servers and libraries share: a store on tmpfs where there is one, and a second reader."""
+"""What the tests of real servers and libraries share: a store on tmpfs if there is one, and the table of what ran."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+import table
 from helpers import Shell
+
+ALL_ITEMS = pytest.StashKey[list[pytest.Item]]()
+"""Every test that was collected, whether or not it was selected."""
 
 
 @pytest.fixture
@@ -31,3 +35,42 @@ def path(folder: Path) -> str:
 def shell(path: str) -> Shell:
     """The second reader: another process, another SQLite."""
     return Shell(path)
+
+
+@pytest.fixture(scope="session")
+def all_items(request: pytest.FixtureRequest) -> list[pytest.Item]:
+    """Every test that was collected."""
+    return request.config.stash[ALL_ITEMS]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """See `pytest_sessionfinish`."""
+    parser.addoption("--write", action="store_true", help=f"write the table in {table.PAGE.name} anew, if all pass")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The marker of the tests that are rows of the table."""
+    config.addinivalue_line("markers", "row(kind, what, *distributions): a row in the table of what ran")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep all of them, before any is deselected."""
+    config.stash[ALL_ITEMS] = list(items)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Write the table, if it was asked for and everything passed."""
+    if session.config.getoption("--write") and not session.testsfailed:
+        table.write(table.rows_of(session.items))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """With a row that fails, tell with what versions it passed, as a new release may be why."""
+    report = yield
+    if report.failed:
+        for row in table.rows_of([item]):
+            before = table.written().get((row.kind, row.what), "nothing yet")
+            report.sections.append(("versions", f"it failed with {row.versions}; it passed with {before}"))
+    return report

@@ -1,0 +1,217 @@
+"""A page of the documentation, followed to the letter: its files, its command, and what is asked of its server."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from apps.serving import Values, parse
+from helpers import Shell, wait_for
+from pages import DOCS, blocks, commands
+
+T = TypeVar("T")
+Sample = tuple[str, tuple[tuple[str, str], ...]]
+STORE = "app.sqlite3"
+_THREADS = 8
+_START_SECONDS = 60.0
+_STOP_SECONDS = 15.0
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to run one page: the command below a heading.
+
+    page: such as ``servers/gunicorn.md``. heading: of the section that has the command.
+    target: what is requested. metrics: where it is scraped.
+    samples: what each answered request adds to these samples of a scrape.
+    """
+
+    page: str
+    heading: str
+    target: str = "/"
+    metrics: str = "/metrics"
+    samples: Mapping[Sample, float] = field(default_factory=lambda: {("requests_total", (("path", "/"),)): 1.0})
+
+    @property
+    def path(self) -> Path:
+        """The page."""
+        return DOCS / "how-to" / self.page
+
+    def command(self) -> str:
+        """The command that starts a server. Fails unless the section has exactly one."""
+        found = dict(started(self.path))
+        assert self.heading in found, f"{self.page} has no command below {self.heading!r}, but {sorted(found)}"
+        return found[self.heading]
+
+
+def started(page: Path) -> Iterator[tuple[str, str]]:
+    """(heading, command) of each command in a page that starts something under `sqlmetrics run`."""
+    for section in re.split(r"^#+ (?=[^\n]*\n)", outside_code(page), flags=re.M)[1:]:
+        heading, _, text = section.partition("\n")
+        for kind, shown in re.findall(r"^```(\w+)\n(.*?)^```$", text, flags=re.M | re.S):
+            for command, _ in commands(shown) if kind == "console" else ():
+                if "sqlmetrics run" in command:
+                    yield heading, command
+
+
+def outside_code(page: Path) -> str:
+    """A page whose comments in code cannot be taken for headings."""
+    return re.sub(r"^```(?!console)(\w+)\n.*?^```$", r"```\1\n```", page.read_text("utf-8"), flags=re.M | re.S)
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Deployment:
+    """A server that runs as a page says, in a folder that stands for /dev/shm too, on a port that stands for 8000."""
+
+    def __init__(self, row: Row, folder: Path, **environment: str):
+        self.row = row
+        self.folder = folder
+        self.port = free_port()
+        self.shell = Shell(str(folder / STORE))
+        self.sent = 0
+        self._log = folder / "server.log"
+        self._environment = {**_inherited(), **environment, "HOME": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+        for block in blocks(row.path):
+            if block.file:
+                file = folder / block.file
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(self.here(block.text))
+
+    def here(self, text: str) -> str:
+        """A text of the page with the places of this run in it."""
+        return re.sub(r"\b8000\b", str(self.port), text.replace("/dev/shm/", f"{self.folder}/"))
+
+    def start(self) -> None:
+        """Start the server; returns when it answers a scrape."""
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(
+                ["bash", "-c", self.here(self.row.command())],
+                cwd=self.folder,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        wait_for(self._answers, _START_SECONDS)
+
+    def _answers(self) -> bool:
+        assert self.process.poll() is None, self.log()
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            return self.ask(self.row.metrics)[0] == 200
+        return False
+
+    def log(self) -> str:
+        """What it has written."""
+        return self._log.read_text(errors="replace")
+
+    def ask(self, target: str) -> tuple[int, str]:
+        """Send one request; returns the status and the text. Raises OSError or HTTPException."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        with contextlib.closing(connection):
+            connection.request("GET", target)
+            response = connection.getresponse()
+            return response.status, response.read().decode()
+
+    def request(self, number: int) -> None:
+        """Have a number of requests answered, several at a time."""
+
+        def one(_: int) -> None:
+            status, text = self.ask(self.row.target)
+            assert status == 200, (status, text, self.log())
+
+        _in_threads(one, number)
+        self.sent += number
+
+    def scrapes(self, number: int = 2 * _THREADS) -> list[Values]:
+        """Several scrapes, which several workers answer."""
+        answers = _in_threads(lambda _: self.ask(self.row.metrics), number)
+        assert {status for status, _ in answers} == {200}, (answers, self.log())
+        return [parse(text) for _, text in answers]
+
+    def counting(self) -> set[int]:
+        """The processes that count and live, the launched one excepted, as the shell sees them."""
+        rows = self.shell("SELECT pid FROM processes WHERE state = 'live'") if self.shell_has_store() else []
+        return {int(str(row["pid"])) for row in rows} - {self.process.pid}
+
+    def shell_has_store(self) -> bool:
+        """Whether there is a store to look into."""
+        return (self.folder / STORE).exists()
+
+    def until(self, condition: Callable[[], object]) -> None:
+        """Send requests until a condition is true, a few at a time."""
+        wait_for(lambda: self.request_if_possible() or condition())
+
+    def request_if_possible(self) -> None:
+        """Send some requests, those that a dying worker's socket refuses left out: nobody can have counted them."""
+
+        def one(_: int) -> bool:
+            with contextlib.suppress(ConnectionError, http.client.RemoteDisconnected):
+                return self.ask(self.row.target)[0] == 200
+            return False
+
+        self.sent += sum(_in_threads(one, _THREADS))
+
+    def kill(self, victim: int) -> None:
+        """SIGKILL, and wait until the kernel has nothing of it left but its exit status."""
+        os.kill(victim, signal.SIGKILL)
+        wait_for(lambda: not _is_running(victim))
+
+    def stop(self) -> None:
+        """End the server with all its processes; what hangs is killed, and is a failure."""
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(_STOP_SECONDS)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+
+def _inherited() -> dict[str, str]:
+    """This environment, with the programs beside this Python first and nothing that names a store."""
+    bins = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
+    names = ("SQLMETRICS_", "PROMETHEUS_", "PYTHONPATH")
+    return {**{name: value for name, value in os.environ.items() if not name.startswith(names)}, "PATH": bins}
+
+
+def _in_threads(act: Callable[[int], T], number: int) -> list[T]:
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return list(pool.map(act, range(number)))
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state not in "ZX"
+
+
+@contextlib.contextmanager
+def deployed(row: Row, folder: Path, **environment: str) -> Iterator[Deployment]:
+    """A server that runs as its page says, until the end of the block."""
+    deployment = Deployment(row, folder, **environment)
+    try:
+        deployment.start()
+        yield deployment
+    finally:
+        deployment.stop()

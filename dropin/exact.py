@@ -1,0 +1,41 @@
+"""What has to hold of every server and library that a page tells how to run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from deployment import STORE, Deployment, Row, deployed
+
+
+def assert_exact_across_a_death(row: Row, folder: Path, **environment: str) -> None:
+    """Two workers or more count, one is killed, another takes its place, and every scrape is exact throughout."""
+    with deployed(row, folder, **environment) as server:
+        server.until(lambda: len(server.counting()) >= 2)
+        assert_all_shown(server)
+
+        before = server.counting()
+        victim = min(before)
+        server.kill(victim)
+        assert_all_shown(server)
+        server.until(lambda: server.counting() - before)
+        assert victim not in server.counting()
+        server.request(20)
+        assert_all_shown(server)
+        log = server.log()
+    assert "counts in its own memory" not in log, log
+    assert_tidy(server)
+
+
+def assert_all_shown(server: Deployment) -> None:
+    """Every scrape shows all that was answered so far."""
+    expected = {sample: each * server.sent for sample, each in server.row.samples.items()}
+    for values in server.scrapes():
+        assert {sample: values.get(sample) for sample in expected} == expected, server.log()
+
+
+def assert_tidy(server: Deployment) -> None:
+    """The store's own files, sound, and none of the peer's."""
+    files = {path.name for path in server.folder.rglob("*") if path.name.startswith(STORE)}
+    assert files <= {STORE, STORE + "-wal", STORE + "-shm", STORE + "-cells"}
+    assert list(server.folder.rglob("*.db")) == []
+    assert server.shell.value("PRAGMA integrity_check") == "ok"
