@@ -12,6 +12,7 @@ import gc
 import logging
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -196,8 +197,11 @@ def _convert(metric: Any, is_foreign: Callable[[Any], bool]) -> bool:
     twin = copy.copy(metric)
     twin._metric_init()
     new = values_of(twin)
+    carry = _carry_gauge if isinstance(metric, Gauge) else _carry_sum
+    if carry is _carry_sum:  # what other threads count meanwhile goes into the new values already
+        metric.__dict__.update(new)
     for before, after in zip(_flat(old), _flat(new), strict=True):
-        _carry(metric, before, after)
+        carry(before, after)
     metric.__dict__.update(new)
     sampling.adopt(metric)
     return True
@@ -207,13 +211,14 @@ def _flat(found: dict[str, Any]) -> list[Any]:
     return [value for item in found.values() for value in (item if isinstance(item, (list, SharedBuckets)) else [item])]
 
 
-def _carry(metric: Any, before: Any, after: Any) -> None:
-    amount = before.get()
-    if not amount:
-        return
-    if isinstance(metric, Gauge):
-        after.set(amount)
-        return
-    after.inc(amount)
+def _carry_gauge(before: Any, after: Any) -> None:
+    if amount := before.get():
+        # Of what was in a mmap file the time is known; in memory there was none, and 0 would hide it in the scrapes.
+        after.set(amount, getattr(before, "_timestamp", time.time()))
+
+
+def _carry_sum(before: Any, after: Any) -> None:
+    if amount := before.get():
+        after.inc(amount)
     if exemplar := before.get_exemplar():
         after.set_exemplar(exemplar)
