@@ -5,39 +5,18 @@ from __future__ import annotations
 import itertools
 import os
 import signal
-import sys
 import threading
-from collections.abc import Callable
-from types import FrameType
 
 import pytest
 from exemplified import App, quiet, stop_flusher, traces
 from helpers import Shell, child, in_child, scrape, value, wait_for
+from interruption import Interruption
 from outsiders import Operator
 
 import sqlmetrics
-from sqlmetrics import layout
+from sqlmetrics import binder, exemplars, journal, layout, part, values, writer
 
-
-class Interruption:
-    """A trace function that does something at the n-th line of the modules that keep exemplars, as a handler would."""
-
-    TRACED = tuple(f"/sqlmetrics/{name}.py" for name in ("part", "writer", "binder", "exemplars", "journal", "values"))
-
-    def __init__(self, at: int, action: Callable[[], None]):
-        self._left = at
-        self._action = action
-        self.where = ""
-
-    def __call__(self, frame: FrameType, event: str, _: object) -> Interruption | None:
-        if not frame.f_code.co_filename.endswith(self.TRACED):
-            return None
-        if event == "line":
-            self._left -= 1
-            if self._left == 0:
-                self.where = f"{frame.f_code.co_filename}:{frame.f_lineno}"
-                self._action()
-        return self
+TRACED = (part, writer, binder, exemplars, journal, values)
 
 
 def test_interrupted_at_every_line(path: str) -> None:
@@ -53,15 +32,12 @@ def test_interrupted_at_every_line(path: str) -> None:
             for who in ("known", "now", "new"):
                 app.count(who, f"handler {who}")
 
-        interruption = Interruption(line, handle)
-        sys.settrace(interruption)
-        try:
+        interruption = Interruption(line, TRACED, handle)
+        with interruption.watching():
             app.count("known", "main")
             app.count("now", "main")
             app.observe(1.5, "main")
             store.part.teller.tell_exemplars(0)
-        finally:
-            sys.settrace(None)
         app.count("now", "after")
         store.flush()
         found = traces()

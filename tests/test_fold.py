@@ -4,40 +4,25 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
-from collections.abc import Callable
-from types import FrameType
-from typing import Any
+from collections.abc import Iterable
+from types import ModuleType
 
 import pytest
 from helpers import Shell, child, scrape, wait_for
+from interruption import Interruption
 from prometheus_client import Counter, Gauge, Histogram
 
 import sqlmetrics
+from sqlmetrics import cells, database, flush, fold, gauges, harvest, ingest, journal, reader, region, settle
+from sqlmetrics import scrape as reading
 
-_TRACED = (
-    *("settle.py", "fold.py", "harvest.py", "region.py", "ingest.py"),
-    *("flush.py", "cells.py", "database.py", "journal.py"),
-)
+_TRACED = (settle, fold, harvest, region, ingest, flush, cells, database, journal)
 
 
-def stop_at(step: int, what: int = signal.SIGKILL, files: tuple[str, ...] = _TRACED) -> Callable[[], int]:
-    """Send this process a signal when it is about to run the given line, counted from now; returns the counter."""
-    steps = 0
-
-    def trace(frame: FrameType, event: str, _: object) -> Any:
-        nonlocal steps
-        if not frame.f_code.co_filename.endswith(files):
-            return None
-        if event == "line":
-            steps += 1
-            if steps == step:
-                os.kill(os.getpid(), what)
-        return trace
-
-    sys.settrace(trace)
-    return lambda: steps
+def signal_at(step: int, what: int, modules: Iterable[ModuleType]) -> Interruption:
+    """Send this process a signal when it is about to run that line of the modules."""
+    return Interruption(step, modules, lambda: os.kill(os.getpid(), what))
 
 
 class Dead:
@@ -91,10 +76,10 @@ def shown(path: str) -> dict[str, float]:
 
 def _settle_until(step: int, path: str) -> int:
     """In a forked child: flush, and so settle the dead, until a step; returns how many steps a whole flush has."""
-    counter = stop_at(step)
-    sqlmetrics.install(path).flush()
-    sys.settrace(None)
-    return counter()
+    interruption = signal_at(step, signal.SIGKILL, _TRACED)
+    with interruption.watching():
+        sqlmetrics.install(path).flush()
+    return interruption.lines
 
 
 def test_killed_at_every_line(path: str, shell: Shell) -> None:
@@ -174,9 +159,8 @@ def test_a_scrape_that_is_stopped(path: str, step: int) -> None:
         busy.labels("it").set(3)
 
     def look() -> object:
-        stop_at(step, signal.SIGSTOP, ("reader.py", "scrape.py", "gauges.py"))
-        found = scrape(path)
-        sys.settrace(None)
+        with signal_at(step, signal.SIGSTOP, (reader, reading, gauges)).watching():
+            found = scrape(path)
         return [found.get(("requests_total", (("by", "it"),))), found.get(("busy", (("by", "it"),)), 3)]
 
     requests.labels("others")

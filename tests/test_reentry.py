@@ -7,22 +7,22 @@ import gc
 import itertools
 import os
 import signal
-import sys
 import threading
 from collections import Counter as Tally
 from collections.abc import Callable, Iterator
-from types import FrameType
 
 import pytest
 from helpers import Shell, child, scrape, value, wait_for
+from interruption import Interruption
 from outsiders import Operator
 from prometheus_client import Counter, Gauge, Histogram
 
 import sqlmetrics
+from sqlmetrics import arenas, part, values, writer
 
 HELD = 60 if os.environ.get("SQLMETRICS_TEST_LONG") else 2
 """Seconds that a shell keeps the write lock."""
-TRACED = tuple(f"/sqlmetrics/{name}.py" for name in ("part", "writer", "arenas", "values"))
+TRACED = (part, writer, arenas, values)
 
 
 @pytest.fixture(autouse=True)
@@ -58,25 +58,6 @@ class App:
         return {name: (counts, dict(self.used)) for name, counts in shown.items() if counts != dict(self.used)}
 
 
-class Interruption:
-    """A trace function that does something at the n-th line of the modules that bind values, as a handler would."""
-
-    def __init__(self, at: int, action: Callable[[], None]):
-        self._left = at
-        self._action = action
-        self.where = ""
-
-    def __call__(self, frame: FrameType, event: str, _: object) -> Interruption | None:
-        if not frame.f_code.co_filename.endswith(TRACED):
-            return None
-        if event == "line":
-            self._left -= 1
-            if self._left == 0:
-                self.where = f"{frame.f_code.co_filename}:{frame.f_lineno}"
-                self._action()
-        return self
-
-
 def new_child(app: App, store: sqlmetrics.Store, who: str) -> None:
     """A child that nobody has used before."""
     app.use(who)
@@ -106,12 +87,9 @@ def test_interrupted_at_every_line(path: str, work: Callable[..., None], stride:
         app = App()
         sqlmetrics.reset(force=True)
         app.use("known")
-        interruption = Interruption(line, lambda app=app: [app.use(who) for who in ("known", "now", "new")] and None)
-        sys.settrace(interruption)
-        try:
+        interruption = Interruption(line, TRACED, lambda app=app: [app.use(who) for who in ("known", "now", "new")])
+        with interruption.watching():
             work(app, store, "now")
-        finally:
-            sys.settrace(None)
         assert app.wrong() == {}, interruption.where
         app.use("known")
         app.use("now")
