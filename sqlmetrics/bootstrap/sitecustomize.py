@@ -7,16 +7,17 @@ have any other module in it, and this module imports none of the package until i
 
 from __future__ import annotations
 
-import _thread
 import importlib.machinery
-import importlib.util
 import os
 import sys
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = (
+    False  # type checkers know the name; `typing` itself takes milliseconds that every Python here would pay
+)
 if TYPE_CHECKING:
     import types
     from importlib.abc import Loader
+    from typing import Any
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
 _PEER, _OURS = "prometheus_client", "sqlmetrics"
@@ -49,19 +50,12 @@ class _Finder:
     asks whether there is such a module gets the same answer, and its import installs the store later.
     """
 
-    def __init__(self) -> None:
-        self._asking: set[int] = set()
-
-    def find_spec(self, name: str, *_: object) -> importlib.machinery.ModuleSpec | None:
+    def find_spec(self, name: str, *more: Any) -> importlib.machinery.ModuleSpec | None:
         """See `importlib.abc.MetaPathFinder`."""
-        thread = _thread.get_ident()
-        if name not in (_PEER, _OURS) or thread in self._asking:
+        if name not in (_PEER, _OURS):
             return None
-        self._asking.add(thread)
-        try:
-            spec = importlib.util.find_spec(name)
-        finally:
-            self._asking.discard(thread)
+        others = (finder.find_spec(name, *more) for finder in sys.meta_path if finder is not self)
+        spec = next((found for found in others if found is not None), None)
         if spec is not None and spec.loader is not None:
             self._follow(spec.loader)
         return spec
@@ -88,7 +82,9 @@ def _run_the_other_one() -> None:
         sys.path.remove(_HERE)
     spec = importlib.machinery.PathFinder.find_spec(__name__)
     if spec is not None and spec.loader is not None:
-        module = importlib.util.module_from_spec(spec)
+        from importlib.util import module_from_spec  # here: it may load `threading`
+
+        module = module_from_spec(spec)
         sys.modules[__name__] = module
         spec.loader.exec_module(module)
 
