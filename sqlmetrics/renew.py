@@ -28,6 +28,8 @@ NEW_SUFFIX = "-new"
 DAMAGED_SUFFIX = "-damaged"
 """Of a database that was moved aside because nothing could be read of it; only the last one is kept."""
 
+_TRIES = 100
+
 
 class Pair(NamedTuple):
     """A cells file, which file is the database that goes with it, and the store's id."""
@@ -56,11 +58,9 @@ def renew(path: str, settings: config.Settings, last: StoreConnection | None, ce
         content, uses = left or _freed_of_cells(apsw.Connection(":memory:"), path, None)
         store, pair = schema.ids(content, path)
         identity = _write(path + NEW_SUFFIX, content.serialize("main"), settings)
-        for suffix in (*WAL_FILES, CELLS_SUFFIX):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path + suffix)
         for suffix in WAL_FILES:  # made here and not by SQLite, which would follow a symlink
-            os.close(_make(path + suffix, settings))
+            _make_anew(path + suffix, settings)
+        _unlink(path + CELLS_SUFFIX)
         if moved_aside:
             os.replace(path, path + DAMAGED_SUFFIX)
         os.replace(path + NEW_SUFFIX, path)
@@ -171,9 +171,28 @@ def _cells_of(content: apsw.Connection, path: str, cells: CellsFile | None) -> C
     return None
 
 
-def _write(name: str, data: bytes, settings: config.Settings) -> database.Identity:
+def _make_anew(name: str, settings: config.Settings) -> None:
+    """Put an empty file in the place of another. A shell that opens the old database at this moment makes it too.
+
+    To give up then would leave the old database without its WAL, and so without its newest rows.
+    """
+    for tries_left in reversed(range(_TRIES)):
+        _unlink(name)
+        try:
+            os.close(_make(name, settings))
+            return
+        except FileExistsError:
+            if not tries_left:
+                raise
+
+
+def _unlink(name: str) -> None:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(name)
+
+
+def _write(name: str, data: bytes, settings: config.Settings) -> database.Identity:
+    _unlink(name)
     fd = _make(name, settings)
     try:
         with open(fd, "wb") as file:

@@ -14,11 +14,11 @@ from collections.abc import Callable
 import apsw
 import pytest
 from helpers import child, scrape, value, wait_for
-from outsiders import python
+from outsiders import Operator, python
 from prometheus_client import Counter, Gauge, Histogram
 
 import sqlmetrics
-from sqlmetrics import database, settle
+from sqlmetrics import database, renew, settle
 
 ALL = ("", "-wal", "-shm", "-cells")
 SETS = [files for count in (1, 2, 3, 4) for files in itertools.combinations(ALL, count)]
@@ -173,6 +173,42 @@ def test_rows_of_one_store_are_not_written_to_another(folder, path: str) -> None
         ):
             connection.execute("DELETE FROM store")
         assert connection.execute("SELECT count(*) FROM store").get == 1
+
+
+@pytest.mark.parametrize("suffix", ["-wal", "-shm"])
+def test_a_shell_that_opens_the_old_database_while_it_is_replaced(
+    path: str, shell, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    """It makes `-wal` and `-shm` again where they were just unlinked; the rows in the old WAL come along."""
+    store = sqlmetrics.install(path, flush_interval=1000)
+    requests = Counter("requests", "Requests", ["by"])
+    with child(use=lambda: (requests.labels("dead").inc(5), store.flush())[0]) as one:
+        one.do("use")
+        one.kill()
+    requests.labels("here").inc(2)
+    store.flush()
+    unlink, operators = renew._unlink, []
+
+    def unlink_and_open(name: str) -> None:
+        unlink(name)
+        if name == path + suffix and not operators:
+            operators.append(Operator(path))
+            operators[0].run("SELECT count(*) FROM sqlite_master")
+
+    monkeypatch.setattr(renew, "_unlink", unlink_and_open)
+    delete(path, ("-cells",))
+    requests.labels("here").inc(2)
+    wait_for(lambda: store.flush() and shows_by({"dead": 5, "here": 4}))
+
+    assert len(operators) == 1
+    with operators[0]:
+        assert store.trouble.counts["flush"] == 0
+    assert shell.value("PRAGMA integrity_check") == "ok"
+
+
+def shows_by(expected: dict[str, float]) -> bool:
+    """Whether a scrape shows these counts."""
+    return {dict(labels)["by"]: count for (_, labels), count in scrape().items()} == expected
 
 
 @pytest.mark.parametrize("times", [1, 3])
