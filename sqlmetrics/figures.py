@@ -62,7 +62,12 @@ class Figures:
         self._durations.append((work, seconds))
 
     def bring(self) -> Waiting:
-        """Count in the store what was noted; return what cannot be counted there. Never waits for another thread."""
+        """Count in the store what was noted. Never waits for another thread.
+
+        Returns what a scrape of this process has to add: all that was noted, if there is no store to count it in.
+        Where there is one, but this process has no part of it yet, what was noted waits, and no scrape shows it: the
+        next scrape may be another worker's, which does not know of it, and would seem to count backwards.
+        """
         if self._busy.acquire(blocking=False):
             try:
                 self._gather()
@@ -70,7 +75,7 @@ class Figures:
                     self._count(self._store)
             finally:
                 self._busy.release()
-        return dict(self._waiting)
+        return dict(self._waiting) if self._store is None else {}
 
     def _gather(self) -> None:
         while self._durations:

@@ -140,6 +140,24 @@ def test_a_process_that_only_scrapes(path: str) -> None:
     assert own("scrape_seconds_count") == 0
 
 
+def test_workers_that_have_counted_nothing_yet_agree(store: sqlmetrics.Store) -> None:
+    """Whichever of them is asked, no counter goes back; what they did is told when they count."""
+    requests = Counter("requests", "Requests", ["path"])
+    requests.labels("/").inc()
+
+    def scrapes() -> float | None:
+        return own("scrape_seconds_count")
+
+    def work() -> None:
+        requests.labels("/").inc()
+
+    with child(scrapes=scrapes, work=work) as one, child(scrapes=scrapes, work=work) as other:
+        assert [worker.do("scrapes") for worker in (one, other, one, one, other)] == [0] * 5
+        one.do("work")
+        assert one.do("scrapes") == 3
+        assert other.do("scrapes") == 3
+
+
 def test_figures_alone_are_no_work(path: str) -> None:
     """Or else each flush would be the cause of the next, in every idle process for ever."""
     store = sqlmetrics.install(path, flush_interval=1000)
