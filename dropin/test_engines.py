@@ -141,11 +141,12 @@ def test_increase_and_rate_are_exact_from_sample_to_sample(run: Run, engine: Eng
     """In a window that begins and ends with a sample there is nothing to extrapolate, so they have to be exact."""
     shown = requests(run, engine, job)
     first, last = next(iter(shown)), list(shown)[-1]
-    window = f'requests_total{{job="{job}"}}[{round(1000 * (last - first))}ms]'
+    milliseconds = round(1000 * (last - first))
+    window = f'requests_total{{job="{job}"}}[{milliseconds}ms]'
     sent = len(run.requests) - shown[first]
 
     assert engine.value(f"sum(increase({window}))", last) == sent
-    assert engine.value(f"sum(rate({window}))", last) == pytest.approx(sent / (last - first), rel=1e-9)
+    assert engine.value(f"sum(rate({window}))", last) == pytest.approx(1000 * sent / milliseconds, rel=1e-12)
 
 
 def test_increase_of_all_time(run: Run, engine: Engine) -> None:
