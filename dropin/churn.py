@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from apps.serving import serving
-from engines import Engine, Prometheus, Series, VictoriaMetrics, running
+from engines import Engine, Prometheus, Series, VictoriaMetrics, added_up, running
 from helpers import wait_for
-from traffic import Request, Traffic
+from traffic import PATHS, Request, Traffic
 
 MINUTES = float(os.environ.get("SQLMETRICS_TEST_MINUTES", "2"))
 INTERVAL = 1.0
@@ -69,6 +69,12 @@ class Run:
     def raw(self, engine: Engine, selector: str) -> list[Series]:
         """All samples of a selector."""
         return engine.query(f"{selector}[{self.seconds()}s]", self.closed)
+
+    def shown(self, engine: Engine, job: str) -> dict[float, float]:
+        """The requests of all paths that a job's scrapes showed, by their times."""
+        found = self.raw(engine, f'requests_total{{job="{job}"}}')
+        assert {one.labels["path"] for one in found} == set(PATHS)
+        return added_up(found)
 
     def workers(self) -> list[int]:
         """The workers that gunicorn has started."""

@@ -14,6 +14,7 @@ import subprocess
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -186,6 +187,15 @@ def series(one: dict[str, Any], points: list[list[Any]]) -> Series:
     """A series as the engines' API tells it."""
     labels = dict(one["metric"])
     return Series(labels.pop("__name__", ""), labels, [(time, float(value)) for time, value in points])
+
+
+def added_up(found: list[Series]) -> dict[float, float]:
+    """The sum of some series at each time at which all of them have a sample."""
+    at: dict[float, list[float]] = defaultdict(list)
+    for one in found:
+        for time, value in one.points:
+            at[time].append(value)
+    return {time: sum(values) for time, values in sorted(at.items()) if len(values) == len(found)}
 
 
 def free_port() -> int:

@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -99,3 +99,15 @@ class Bounds:
     def most(self, time: float) -> int:
         """The requests that had been sent before a time."""
         return bisect_left(self._begun, time)
+
+
+def interpolated(quantile: float, sent: Collection[Request], bounds: Collection[float]) -> tuple[float, float, float]:
+    """The bucket in which a quantile of what was sent is, and where: with all in a bucket spread evenly over it."""
+    rank = quantile * len(sent)
+    below = 0
+    for low, high in zip([0.0, *bounds], bounds, strict=False):
+        inside = sum(low < request.seconds <= high for request in sent)
+        if inside and below + inside >= rank:
+            return low, low + (high - low) * (rank - below) / inside, high
+        below += inside
+    raise AssertionError("no bucket has it")
