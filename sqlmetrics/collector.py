@@ -22,7 +22,8 @@ class MultiProcessCollector:
 
     registry: where it registers itself, or None. With a restricted registry
         (``registry.restricted_registry(names)``) only those samples are queried.
-    path: the store's file or folder; default: the installed store, else what the environment names.
+    path: the store's file or folder; default: the installed store, else what the environment names. The folder of
+        ``PROMETHEUS_MULTIPROC_DIR`` means the same as no path.
     self_metrics: whether the families about the store itself (``sqlmetrics_…``) are collected too.
     created: whether counters, summaries and histograms have ``_created`` samples: when the first process made them.
     modes: the multiprocess mode in which a gauge is shown, by its name, where it is to be another than the app's;
@@ -41,7 +42,7 @@ class MultiProcessCollector:
         created: bool = False,
         modes: Mapping[str, str] | None = None,
     ):
-        self._reader = stores.reader(path)
+        self._reader = stores.reader(stores.meant(path))
         self._wanted = wanted(created=created, self_metrics=self_metrics, modes=modes)
         if file_identity(self._reader.path) is None and not stores.is_installed(self._reader.path):
             raise NoStoreError(

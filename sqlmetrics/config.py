@@ -145,6 +145,12 @@ def is_named() -> bool:
     return any(os.environ.get(variable) for variable in PATH_VARIABLES)
 
 
+def is_the_peers(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is the folder that ``PROMETHEUS_MULTIPROC_DIR`` (or its lower-case form) names at this moment."""
+    named = next((os.environ[name] for name in PATH_VARIABLES[1:] if os.environ.get(name)), None)
+    return named is not None and os.path.realpath(path) == os.path.realpath(named)
+
+
 def _named(path: str | os.PathLike[str] | None) -> tuple[str, str]:
     if path is not None and os.fspath(path):
         return "path", os.fspath(path)

@@ -6,10 +6,11 @@ import os
 import stat
 from pathlib import Path
 
+import prometheus_client.multiprocess
 import pytest
 from helpers import scrape, value
 from outsiders import error_of, unprivileged
-from prometheus_client import Counter, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 import sqlmetrics
 
@@ -98,6 +99,53 @@ def test_the_first_variable_that_is_set_wins(folder: Path, path: str, monkeypatc
     assert sqlmetrics.install().path == str(folder / "ours.sqlite3")
     sqlmetrics.uninstall()
     assert sqlmetrics.install(path).path == path
+
+
+@pytest.mark.parametrize("variable", ["PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"])
+def test_who_hands_over_the_peers_folder_gets_the_store_in_use(
+    folder: Path, path: str, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    """Libraries do so, also with a folder that they made and put into the environment themselves (dramatiq)."""
+    (folder / "peer").mkdir()
+    (folder / "elsewhere").symlink_to(folder / "peer")
+    sqlmetrics.install(path)
+    Gauge("jobs", "Jobs", multiprocess_mode="livesum").set(3)
+    monkeypatch.setenv(variable, str(folder / "peer"))
+
+    for given in (folder / "peer", f"{folder}/elsewhere/"):
+        registry = CollectorRegistry()
+        prometheus_client.multiprocess.MultiProcessCollector(registry, path=given)
+        assert registry.get_sample_value("jobs") == 3
+    prometheus_client.multiprocess.mark_process_dead(os.getpid(), folder / "peer")
+    assert registry.get_sample_value("jobs") is None
+    assert list((folder / "peer").iterdir()) == []
+
+
+def test_the_peers_folder_is_the_store_that_the_environment_names(
+    folder: Path, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For a process that only reads, too; an old store in that folder is not mistaken for it."""
+    (folder / "peer").mkdir()
+    for place, amount in ((str(folder / "peer"), 1), (path, 2)):
+        sqlmetrics.install(place)
+        Counter("events", "Events", registry=None).inc(amount)
+        sqlmetrics.uninstall()
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(folder / "peer"))
+
+    assert scrape(str(folder / "peer")) == {("events_total", ()): 1.0}
+    monkeypatch.setenv("SQLMETRICS_PATH", path)
+    assert scrape(str(folder / "peer")) == {("events_total", ()): 2.0}
+
+
+def test_another_folder_is_that_folder(folder: Path, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the peer's own has that meaning."""
+    for name in ("peer", "other"):
+        (folder / name).mkdir()
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(folder / "peer"))
+    sqlmetrics.install(path)
+
+    with pytest.raises(sqlmetrics.NoStoreError, match="other"):
+        prometheus_client.multiprocess.MultiProcessCollector(None, folder / "other")
 
 
 @pytest.mark.parametrize(("given", "wanted"), [(None, 0o600), (0o640, 0o640), (0o666, 0o666)])
