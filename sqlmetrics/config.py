@@ -13,6 +13,8 @@ from .errors import PathError
 
 STORE_NAME = "metrics.sqlite3"
 PATH_VARIABLES = ("SQLMETRICS_PATH", "PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir")
+RUN_VARIABLE = "SQLMETRICS_RUN"
+"""Names the store of the run that a process belongs to: a launcher inside a run does not empty it again."""
 
 Identifier = Callable[[], object]
 _LONGEST_INTERVAL = 86_400.0

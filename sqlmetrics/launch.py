@@ -19,8 +19,6 @@ from .errors import SQLMetricsError
 from .store import Store
 
 BOOTSTRAP = os.path.join(os.path.dirname(os.path.abspath(__file__)), "bootstrap")
-RUN_VARIABLE = "SQLMETRICS_RUN"
-"""Names the store of the run that a process belongs to: a launcher inside a run does not empty it again."""
 
 _NOT_FOUND, _NOT_EXECUTABLE = 127, 126  # as shells say it
 
@@ -42,9 +40,9 @@ def run(command: Sequence[str], path: str | None = None) -> NoReturn:
     program = _find(command[0])
     where = config.resolve(path)
     added = variables(where)
-    if os.environ.get(RUN_VARIABLE) != where:
+    if os.environ.get(config.RUN_VARIABLE) != where:
         begin(where)
-    _become(program, command, os.environ | added | {RUN_VARIABLE: where})
+    _become(program, command, os.environ | added | {config.RUN_VARIABLE: where})
 
 
 def variables(path: str) -> dict[str, str]:

@@ -213,7 +213,12 @@ class Store(fork.ForkAware):
         if locks.try_lock(self.file.fd, layout.RUN_LOCK_AT):
             with contextlib.suppress(StoreInUseError):
                 resets.begin_with_sums(self) if self.settings.persist else self.reset(force=False, keep_own=True)
-        for _ in range(_PATIENCE):  # another launcher may be resetting
+        self.join_run()
+
+    def join_run(self) -> None:
+        """Belong to a run for as long as this process lives, so that no launcher takes it for over."""
+        self._launched = True
+        for _ in range(_PATIENCE if self.is_open() else 0):  # another launcher may be resetting
             if self._hold_run_lock():
                 break
             time.sleep(database.BUSY_MS / 1000)

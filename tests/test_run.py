@@ -269,6 +269,29 @@ def test_a_daemon_that_the_command_left_behind_keeps_the_run_going(folder: Path,
         os.kill(pid, signal.SIGKILL)
 
 
+def test_a_daemon_that_closes_what_it_inherits_keeps_the_run_going(folder: Path, path: str, script: Path) -> None:
+    """As `celery --detach` does, and Celery's SIGHUP; the launcher's open file is one of those that it closes."""
+    program = write(
+        folder,
+        "daemon.py",
+        """
+        import os, pathlib, signal
+        os.closerange(3, 256)
+        import prometheus_client
+        pathlib.Path(__file__).with_name("ready").touch()
+        signal.pause()
+        """,
+    )
+    daemon = f"{sys.executable} {script} first; {sys.executable} {program} >/dev/null 2>&1 & echo $!"
+    pid = int(run("sh", "-c", daemon, path=path).stdout)
+    try:
+        wait_for((folder / "ready").exists)
+        run(sys.executable, str(script), "second", path=path)
+        assert jobs(path) == {"first": 1, "second": 1}
+    finally:
+        os.kill(pid, signal.SIGKILL)
+
+
 # --- what is wrong at the start ----------------------------------------------------------------------------
 
 

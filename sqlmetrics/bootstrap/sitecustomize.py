@@ -31,7 +31,9 @@ def _install() -> None:
         _complain(f"it cannot import sqlmetrics ({error}); install it there too")
         return
     try:
-        sqlmetrics.install()
+        store = sqlmetrics.install()
+        if os.environ.get(sqlmetrics.config.RUN_VARIABLE) == store.path:
+            store.join_run()  # the lock that the launcher handed on is lost where a daemon closes what it inherits
     except (ValueError, sqlmetrics.SQLMetricsError) as error:
         _complain(error)
 
