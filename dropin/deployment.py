@@ -199,11 +199,12 @@ def _in_threads(act: Callable[[int], T], number: int) -> list[T]:
 
 
 def _is_running(pid: int) -> bool:
+    """Whether a thread of it is left: its first one may have ended while another still holds its files and locks."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
+        return state not in "ZX" or len(os.listdir(f"/proc/{pid}/task")) > 1
     except (FileNotFoundError, ProcessLookupError):
         return False
-    return state not in "ZX"
 
 
 @contextlib.contextmanager
