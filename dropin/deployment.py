@@ -35,6 +35,8 @@ class Row:
     page: such as ``servers/gunicorn.md``. heading: of the section that has the command.
     target: what is requested. metrics: where it is scraped.
     samples: what each answered request adds to these samples of a scrape.
+    supervised: the server ends when a worker is killed, and its supervisor starts it again.
+    change: (old, new): what the page says may be changed in the command.
     """
 
     page: str
@@ -42,6 +44,8 @@ class Row:
     target: str = "/"
     metrics: str = "/metrics"
     samples: Mapping[Sample, float] = field(default_factory=lambda: {("requests_total", (("path", "/"),)): 1.0})
+    supervised: bool = False
+    change: tuple[str, str] = ("", "")
 
     @property
     def path(self) -> Path:
@@ -52,7 +56,8 @@ class Row:
         """The command that starts a server. Fails unless the section has exactly one."""
         found = dict(started(self.path))
         assert self.heading in found, f"{self.page} has no command below {self.heading!r}, but {sorted(found)}"
-        return found[self.heading]
+        assert self.change[0] in found[self.heading]
+        return found[self.heading].replace(*self.change, 1)
 
 
 def started(page: Path) -> Iterator[tuple[str, str]]:
@@ -148,8 +153,24 @@ class Deployment:
 
     def counting(self) -> set[int]:
         """The processes that count and live, the launched one excepted, as the shell sees them."""
-        rows = self.shell("SELECT pid FROM processes WHERE state = 'live'") if self.shell_has_store() else []
-        return {int(str(row["pid"])) for row in rows} - {self.process.pid}
+        return self._pids("SELECT pid FROM processes WHERE state = 'live'") - {self.process.pid}
+
+    def counting_in(self, metric: str) -> set[int]:
+        """Those of them that have counted in a metric."""
+        counted = self._pids(f"SELECT pid FROM samples WHERE metric = '{metric}' AND value > 0 AND pid IS NOT NULL")
+        return counted & self.counting()
+
+    def _pids(self, sql: str) -> set[int]:
+        """The pids that a query finds; it tries again if a process that is the last to close keeps others out."""
+        found: list[set[int]] = []
+
+        def look() -> bool:
+            with contextlib.suppress(subprocess.CalledProcessError):
+                found.append({int(str(row["pid"])) for row in self.shell(sql)} if self.shell_has_store() else set())
+            return bool(found)
+
+        wait_for(look)
+        return found[0]
 
     def shell_has_store(self) -> bool:
         """Whether there is a store to look into."""
@@ -172,7 +193,7 @@ class Deployment:
     def kill(self, victim: int) -> None:
         """SIGKILL, and wait until the kernel has nothing of it left but its exit status."""
         os.kill(victim, signal.SIGKILL)
-        wait_for(lambda: not _is_running(victim))
+        wait_for(lambda: not is_running(victim))
 
     def stop(self) -> None:
         """End the server with all its processes; what hangs is killed, and is a failure."""
@@ -198,8 +219,8 @@ def _in_threads(act: Callable[[int], T], number: int) -> list[T]:
         return list(pool.map(act, range(number)))
 
 
-def _is_running(pid: int) -> bool:
-    """Whether a thread of it is left: its first one may have ended while another still holds its files and locks."""
+def is_running(pid: int) -> bool:
+    """Whether it may still hold its sockets: its first thread can be gone while others are on their way."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
         return state not in "ZX" or len(os.listdir(f"/proc/{pid}/task")) > 1

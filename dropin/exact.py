@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from deployment import STORE, Deployment, Row, deployed
+from helpers import wait_for
 
 
 def assert_exact_across_a_death(row: Row, folder: Path, **environment: str) -> None:
@@ -16,6 +17,9 @@ def assert_exact_across_a_death(row: Row, folder: Path, **environment: str) -> N
         before = server.counting()
         victim = min(before)
         server.kill(victim)
+        if row.supervised:
+            wait_for(lambda: server.process.poll() is not None)
+            server.start()
         assert_all_shown(server)
         server.until(lambda: server.counting() - before)
         assert victim not in server.counting()
@@ -23,6 +27,7 @@ def assert_exact_across_a_death(row: Row, folder: Path, **environment: str) -> N
         assert_all_shown(server)
         log = server.log()
     assert "counts in its own memory" not in log, log
+    assert "Traceback" not in log, log
     assert_tidy(server)
 
 

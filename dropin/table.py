@@ -33,6 +33,8 @@ def rows_of(items: Iterable[pytest.Item]) -> list[Ran]:
 
 
 def _version(name: str) -> str:
+    if name == "Python":  # for what is in its own library
+        return platform.python_version()
     package = name.removeprefix("debian:")
     if package == name:
         return version(name)
