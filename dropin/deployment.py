@@ -16,13 +16,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from apps.serving import Values, parse
-from helpers import Shell, wait_for
+from apps.serving import Values
+from helpers import Shell, key, wait_for
 from pages import DOCS, blocks, commands
+from prometheus_client.parser import text_string_to_metric_families
 
 T = TypeVar("T")
 Sample = tuple[str, tuple[tuple[str, str], ...]]
-STORE = "app.sqlite3"
+PORTS = (8000, 9200, 9201)
+"""The ports of the pages: that of the app, and those of the metrics where they have ports of their own."""
 _THREADS = 8
 _START_SECONDS = 60.0
 _STOP_SECONDS = 15.0
@@ -33,7 +35,7 @@ class Row:
     """One way to run one page: the command below a heading.
 
     page: such as ``servers/gunicorn.md``. heading: of the section that has the command.
-    target: what is requested. metrics: where it is scraped.
+    target: what is requested. metrics: where it is scraped; both begin with ``:9200`` if that is the port.
     samples: what each answered request adds to these samples of a scrape.
     supervised: the server ends when a worker is killed, and its supervisor starts it again.
     change: (old, new): what the page says may be changed in the command.
@@ -59,6 +61,16 @@ class Row:
         assert self.change[0] in found[self.heading]
         return found[self.heading].replace(*self.change, 1)
 
+    def multiproc_dir(self) -> str | None:
+        """The folder that the command names to `prometheus_client`, which an existing deployment has already."""
+        named = re.search(r"\bPROMETHEUS_MULTIPROC_DIR=(\S+)", self.command())
+        return named[1] if named else None
+
+    def store(self) -> str:
+        """Where the command has the store."""
+        named = re.search(r"--path (\S+)", self.command())
+        return named[1] if named else f"{self.multiproc_dir()}/metrics.sqlite3"
+
 
 def started(page: Path) -> Iterator[tuple[str, str]]:
     """(heading, command) of each command in a page that starts something under `sqlmetrics run`."""
@@ -75,6 +87,16 @@ def outside_code(page: Path) -> str:
     return re.sub(r"^```(?!console)(\w+)\n.*?^```$", r"```\1\n```", page.read_text("utf-8"), flags=re.M | re.S)
 
 
+def parse(text: str) -> Values:
+    """The samples of a scrape; fails where a series or a family is there twice, as Prometheus does."""
+    families = re.findall(r"^# TYPE (\S+)", text, flags=re.M)
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    values = {key(sample): sample.value for sample in samples}
+    assert len(families) == len(set(families)), text
+    assert len(samples) == len(values), text
+    return values
+
+
 def free_port() -> int:
     """A port of the loopback interface that nobody listens on."""
     with socket.socket() as probe:
@@ -83,25 +105,30 @@ def free_port() -> int:
 
 
 class Deployment:
-    """A server that runs as a page says, in a folder that stands for /dev/shm too, on a port that stands for 8000."""
+    """A server that runs as a page says, in a folder that stands for /dev/shm too, on ports that stand for `PORTS`."""
 
-    def __init__(self, row: Row, folder: Path, **environment: str):
+    def __init__(self, row: Row, folder: Path, change: Mapping[str, str] | None = None, **environment: str):
         self.row = row
         self.folder = folder
-        self.port = free_port()
-        self.shell = Shell(str(folder / STORE))
+        self.ports = {port: free_port() for port in PORTS}
+        self.store = Path(self.here(row.store()))
+        self.shell = Shell(str(self.store))
         self.sent = 0
         self._log = folder / "server.log"
-        self._environment = {**_inherited(), **environment, "HOME": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+        self._environment = {**inherited(), **environment, "HOME": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+        if multiproc_dir := row.multiproc_dir():
+            Path(self.here(multiproc_dir)).mkdir()
         for block in blocks(row.path):
             if block.file:
                 file = folder / block.file
                 file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_text(self.here(block.text))
+                file.write_text(self.here(_changed(block.text, change or {})))
 
     def here(self, text: str) -> str:
         """A text of the page with the places of this run in it."""
-        return re.sub(r"\b8000\b", str(self.port), text.replace("/dev/shm/", f"{self.folder}/"))
+        for port, free in self.ports.items():
+            text = re.sub(rf"\b{port}\b", str(free), text)
+        return text.replace("/dev/shm/", f"{self.folder}/")
 
     def start(self) -> None:
         """Start the server; returns when it answers a scrape."""
@@ -129,9 +156,10 @@ class Deployment:
 
     def ask(self, target: str) -> tuple[int, str]:
         """Send one request; returns the status and the text. Raises OSError or HTTPException."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        port, path = re.fullmatch(r"(?::(\d+))?(/.*)", target).groups()  # type: ignore[union-attr]
+        connection = http.client.HTTPConnection("127.0.0.1", self.ports[int(port or PORTS[0])], timeout=20)
         with contextlib.closing(connection):
-            connection.request("GET", target)
+            connection.request("GET", path)
             response = connection.getresponse()
             return response.status, response.read().decode()
 
@@ -145,15 +173,19 @@ class Deployment:
         _in_threads(one, number)
         self.sent += number
 
-    def scrapes(self, number: int = 2 * _THREADS) -> list[Values]:
+    def scrapes(self, number: int = 2 * _THREADS, target: str | None = None) -> list[Values]:
         """Several scrapes, which several workers answer."""
-        answers = _in_threads(lambda _: self.ask(self.row.metrics), number)
+        return [parse(text) for text in self.texts(number, target)]
+
+    def texts(self, number: int = 2 * _THREADS, target: str | None = None) -> list[str]:
+        """The texts of several scrapes."""
+        answers = _in_threads(lambda _: self.ask(target or self.row.metrics), number)
         assert {status for status, _ in answers} == {200}, (answers, self.log())
-        return [parse(text) for _, text in answers]
+        return [text for _, text in answers]
 
     def counting(self) -> set[int]:
         """The processes that count and live, the launched one excepted, as the shell sees them."""
-        return self._pids("SELECT pid FROM processes WHERE state = 'live'") - {self.process.pid}
+        return self._pids("SELECT os_pid AS pid FROM processes WHERE state = 'live'") - {self.process.pid}
 
     def counting_in(self, metric: str) -> set[int]:
         """Those of them that have counted in a metric."""
@@ -174,7 +206,7 @@ class Deployment:
 
     def shell_has_store(self) -> bool:
         """Whether there is a store to look into."""
-        return (self.folder / STORE).exists()
+        return self.store.exists()
 
     def until(self, condition: Callable[[], object]) -> None:
         """Send requests until a condition is true, a few at a time."""
@@ -190,9 +222,10 @@ class Deployment:
 
         self.sent += sum(_in_threads(one, _THREADS))
 
-    def kill(self, victim: int) -> None:
-        """SIGKILL, and wait until the kernel has nothing of it left but its exit status."""
-        os.kill(victim, signal.SIGKILL)
+    def kill(self, victim: int, number: signal.Signals = signal.SIGKILL) -> None:
+        """Send a signal, and wait until the kernel has nothing of the process left but its exit status."""
+        assert os.getsid(victim) == self.process.pid, f"{victim} is none of its processes"
+        os.kill(victim, number)
         wait_for(lambda: not is_running(victim))
 
     def stop(self) -> None:
@@ -207,11 +240,17 @@ class Deployment:
             self.process.wait()
 
 
-def _inherited() -> dict[str, str]:
+def inherited() -> dict[str, str]:
     """This environment, with the programs beside this Python first and nothing that names a store."""
     bins = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
     names = ("SQLMETRICS_", "PROMETHEUS_", "PYTHONPATH")
     return {**{name: value for name, value in os.environ.items() if not name.startswith(names)}, "PATH": bins}
+
+
+def _changed(text: str, change: Mapping[str, str]) -> str:
+    for old, new in change.items():
+        text = text.replace(old, new)
+    return text
 
 
 def _in_threads(act: Callable[[int], T], number: int) -> list[T]:
@@ -229,9 +268,11 @@ def is_running(pid: int) -> bool:
 
 
 @contextlib.contextmanager
-def deployed(row: Row, folder: Path, **environment: str) -> Iterator[Deployment]:
-    """A server that runs as its page says, until the end of the block."""
-    deployment = Deployment(row, folder, **environment)
+def deployed(
+    row: Row, folder: Path, change: Mapping[str, str] | None = None, **environment: str
+) -> Iterator[Deployment]:
+    """A server that runs as its page says, until the end of the block; change: what its files have instead of what."""
+    deployment = Deployment(row, folder, change, **environment)
     try:
         deployment.start()
         yield deployment

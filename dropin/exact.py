@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from deployment import STORE, Deployment, Row, deployed
+from deployment import Deployment, Row, deployed
 from helpers import wait_for
 
 
@@ -40,7 +40,8 @@ def assert_all_shown(server: Deployment) -> None:
 
 def assert_tidy(server: Deployment) -> None:
     """The store's own files, sound, and none of the peer's."""
-    files = {path.name for path in server.folder.rglob("*") if path.name.startswith(STORE)}
-    assert files <= {STORE, STORE + "-wal", STORE + "-shm", STORE + "-cells"}
+    name = server.store.name
+    files = {path.name for path in server.store.parent.iterdir() if path.name.startswith(name)}
+    assert files <= {name, name + "-wal", name + "-shm", name + "-cells"}
     assert list(server.folder.rglob("*.db")) == []
     assert server.shell.value("PRAGMA integrity_check") == "ok"
