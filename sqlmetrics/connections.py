@@ -11,24 +11,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from . import database, trust
+from . import database, trust, under_uwsgi
 from .errors import StoreError
 
 
 class ForkedInUseError(StoreError):
     """SQLite cannot be used here: this process was forked in the middle of an SQLite call of its parent."""
-
-
-def _is_under_uwsgi() -> bool:
-    try:
-        import uwsgi  # type: ignore[import-untyped]  # noqa: F401 - it exists inside a uWSGI process only
-    except ImportError:
-        return False
-    return True
-
-
-_UNDER_UWSGI = _is_under_uwsgi()
-"""Found out at once: of a fork while another thread imports it, the child would wait for that thread for ever."""
 
 
 class Access:
@@ -41,8 +29,6 @@ class Access:
         self._holder = 0  # the thread that uses it
         self._interrupted: int | None = None  # during a fork: the thread that was using it
         self._poisoned = False
-        # uWSGI forks from C and runs no hook: there, nothing stays open from one use to the next.
-        self._keep = not _UNDER_UWSGI
 
     @contextmanager
     def __call__(self) -> Iterator[database.StoreConnection]:
@@ -57,7 +43,7 @@ class Access:
                 yield self._open()
             finally:
                 self._holder = 0
-                if not self._keep:
+                if under_uwsgi.forks_from_c():  # with no word before: nothing stays open from one use to the next
                     self.close()
 
     def held_here(self) -> bool:
@@ -66,7 +52,7 @@ class Access:
 
     def keep_open(self) -> None:
         """Open the connection if it is closed: while it is open, what it reads is not lost if the files are deleted."""
-        if self._connection is None and self._keep:
+        if self._connection is None and not under_uwsgi.forks_from_c():
             with self():
                 pass
 

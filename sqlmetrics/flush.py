@@ -102,6 +102,7 @@ def _has_work(store: Store) -> bool:
         store.has_notices()
         or bool(store.part.heirs.waiting)
         or store.part.has_given_back()
+        or store.wards.have_news(store)
         or any(arena.has_news() or arena.changed_blocks() for arena in store.part.arenas() if arena.is_mine())
         or any(not file.is_alive(slot) for slot, _ in file.live_slots())
     )
@@ -119,6 +120,7 @@ def _flush(store: Store) -> Outcome:
         store.remover.act(connection)
         store.part.look_for_marks()
         heirs.bring(connection, store)
+        store.wards.bring(connection)
         arenas = [arena for arena in store.part.arenas() if arena.is_mine()]
         too_long = wal_bytes(store.path) > WAL_LIMIT
         changed = {} if too_long else {arena: arena.changed_blocks() for arena in arenas}

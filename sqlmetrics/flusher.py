@@ -1,4 +1,4 @@
-"""The thread that brings what changed into rows, about once a second.
+"""The thread that brings what changed into rows, about once a second; or where there can be none, turns that are taken.
 
 A round in which nothing changed costs two `stat` calls, a comparison of the process's own blocks, and one `fcntl`
 for each process of the store: no SQLite, no write.
@@ -9,8 +9,10 @@ from __future__ import annotations
 import _thread
 import contextlib
 import os
+import time
 from collections.abc import Callable
 
+from . import under_uwsgi
 from .flush import Outcome
 
 BATCH_SECONDS = 0.01
@@ -37,6 +39,9 @@ class Flusher:
         self._running = False
         self._stopping = False
         self._thread_id = 0
+        self.is_awaited = False
+        """Whether there would be a thread now, if this process could have one."""
+        self._turn_at = 0.0
 
     def wake(self) -> None:
         """Start the thread if there is none, and make it flush soon. Never waits."""
@@ -46,7 +51,24 @@ class Flusher:
     def start(self) -> None:
         """Start the thread if there is none, for a flush after the usual time."""
         if not self._running and not self._stopping:
-            self._start()
+            self.is_awaited = not under_uwsgi.can_have_threads()
+            if not self.is_awaited:
+                self._start()
+
+    def take_turn(self) -> None:
+        """Between two requests: start the thread if it can be by now, else flush here if it is time. Never raises."""
+        if not self.is_awaited or self._stopping:
+            return
+        now = time.clock_gettime(time.CLOCK_MONOTONIC)
+        if now < self._turn_at:
+            return
+        if under_uwsgi.can_have_threads():
+            self.start()
+        else:
+            self._turn_at = now + self._pause(self._flush())
+
+    def _pause(self, outcome: Outcome) -> float:
+        return min(self._interval, BUSY_SECONDS) if outcome is Outcome.BUSY else self._interval
 
     def _ring(self) -> None:
         with contextlib.suppress(RuntimeError):  # it has been rung
@@ -94,8 +116,7 @@ class Flusher:
     def _rounds(self) -> None:
         outcome = Outcome.DONE
         while not self._stopping:
-            pause = min(self._interval, BUSY_SECONDS) if outcome is Outcome.BUSY else self._interval
-            if self._bell.acquire(timeout=pause) and not self._stopping:
+            if self._bell.acquire(timeout=self._pause(outcome)) and not self._stopping:
                 self._bell.acquire(timeout=BATCH_SECONDS)  # a bell that rings on is a stop, or more children
             if not self._stopping:
                 outcome = self._flush()

@@ -39,6 +39,14 @@ def notice() -> None:
         _in_child()
 
 
+def _after_in_child() -> None:
+    """The hook; uWSGI may call it where no fork was announced, or where there was none at all."""
+    if _prepared:
+        _in_child()
+    else:
+        notice()
+
+
 def _living() -> list[ForkAware]:
     return [thing for ref in _aware if (thing := ref()) is not None]
 
@@ -65,4 +73,4 @@ def _in_child() -> None:
         _prepared.pop().after_fork_in_child()
 
 
-os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)
+os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_after_in_child)

@@ -18,6 +18,10 @@ class Image(NamedTuple):
     now: bytes
     shown: bytes | None
 
+    def is_as_shown(self) -> bool:
+        """Whether the rows show every cell as it is; marks of removals are none."""
+        return self.shown is not None and self.now[layout.MARKS :] == self.shown[layout.MARKS :]
+
 
 def changed_cells(image: Image) -> list[tuple[int, float]]:
     """(place in the block, value) of each cell that is not as shown; of all, where it is not known what is.

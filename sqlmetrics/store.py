@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import apsw
 
-from . import config, database, files, flush, fold, fork, layout, locks, resets, settle, trust
+from . import config, database, files, flush, fold, fork, layout, locks, resets, settle, trust, under_uwsgi
 from .cells import CellsFile
 from .conflicts import Conflicts
 from .connections import Access
@@ -24,6 +24,7 @@ from .part import Part
 from .remover import Remover
 from .renew import Pair
 from .trouble import Trouble
+from .wards import Wards
 from .wiped import wiped_bytes
 
 _PATIENCE = 50
@@ -56,6 +57,7 @@ class Store(fork.ForkAware):
         self.writing = Access(path)
         self._notices: list[str] = []
         self.remover = Remover(self)
+        self.wards = Wards()
         self.flusher = self._new_flusher()
         if create:
             self._try_to_open()
@@ -255,6 +257,8 @@ class Store(fork.ForkAware):
 
     def after_fork_in_child(self) -> None:
         """Own nothing yet: the parent's cells are its own. Also called, late, in a child of a fork from C."""
+        writers = self._part.writers.copy().values() if self.flusher.is_awaited and under_uwsgi.has_master() else ()
+        self.wards = Wards(writer.shared for writer in writers if writer.shared)
         self._part = Part(self, self._part)
         self._follower.after_fork_in_child()
         if self._file is not None:
@@ -270,6 +274,8 @@ class Store(fork.ForkAware):
     def close(self) -> None:
         """Flush for the last time and close the connection; the values stay in the store."""
         fork.notice()
+        if self.is_held_here():
+            return  # uWSGI ends its processes from within a signal handler, in the middle of whatever it is
         self.flusher.stop()
         if self.part.writers or self.has_notices():
             self.flush()

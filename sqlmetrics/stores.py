@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
-from . import config, trust
+from . import config, fork, trust, under_uwsgi
 from .errors import InstallError
 from .figures import Figures
 from .reader import Reader
@@ -85,6 +85,7 @@ def remember(path: str, **given: object) -> Store:
         _installed = Store(path, config.settings(**given))
         if visited is not None:
             visited.leave()
+        under_uwsgi.call(after_fork=fork.notice, after_request=_take_turn)
     elif path != _installed.path:
         raise _other(_installed.path, path)
     else:
@@ -92,6 +93,11 @@ def remember(path: str, **given: object) -> Store:
         if wanted != _installed.settings:
             raise _other(_installed.settings, wanted)
     return _installed
+
+
+def _take_turn() -> None:
+    if _installed is not None:
+        _installed.flusher.take_turn()
 
 
 def _other(found: object, wanted: object) -> InstallError:

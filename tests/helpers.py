@@ -37,7 +37,8 @@ class Shell:
     def __call__(self, sql: str) -> list[dict[str, object]]:
         """The rows of a query as dicts."""
         if shutil.which("sqlite3"):
-            command = ["sqlite3", "-readonly", "-json", self.path, sql]
+            # Where nobody has had it open, the first one who opens it keeps others waiting while it reads the WAL.
+            command = ["sqlite3", "-readonly", "-json", "-cmd", ".timeout 2000", self.path, sql]
         else:
             command = [sys.executable, "-c", _STDLIB_READER, self.path, sql]
         output = subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout
