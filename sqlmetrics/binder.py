@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from prometheus_client.samples import Exemplar
 
-from . import fork
+from . import fork, native
 from .shape import Family, Key, Samples, describe, is_last, joined, place_samples, shape_of, sole_key, upper_bound
 from .weak import members
 
@@ -63,7 +62,7 @@ class Binder(fork.ForkAware):
         self._writer: Writer | None = None
         self._inherited: dict[Key, None] = {}
         self._batches: dict[object, list[_Sample]] = {}
-        self._locks: dict[Key, threading.RLock] = {}
+        self._locks: dict[Key, native.RLock] = {}
         _binders[:] = [ref for ref in _binders if ref() is not None]
         _binders.append(weakref.ref(self))
         fork.register(self)
@@ -83,7 +82,7 @@ class Binder(fork.ForkAware):
         if typ == "histogram" and labelnames and labelnames[-1] == "le":
             bound = upper_bound(labelvalues[-1])
             labelnames, labelvalues = labelnames[:-1], labelvalues[:-1]
-        batch_key = (threading.get_ident(), typ, metric_name, labelvalues)
+        batch_key = (native.get_ident(), typ, metric_name, labelvalues)
         batch = self._batches.setdefault(batch_key, [])
         batch.append((value, name, bound))
         labels = dict(zip(labelnames, labelvalues, strict=False))
@@ -199,14 +198,14 @@ class Binder(fork.ForkAware):
             self._inherited.pop(key, None)
             self._locks.pop(key, None)
 
-    def lock_of(self, value: SharedValue) -> threading.RLock:
+    def lock_of(self, value: SharedValue) -> native.RLock:
         """The lock of a child's values, for builds without the interpreter lock."""
         key = value._key or (None, ())
-        return self._locks.setdefault(key, threading.RLock())  # type: ignore[arg-type]
+        return self._locks.setdefault(key, native.RLock())  # type: ignore[arg-type]
 
     def after_fork_in_child(self) -> None:
         """In a child: half-made children belong to threads that are not here, and locks may be held by them."""
-        here = threading.get_ident()
+        here = native.get_ident()
         for batch_key in [key for key in self._batches if key[0] != here]:  # type: ignore[index]
             with suppress(KeyError):
                 del self._batches[batch_key]

@@ -7,11 +7,10 @@ every connection is closed before a fork.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from . import database, trust, under_uwsgi
+from . import database, native, trust, under_uwsgi
 from .errors import StoreError
 
 
@@ -24,7 +23,7 @@ class Access:
 
     def __init__(self, path: str):
         self._path = path
-        self._lock = threading.RLock()
+        self._lock = native.RLock()
         self._connection: database.StoreConnection | None = None
         self._holder = 0  # the thread that uses it
         self._interrupted: int | None = None  # during a fork: the thread that was using it
@@ -38,7 +37,7 @@ class Access:
         open, for `suspended` to take the last reading of it, until `close`.
         """
         with self._lock:
-            self._holder = threading.get_ident()
+            self._holder = native.get_ident()
             try:
                 yield self._open()
             finally:
@@ -48,7 +47,7 @@ class Access:
 
     def held_here(self) -> bool:
         """Whether this thread is using the connection (and was interrupted by a signal handler, say)."""
-        return self._holder == threading.get_ident()
+        return self._holder == native.get_ident()
 
     def keep_open(self) -> None:
         """Open the connection if it is closed: while it is open, what it reads is not lost if the files are deleted."""
@@ -98,7 +97,7 @@ class Access:
         self._interrupted = self._holder
         if not self._interrupted:
             self.close()
-        self._holder = threading.get_ident()
+        self._holder = native.get_ident()
 
     def after_fork_in_parent(self) -> None:
         """Let it be used again."""

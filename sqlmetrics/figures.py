@@ -7,11 +7,11 @@ else each flush would be the cause of the next.
 
 from __future__ import annotations
 
-import _thread
 from collections import Counter, deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
+from . import native
 from .binder import Binder
 from .plan import Family, Line
 from .shown import Shown
@@ -55,7 +55,7 @@ class Figures:
         # What a full disk brings about is to have its cells before the disk is full.
         self._waiting: Waiting = {Figure("sqlmetrics_errors_total", cause): 0 for cause in ("cells", "flush")}
         self._values: dict[Figure, SharedValue] = {}
-        self._busy = _thread.allocate_lock()
+        self._busy = native.allocate_lock()
 
     def took(self, work: str, seconds: float) -> None:
         """Note how long a piece of work took, 'flush' or 'scrape'. Takes no lock."""

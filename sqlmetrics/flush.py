@@ -42,14 +42,25 @@ class Outcome(enum.Enum):
     FAILED = enum.auto()
 
 
-before: list[Callable[[Store], None]] = []
-"""What is done before each flush, so that what it brings is in the rows."""
+to_be_asked: list[Callable[[Store], None]] = []
+"""What calls code of the app before each flush, so that what it brings is in the rows."""
+
+
+def ask(store: Store) -> None:
+    """Ask all that has to be asked for its values. Never raises."""
+    if store.writing.held_here():
+        return  # a signal handler in the middle of a flush
+    try:
+        for one in to_be_asked:
+            one(store)
+    except Exception as error:  # whatever it is: without this thread nothing would be mended
+        _after_failure(store, error)
 
 
 def flush(store: Store, *, pause: float = 0.0) -> Outcome:
-    """Flush a store.
+    """Flush a store; calls no code of the app.
 
-    Never raises: trouble is logged once per cause and tried again at the next round. Nothing is lost by a
+    Never raises: trouble is reported once per cause and tried again at the next round. Nothing is lost by a
     flush that fails, scrapes read the cells and the journals.
 
     pause: leave exemplars that wait to the next flush if a flush has taken some less than so many seconds ago.
@@ -61,8 +72,6 @@ def flush(store: Store, *, pause: float = 0.0) -> Outcome:
         if not store.follow_replacement():
             return Outcome.BUSY
         store.writing.keep_open()
-        for prepare in before:
-            prepare(store)
         store.part.move_in()
         store.part.teller.tell_families()
         store.part.teller.tell_exemplars(pause)
@@ -79,7 +88,6 @@ def flush(store: Store, *, pause: float = 0.0) -> Outcome:
     except Exception as error:  # whatever it is: without this thread nothing would be mended
         outcome = Outcome.FAILED
         _after_failure(store, error)
-    store.trouble.write_log()
     return outcome
 
 

@@ -7,10 +7,9 @@ own memory (the mapped cells), so it takes that along.
 from __future__ import annotations
 
 import contextlib
-import threading
 from typing import TYPE_CHECKING, NamedTuple
 
-from . import database, files, ingest, settle
+from . import database, files, ingest, native, settle
 from .cells import Header
 from .database import Identity, file_identity
 from .renew import CELLS_SUFFIX, Pair
@@ -38,11 +37,11 @@ class Follower:
         self._last: Look | None = None
         self.id = ""
         """Of the store that these files are."""
-        self._turn = threading.RLock()
+        self._turn = native.RLock()
 
     def after_fork_in_child(self) -> None:
         """The thread whose turn it was may not be here."""
-        self._turn = threading.RLock()
+        self._turn = native.RLock()
 
     def note(self, pair: Pair) -> None:
         """Take these files for the store's own; what else is found at their names from now on is a change."""

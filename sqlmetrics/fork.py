@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-import threading
 import weakref
+
+from . import native
 
 
 class ForkAware:
@@ -22,7 +23,7 @@ class ForkAware:
 
 _aware: list[weakref.ref[ForkAware]] = []
 _prepared: list[ForkAware] = []
-_forking = threading.RLock()
+_forking = native.RLock()
 _pid = os.getpid()
 
 
@@ -68,7 +69,7 @@ def _in_parent() -> None:
 def _in_child() -> None:
     global _forking, _pid
     _pid = os.getpid()
-    _forking = threading.RLock()
+    _forking = native.RLock()
     while _prepared:
         _prepared.pop().after_fork_in_child()
 

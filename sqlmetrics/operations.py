@@ -7,7 +7,6 @@ comparison of the two bytes and the last store there is no call: see `values`.
 
 from __future__ import annotations
 
-import threading
 import time
 import weakref
 from bisect import bisect_left
@@ -18,6 +17,7 @@ from prometheus_client import Counter, Gauge, Histogram, Summary, values
 from prometheus_client.metrics import MetricWrapperBase, _validate_exemplar  # type: ignore[attr-defined]
 from prometheus_client.samples import Exemplar
 
+from . import native
 from .buckets import SharedBuckets
 from .shape import describe, family_of
 from .values import SharedValue
@@ -31,7 +31,6 @@ _peer_summary_observe = Summary.observe
 _peer_histogram_observe = Histogram.observe
 _peer_histogram_init = Histogram._metric_init
 
-_ReentrantLock = type(threading.RLock())
 parents: weakref.WeakSet[Any] = weakref.WeakSet()
 """Metrics with label names, whose locks are to be renewed after a fork."""
 
@@ -65,8 +64,8 @@ def make_reentrant(metric: Any) -> None:
     """
     if hasattr(metric, "_metrics"):
         parents.add(metric)
-        if metric._lock.__class__ is not _ReentrantLock:
-            metric._lock = threading.RLock()
+        if metric._lock.__class__ is not native.RLock:
+            metric._lock = native.RLock()
 
 
 def counter_inc(self: Any, amount: Any = 1, exemplar: Any = None) -> None:

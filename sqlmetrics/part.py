@@ -5,11 +5,11 @@ An operation that has its cell comes by without any of this.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
+from . import native
 from .arenas import SharedArena
 from .freed import Run
 from .heirs import Heirs
@@ -28,7 +28,7 @@ class _Hold:
     """The lock, and how often the thread that has it has entered it."""
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()
+        self.lock = native.RLock()
         self.depth = 0
 
 

@@ -21,7 +21,7 @@ from prometheus_client import Counter, Gauge, Histogram, Summary, multiprocess, 
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.registry import CollectorRegistry
 
-from . import fork, info_enum, labelled, operations, registry, sampling, stores
+from . import fork, info_enum, labelled, native, operations, registry, sampling, stores
 from .buckets import Member, SharedBuckets
 from .collector import MultiProcessCollector
 from .notices import mark_process_dead
@@ -78,9 +78,11 @@ class _PeerLocks(fork.ForkAware):
 
     def after_fork_in_child(self) -> None:
         """Replace the locks, also those that look free: one may have been on its way to a thread that waited."""
-        for things in (operations.parents, _registries):
-            for thing in members(things):
-                thing._lock = threading.RLock()
+        one: Any
+        for one in members(operations.parents):
+            one._lock = native.RLock()
+        for one in members(_registries):
+            one._lock = threading.RLock()  # of the app's kind: collectors are asked while it is held
 
 
 _peer_locks = _PeerLocks()

@@ -56,7 +56,7 @@ class Sampler(fork.ForkAware):
     def __init__(self) -> None:
         self.gauges: weakref.WeakSet[Any] = weakref.WeakSet()
         self.publications: dict[Any, Publication] = {}
-        self._busy = threading.RLock()
+        self._busy: Any = None
         self._failed: set[int] = set()
         fork.register(self)
 
@@ -66,7 +66,7 @@ class Sampler(fork.ForkAware):
 
     def after_fork_in_child(self) -> None:
         """The thread that was asking is not here; the values are this process's own, and shown though it is idle."""
-        self._busy = threading.RLock()
+        self._busy = None
         for publication in self.publications.values():
             publication.forget()
         self._start_flusher()
@@ -88,16 +88,23 @@ class Sampler(fork.ForkAware):
 
     def ask(self) -> None:
         """Ask all, unless this thread is at it already. Raises nothing."""
-        if not self.is_needed() or self._busy._is_owned():  # type: ignore[attr-defined]
+        busy = self._lock()
+        if not self.is_needed() or busy._is_owned():
             return
-        if self._busy.acquire(timeout=_PATIENCE):
+        if busy.acquire(timeout=_PATIENCE):
             try:
                 self._notice_removals()
                 failures = [*self._ask_gauges(), *self._ask_collectors()]
             finally:
-                self._busy.release()
+                busy.release()
             for asked, error in failures:
                 log.warning("%s: no sample of it as long as it raises %r", asked, error, exc_info=error)
+
+    def _lock(self) -> Any:
+        """The lock of who asks, of the app's kind, which may have changed: a greenlet waits for another that asks."""
+        if not isinstance(self._busy, type(threading.RLock())):
+            self._busy = threading.RLock()
+        return self._busy
 
     def _notice_removals(self) -> None:
         store = stores.installed()
@@ -134,7 +141,7 @@ def _ask_for(store: Store) -> None:
         sampler.ask()
 
 
-flush.before.append(_ask_for)
+flush.to_be_asked.append(_ask_for)
 told_of_removals.append(sampler.dismiss)
 
 

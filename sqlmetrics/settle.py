@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import apsw
 
-from . import layout, marks
+from . import layout, marks, native
 from .arenas import pid_namespace
 from .cells import CellsFile
 from .database import CutOffError, transaction
@@ -88,7 +88,7 @@ def _settle_those_dead(
             seized.append(one)
     ended = _unsettled(connection, file, seized)
     if any(_may_live(one.identity(connection)) for one in ended):
-        time.sleep(LAST_WORDS_SECONDS)
+        native.sleep(LAST_WORDS_SECONDS)
         ended = _unsettled(connection, file, seized)
     settle(connection, file, ended)
     return seized

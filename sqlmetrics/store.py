@@ -116,7 +116,13 @@ class Store(fork.ForkAware):
             self._hold_run_lock()
 
     def _new_flusher(self) -> Flusher:
-        return Flusher(self.settings.flush_interval, lambda: flush.flush(self, pause=self.settings.flush_interval))
+        interval = self.settings.flush_interval
+        return Flusher(
+            interval,
+            flush=lambda: flush.flush(self, pause=interval),
+            before=lambda: flush.ask(self),
+            after=lambda: self.trouble.write_log(),  # a child has a `trouble` of its own
+        )
 
     # --- what the flusher and the set-up calls do ---------------------------------------------------------
 
@@ -125,10 +131,12 @@ class Store(fork.ForkAware):
 
         Never raises; returns what it came to.
         """
+        flush.ask(self)
         for _ in range(_PATIENCE):
             outcome = flush.flush(self)
             if outcome is not flush.Outcome.BUSY:
                 break
+        self.trouble.write_log()
         return outcome
 
     def get_sample_value(self, name: str, labels: dict[str, str] | None = None) -> float | None:
