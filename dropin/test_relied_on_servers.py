@@ -137,11 +137,11 @@ def test_uvicorn_spawns() -> None:
     rely("uvicorn", "its workers are spawned", method == "spawn", "docs/how-to/servers/uvicorn.md")
 
 
-@pytest.mark.parametrize("name", ["uvicorn", "hypercorn"])
-def test_the_process_that_starts_the_workers_counts_nothing(name: str, folder: Path) -> None:
+@pytest.mark.parametrize(("name", "heading"), [("uvicorn", "Workers"), ("hypercorn", "asyncio workers")])
+def test_the_process_that_starts_the_workers_counts_nothing(name: str, heading: str, folder: Path) -> None:
     """It does not import the app."""
     page = f"servers/{name}.md"
-    with deployed(Row(page, "Workers"), folder) as server:
+    with deployed(Row(page, heading), folder) as server:
         server.until(lambda: len(server.counting()) >= 2)
         found = server.shell(f"SELECT pid FROM processes WHERE os_pid = {server.process.pid}")
 
@@ -150,7 +150,7 @@ def test_the_process_that_starts_the_workers_counts_nothing(name: str, folder: P
 
 def test_hypercorn_ends_with_a_worker_that_is_killed(folder: Path) -> None:
     """And does not replace it, in which case the page had less to say."""
-    with deployed(Row("servers/hypercorn.md", "Workers"), folder) as server:
+    with deployed(Row("servers/hypercorn.md", "asyncio workers"), folder) as server:
         before = kill_one(server)
         server.until(lambda: server.process.poll() is not None or server.counting() - before)
         has_ended = server.process.poll() is not None
@@ -160,7 +160,7 @@ def test_hypercorn_ends_with_a_worker_that_is_killed(folder: Path) -> None:
 
 def test_hypercorn_replaces_a_worker_that_ends(folder: Path) -> None:
     """As with `--max-requests`."""
-    row = Row("servers/hypercorn.md", "Workers", change=(" -w 2", " -w 2 --max-requests 20"))
+    row = Row("servers/hypercorn.md", "asyncio workers", change=(" -w 2", " -w 2 --max-requests 20"))
     with deployed(row, folder) as server:
         server.until(lambda: len(server.counting()) >= 2)
         before = server.counting()

@@ -27,13 +27,13 @@ RELOADED = [
     Row("servers/uvicorn.md", "Workers"),
     Row("servers/granian.md", "ASGI"),
     Row("servers/granian.md", "WSGI"),
-    Row("servers/hypercorn.md", "Workers"),
+    Row("servers/hypercorn.md", "asyncio workers"),
 ]
 RESTARTED = [
     SYNC,
     Row("servers/uvicorn.md", "Workers"),
     Row("servers/granian.md", "ASGI"),
-    Row("servers/hypercorn.md", "Workers", change=("SQLMETRICS_PERSIST=1 ", "")),
+    Row("servers/hypercorn.md", "asyncio workers", change=("SQLMETRICS_PERSIST=1 ", "")),
 ]
 ENVIRONMENT = {
     "GRANIAN_RESPAWN_INTERVAL": "1",  # how long an old worker goes on, while the new one starts; it is 3.5 s else
