@@ -11,7 +11,11 @@ from exact import assert_all_shown, assert_exact_across_a_death, assert_tidy
 from pages import DOCS
 
 SERVERS: dict[str, dict[str, list[str]]] = {
-    "gunicorn": {"gevent workers": ["gevent"], "uvicorn workers": ["uvicorn-worker", "uvicorn"]},
+    "gunicorn": {
+        "gevent workers": ["gevent"],
+        "preload with gevent workers": ["gevent"],
+        "uvicorn workers": ["uvicorn-worker", "uvicorn"],
+    },
     "uvicorn": {},
     "granian": {},
     "hypercorn": {"trio workers": ["trio"]},
