@@ -102,7 +102,7 @@ LIBRARIES = {
     ),
     "prometheus_client-aiohttp": Library(["aiohttp", *GUNICORN], _REQUESTS),
     "prometheus_client-twisted": Library(["twisted"], _REQUESTS),
-    "worker-numbers": Library(GUNICORN, _REQUESTS),
+    "worker-numbers": Library(GUNICORN, {**_REQUESTS, sample("sent_bytes_total"): 6}),
 }
 
 
