@@ -63,7 +63,7 @@ class Row:
 
     def multiproc_dir(self) -> str | None:
         """The folder that the command names to `prometheus_client`, which an existing deployment has already."""
-        named = re.search(r"\bPROMETHEUS_MULTIPROC_DIR=(\S+)", self.command())
+        named = re.search(r"\bPROMETHEUS_MULTIPROC_DIR=(\S+)", self.command(), re.I)  # it has an older name, too
         return named[1] if named else None
 
     def store(self) -> str:

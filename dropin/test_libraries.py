@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pytest
 from deployment import PORTS, Deployment, Row, Sample, deployed, inherited, started
-from exact import assert_all_shown, assert_exact_across_a_death
+from exact import assert_all_shown, assert_exact_across_a_death, assert_tidy
 from helpers import wait_for
 from pages import DOCS, blocks
 
@@ -177,6 +177,23 @@ def test_names_that_are_asked_for_are_all_there_is(page: str, heading: str, fold
     with deployed(replace(row, metrics=f"{row.metrics}?name[]={name}"), folder) as server:
         server.until(lambda: len(server.counting()) >= 2)
         assert [values for values in server.scrapes() if values != {(name, labels): server.sent}] == []
+
+
+@pytest.mark.parametrize(
+    ("page", "heading"),
+    [
+        ("prometheus-fastapi-instrumentator", "gunicorn, PROMETHEUS_MULTIPROC_DIR is set"),
+        ("prometheus-flask-exporter-multiprocess", "GunicornInternalPrometheusMetrics"),
+    ],
+)
+def test_the_variables_older_name_does_as_well(page: str, heading: str, folder: Path) -> None:
+    """The libraries look for either, and so does the launcher."""
+    name = "PROMETHEUS_MULTIPROC_DIR"
+    row = replace(row_of(page, heading), change=(name, name.lower()))
+    with deployed(row, folder) as server:
+        server.until(lambda: len(server.counting()) >= 2)
+        assert_all_shown(server)
+    assert_tidy(server)
 
 
 def test_the_multiprocess_classes_for_flask_ask_for_the_folder(folder: Path) -> None:
