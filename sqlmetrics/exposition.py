@@ -137,7 +137,8 @@ class Texts:
         """What comes before the value of each line, with the end of the line before."""
         text = self._encode(family, [Sample(*line, 0.0) for line in lines])
         written = text.split("\n")[-1 - len(lines) : -1]
-        assert all(line.endswith(" 0.0") for line in written)
+        if not all(line.endswith(" 0.0") for line in written):
+            raise RuntimeError(f"prometheus_client writes samples in a way that is not known: {text[:200]!r}")
         return ["\n" + line.removesuffix("0.0") for line in written]
 
     def _add_exemplars(self, shown: Shown, numbers: list[str]) -> None:
