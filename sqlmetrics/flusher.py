@@ -21,6 +21,7 @@ BUSY_SECONDS = 0.05
 """When another process was writing, the next try comes after this time."""
 STOP_SECONDS = 2.0
 """How long a fork or an exit waits for a flush that is under way; its own waits are 20 ms at most."""
+_LOOK_SECONDS = 0.0001
 
 
 class Flusher:
@@ -110,9 +111,10 @@ class Flusher:
 
     def _wait_until_gone(self) -> None:
         """Wait until the system's thread is gone too: Python 3.12 warns of a fork while there is more than one."""
-        for _ in range(10_000):
+        for _ in range(int(STOP_SECONDS / _LOOK_SECONDS)):
             if not os.path.exists(f"/proc/self/task/{self._thread_id}"):
                 break
+            native.sleep(_LOOK_SECONDS)  # not a loop without it: that would keep the thread from its last steps
 
     def allow(self) -> None:
         """Let the next operation start the thread again."""

@@ -147,7 +147,9 @@ told_of_removals.append(sampler.dismiss)
 
 def _ask(gauge: Any) -> None:
     (sample,) = gauge._child_samples()
-    gauge._value.value.set(sample.value, timestamp=time.time())
+    answering = gauge._value
+    if isinstance(answering, Answering):  # or the store was uninstalled meanwhile
+        answering.value.set(sample.value, timestamp=time.time())
 
 
 def set_function(self: Any, f: Callable[[], float]) -> None:
