@@ -99,7 +99,7 @@ def test_dramatiq_is_started_again_after_a_kill(folder: Path, redis: int, headin
 def test_rq_counts_in_a_process_for_each_job(folder: Path, redis: int, heading: str) -> None:
     """A work horse, which leaves by `os._exit`, or is killed; a worker of the pool is killed, too, and replaced."""
     with working(Jobs("servers/rq.md", heading), folder, redis) as rq:
-        some, more = (8, 4) if "spawned" in heading else (150, 50)
+        some, more = (6, 3) if "spawned" in heading else (150, 50)
         rq.work_off(some)
         rq.kill(rq.at_work())
         assert rq.shown(RUNNING) == 0
