@@ -80,7 +80,6 @@ def test_dramatiq_is_started_again_after_a_kill(folder: Path, redis: int, headin
         dramatiq.work_off(200)
         dramatiq.until(lambda: len(dramatiq.counting()) == 2)
         dramatiq.kill(dramatiq.at_work())
-        assert [dramatiq.shown(sample) for sample in _DRAMATIQ_IDLE] == [0, 0]
         dramatiq.start_again()
         dramatiq.work_off(100)
     assert "Traceback" not in dramatiq.log()
