@@ -69,7 +69,7 @@ def test_celerys_other_pools_count(folder: Path, options: str) -> None:
 @pytest.mark.parametrize(
     "heading",
     [
-        row("dramatiq", "The command", "dramatiq", "redis", "debian:redis-server"),
+        row("dramatiq", "Two processes", "dramatiq", "redis", "debian:redis-server"),
         row("dramatiq", "Processes that are spawned", "dramatiq", "redis", "debian:redis-server"),
     ],
 )
