@@ -119,7 +119,8 @@ def test_work_of_all_processes(store: sqlmetrics.Store) -> None:
         one.do("look")
         one.end()
     assert (own("flush_seconds_count") or 0) >= flushes + 5
-    assert own("scrape_seconds_count") == 3  # what the child did last it took along
+    # What the child did last it took along, unless its flusher came by in that moment.
+    assert own("scrape_seconds_count") in (3, 4)
     assert 0 < (own("flush_seconds_sum") or 0) < 60
     assert 0 < (own("scrape_seconds_sum") or 0) < 60
 
