@@ -44,6 +44,10 @@ class App:
         self.latency = Histogram("latency", "Latency", buckets=(1, 2), registry=None)
         self.counted: dict[str, int] = {}
         self.child: Child | None = None
+        self.seen: dict[str, float] = {}
+
+    def __repr__(self) -> str:
+        return f"<App that counted {self.counted}, has a child: {self.child is not None}, and saw {self.seen}>"
 
     def use(self, who: str, first: int) -> None:
         """Every kind of operation, on known and on new children."""
@@ -82,7 +86,7 @@ class App:
 
     def is_exact(self) -> bool:
         """Whether all that living processes counted is shown, once."""
-        shown = self.shown()
+        shown = self.seen = self.shown()
         living = dict(self.counted) if self.child else {"parent": self.counted["parent"]}
         return (
             bool(shown)
