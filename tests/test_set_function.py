@@ -190,3 +190,16 @@ def test_a_child_that_was_removed_may_get_a_function_again(store: sqlmetrics.Sto
     held.set_function(lambda: 8)
 
     assert value("queue", of="a") == 8
+
+
+def test_a_store_that_is_uninstalled_while_a_function_is_asked(path: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Its answer goes nowhere then; the gauge asks the function itself from now on."""
+    store = sqlmetrics.install(path, flush_interval=1000)
+    queue = Gauge("queue", "Queue", registry=None)
+    answers = iter([lambda: (sqlmetrics.uninstall(), 7)[1]])
+    queue.set_function(lambda: next(answers, lambda: 8)())
+
+    store.flush()
+
+    assert [record for record in caplog.records if record.levelname == "WARNING"] == []
+    assert queue.collect()[0].samples[0].value == 8
