@@ -55,7 +55,7 @@ def test_workers_that_come_and_go(folder: Path, heading: str) -> None:
     options = "--max-requests 15 --min-worker-lifetime 0 --cheaper 1 --cheaper-initial 2 -p 3"
     with deployed(Varied(PAGE, heading, options=options), folder) as server:
         seen: set[int] = set()
-        server.until(lambda: seen.update(server.counting()) or len(seen) > 6)
+        server.until(lambda: seen.update(server.counting()) or len(seen) > 4)
         assert_all_shown(server)
     assert_tidy(server)
     assert rows(server) == server.sent
