@@ -72,9 +72,7 @@ LIBRARIES = {
     "prometheus-flask-exporter-multiprocess": Library(
         ["prometheus-flask-exporter", "flask", *GUNICORN], _FLASK, {"GunicornPrometheusMetrics": ":9200/"}
     ),
-    "prometheus-flask-exporter-uwsgi": Library(
-        ["prometheus-flask-exporter", "flask", "uwsgi"], _FLASK, {"UWsgiPrometheusMetrics": ":9200/"}
-    ),
+    "prometheus-flask-exporter-uwsgi": Library(["prometheus-flask-exporter", "flask", "uwsgi"], _FLASK),
     "prometheus-fastapi-instrumentator": Library(["prometheus-fastapi-instrumentator", "fastapi", *UVICORN], _FASTAPI),
     "starlette-exporter": Library(
         ["starlette-exporter", "starlette", *UVICORN],
