@@ -63,7 +63,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Write the table, if it was asked for and everything passed."""
-    if session.config.getoption("--write") and not session.testsfailed:
+    is_run = not session.config.getoption("collectonly")
+    if session.config.getoption("--write") and is_run and not session.testsfailed:
         table.write(table.rows_of(session.items))
 
 
