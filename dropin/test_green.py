@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers import Shell, scrape, wait_for
+from helpers import Shell, scrape, sparing_restarts, wait_for
 
 import sqlmetrics
 
@@ -29,7 +29,7 @@ class Program:
     def __init__(self, library: str, when: str, path: str):
         ours, theirs = socket.socketpair()
         ours.settimeout(60)
-        command = [sys.executable, APP, library, when, path, str(theirs.fileno())]
+        command = [sys.executable, *sparing_restarts(), APP, library, when, path, str(theirs.fileno())]
         self.process = subprocess.Popen(
             command, pass_fds=[theirs.fileno()], stderr=subprocess.PIPE, text=True, start_new_session=True
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -189,3 +190,22 @@ def ask(registry: Any, name: str, **labels: str) -> float | None:
     """One sample of a registry, or of a restricted one."""
     samples = [sample for metric in registry.collect() for sample in metric.samples]
     return next((sample.value for sample in samples if (sample.name, sample.labels) == (name, labels)), None)
+
+
+_RESTARTS = """
+import _thread, os
+gate = _thread.allocate_lock()
+gate.acquire()
+os.register_at_fork(after_in_parent=lambda: _thread.start_new_thread(gate.acquire, ()))
+os._exit(0) if os.fork() == 0 else os.wait()
+"""
+
+
+@functools.cache
+def sparing_restarts() -> list[str]:
+    """An option against a warning that some Pythons give of any thread that is started right after a fork.
+
+    They count threads after the hooks, see the limits: https://github.com/python/cpython/issues/137109
+    """
+    tried = subprocess.run([sys.executable, "-c", _RESTARTS], check=True, capture_output=True, text=True, timeout=60)
+    return ["-W", "ignore:This process (pid"] if "multi-threaded" in tried.stderr else []

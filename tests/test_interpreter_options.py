@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import functools
 import json
 import os
 import subprocess
@@ -11,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import Shell
+from helpers import Shell, sparing_restarts
 
 import sqlmetrics
 
@@ -50,7 +49,7 @@ def test_a_program_from_its_first_line_to_its_last(
     path: str, shell: Shell, options: list[str], environment: dict[str, str]
 ) -> None:
     """Workers, one of which is killed, threads, every kind of metric and of scrape: exact, and nothing on stderr."""
-    command = [sys.executable, *options, *spared(), str(PROGRAM), path]
+    command = [sys.executable, *options, *sparing_restarts(), str(PROGRAM), path]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=os.environ | environment)
 
     assert (done.returncode, done.stderr) == (0, "")
@@ -62,25 +61,6 @@ def test_a_program_from_its_first_line_to_its_last(
     assert flushed in ("DONE", "NOTHING_CHANGED")
     assert alone['requests_total{path="/"}'] == 201
     assert shell.value("""SELECT sum(value) FROM metrics WHERE labels = '{"path":"/"}'""") == 400
-
-
-_RESTARTS = """
-import _thread, os
-gate = _thread.allocate_lock()
-gate.acquire()
-os.register_at_fork(after_in_parent=lambda: _thread.start_new_thread(gate.acquire, ()))
-os._exit(0) if os.fork() == 0 else os.wait()
-"""
-
-
-@functools.cache
-def spared() -> list[str]:
-    """An option against a warning that some Pythons give of any thread that is started right after a fork.
-
-    They count threads after the hooks, see the limits: https://github.com/python/cpython/issues/137109
-    """
-    tried = subprocess.run([sys.executable, "-c", _RESTARTS], check=True, capture_output=True, text=True, timeout=60)
-    return ["-W", "ignore:This process (pid"] if "multi-threaded" in tried.stderr else []
 
 
 def test_asserts_can_be_left_out() -> None:
