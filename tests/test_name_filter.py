@@ -45,4 +45,5 @@ def test_only_the_wanted_series_are_read(store: sqlmetrics.Store, monkeypatch: p
     names_of(REGISTRY.restricted_registry(["latency_3_count"]))  # type: ignore[arg-type]
     names_of(REGISTRY)
 
-    assert seen == [16, 5 * 16]
+    assert seen[0] == 16
+    assert seen[1] >= 5 * 16  # after the first flush, what the store counts of itself is there, too
