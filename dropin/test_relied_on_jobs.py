@@ -39,7 +39,7 @@ def test_billiard_runs_pythons_hooks_at_a_fork(folder: Path) -> None:
         "billiard",
         said(program, folder) == ["before", "after"],
         "its forks run the hooks of os.register_at_fork",
-        "sqlmetrics/fork.py: without them the parent's connection and flusher go into the child, as with a fork from C",
+        "sqlmetrics/process/fork.py: without them the parent's connection and flusher go into the child, as in C",
     )
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import pytest
 from uses import PEER, VARIABLES, Uses, uses_of
 
-from sqlmetrics import patch
+from sqlmetrics.client import patch
 
 _METRICS = "sqlmetrics.operations and sqlmetrics.info_enum replace the methods of its metrics"
 _REGISTRIES = "sqlmetrics.registry has registries yield the sum of all processes"

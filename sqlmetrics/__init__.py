@@ -1,6 +1,7 @@
 """prometheus_client for many processes: all workers' metrics in one SQLite store."""
 
-from .collector import MultiProcessCollector
+from .client.patch import install, uninstall
+from .client.sampling import publish, unpublish
 from .errors import (
     DamagedError,
     ForeignFileError,
@@ -13,12 +14,11 @@ from .errors import (
     StoreError,
     StoreInUseError,
 )
-from .exposition import generate_latest
 from .notices import mark_process_dead, reset
-from .patch import install, uninstall
-from .sampling import publish, unpublish
+from .scrape.collector import MultiProcessCollector
+from .scrape.exposition import generate_latest
+from .scrape.web import make_asgi_app, make_wsgi_app, start_http_server
 from .store import Store
-from .web import make_asgi_app, make_wsgi_app, start_http_server
 
 __all__ = [
     "install",

@@ -14,7 +14,8 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from . import config, layout, locks
+from . import config
+from .cells import layout, locks
 from .errors import SQLMetricsError
 from .store import Store
 

@@ -6,9 +6,10 @@ names one. Nothing is opened or created by that: the first metric does.
 
 from __future__ import annotations
 
-from . import config, patch
-from .collector import MultiProcessCollector
+from . import config
+from .client import patch
 from .notices import mark_process_dead
+from .scrape.collector import MultiProcessCollector
 
 __all__ = ["MultiProcessCollector", "mark_process_dead"]
 

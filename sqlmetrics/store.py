@@ -11,21 +11,24 @@ from dataclasses import replace
 
 import apsw
 
-from . import config, database, files, flush, fold, fork, layout, locks, resets, settle, trust, under_uwsgi
-from .cells import CellsFile
-from .conflicts import Conflicts
-from .connections import Access
+from . import config
+from .cells import layout, locks
+from .cells.cellsfile import CellsFile
+from .cells.part import Part
 from .errors import ForeignFileError, JournalModeError, SQLMetricsError, StoreError, StoreInUseError
-from .exemplars import Sweeper
-from .figures import Figures
-from .flusher import Flusher
-from .follow import Follower
-from .part import Part
-from .remover import Remover
-from .renew import Pair
+from .process import fork, under_uwsgi
+from .process.wiped import wiped_bytes
+from .rows import database, files, flush, fold, resets, settle, trust
+from .rows.conflicts import Conflicts
+from .rows.connections import Access
+from .rows.exemplars import Sweeper
+from .rows.figures import Figures
+from .rows.flusher import Flusher
+from .rows.follow import Follower
+from .rows.remover import Remover
+from .rows.renew import Pair
+from .rows.wards import Wards
 from .trouble import Trouble
-from .wards import Wards
-from .wiped import wiped_bytes
 
 _PATIENCE = 50
 """How often a call that may wait for another's write lock tries again, 20 ms each: one second."""
@@ -146,7 +149,7 @@ class Store(fork.ForkAware):
         name: the sample's, such as ``requests_total``. labels: all of them, a bucket's ``le`` and a ``pid`` too.
         Raises NoStoreError, StoreError or apsw.Error.
         """
-        from .answer import value  # here: it asks for the readers of stores
+        from .scrape.answer import value  # here: it asks for the readers of stores
 
         return value(self.path, name, labels or {})
 

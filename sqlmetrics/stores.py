@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
-from . import config, fork, trust, under_uwsgi
+from . import config
 from .errors import InstallError
-from .figures import Figures
-from .reader import Reader
+from .process import fork, under_uwsgi
+from .rows import trust
+from .rows.figures import Figures
+from .scrape.reader import Reader
 from .store import Store
 
 _installed: Store | None = None

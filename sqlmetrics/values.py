@@ -16,8 +16,8 @@ from typing import Any, ClassVar
 
 from prometheus_client.samples import Exemplar
 
-from .binder import UNBOUND, Batch, Binder, Bound
-from .shape import MODES, MOST_RECENT_MODES
+from .cells.shape import MODES, MOST_RECENT_MODES
+from .client.binder import UNBOUND, Batch, Binder, Bound
 
 
 def as_float(amount: Any) -> float:

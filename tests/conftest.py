@@ -13,7 +13,7 @@ from helpers import Shell
 from prometheus_client import REGISTRY
 
 import sqlmetrics
-from sqlmetrics import shape
+from sqlmetrics.cells import shape
 
 _VARIABLES = ("SQLMETRICS_PATH", "PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir")
 

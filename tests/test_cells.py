@@ -15,7 +15,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.values import MultiProcessValue as PeersMultiProcessValue
 
 import sqlmetrics
-from sqlmetrics import cells, layout
+from sqlmetrics.cells import cellsfile as cells
+from sqlmetrics.cells import layout
 from sqlmetrics.values import MultiProcessValue
 
 

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from prometheus_client import Counter, Gauge, Histogram
 
 import sqlmetrics
-from sqlmetrics import layout
-from sqlmetrics.columns import Column, Extra, add_up
-from sqlmetrics.flush import Outcome
-from sqlmetrics.gauges import exact_sum
+from sqlmetrics.cells import layout
+from sqlmetrics.rows.flush import Outcome
+from sqlmetrics.scrape.columns import Column, Extra, add_up
+from sqlmetrics.scrape.gauges import exact_sum
 
 NUMBERS = st.floats() | st.sampled_from([0.0, -0.0, 1e308, math.inf, -math.inf, math.nan, 0.1])
 BLOCKS = 6

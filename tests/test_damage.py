@@ -17,7 +17,7 @@ from outsiders import Operator
 from prometheus_client import Counter, Gauge, Histogram
 
 import sqlmetrics
-from sqlmetrics import checkup
+from sqlmetrics.rows import checkup
 
 SETS = [files for count in (1, 2) for files in itertools.combinations(vandal.ALL, count)]
 RESTORED = [

@@ -11,7 +11,7 @@ from freezegun import freeze_time
 from helpers import Shell, child, in_child, scrape, value, wait_for
 
 import sqlmetrics
-from sqlmetrics import exemplars, newest
+from sqlmetrics.rows import exemplars, newest
 
 KINDS = {"as one object": {}, "as 16 values": {"process_identifier": lambda: f"worker {os.getpid()}"}}
 

@@ -14,7 +14,10 @@ from interruption import Interruption
 from outsiders import Operator
 
 import sqlmetrics
-from sqlmetrics import binder, exemplars, journal, layout, part, values, writer
+from sqlmetrics import values
+from sqlmetrics.cells import journal, layout, part, writer
+from sqlmetrics.client import binder
+from sqlmetrics.rows import exemplars
 
 TRACED = (part, writer, binder, exemplars, journal, values)
 
@@ -117,7 +120,7 @@ def test_no_room_in_the_cells_file(path: str, monkeypatch: pytest.MonkeyPatch) -
 
 def test_flushes_that_are_held_up(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """While another program keeps the lock, exemplars leave the room of the journals to new children."""
-    monkeypatch.setattr("sqlmetrics.arenas.SHARE", layout.EXTENTS // 20)
+    monkeypatch.setattr("sqlmetrics.cells.arenas.SHARE", layout.EXTENTS // 20)
     store = quiet(path)
     app = App()
     app.count("/", "first")
@@ -209,8 +212,8 @@ NONSENSE = {
 @pytest.mark.parametrize("statement", NONSENSE.values(), ids=NONSENSE)
 def test_damaged_texts(path: str, statement: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A check finds them; what ended processes have counted is not lost with them."""
-    monkeypatch.setattr("sqlmetrics.checkup.SECONDS", 0.05)
-    monkeypatch.setattr("sqlmetrics.checkup.SHARE", 1.0)
+    monkeypatch.setattr("sqlmetrics.rows.checkup.SECONDS", 0.05)
+    monkeypatch.setattr("sqlmetrics.rows.checkup.SHARE", 1.0)
     store = sqlmetrics.install(path, flush_interval=0.02)
     app = App()
     with child(count=app.count) as one:

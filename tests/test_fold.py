@@ -14,8 +14,11 @@ from interruption import Interruption
 from prometheus_client import Counter, Gauge, Histogram
 
 import sqlmetrics
-from sqlmetrics import cells, database, flush, fold, gauges, harvest, ingest, journal, reader, region, settle
-from sqlmetrics import scrape as reading
+from sqlmetrics.cells import cellsfile as cells
+from sqlmetrics.cells import journal, region
+from sqlmetrics.rows import database, flush, fold, harvest, ingest, settle
+from sqlmetrics.scrape import gauges, reader
+from sqlmetrics.scrape import reading as reading
 
 _TRACED = (settle, fold, harvest, region, ingest, flush, cells, database, journal)
 

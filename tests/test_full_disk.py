@@ -15,7 +15,7 @@ from outsiders import Operator
 from prometheus_client import Counter, Gauge, Histogram
 
 import sqlmetrics
-from sqlmetrics import flush
+from sqlmetrics.rows import flush
 
 
 def _can_mount() -> bool:

@@ -7,8 +7,8 @@ import struct
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sqlmetrics import layout
-from sqlmetrics.images import Image, changed_cells
+from sqlmetrics.cells import layout
+from sqlmetrics.cells.images import Image, changed_cells
 
 CELLS = st.dictionaries(st.integers(0, layout.BLOCK_CELLS - 1), st.floats(), max_size=20)
 

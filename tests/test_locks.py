@@ -13,7 +13,7 @@ from helpers import child, scrape, value, wait_for
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 import sqlmetrics
-from sqlmetrics import settle
+from sqlmetrics.rows import settle
 
 
 def drop_locks(path: str) -> bool:

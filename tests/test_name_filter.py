@@ -31,7 +31,8 @@ def test_a_restricted_registry_yields_these_names(store: sqlmetrics.Store, flag:
 
 def test_only_the_wanted_series_are_read(store: sqlmetrics.Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """The names go into the query: the positions of other families are not added up."""
-    from sqlmetrics import columns, scrape
+    from sqlmetrics.scrape import columns
+    from sqlmetrics.scrape import reading as scrape
 
     for number in range(5):
         Histogram(f"latency_{number}", "Latency", ["path"]).labels("/").observe(1)

@@ -18,7 +18,8 @@ from outsiders import Operator
 from prometheus_client import Counter, Gauge, Histogram
 
 import sqlmetrics
-from sqlmetrics import arenas, part, values, writer
+from sqlmetrics import values
+from sqlmetrics.cells import arenas, part, writer
 
 HELD = 60 if os.environ.get("SQLMETRICS_TEST_LONG") else 2
 """Seconds that a shell keeps the write lock."""

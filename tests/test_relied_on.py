@@ -30,7 +30,8 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.samples import Exemplar, Sample
 from touched import fingerprint, parameters, underscored
 
-from sqlmetrics import patch, shape
+from sqlmetrics.cells import shape
+from sqlmetrics.client import patch
 
 PEER = f"prometheus_client {version('prometheus_client')}"
 
@@ -97,7 +98,7 @@ BODIES = {
 
 def replaced_ones() -> dict[str, tuple[Any, str, str]]:
     """{what: (where it is, its name there, the module that replaces it)}"""
-    names = [(where, name, "sqlmetrics.patch") for where, name, _ in patch._REPLACED]
+    names = [(where, name, "sqlmetrics.client.patch") for where, name, _ in patch._REPLACED]
     methods = [(where, name, new.__module__) for where, name, new in patch._METHODS]
     return {f"{where.__name__.rpartition('.')[2]}.{name}": (where, name, by) for where, name, by in names + methods}
 
@@ -234,36 +235,44 @@ MADE = {
 
 @pytest.mark.parametrize("kind", MADE)
 def test_values_are_made_as_our_value_class_expects(kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the order in which `sqlmetrics.binder` closes a batch: a child is complete with its last sample."""
+    """In the order in which `sqlmetrics.client.binder` closes a batch: a child is complete with its last sample."""
     monkeypatch.setattr(values, "ValueClass", Recorder)
     monkeypatch.setattr(Recorder, "made", [], raising=False)
     kind("x", "help", ["l"], registry=None).labels("v")
 
     assert Recorder.made == MADE[kind], (
         f"{PEER}: a {kind.__name__} makes its values as {Recorder.made}; sqlmetrics.values.SharedValue and"
-        f" sqlmetrics.shape.is_last know {MADE[kind]}"
+        f" sqlmetrics.cells.shape.is_last know {MADE[kind]}"
     )
 
 
 CALLED = {
-    "choose_encoder": (exposition.choose_encoder, "(accept_header)", "sqlmetrics.web"),
-    "gzip_accepted": (exposition.gzip_accepted, "(accept_encoding_header)", "sqlmetrics.web"),
-    "start_http_server": (exposition.start_http_server, "(port, addr='0.0.0.0', registry=…, …)", "sqlmetrics.web"),
-    "generate_latest": (exposition.generate_latest, "(registry=…, escaping='underscores', …)", "sqlmetrics.exposition"),
+    "choose_encoder": (exposition.choose_encoder, "(accept_header)", "sqlmetrics.scrape.web"),
+    "gzip_accepted": (exposition.gzip_accepted, "(accept_encoding_header)", "sqlmetrics.scrape.web"),
+    "start_http_server": (
+        exposition.start_http_server,
+        "(port, addr='0.0.0.0', registry=…, …)",
+        "sqlmetrics.scrape.web",
+    ),
+    "generate_latest": (
+        exposition.generate_latest,
+        "(registry=…, escaping='underscores', …)",
+        "sqlmetrics.scrape.exposition",
+    ),
     "OpenMetrics generate_latest": (
         openmetrics.generate_latest,
         "(registry, escaping='underscores', …)",
-        "sqlmetrics.exposition",
+        "sqlmetrics.scrape.exposition",
     ),
-    "floatToGoString": (utils.floatToGoString, "(d)", "sqlmetrics.exposition"),
-    "_validate_exemplar": (metrics._validate_exemplar, "(exemplar)", "sqlmetrics.operations"),
-    "Metric": (Metric, "(name, documentation, typ, unit='', …)", "sqlmetrics.answer"),
+    "floatToGoString": (utils.floatToGoString, "(d)", "sqlmetrics.scrape.exposition"),
+    "_validate_exemplar": (metrics._validate_exemplar, "(exemplar)", "sqlmetrics.client.operations"),
+    "Metric": (Metric, "(name, documentation, typ, unit='', …)", "sqlmetrics.scrape.answer"),
     "Sample": (
         Sample,
         "(name, labels, value, timestamp=None, exemplar=None, native_histogram=None)",
-        "sqlmetrics.shown",
+        "sqlmetrics.scrape.shown",
     ),
-    "Exemplar": (Exemplar, "(labels, value, timestamp=None)", "sqlmetrics.exemplars"),
+    "Exemplar": (Exemplar, "(labels, value, timestamp=None)", "sqlmetrics.rows.exemplars"),
 }
 """What is called, or made of a tuple of its fields; parameters that may follow are ``…``."""
 
@@ -281,7 +290,7 @@ def test_what_is_called_takes_what_we_give(name: str) -> None:
 
 
 def test_a_function_of_a_gauge_is_kept_in_the_gauge() -> None:
-    """`sqlmetrics.sampling` knows by that, when it is installed late, that a gauge has a function."""
+    """`sqlmetrics.client.sampling` knows by that, when it is installed late, that a gauge has a function."""
     gauge = Gauge("x", "help", registry=None)
     assert "_child_samples" not in vars(gauge)
     gauge.set_function(lambda: 7)
@@ -291,6 +300,6 @@ def test_a_function_of_a_gauge_is_kept_in_the_gauge() -> None:
 
 
 def test_the_modes_are_those_that_we_know() -> None:
-    """`sqlmetrics.shape` has a number for each of them in the store."""
+    """`sqlmetrics.cells.shape` has a number for each of them in the store."""
     assert Gauge._MULTIPROC_MODES == shape.MODES, f"{PEER}: the modes of gauges are {Gauge._MULTIPROC_MODES}"
     assert Gauge._MOST_RECENT_MODES == shape.MOST_RECENT_MODES

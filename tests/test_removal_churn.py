@@ -16,8 +16,8 @@ from helpers import Child, child, scrape, value
 from prometheus_client import Counter, Gauge, Histogram
 
 import sqlmetrics
-from sqlmetrics import records
-from sqlmetrics.scrape import Scrape
+from sqlmetrics.cells import records
+from sqlmetrics.scrape.reading import Scrape
 
 CYCLES = int(os.environ.get("SQLMETRICS_TEST_CYCLES") or (25_000 if os.environ.get("SQLMETRICS_TEST_LONG") else 2_000))
 """Of each of four processes."""

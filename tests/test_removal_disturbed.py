@@ -13,8 +13,8 @@ from helpers import child, in_child, value, wait_for
 from prometheus_client import Counter, Gauge
 
 import sqlmetrics
-from sqlmetrics import marks
-from sqlmetrics.flush import Outcome
+from sqlmetrics.cells import marks
+from sqlmetrics.rows.flush import Outcome
 
 
 def _kill_in(where: object, name: str, *, after: bool) -> Callable[[], None]:
@@ -40,8 +40,8 @@ def _kill_in(where: object, name: str, *, after: bool) -> Callable[[], None]:
         (marks, "note", True, False),
         (marks, "_mark", False, True),
         (marks, "_mark", True, True),
-        (sqlmetrics.cells.CellsFile, "notify", False, True),
-        (sqlmetrics.cells.CellsFile, "notify", True, True),
+        (sqlmetrics.cells.cellsfile.CellsFile, "notify", False, True),
+        (sqlmetrics.cells.cellsfile.CellsFile, "notify", True, True),
     ],
 )
 def test_a_remover_that_is_killed_leaves_all_or_nothing(
@@ -185,7 +185,7 @@ def test_what_is_in_memory_only_is_forgotten(store: sqlmetrics.Store, monkeypatc
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(sqlmetrics.arenas.SharedArena, "allocate", no_room)
+        patch.setattr(sqlmetrics.cells.arenas.SharedArena, "allocate", no_room)
         held = requests.labels("/")
         held.inc(5)
         requests.remove("/")

@@ -18,7 +18,7 @@ from outsiders import Operator, python
 from prometheus_client import Counter, Gauge, Histogram
 
 import sqlmetrics
-from sqlmetrics import database, renew, settle
+from sqlmetrics.rows import database, renew, settle
 
 ALL = ("", "-wal", "-shm", "-cells")
 SETS = [files for count in (1, 2, 3, 4) for files in itertools.combinations(ALL, count)]

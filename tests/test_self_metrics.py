@@ -14,8 +14,8 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.openmetrics import parser
 
 import sqlmetrics
-from sqlmetrics import figures
-from sqlmetrics.flush import Outcome
+from sqlmetrics.rows import figures
+from sqlmetrics.rows.flush import Outcome
 
 FILES = {"database": "", "wal": "-wal", "shm": "-shm", "cells": "-cells"}
 

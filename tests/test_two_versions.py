@@ -14,7 +14,7 @@ from helpers import child, scrape, value, wait_for
 from prometheus_client import Counter, Gauge
 
 import sqlmetrics
-from sqlmetrics import schema
+from sqlmetrics.rows import schema
 
 NEXT = schema.schema_version() + 1
 ADDS = "ALTER TABLE series ADD COLUMN unit TEXT NOT NULL DEFAULT '';"

@@ -20,7 +20,7 @@ from prometheus_client import Counter, Gauge
 from test_forks_from_c import c_fork, forked_from_c
 
 import sqlmetrics
-from sqlmetrics import under_uwsgi
+from sqlmetrics.process import under_uwsgi
 
 
 def stand_in(*, has_threads: int) -> Any:

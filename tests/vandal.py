@@ -12,7 +12,7 @@ from pathlib import Path
 
 from helpers import in_child
 
-from sqlmetrics import layout
+from sqlmetrics.cells import layout
 
 ALL = ("", "-wal", "-shm", "-cells")
 

@@ -1,0 +1,1 @@
+"""The cells file: what processes share, who owns which part of it, and what each has announced."""

@@ -1,0 +1,258 @@
+"""Cells that a process owns: in the cells file, or, for want of room there, in its memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+
+from ..process.wiped import wiped_bytes
+from ..rows.exemplars import BACKLOG, SHARE
+from . import layout, marks
+from .cellsfile import CellsFile
+from .freed import Freed, Run
+from .images import Image
+from .journal import JournalWriter
+from .records import FamilyRecord, ProcessRecord, child_record, family_record, process_record
+from .shape import About, Family, Key, Shape, abouts
+
+_PRIVATE_CELLS = 4096
+_UNMARKED = bytes(layout.MARKS)
+
+
+class SharedArena:
+    """Cells in the cells file, held by a slot of this process.
+
+    An operation may go on while ``own[0] == word[0]``: `own` is a byte that a fork sets to zero, `word` the
+    slot's stale byte, which other processes change to be noticed.
+    """
+
+    def __init__(self, file: CellsFile, identifier: str, store: str, lost: list[int]):
+        self.file = file
+        self.slot = file.claim_slot()
+        self.uses = file.uses[self.slot]
+        self.instance = layout.instance_of(self.uses, self.slot)
+        self.word = file.stale[self.slot : self.slot + 1]
+        self.own = wiped_bytes.take()
+        self.cells = file.cells
+        self._next = self._end = 0
+        self._families: dict[Family, About] = {}
+        self._records: dict[Shape, str] = {}
+        self.flushed: dict[int, bytes] = {}  # block: what of it is in rows
+        self.ingested = 0  # bytes of the journal that are rows
+        self.stamped = False  # whether some of the cells are timestamps
+        self._anew: set[int] = set()  # blocks of which rows were made again: they show 0
+        self.freed = Freed()
+        try:
+            self.journal = JournalWriter(file, self.slot)
+            self.journal.append(process_record(_card(identifier, store, lost)))
+        except OSError:
+            self.abandon()
+            raise
+        self.resume()
+
+    def is_active(self) -> bool:
+        """Whether operations are let through."""
+        return self.own[0] == self.word[0]
+
+    def resume(self) -> None:
+        """Let operations through again."""
+        self.own[0] = layout.mark_of(self.uses)
+
+    def is_mine(self) -> bool:
+        """Whether the slot is still this process's; False once another process has settled it."""
+        return self.file.hold(self.slot, self.uses)
+
+    def is_noticed(self) -> bool:
+        """Whether another process wants this one to look at its slot; any byte but the mark says so."""
+        return self.word[0] != layout.mark_of(self.uses)
+
+    def answer(self) -> bool:
+        """Answer a notice, and let no operation through until `resume`: all are to look for their places anew.
+
+        Returns whether the rows of the live gauges were deleted. A notice that comes from now on is another one.
+        """
+        self.word[0] = layout.mark_of(self.uses)
+        self._unbind()
+        self._families.clear()
+        lapsed = self.file.lapsed[self.slot] != 0
+        self.file.lapsed[self.slot] = 0
+        return lapsed
+
+    def renew(self) -> None:
+        """Have every value that is bound here look for its place anew."""
+        self._unbind()
+        self.resume()
+
+    def _unbind(self) -> None:
+        self.own[0] = 0
+        self.own = wiped_bytes.take()
+
+    def place(self, key: Key) -> int:
+        """Give a child its cells, tell everybody, and return the first one. Raises OSError where there is no room."""
+        cell = self.allocate(key[0].cells)
+        self.announce(key, cell)
+        return cell
+
+    def announce(self, key: Key, cell: int) -> None:
+        """Append the record of a child to the journal."""
+        shape, labelvalues = key
+        self.stamped |= shape.stamped
+        self.describe((shape.family, shape.type, shape.mode))
+        record = self._records.get(shape)
+        if record is None:
+            record = child_record(shape)
+            if shape.type != "info":  # each of its label sets has a shape of its own
+                self._records[shape] = record
+        quoted = ", ".join(map(json.encoder.encode_basestring_ascii, labelvalues))
+        self.journal.append(f"{record}[{quoted}], {cell + shape.stamped}, {time.time()!r}]")
+
+    def announce_again(self, key: Key, cell: int) -> None:
+        """Append the record of a child whose rows were deleted."""
+        self.announce(key, cell)
+        self._anew.add(cell // layout.BLOCK_CELLS)
+
+    def describe(self, family: Family) -> None:
+        """Append the record of a family unless all that is to be said of it is known."""
+        about = abouts[family]
+        if self._families.get(family) is not about:
+            name, type_, mode = family
+            self.journal.append(family_record(FamilyRecord(name, type_, mode, *about)))
+            self._families[family] = about
+
+    def has_told_less(self, family: Family) -> bool:
+        """Whether others know this family from here, but not all that has come up about it."""
+        return self._families.get(family, abouts[family]) is not abouts[family]
+
+    def allocate(self, count: int) -> int:
+        """Take `count` cells in a row. Raises OSError where there is no room."""
+        freed = self.freed.take(count)
+        if freed is not None:
+            return freed
+        if self._next + count > self._end:
+            block = self.file.blocks.claim(self.slot)
+            self._next = block * layout.BLOCK_CELLS + layout.FIRST_CELL
+            self._end = (block + 1) * layout.BLOCK_CELLS
+            self.flushed[block] = bytes(layout.PAGE)
+        cell = self._next
+        self._next = cell + count
+        return cell
+
+    def has_news(self) -> bool:
+        """Whether the journal holds more than the rows."""
+        return self.backlog() > 0
+
+    def backlog(self) -> int:
+        """How many bytes of the journal are not in the rows yet."""
+        return self.file.published[self.slot] - self.ingested
+
+    def has_room_to_spare(self) -> bool:
+        """Whether journals may grow by what can wait: exemplars. The room is needed for new children."""
+        return self.backlog() <= BACKLOG or self.file.extents.used() < layout.EXTENTS // SHARE
+
+    def changed_blocks(self) -> list[int]:
+        """The blocks of which something is not in the rows yet."""
+        blocks = self.flushed.copy()  # in one go: a child may get a block meanwhile
+        return [b for b, known in blocks.items() if b in self._anew or self.file.image(b) != known]
+
+    def take_images(self, blocks: list[int]) -> dict[int, Image]:
+        """Copy blocks that are about to be flushed; follow it by `note_flushed` or `not_flushed`."""
+        shown = {block: None if block in self._anew else self.flushed[block] for block in blocks}
+        self._anew.difference_update(blocks)
+        return {block: Image(self.file.image(block), known) for block, known in shown.items()}
+
+    def note_flushed(self, images: dict[int, Image]) -> None:
+        """Remember what the rows show now; marks that were found are never known, so that they are looked at."""
+        self.flushed.update((block, _UNMARKED + image.now[layout.MARKS :]) for block, image in images.items())
+
+    def not_flushed(self, images: dict[int, Image]) -> None:
+        """Have these blocks flushed the next time, whether or not they change."""
+        self._anew.update(images)
+
+    def marked(self) -> set[int]:
+        """The cells whose series were removed by other processes."""
+        return marks.marked(self.file, self.flushed.copy())
+
+    def recycle(self, runs: list[Run]) -> None:
+        """Take back cells that have no row and no mark, after the COMMIT that saw to it; give out those that rested.
+
+        A scrape with an older snapshot may read them for what they were: it begins again if their block's use is
+        another. One with a newer snapshot knows nothing of them. Call it between flushes: what the rows show of these
+        cells is 0.
+        """
+        self.freed.rest(runs)
+        released = self.freed.release()
+        shown = {cell // layout.BLOCK_CELLS: bytearray() for cell, _ in released}
+        for block in shown:
+            self.file.blocks.count_use(block)
+            shown[block] += self.flushed[block]
+        for cell, count in released:
+            block, place = divmod(cell, layout.BLOCK_CELLS)
+            self.cells[cell : cell + count] = memoryview(bytes(8 * count)).cast("d")
+            shown[block][8 * place : 8 * (place + count)] = bytes(8 * count)
+        self.flushed.update((block, bytes(known)) for block, known in shown.items())
+
+    def is_intact(self) -> bool:
+        """Whether every block is still this slot's; it is, but for damage to the file's directory."""
+        owners = self.file.blocks.owners
+        return all(owners[block] == self.slot + 1 for block in self.flushed.copy())
+
+    def leave_behind(self) -> None:
+        """Never write here again; what was written is in other cells, so others must not settle it.
+
+        The life lock stays: a process that has the old file open, and not the new one, may make another of it.
+        """
+        self.own[0] = 0
+
+    def abandon(self) -> None:
+        """Never write here again, and let others settle what was written."""
+        self.own[0] = 0
+        self.file.let_go(self.slot)
+
+
+class PrivateArena:
+    """Cells in this process's memory."""
+
+    def __init__(self) -> None:
+        self.own = wiped_bytes.take()
+        self.word = memoryview(b"\1")
+        self.cells = memoryview(bytearray(8 * _PRIVATE_CELLS)).cast("d")
+        self._next = 0
+        self.resume()
+
+    def is_active(self) -> bool:
+        """Whether operations are let through."""
+        return self.own[0] == self.word[0]
+
+    def resume(self) -> None:
+        """Let operations through again."""
+        self.own[0] = 1
+
+    def renew(self) -> None:
+        """Every value that is bound here looks for its place anew."""
+        self.own[0] = 0
+        self.own = wiped_bytes.take()
+        self.resume()
+
+    def place(self, count: int) -> int:
+        """Take `count` cells in a row and return the first, or -1 when this arena is full."""
+        cell = self._next
+        self._next = cell + count  # nothing may come between these two lines: there is no call in them
+        return cell if cell + count <= _PRIVATE_CELLS else -1
+
+    def abandon(self) -> None:
+        """Never write here again."""
+        self.own[0] = 0
+
+
+def _card(identifier: str, store: str, lost: list[int]) -> ProcessRecord:
+    started = time.clock_gettime_ns(time.CLOCK_REALTIME)
+    return ProcessRecord(identifier, os.getpid(), pid_namespace(), started, store, lost)
+
+
+def pid_namespace() -> int:
+    """The inode number of this process's pid namespace, 0 where the system has none."""
+    try:
+        return os.stat("/proc/self/ns/pid").st_ino
+    except OSError:
+        return 0

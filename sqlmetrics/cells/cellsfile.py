@@ -1,0 +1,280 @@
+"""The cells file: an array of doubles and the processes' journals, mapped by every process of the store.
+
+Who may write what, without any lock that a process could hold and die with:
+
+* A *slot* belongs to the process that holds the record lock on its state byte.
+* A *block* (or journal extent) belongs to the slot named in the directory. It is claimed under a record lock
+  on its directory entry, taken without waiting: who fails takes the next one.
+* Settling a dead process frees its blocks, then its slot, after the COMMIT that folded its rows.
+
+The file's descriptor and mapping are never closed: closing any descriptor of the file, the duplicate that
+`mmap` makes included, would release every record lock of this process on it (POSIX).
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import zlib
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from ..errors import StoreError
+from . import layout, locks
+from .region import NoRoomError, Region, reserve
+
+
+def boot_id() -> str:
+    """Name the current boot of the machine (36 characters), so that a mapping of an earlier one is not trusted."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            return file.read().strip()
+    except OSError:  # no /proc: a reboot is then not told from a restart
+        return "0" * 36
+
+
+class Header(NamedTuple):
+    """What a cells file says of itself. store, pair: 32 hex digits each, also in the database; boot: see `boot_id`."""
+
+    store: str
+    pair: str
+    boot: str
+    uses: int
+
+
+class CellsFile:
+    """One mapped cells file. Get it with `open_cells`, which maps each file once per process."""
+
+    def __init__(self, fd: int, *, writable: bool):
+        self.fd = fd
+        self.writable = writable
+        self.identity = _identity(os.fstat(fd))
+        access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
+        self._map = mmap.mmap(fd, layout.FILE_SIZE, access=access)
+        self.bytes = memoryview(self._map)
+        self.states: memoryview[int] = self.view(layout.STATE_AT, layout.STALE_AT, "B")
+        self.stale: memoryview[int] = self.view(layout.STALE_AT, layout.USES_AT, "B")
+        self.uses: memoryview[int] = self.view(layout.USES_AT, layout.FIRST_AT, "I")
+        self.first: memoryview[int] = self.view(layout.FIRST_AT, layout.PUBLISHED_AT, "I")
+        self.published: memoryview[int] = self.view(layout.PUBLISHED_AT, layout.LAPSED_AT, "Q")
+        self.lapsed: memoryview[int] = self.view(layout.LAPSED_AT, layout.SLOTS_END, "B")
+        self.removals: memoryview[int] = self.view(layout.REMOVALS_AT, layout.REMOVALS_AT + 8, "Q")
+        self.due: memoryview[float] = self.view(layout.CHECK_DUE_AT, layout.CHECK_DUE_AT + 8, "d")
+        self.cells: memoryview[float] = self.view(layout.CELLS_AT, layout.CELLS_END, "d")
+        self.blocks = Region(
+            self,
+            owners_at=layout.CELL_OWNERS_AT,
+            generations_at=layout.CELL_GENERATIONS_AT,
+            start=layout.CELLS_AT,
+            count=layout.CELL_BLOCKS,
+            cursor=0,
+        )
+        self.extents = Region(
+            self,
+            owners_at=layout.EXTENT_OWNERS_AT,
+            generations_at=layout.EXTENT_GENERATIONS_AT,
+            start=layout.JOURNALS_AT,
+            count=layout.EXTENTS,
+            cursor=1,
+        )
+        self.own_slots: set[int] = set()
+
+    def view(self, start: int, end: int, kind: str) -> Any:
+        """The bytes from `start` to `end` as an array of the struct kind given."""
+        return self.bytes[start:end].cast(kind)  # type: ignore[call-overload]
+
+    def header(self) -> Header | None:
+        """The header, or None where it is not one that this version reads, or is another file's (this is a copy)."""
+        header = bytes(self.bytes[: layout.HEADER.size])
+        magic, version, order, store, pair, boot, inode, uses = layout.HEADER.unpack(header)
+        (checksum,) = layout.CHECKSUM.unpack_from(self.bytes, layout.HEADER.size)
+        if (magic, version, order) != (layout.MAGIC, layout.LAYOUT_VERSION, layout.BYTE_ORDER):
+            return None
+        if checksum != zlib.crc32(header) or inode != self.identity[1]:
+            return None
+        texts = [field.decode("ascii", "replace") for field in (store, pair, boot)]
+        return Header(texts[0], texts[1], texts[2], uses)
+
+    def is_in_use(self) -> bool:
+        """Whether any process that has a part of this file lives."""
+        return any(self.is_alive(slot) for slot, _ in self.live_slots())
+
+    def doubt(self) -> None:
+        """Have the processes that write to the store check its files: something in them was found damaged."""
+        if self.writable:
+            self.bytes[layout.DOUBT_AT] = 1
+
+    def is_doubted(self) -> bool:
+        """Whether a check of the files is due."""
+        return self.bytes[layout.DOUBT_AT] != 0
+
+    def trust(self) -> None:
+        """Note that the files were found in order."""
+        self.bytes[layout.DOUBT_AT] = 0
+
+    def image(self, block: int) -> bytes:
+        """A copy of a block of cells; a timestamp is copied before its value, which is written before it."""
+        at = layout.CELLS_AT + block * layout.PAGE
+        return bytes(self.bytes[at : at + layout.PAGE])
+
+    # --- slots -------------------------------------------------------------------------------------------
+
+    def claim_slot(self) -> int:
+        """Make a free slot this process's own, for as long as it lives, and return its number."""
+        for slot, state in enumerate(bytes(self.states)):
+            if state == layout.FREE and slot not in self.own_slots:
+                self.own_slots.add(slot)  # before it is taken: the kernel tells no thread of this process of its locks
+                if self._take_slot(slot):
+                    return slot
+                self.own_slots.discard(slot)
+        raise NoRoomError(f"all {layout.SLOTS:,} process slots of the cells file are in use")
+
+    def _take_slot(self, slot: int) -> bool:
+        if not locks.try_lock(self.fd, layout.STATE_AT + slot):
+            return False
+        # Whoever frees a settled slot holds its stale byte meanwhile.
+        if not locks.try_lock(self.fd, layout.STALE_AT + slot):
+            locks.unlock(self.fd, layout.STATE_AT + slot)
+            return False
+        free = self.states[slot] == layout.FREE
+        if free:
+            self.uses[slot] += 1
+            self.published[slot] = 0
+            self.lapsed[slot] = 0
+            self.stale[slot] = layout.mark_of(self.uses[slot])
+            self.states[slot] = layout.LIVE
+        else:
+            locks.unlock(self.fd, layout.STATE_AT + slot)
+        locks.unlock(self.fd, layout.STALE_AT + slot)
+        return free
+
+    def hold(self, slot: int, uses: int) -> bool:
+        """Take the life lock again, in case something in this process closed the file; False if the slot is lost."""
+        held = locks.try_lock(self.fd, layout.STATE_AT + slot)
+        intact = self.states[slot] == layout.LIVE and self.uses[slot] == uses
+        return held and intact and not locks.is_locked(self.fd, layout.STALE_AT + slot)  # being settled
+
+    def seize(self, slot: int) -> bool:
+        """Take a dead process's slot to settle it, until `release` or `retire_slot`; False if it lives or is seized.
+
+        The process may live after all, having lost its lock by closing the file (POSIX): its next operation finds
+        the notice, sees that the slot is seized, and counts in cells of a new one.
+        """
+        if self.is_alive(slot) or not locks.try_lock(self.fd, layout.STALE_AT + slot):
+            return False
+        if self.is_alive(slot):  # it has taken its lock again meanwhile
+            self.release(slot)
+            return False
+        self.notify(slot)
+        return True
+
+    def release(self, slot: int) -> None:
+        """Let others settle a slot."""
+        locks.unlock(self.fd, layout.STALE_AT + slot)
+
+    def live_slots(self) -> list[tuple[int, int]]:
+        """(slot, instance) of every process that is not settled, dead or alive."""
+        states = bytes(self.states).rstrip(b"\0")
+        return [(s, layout.instance_of(self.uses[s], s)) for s, state in enumerate(states) if state]
+
+    def are_live(self, instances: Iterable[int]) -> bool:
+        """Whether all of these instances still have their slots and have not been settled: their blocks are theirs."""
+        held = {i for slot, i in self.live_slots() if self.states[slot] == layout.LIVE}
+        return held.issuperset(instances)
+
+    def is_alive(self, slot: int) -> bool:
+        """Whether the process that holds a slot lives; the kernel's word, no trial."""
+        return slot in self.own_slots or locks.is_locked(self.fd, layout.STATE_AT + slot)
+
+    def notify(self, slot: int) -> None:
+        """Make the slot's process look at its slot before its next operation."""
+        self.stale[slot] = layout.NOTICE
+
+    def lapse(self, slot: int) -> None:
+        """Tell the slot's process that the rows of its live gauges were deleted."""
+        self.lapsed[slot] = 1
+        self.notify(slot)
+
+    def retire_slot(self, slot: int, instance: int) -> None:
+        """Give back all that a settled instance held; call after the COMMIT that settled it.
+
+        A living process's blocks (a forced reset) wait until it has let go: it may be writing to them.
+        """
+        if not locks.try_lock(self.fd, layout.STALE_AT + slot):
+            return  # another process is doing it
+        try:
+            if self.states[slot] == layout.FREE or layout.instance_of(self.uses[slot], slot) != instance:
+                return
+            self.states[slot] = layout.SETTLED
+            self.notify(slot)
+            if not self.is_alive(slot):
+                self.blocks.free(slot)
+                self.extents.free(slot)
+                self.states[slot] = layout.FREE
+        finally:
+            self.release(slot)
+
+    def let_go(self, slot: int) -> None:
+        """Give up the life lock of a slot of this process, which will not write to its blocks again."""
+        self.own_slots.discard(slot)
+        locks.unlock(self.fd, layout.STATE_AT + slot)
+
+    def forget_own(self) -> None:
+        """After a fork: the slots are the parent's, and so are their locks."""
+        self.own_slots = set()
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+_opened: dict[tuple[int, int], CellsFile] = {}
+
+
+def open_cells(path: str, *, writable: bool) -> CellsFile | None:
+    """Map the cells file at `path`, or return None where there is none of the full size.
+
+    A file that this process has mapped before, under whatever name, is not opened a second time.
+    """
+    try:
+        status = os.stat(path, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    known = _opened.get(_identity(status))
+    if known is not None and (known.writable or not writable):
+        return known
+    if status.st_size != layout.FILE_SIZE:
+        return None
+    flags = os.O_RDWR if writable else os.O_RDONLY
+    file = CellsFile(os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC), writable=writable)
+    _opened[file.identity] = file
+    return file
+
+
+def create_cells(path: str, store: str, pair: str, *, uses: int, mode: int, gid: int) -> CellsFile:
+    """Make a new cells file for the store and the pair with these ids; the header is written last. Raises OSError.
+
+    uses: where the count of each slot's uses begins, so that no instance id is given a second time.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    try:
+        os.fchmod(fd, mode)
+        if gid >= 0:
+            os.fchown(fd, -1, gid)
+        os.ftruncate(fd, layout.FILE_SIZE)
+        reserve(fd, 0, layout.RESERVED)
+        os.pwrite(fd, struct.pack("=I", uses) * layout.SLOTS, layout.USES_AT)
+        known = (layout.MAGIC, layout.LAYOUT_VERSION, layout.BYTE_ORDER)
+        ids = (store.encode(), pair.encode(), boot_id().encode())
+        header = layout.HEADER.pack(*known, *ids, os.fstat(fd).st_ino, uses)
+        os.pwrite(fd, header + layout.CHECKSUM.pack(zlib.crc32(header)), 0)
+        file = CellsFile(fd, writable=True)
+    except OSError:
+        os.close(fd)
+        os.unlink(path)
+        raise
+    if file.header() is None:
+        raise StoreError(f"{path}: what was written to its header is not what is read; is the disk in order?")
+    _opened[file.identity] = file
+    return file

@@ -1,0 +1,132 @@
+"""A process's journal: one record for each new child, readable by all before any row of it exists.
+
+The journal is a stream of frames over a chain of extents in the cells file. A frame is 4 bytes of length, 4
+bytes of CRC-32, and a JSON array. The stream's length is published after the bytes are written, so a reader
+sees a frame whole or not at all; the checksum catches what a crash or a damaged disk left.
+Extents whose frames are rows by now are given back.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+from ..errors import DamagedError
+from . import layout
+from .cellsfile import CellsFile
+from .records import Record, decode
+
+FRAME = struct.Struct("=II")
+
+
+class JournalGoneError(Exception):
+    """The part that was asked for has been settled or given back meanwhile: read the rows again."""
+
+
+class JournalWriter:
+    """Appends to the journal of one slot of this process."""
+
+    def __init__(self, file: CellsFile, slot: int):
+        self._file = file
+        self._slot = slot
+        self._instance = layout.instance_of(file.uses[slot], slot)
+        self._extents: list[int] = []  # from the oldest that is not given back
+        self._oldest = 0  # its number in the journal
+        self._end = 0
+        self._grow()
+
+    def append(self, text: str) -> None:
+        """Append one record (ASCII JSON) and publish it. Raises OSError when no extent can be had."""
+        payload = text.encode("ascii")
+        frame = FRAME.pack(len(payload), zlib.crc32(payload)) + payload
+        while self._end + len(frame) > (self._oldest + len(self._extents)) * layout.EXTENT_PAYLOAD:
+            self._grow()
+        self._write(frame)
+        self._file.published[self._slot] = self._end
+
+    def _write(self, data: bytes) -> None:
+        while data:
+            number, offset = divmod(self._end, layout.EXTENT_PAYLOAD)
+            piece = data[: layout.EXTENT_PAYLOAD - offset]
+            at = _address(self._extents[number - self._oldest]) + layout.EXTENT_HEADER.size + offset
+            self._file.bytes[at : at + len(piece)] = piece
+            self._end += len(piece)
+            data = data[len(piece) :]
+
+    def _grow(self) -> None:
+        extent = self._file.extents.claim(self._slot)
+        number = self._oldest + len(self._extents)
+        layout.EXTENT_HEADER.pack_into(self._file.bytes, _address(extent), self._instance, 0, number)
+        if self._extents:
+            # Only the next pointer changes: the header's other fields are being read.
+            self._file.bytes[_address(self._extents[-1]) + 8 :][:4] = struct.pack("=I", extent + 1)
+        else:
+            self._file.first[self._slot] = extent
+        self._extents.append(extent)
+
+    def release(self, upto: int) -> None:
+        """Give back the extents that lie wholly before `upto` (bytes of the stream, committed as rows)."""
+        while len(self._extents) > 1 and (self._oldest + 1) * layout.EXTENT_PAYLOAD <= upto:
+            self._file.first[self._slot] = self._extents[1]
+            self._file.extents.owners[self._extents.pop(0)] = 0
+            self._oldest += 1
+
+
+def _address(extent: int) -> int:
+    return layout.JOURNALS_AT + extent * layout.PAGE
+
+
+def read(file: CellsFile, slot: int, instance: int, start: int) -> tuple[list[Record], int]:
+    """Return the records of an instance from byte `start` on, and the byte behind the last of them.
+
+    Raises JournalGoneError if the slot is another instance's by now or the extents were given back, and
+    DamagedError if there is something else than records.
+    """
+    end = file.published[slot]
+    try:
+        data = _bytes(file, slot, instance, start, end) if start < end else b""
+        if layout.instance_of(file.uses[slot], slot) != instance:
+            raise JournalGoneError
+        return _records(data, start)
+    except (struct.error, IndexError, ValueError, KeyError, TypeError, MemoryError) as error:
+        raise DamagedError(f"the journal in slot {slot} of the cells file is damaged ({error!r})") from error
+
+
+def _records(data: bytes, start: int) -> tuple[list[Record], int]:
+    records: list[Record] = []
+    at = 0
+    while at + FRAME.size <= len(data):
+        length, checksum = FRAME.unpack_from(data, at)
+        payload = data[at + FRAME.size : at + FRAME.size + length]
+        if len(payload) < length or zlib.crc32(payload) != checksum:
+            if records:
+                break  # these first; who reads on from here hears of it
+            raise ValueError(f"the checksum at byte {start + at} is wrong")
+        records.append(decode(payload))
+        at += FRAME.size + length
+    return records, start + at
+
+
+def _bytes(file: CellsFile, slot: int, instance: int, start: int, end: int) -> bytes:
+    pieces = []
+    extent, previous = file.first[slot], -1
+    while start < end:
+        address = _address(extent)
+        owner, following, number = layout.EXTENT_HEADER.unpack_from(file.bytes, address)
+        if number <= previous:
+            raise ValueError(f"extent {number} of the journal follows extent {previous}")
+        previous, base = number, number * layout.EXTENT_PAYLOAD
+        if owner != instance or base > start:
+            raise JournalGoneError
+        if start < base + layout.EXTENT_PAYLOAD:
+            first = address + layout.EXTENT_HEADER.size + start - base
+            piece = bytes(file.bytes[first : first + min(end - start, base + layout.EXTENT_PAYLOAD - start)])
+            if layout.EXTENT_HEADER.unpack_from(file.bytes, address)[0] != instance:
+                raise JournalGoneError
+            pieces.append(piece)
+            start += len(piece)
+        if start < end:
+            if not following:
+                raise JournalGoneError
+            extent = following - 1
+    return b"".join(pieces)

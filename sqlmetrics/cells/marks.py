@@ -1,0 +1,88 @@
+"""Which cells' series were removed: a bitmap at the beginning of each block, one bit for each of its cells.
+
+Who removes a series deletes its rows, and must tell the processes that have cells for it which these are: else they
+would count on where no row leads. In the transaction of the removal the cells go to the table `removed`. Whoever has
+the write lock next, usually the same process, sets their bits, has their processes look at them, and empties the table:
+so a crash at any point leaves it to the next one to do so, and a bit never tells of a removal that was rolled back.
+Bits are set and cleared with the write lock held only, so never by two at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from typing import Any
+
+import apsw
+
+from ..errors import DamagedError
+from ..rows import ingest
+from . import layout
+from .cellsfile import CellsFile
+from .journal import JournalGoneError
+
+_NONE = bytes(layout.MARKS)
+
+
+def note(connection: apsw.Connection, removed: list[tuple[int, int]]) -> None:
+    """Have cells marked once this transaction is committed. removed: (cell, process) of each."""
+    connection.executemany("INSERT OR IGNORE INTO removed (cell, process) VALUES (?, ?)", removed)
+
+
+def bring(connection: apsw.Connection, file: CellsFile) -> None:
+    """Mark what was noted, and notify whose cells these are, within a transaction that writes."""
+    rows: Any = connection.execute("SELECT cell, process FROM removed").fetchall()
+    if not rows:
+        return
+    for slot in {slot for cell, process in rows if (slot := _mark(file, cell, process)) is not None}:
+        file.notify(slot)
+    connection.execute("DELETE FROM removed")
+
+
+def _mark(file: CellsFile, cell: int, process: int) -> int | None:
+    """Mark a cell and return its slot, unless it is not that process's any more."""
+    slot = process % layout.SLOTS
+    block, byte, bit = _place(cell)
+    if not 0 <= block < layout.CELL_BLOCKS:  # damage
+        return None
+    if layout.instance_of(file.uses[slot], slot) != process or file.blocks.owners[block] != slot + 1:
+        return None
+    file.bytes[byte] |= bit
+    return slot
+
+
+def clear(file: CellsFile, cells: Iterable[int]) -> None:
+    """Clear the bits of cells, within a transaction that writes."""
+    for cell in cells:
+        _, byte, bit = _place(cell)
+        file.bytes[byte] &= ~bit
+
+
+def _place(cell: int) -> tuple[int, int, int]:
+    """The block of a cell, and the byte of the file and the bit that stand for it."""
+    block, place = divmod(cell, layout.BLOCK_CELLS)
+    return block, _start(block) + place // 8, 1 << place % 8
+
+
+def _start(block: int) -> int:
+    return layout.CELLS_AT + block * layout.PAGE
+
+
+def marked(file: CellsFile, blocks: Iterable[int]) -> set[int]:
+    """The cells of these blocks whose bits are set."""
+    found: set[int] = set()
+    for block in blocks:
+        bits = bytes(file.bytes[_start(block) : _start(block) + layout.MARKS])
+        if bits != _NONE:
+            number = int.from_bytes(bits, "little")
+            first = block * layout.BLOCK_CELLS
+            found.update(first + place for place in range(layout.BLOCK_CELLS) if number >> place & 1)
+    return found
+
+
+def catch_up(connection: apsw.Connection, file: CellsFile) -> None:
+    """Turn all that was announced into rows, within the caller's transaction; not what cannot be read of a journal."""
+    for slot, instance in file.live_slots():
+        if not ingest.is_settled(connection, slot, instance):
+            with contextlib.suppress(JournalGoneError, DamagedError):
+                ingest.ingest(connection, file, slot, instance)

@@ -1,0 +1,117 @@
+"""Pages of the cells file that are given out to slots and come back: blocks of cells, and extents of journals."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+from . import layout, locks
+
+if TYPE_CHECKING:
+    from .cellsfile import CellsFile
+
+_ZEROS = bytes(layout.PAGE)
+
+
+class NoRoomError(OSError):
+    """The cells file has reached a limit of its layout."""
+
+
+class Census(NamedTuple):
+    """Of each block its owner (0: none) and how often it has been given out."""
+
+    owners: list[int]
+    generations: list[int]
+
+
+class Region:
+    """Blocks of one page each: whose each is, how often it was given out, and its bytes."""
+
+    def __init__(self, file: CellsFile, *, owners_at: int, generations_at: int, start: int, count: int, cursor: int):
+        self._fd = file.fd
+        self._bytes = file.bytes
+        self._cursor: memoryview[int] = file.view(
+            layout.CURSORS_AT + 4 * cursor, layout.CURSORS_AT + 4 * cursor + 4, "I"
+        )
+        self._owners_at = owners_at
+        self.owners: memoryview[int] = file.view(owners_at, owners_at + 2 * count, "H")
+        self.generations: memoryview[int] = file.view(generations_at, generations_at + 4 * count, "I")
+        self.start = start
+        self.count = count
+        self._ever = 0
+
+    def claim(self, slot: int) -> int:
+        """Give a zeroed block to `slot` and return its number.
+
+        The search goes round: a freed block rests as long as possible, so that a slow scrape seldom meets
+        one that was given out again. Raises OSError (ENOSPC) on a full disk, NoRoomError at the limit.
+        """
+        ever = -1
+        while ever < self.ever():  # others may have taken all that was looked at
+            ever = self.ever()
+            cursor = min(self._cursor[0], ever)
+            for block in (*range(cursor, ever), *range(cursor), *range(ever, min(ever + 64, self.count))):
+                if not self.owners[block] and self._take(block, slot):
+                    self._cursor[0] = block + 1
+                    return int(block)
+        raise NoRoomError(f"all {self.count:,} blocks of the cells file are in use")
+
+    def _take(self, block: int, slot: int) -> bool:
+        lock_at = self._owners_at + 2 * block
+        if not locks.try_lock(self._fd, lock_at):
+            return False
+        try:
+            if self.owners[block]:
+                return False
+            at = self.start + block * layout.PAGE
+            reserve(self._fd, at, layout.PAGE)
+            self.count_use(block)
+            self._bytes[at : at + layout.PAGE] = _ZEROS
+            self.owners[block] = slot + 1
+            return True
+        finally:
+            locks.unlock(self._fd, lock_at)
+
+    def count_use(self, block: int) -> None:
+        """Note that a block, or some of its cells, are about to be another's; see `changed`."""
+        self.generations[block] = (self.generations[block] + 1) % 2**32 or 1
+
+    def ever(self) -> int:
+        """How many blocks, from the first, have ever been given out."""
+        while piece := bytes(self.generations[self._ever : self._ever + 1024]).rstrip(b"\0"):
+            self._ever += (len(piece) + 3) // 4  # claims leave gaps of less than 64 blocks
+        return self._ever
+
+    def used(self) -> int:
+        """How many blocks have an owner."""
+        return self.ever() - self.owners[: self.ever()].tolist().count(0)
+
+    def owned_by(self, slot: int) -> list[int]:
+        """The blocks of a slot."""
+        owners = self.owners[: self.ever()].tolist()
+        return [block for block, owner in enumerate(owners) if owner == slot + 1]
+
+    def free(self, slot: int) -> None:
+        """Free every block of a slot."""
+        for block in self.owned_by(slot):
+            self.owners[block] = 0
+
+    def census(self) -> Census:
+        """Owner and generation of every block ever given out, to be compared with `changed` later."""
+        ever = self.ever()
+        return Census(self.owners[:ever].tolist(), self.generations[:ever].tolist())
+
+    def changed(self, census: Census) -> bool:
+        """Whether a block that had an owner at the census has been given out again since."""
+        now = self.generations[: len(census.generations)].tolist()
+        return now != census.generations and any(
+            owner and generation != new for owner, generation, new in zip(*census, now, strict=True)
+        )
+
+
+def reserve(fd: int, offset: int, length: int) -> None:
+    """Make sure that the bytes exist on the disk: a full disk is then an OSError here and never a SIGBUS."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(fd, offset, length)
+    elif len(os.pread(fd, length, offset).strip(b"\0")) == 0:
+        os.pwrite(fd, bytes(length), offset)

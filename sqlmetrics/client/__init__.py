@@ -1,0 +1,1 @@
+"""What `prometheus_client` is made to do: its metrics, registries and value class lead to cells."""

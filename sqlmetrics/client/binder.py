@@ -1,0 +1,248 @@
+"""Gives values their cells: at their making, and whenever an operation finds that they have none (any more)."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from prometheus_client.samples import Exemplar
+
+from ..cells.shape import (
+    Family,
+    Key,
+    Samples,
+    describe,
+    is_last,
+    joined,
+    place_samples,
+    shape_of,
+    sole_key,
+    upper_bound,
+)
+from ..process import fork, native
+from ..weak import members
+
+if TYPE_CHECKING:
+    from ..cells.part import Part
+    from ..cells.writer import Writer
+    from ..store import Store
+    from ..values import SharedValue
+
+_Sample = tuple["SharedValue", str, str]
+"""(value, sample name, upper bound or '')"""
+Batch = tuple[object, tuple[str, str, str], dict[str, str], str, _Sample]
+"""What a new value waits with until its child is complete."""
+
+UNBOUND = memoryview(b"\0")
+_NEVER = memoryview(b"\1")
+_NO_CELLS = memoryview(bytearray(8)).cast("d")
+_LABELS_WAIT = 0.05
+"""Seconds that a new child waits for another thread that binds. It is made with its metric's lock held, which a
+signal handler in that other thread may be waiting for: neither would ever go on."""
+_LONGEST_BATCH = 200
+"""Samples of one journal record, so that a child's cells always fit into one block of 512."""
+
+
+class Bound:
+    """What operations go through: a cell, and two bytes that are equal while it may be written to.
+
+    _gate: the byte that operations on metrics compare, without asking anything else; _own: the one that the methods
+        of values compare. They are the same unless a value needs more care than that, then the gate stays closed.
+    """
+
+    _plain: ClassVar[bool] = True
+    """Whether the two bytes say all: no lock, no name of the process that might have changed."""
+    __slots__ = ("_cell", "_cells", "_gate", "_key", "_named", "_offset", "_own", "_word")
+
+    def __init__(self) -> None:
+        self._gate = self._own = UNBOUND
+        self._word, self._cells, self._cell, self._offset = _NEVER, _NO_CELLS, 0, 0
+        self._key: Key | None = None
+        self._named: object = None
+
+
+class Binder(fork.ForkAware):
+    """Gives the values of one value class their cells, and new ones when the process is another."""
+
+    def __init__(self, identify: Callable[[], object], find_store: Callable[[], Store]):
+        self.identify = identify
+        self._find_store = find_store
+        self._store: Store | None = None
+        self._writer: Writer | None = None
+        self._inherited: dict[Key, None] = {}
+        self._batches: dict[object, list[_Sample]] = {}
+        self._locks: dict[Key, native.RLock] = {}
+        _binders[:] = [ref for ref in _binders if ref() is not None]
+        _binders.append(weakref.ref(self))
+        fork.register(self)
+
+    def add(
+        self,
+        value: SharedValue,
+        family: tuple[str, str, str],
+        name: str,
+        labelnames: tuple[str, ...],
+        labelvalues: tuple[str, ...],
+        help_text: str,
+    ) -> None:
+        """Take a new value; with the last one of its child the child is placed and announced."""
+        typ, metric_name, mode = family
+        bound = ""
+        if typ == "histogram" and labelnames and labelnames[-1] == "le":
+            bound = upper_bound(labelvalues[-1])
+            labelnames, labelvalues = labelnames[:-1], labelvalues[:-1]
+        batch_key = (native.get_ident(), typ, metric_name, labelvalues)
+        batch = self._batches.setdefault(batch_key, [])
+        batch.append((value, name, bound))
+        labels = dict(zip(labelnames, labelvalues, strict=False))
+        value._batch = (batch_key, (metric_name, typ, mode), labels, help_text, (value, name, bound))
+        if is_last(typ, metric_name, name, bound) or len(batch) == _LONGEST_BATCH:
+            self._close(value)
+
+    def add_whole(self, bound: Bound, family: Family, labels: dict[str, str], samples: Samples, help_text: str) -> bool:
+        """Place a child as a whole; False if it is too long, or if another metric object has some of its samples."""
+        describe(family, help=help_text)
+        bound._key = sole_key(family, labels, samples) if len(samples) <= _LONGEST_BATCH else None
+        if bound._key is not None:
+            self._bind(bound._key, [bound], _LABELS_WAIT)
+        return bound._key is not None
+
+    def add_apart(self, bound: Bound, family: Family, labels: dict[str, str], samples: Samples, help_text: str) -> None:
+        """Place a child whose samples have nothing to do with those of another object of that name and labels."""
+        describe(family, help=help_text)
+        names = tuple(sorted(labels))
+        bound._key = (shape_of(family, names, samples), tuple(joined(labels[name]) for name in names))
+        hold(bound)
+        self._bind(bound._key, [bound], _LABELS_WAIT)
+
+    def release(self, bound: Bound) -> None:
+        """Give back the cells of a child, unless another object holds it; its rows go with the next flush.
+
+        bound: was held, see `hold`, and is used no more.
+        """
+        key, store, bound._own, bound._gate = bound._key, self._store, UNBOUND, UNBOUND
+        if key is None or store is None or bound not in _holders.get(key, ()):
+            return
+        with store.part.binding() as outermost:
+            _holders[key].discard(bound)
+            if outermost and not members(_holders[key]):
+                del _holders[key]
+                store.part.release(key)
+        store.flusher.wake()
+
+    def _close(self, value: SharedValue) -> None:
+        waiting = value._batch
+        if waiting is None:
+            return  # a signal handler made the same child, and closed this one with it
+        batch_key, family, labels, help_text, this = waiting
+        batch = self._batches.pop(batch_key, [])
+        if this not in batch:  # a signal handler made the same child, and took the batch meanwhile
+            batch.append(this)
+        describe(family, help=help_text)
+        places = place_samples(family, labels, tuple((name, bound) for _, name, bound in batch))
+        values: dict[Key, list[Bound]] = {}
+        for (one, _, _), (key, position) in zip(batch, places, strict=True):
+            one._key, one._batch = key, None
+            one._stamped = key[0].stamped
+            one._offset = 2 * position + 1 if one._stamped else position
+            values.setdefault(key, []).append(one)
+        for key, group in values.items():
+            self._bind(key, group, _LABELS_WAIT)
+
+    def attach(self, value: Any) -> None:
+        """Bind a value to its cell in the part of the store that this process owns now."""
+        if value._key is None:
+            self._close(value)
+        else:
+            self._bind(value._key, [value])
+
+    def _bind(self, key: Key, values: list[Bound], seconds: float = -1) -> None:
+        if key[0].zero_shows:
+            self._inherited[key] = None
+        named = self.identify()
+        store = self._store = self._store or self._find_store()
+        part = store.part
+        with part.binding(seconds) as outermost:
+            if outermost is None:
+                return  # at the first operation, then
+            writer = part.writer(str(named), outermost)
+            if outermost and writer is not self._writer:
+                self._inherit(writer, part)
+            arena, cell = part.place(writer, key, outermost)
+            own, word, cells = arena.own, arena.word, arena.cells
+            for value in values:
+                value._named = named
+                at, gate = cell + value._offset, own if value._plain else UNBOUND
+                # All of it or nothing: no signal handler can come in between where there is no call.
+                value._word, value._cells, value._cell, value._own, value._gate = word, cells, at, own, gate
+        store.flusher.wake()
+
+    def _inherit(self, writer: Writer, part: Part) -> None:
+        """In a new process (or under a new name) every gauge is there at zero, as in the peer's mode."""
+        self._writer = writer
+        if part.heirs.are_up_to_date():
+            for key in list(self._inherited):
+                part.place(writer, key, True)
+        else:
+            part.heirs.waiting += [(writer, key) for key in list(self._inherited)]
+
+    def set_exemplar(self, value: Bound, position: int, exemplar: Exemplar) -> None:
+        """Take an exemplar of a child's sample at that position."""
+        while value._own != value._word:
+            self.attach(value)
+        if self._store is not None and value._key is not None:  # always, once it is attached
+            self._store.part_of_attached.teller.keep_exemplar(str(value._named), (value._key, position), exemplar)
+
+    def get_exemplar(self, value: Bound, position: int) -> Exemplar | None:
+        """The newest that this process has of a sample."""
+        while value._own != value._word:
+            self.attach(value)
+        if self._store is None or value._key is None:
+            return None
+        return self._store.part_of_attached.teller.newest_exemplar(str(value._named), (value._key, position))
+
+    def forget(self, keys: Iterable[Key]) -> None:
+        """Forget children that were removed."""
+        for key in keys:
+            self._inherited.pop(key, None)
+            self._locks.pop(key, None)
+
+    def lock_of(self, value: SharedValue) -> native.RLock:
+        """The lock of a child's values, for builds without the interpreter lock."""
+        key = value._key or (None, ())
+        return self._locks.setdefault(key, native.RLock())  # type: ignore[arg-type]
+
+    def after_fork_in_child(self) -> None:
+        """In a child: half-made children belong to threads that are not here, and locks may be held by them."""
+        here = native.get_ident()
+        for batch_key in [key for key in self._batches if key[0] != here]:  # type: ignore[index]
+            with suppress(KeyError):
+                del self._batches[batch_key]
+        self._locks.clear()
+
+
+_holders: dict[Key, weakref.WeakSet[Any]] = {}
+"""The objects that use a child which may be given back, by its key."""
+
+
+def hold(bound: Any) -> None:
+    """Have a child stay as long as this object uses it; see `Binder.release`."""
+    _holders.setdefault(bound._key, weakref.WeakSet()).add(bound)
+
+
+def is_held(key: Key) -> bool:
+    """Whether an object uses a child that may be given back."""
+    return key in _holders and bool(members(_holders[key]))
+
+
+_binders: list[weakref.ref[Binder]] = []
+
+
+def forget_inherited(keys: Iterable[Key]) -> None:
+    """Have processes that are forked from now on not have children that were removed."""
+    keys = list(keys)
+    for ref in list(_binders):
+        if binder := ref():
+            binder.forget(keys)

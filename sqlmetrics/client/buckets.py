@@ -1,0 +1,95 @@
+"""A histogram's child as a whole: its sum and its buckets are cells in a row, and need one object instead of 16."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+from prometheus_client.samples import Exemplar
+from prometheus_client.utils import floatToGoString
+
+from ..cells.shape import Samples, upper_bound
+from ..values import as_float
+from .binder import Binder, Bound
+
+
+class SharedBuckets(Bound, Sequence["Member"]):
+    """The buckets of one child, as `prometheus_client` keeps them in ``_buckets``.
+
+    The cell before the first is the sum. bounds: the upper bounds, ascending, the last one infinite.
+    """
+
+    __slots__ = ("_binder", "bounds")
+
+    def __init__(self, binder: Binder, bounds: list[float]):
+        super().__init__()
+        self._binder = binder
+        self.bounds = bounds
+
+    @classmethod
+    def of(cls, metric: Any, binder: Binder) -> SharedBuckets | None:
+        """Those of a child of a histogram; None if another object of this process has some of its samples already."""
+        buckets = cls(binder, metric._upper_bounds)
+        samples = _samples(metric._name, tuple(metric._upper_bounds))
+        labels = dict(zip(metric._labelnames, metric._labelvalues, strict=True))
+        family = (metric._name, "histogram", "")
+        return buckets if binder.add_whole(buckets, family, labels, samples, metric._documentation) else None
+
+    def total(self) -> Member:
+        """The value that is the sum of all observations."""
+        return Member(self, 0)
+
+    def __len__(self) -> int:
+        return len(self.bounds)
+
+    def __getitem__(self, place: Any) -> Any:
+        if isinstance(place, slice):
+            return [Member(self, 1 + one) for one in range(len(self.bounds))[place]]
+        return Member(self, 1 + range(len(self.bounds))[place])
+
+
+@functools.lru_cache(1000)
+def _samples(name: str, bounds: tuple[float, ...]) -> Samples:
+    texts = [upper_bound(floatToGoString(bound)) for bound in bounds]  # type: ignore[no-untyped-call]
+    return ((f"{name}_sum", ""), *((f"{name}_bucket", text) for text in texts))
+
+
+class Member:
+    """One value of a histogram's child, with the contract of `SharedValue`."""
+
+    _multiprocess = True
+    __slots__ = ("_child", "_offset")
+
+    def __init__(self, child: SharedBuckets, offset: int):
+        self._child = child
+        self._offset = offset
+
+    def inc(self, amount: float) -> None:
+        """Add `amount`."""
+        amount, child, offset = as_float(amount), self._child, self._offset
+        while child._own != child._word:
+            child._binder.attach(child)
+        child._cells[child._cell + offset] += amount
+
+    def set(self, value: float, timestamp: float | None = None) -> None:  # noqa: ARG002 - the peer's contract
+        """Set the value."""
+        value, child, offset = float(value), self._child, self._offset
+        while child._own != child._word:
+            child._binder.attach(child)
+        child._cells[child._cell + offset] = value
+
+    def get(self) -> float:
+        """Return this process's own value."""
+        child, offset = self._child, self._offset
+        while child._own != child._word:
+            child._binder.attach(child)
+        return child._cells[child._cell + offset]
+
+    def set_exemplar(self, exemplar: Exemplar) -> None:
+        """Keep an exemplar, and show it to the other processes."""
+        self._child._binder.set_exemplar(self._child, self._offset, exemplar)
+
+    def get_exemplar(self) -> Exemplar | None:
+        """Return this process's own newest exemplar."""
+        return self._child._binder.get_exemplar(self._child, self._offset)

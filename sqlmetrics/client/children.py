@@ -1,0 +1,39 @@
+"""Child objects that metrics hold for label sets which another process has removed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..cells.part import Part
+from ..cells.selection import forgotten
+from ..cells.shape import Key
+from ..weak import members
+from .operations import parents
+
+_PATIENCE = 0.05
+"""Seconds for a metric's lock; what cannot be dropped now is dropped after a later flush."""
+
+
+def drop(part: Part) -> None:
+    """Drop those that nobody has used since. Call it with no lock of this package held."""
+    keys = [forgotten.popleft() for _ in range(len(forgotten))]
+    removed: dict[tuple[str, str], list[Key]] = {}
+    for key in keys:
+        removed.setdefault((key[0].family, key[0].type), []).append(key)
+    for parent in members(parents) if removed else ():
+        of_parent = removed.get((parent._name, parent._type), [])
+        if of_parent and not _drop(parent, of_parent, part):
+            forgotten.extend(of_parent)
+
+
+def _drop(parent: Any, keys: list[Key], part: Part) -> bool:
+    if not parent._lock.acquire(timeout=_PATIENCE):
+        return False
+    try:
+        for shape, values in keys:
+            labels = dict(zip(shape.labelnames, values, strict=True))
+            if not part.has_known((shape, values)):
+                parent._metrics.pop(tuple(labels.get(name) for name in parent._labelnames), None)
+    finally:
+        parent._lock.release()
+    return True

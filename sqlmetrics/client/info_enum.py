@@ -1,0 +1,154 @@
+"""`Info` and `Enum` across processes: whoever spoke last is heard; see `states` for what a scrape makes of it."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from prometheus_client import Enum, Info, values
+
+from ..cells import layout
+from ..cells.shape import canonical_labels, family_of
+from ..values import SharedValue
+from .binder import UNBOUND, Binder, Bound
+
+_peer_info_init = Info._metric_init
+_peer_info = Info.info
+_peer_enum_init = Enum.__init__
+_peer_state = Enum.state
+
+
+MOST_STATES = layout.BLOCK_CELLS - layout.FIRST_CELL
+"""A child's cells are in one block."""
+
+
+class Said(Bound):
+    """The cells of a child: when this process last said each of its variants, in seconds since the epoch."""
+
+    __slots__ = ("__weakref__", "_binder", "variants")
+
+    def __init__(self, binder: Binder, variants: Sequence[str]):
+        super().__init__()
+        self._binder = binder
+        self.variants = variants
+
+    @classmethod
+    def of(cls, metric: Any, binder: Binder, sample: str, variants: Sequence[str]) -> Said:
+        """Those of a child of an Info or an Enum; as long as all are 0, the first is what it says."""
+        if len(variants) > MOST_STATES:
+            raise ValueError(f"{metric._name} has {len(variants)} states; in a store it can have {MOST_STATES} at most")
+        said = cls(binder, variants)
+        labels = dict(zip(metric._labelnames, metric._labelvalues, strict=True))
+        binder.add_apart(
+            said, family_of(metric), labels, tuple((sample, one) for one in variants), metric._documentation
+        )
+        return said
+
+    def newest(self) -> float:
+        """When this process last said anything; 0.0: never."""
+        identify = self._binder.identify
+        if identify is not os.getpid and identify() != self._named:
+            self._own = UNBOUND
+        while self._own != self._word:
+            self._binder.attach(self)
+        return max(self._cells[self._cell : self._cell + len(self.variants)].tolist())
+
+    def say(self, place: int, after: float = 0.0) -> None:
+        """Say a variant, now; but later than `after` and than what was said before, also if the clock stands still."""
+        while True:
+            last = max(self.newest(), after)
+            now, cell = max(time.time(), math.nextafter(last, math.inf)), self._cell
+            if self._write(place, now, cell):
+                return
+
+    def _write(self, place: int, when: float, cell: int) -> bool:
+        if self._own == self._word and self._cell == cell:
+            self._cells[cell + place] = when  # no call since the comparison: see `values`
+            return True
+        return False
+
+
+def _binder() -> Binder | None:
+    kind = values.ValueClass
+    return kind._binder if isinstance(kind, type) and issubclass(kind, SharedValue) else None
+
+
+def _variant(info: dict[str, str]) -> str:
+    return canonical_labels(map(str, info), map(str, info.values()))
+
+
+def _said_of_info(metric: Any, binder: Binder, info: dict[str, str]) -> Said:
+    variant = _variant(info)
+    return Said.of(metric, binder, f"{metric._name}_info", [variant])
+
+
+def _said_of_enum(metric: Any, binder: Binder) -> Said:
+    return Said.of(metric, binder, metric._name, list(map(str, metric._states)))
+
+
+def info_init(self: Any) -> None:
+    """`Info._metric_init`."""
+    _peer_info_init(self)  # type: ignore[no-untyped-call]
+    if binder := _binder():
+        self._said = _said_of_info(self, binder, {})
+
+
+def enum_init(self: Any, *args: Any, **kwargs: Any) -> None:
+    """`Enum.__init__`; only at its end are the states known."""
+    _peer_enum_init(self, *args, **kwargs)
+    if (binder := _binder()) and self._is_observable():
+        self._said = _said_of_enum(self, binder)
+
+
+def info(self: Any, val: dict[str, str]) -> None:
+    """`Info.info`."""
+    _peer_info(self, val)
+    said: Said | None = self.__dict__.get("_said")
+    if said is None:
+        return
+    variant = _variant(val)
+    if said.variants == [variant]:
+        said.say(0)
+    else:
+        self._said = _said_of_info(self, said._binder, val)
+        self._said.say(0, after=said.newest())
+        said._binder.release(said)
+
+
+def state(self: Any, state: str) -> None:
+    """`Enum.state`."""
+    _peer_state(self, state)
+    said: Said | None = self.__dict__.get("_said")
+    if said is not None:
+        said.say(self._states.index(state))
+
+
+def convert(metric: Any) -> bool:
+    """Have an Info or Enum speak to all, or again in its own process only, as the values of metrics do now.
+
+    Returns whether that is another than it did before. What it said last it knows by itself.
+    """
+    binder = _binder()
+    if binder is None:
+        return metric.__dict__.pop("_said", None) is not None
+    if "_said" in metric.__dict__:
+        return False
+    kept = metric._value
+    is_info = isinstance(metric, Info)
+    said = _said_of_info(metric, binder, kept) if is_info else _said_of_enum(metric, binder)
+    metric.__dict__["_said"] = said
+    if kept:  # else it is what it began with
+        said.say(0 if is_info else kept)
+    return True
+
+
+REPLACED: tuple[tuple[type, str, Any], ...] = (
+    (Info, "_metric_init", info_init),
+    (Info, "info", info),
+    (Enum, "__init__", enum_init),
+    (Enum, "state", state),
+)
+"""(class, name, what it becomes)"""

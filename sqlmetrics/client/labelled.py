@@ -1,0 +1,96 @@
+"""`remove`, `remove_by_labels`, `clear` and `Counter.reset` of metrics: what they remove is gone from all processes.
+
+The checks and their messages are `prometheus_client`'s own; its warnings, that this is not done across processes, are
+not.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from prometheus_client import Counter
+from prometheus_client.metrics import MetricWrapperBase
+
+from .. import stores
+from ..cells.selection import Selection
+from ..values import SharedValue
+from .operations import make_reentrant
+
+_peer_reset = getattr(Counter, "reset", None)
+
+
+def remove(self: Any, *labelvalues: Any) -> None:
+    """`MetricWrapperBase.remove`."""
+    _check_is_labelled(self)
+    if len(labelvalues) != len(self._labelnames):
+        raise ValueError(f"Incorrect label count (expected {len(self._labelnames)}, got {labelvalues})")
+    values = tuple(map(str, labelvalues))
+    make_reentrant(self)
+    with self._lock:
+        self._metrics.pop(values, None)
+    _remove(self, dict(zip(self._labelnames, values, strict=True)), whole=True)
+
+
+def remove_by_labels(self: Any, labels: dict[str, str]) -> None:
+    """`MetricWrapperBase.remove_by_labels`."""
+    _check_is_labelled(self)
+    if not isinstance(labels, dict):
+        raise TypeError("labels must be a dict of {label_name: label_value}")
+    if not labels:
+        return
+    invalid = [name for name in labels if name not in self._labelnames]
+    if invalid:
+        raise ValueError(f"Unknown label names: {invalid}; expected {self._labelnames}")
+    wanted = {self._labelnames.index(name): str(value) for name, value in labels.items()}
+    make_reentrant(self)
+    with self._lock:
+        for values in list(self._metrics):
+            if all(values[place] == value for place, value in wanted.items()):
+                self._metrics.pop(values, None)
+    _remove(self, {name: str(value) for name, value in labels.items()}, whole=len(labels) == len(self._labelnames))
+
+
+def clear(self: Any) -> None:
+    """`MetricWrapperBase.clear`."""
+    if not self._labelnames:
+        return
+    make_reentrant(self)
+    with self._lock:
+        self._metrics = {}
+    _remove(self, {}, whole=False)
+
+
+def reset(self: Any) -> None:
+    """`Counter.reset`: all that was counted, by whatever process, is gone, and the series is there at zero."""
+    value = self._value
+    if not isinstance(value, SharedValue):
+        assert _peer_reset is not None
+        _peer_reset(self)
+        return
+    labels = dict(zip(self._labelnames, self._labelvalues, strict=True))
+    # The value has a new cell before the old ones go: so the series is always shown.
+    stores.default_store().remover.remove(Selection.of(self, labels, whole=True), begin_anew=value.get)
+    self._created = time.time()
+
+
+def _check_is_labelled(metric: Any) -> None:
+    if not metric._labelnames:
+        raise ValueError(f"No label names were set when constructing {metric}")
+
+
+def _remove(metric: Any, labels: dict[str, str], *, whole: bool) -> None:
+    stores.default_store().remover.remove(Selection.of(metric, labels, whole=whole))
+
+
+REPLACED: tuple[tuple[type, str, Any], ...] = tuple(
+    (where, replacement.__name__, replacement)
+    for where, replacement in (
+        (MetricWrapperBase, remove),
+        (MetricWrapperBase, remove_by_labels),
+        (MetricWrapperBase, clear),
+        (Counter, reset),
+    )
+    if replacement.__name__ in where.__dict__  # older ones of prometheus_client do not have all of them
+)
+"""(class, name, what it becomes)"""

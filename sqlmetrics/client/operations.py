@@ -1,0 +1,221 @@
+"""The methods of metrics that apps call for each request, without the calls and checks that a known child can spare.
+
+Each handles the usual case and leaves anything else to `prometheus_client`'s own method: parents, exemplars, values
+of another class, amounts that are neither `int` nor `float`, children that have lost their cells. Between the
+comparison of the two bytes and the last store there is no call: see `values`.
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from bisect import bisect_left
+from collections.abc import Callable
+from typing import Any
+
+from prometheus_client import Counter, Gauge, Histogram, Summary, values
+from prometheus_client.metrics import MetricWrapperBase, _validate_exemplar  # type: ignore[attr-defined]
+from prometheus_client.samples import Exemplar
+
+from ..cells.shape import describe, family_of
+from ..process import native
+from ..values import SharedValue
+from .buckets import SharedBuckets
+
+_peer_labels = MetricWrapperBase.labels
+_peer_counter_inc = Counter.inc
+_peer_gauge_inc = Gauge.inc
+_peer_gauge_dec = Gauge.dec
+_peer_gauge_set = Gauge.set
+_peer_summary_observe = Summary.observe
+_peer_histogram_observe = Histogram.observe
+_peer_histogram_init = Histogram._metric_init
+
+parents: weakref.WeakSet[Any] = weakref.WeakSet()
+"""Metrics with label names, whose locks are to be renewed after a fork."""
+
+
+def labels(self: Any, *labelvalues: object, **labelkwargs: object) -> Any:
+    """`MetricWrapperBase.labels`, but a child that is known is found without taking the metric's lock.
+
+    Only exact `str`s: an enum member that is a `str` too may be equal to one label value and print another.
+    """
+    try:
+        for value in labelvalues:
+            if value.__class__ is not str:
+                break
+        else:
+            if not labelkwargs:
+                return self._metrics[labelvalues]
+    except (KeyError, AttributeError):
+        pass
+    make_reentrant(self)
+    try:
+        return _peer_labels(self, *labelvalues, **labelkwargs)
+    except KeyError:  # a signal handler has removed the child right after it was made
+        return _peer_labels(self, *labelvalues, **labelkwargs)
+
+
+def make_reentrant(metric: Any) -> None:
+    """Let a thread have a metric's lock twice, if it is one with label names.
+
+    A signal handler or a garbage collection may come in the middle and make a child of this metric too. Should two
+    threads have two locks for a moment: a child that is made twice is in one cell.
+    """
+    if hasattr(metric, "_metrics"):
+        parents.add(metric)
+        if metric._lock.__class__ is not native.RLock:
+            metric._lock = native.RLock()
+
+
+def counter_inc(self: Any, amount: Any = 1, exemplar: Any = None) -> None:
+    """`Counter.inc`."""
+    try:
+        value = self._value
+        if (
+            value._gate == value._word
+            and exemplar is None
+            and (amount.__class__ is int or amount.__class__ is float)
+            and amount >= 0
+        ):
+            value._cells[value._cell] += amount
+            return
+    except AttributeError:
+        pass
+    _peer_counter_inc(self, amount, exemplar)
+
+
+def gauge_inc(self: Any, amount: Any = 1) -> None:
+    """`Gauge.inc`."""
+    try:
+        value = self._value
+        if (
+            value._gate == value._word
+            and (amount.__class__ is int or amount.__class__ is float)
+            and not self._is_most_recent
+        ):
+            value._cells[value._cell] += amount
+            return
+    except AttributeError:
+        pass
+    _peer_gauge_inc(self, amount)
+
+
+def gauge_dec(self: Any, amount: Any = 1) -> None:
+    """`Gauge.dec`; not by way of `gauge_inc`, for that call would take a third of its time."""
+    try:
+        value = self._value
+        if (
+            value._gate == value._word
+            and (amount.__class__ is int or amount.__class__ is float)
+            and not self._is_most_recent
+        ):
+            value._cells[value._cell] -= amount
+            return
+    except AttributeError:
+        pass
+    _peer_gauge_dec(self, amount)
+
+
+def gauge_set(self: Any, value: Any) -> None:
+    """`Gauge.set`."""
+    try:
+        target = self._value
+        if value.__class__ is float or value.__class__ is int:
+            now = time.time() if target._stamped else 0.0
+            if target._gate == target._word:
+                target._cells[target._cell] = value
+                if now:
+                    # The time last: a reader reads it first, and so never has a new time with an old value.
+                    target._cells[target._cell - 1] = now
+                return
+    except (AttributeError, ValueError):  # an integer beyond all floats
+        pass
+    _peer_gauge_set(self, value)
+
+
+def summary_observe(self: Any, amount: Any) -> None:
+    """`Summary.observe`."""
+    try:
+        count, total = self._count, self._sum
+        if (
+            count._gate == count._word
+            and total._gate == total._word
+            and (amount.__class__ is int or amount.__class__ is float)
+        ):
+            count._cells[count._cell] += 1
+            total._cells[total._cell] += amount
+            return
+    except AttributeError:
+        pass
+    _peer_summary_observe(self, amount)
+
+
+def histogram_observe(self: Any, amount: Any, exemplar: Any = None) -> None:
+    """`Histogram.observe`, but the bucket is found by bisection."""
+    if exemplar:
+        _observe_with_exemplar(self, amount, exemplar)
+        return
+    try:
+        child = self._buckets
+        if amount.__class__ is float or amount.__class__ is int:
+            place = bisect_left(child.bounds, amount) + 1
+            if child._gate == child._word and amount == amount:
+                cells, cell = child._cells, child._cell
+                cells[cell] += amount
+                cells[cell + place] += 1
+                return
+    except AttributeError:
+        pass
+    _peer_histogram_observe(self, amount)
+
+
+def _observe_with_exemplar(self: Any, amount: Any, exemplar: Any) -> None:
+    if (amount.__class__ is float or amount.__class__ is int) and amount == amount:
+        histogram_observe(self, amount)
+        _validate_exemplar(exemplar)  # type: ignore[no-untyped-call]
+        bucket = self._buckets[bisect_left(self._upper_bounds, amount)]
+        bucket.set_exemplar(Exemplar(exemplar, amount, time.time()))
+    else:
+        _peer_histogram_observe(self, amount, exemplar)
+
+
+def _telling_unit(peer_init: Callable[[Any], None]) -> Callable[[Any], None]:
+    """A metric's init, but the unit of its family is known to all."""
+
+    def metric_init(self: Any) -> None:
+        if self._unit:
+            describe(family_of(self), unit=self._unit)
+        peer_init(self)
+
+    return metric_init
+
+
+def histogram_init(self: Any) -> None:
+    """`Histogram._metric_init`, but one object is made instead of one for each bucket."""
+    kind = values.ValueClass
+    buckets = None
+    if isinstance(kind, type) and issubclass(kind, SharedValue) and kind._plain:
+        buckets = SharedBuckets.of(self, kind._binder)
+    if buckets is None:
+        _peer_histogram_init(self)
+    else:
+        self._created = time.time()
+        self._sum = buckets.total()
+        self._buckets = buckets
+
+
+REPLACED: tuple[tuple[type, str, Any], ...] = (
+    (MetricWrapperBase, "labels", labels),
+    (Counter, "inc", counter_inc),
+    (Gauge, "inc", gauge_inc),
+    (Gauge, "dec", gauge_dec),
+    (Gauge, "set", gauge_set),
+    (Summary, "observe", summary_observe),
+    (Histogram, "observe", histogram_observe),
+    (Counter, "_metric_init", _telling_unit(Counter._metric_init)),
+    (Gauge, "_metric_init", _telling_unit(Gauge._metric_init)),
+    (Summary, "_metric_init", _telling_unit(Summary._metric_init)),
+    (Histogram, "_metric_init", _telling_unit(histogram_init)),
+)
+"""(class, name, what it becomes)"""

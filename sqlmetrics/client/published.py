@@ -1,0 +1,137 @@
+"""A collector whose samples are values of the store, set anew each time it is asked."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from prometheus_client import REGISTRY
+from prometheus_client.metrics_core import Metric
+
+from .. import stores
+from ..cells.shape import EACH_MODES, Family, describe, keys_of
+from ..values import MultiProcessValue, SharedValue
+from .binder import hold, is_held
+
+_COUNTED = {"counter": ("_total",), "summary": ("_count", "_sum"), "histogram": ("_bucket", "_sum")}
+"""Types that are added up over processes, and the endings of the samples that they keep; a histogram's count is its
+last bucket. Anything else is shown as a gauge."""
+
+
+Labels = tuple[tuple[str, str], ...]
+
+
+class Kept(NamedTuple):
+    """Which value of the store a sample is."""
+
+    type: str
+    family: str
+    name: str
+    labels: Labels
+
+
+class Publication:
+    """What one process makes of one collector."""
+
+    def __init__(self, collector: Any, mode: str):
+        self._collector = collector
+        self._mode = mode
+        self._withdrawn = False
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew, in a forked child: the values are its parent's."""
+        self._class: type[Asked] | None = None
+        self._values: dict[Kept, SharedValue] = {}
+
+    def families(self) -> list[str]:
+        """The names of the families that it has made."""
+        return list(dict.fromkeys(kept.family for kept in self._values))
+
+    def tell_registered(self, registered: bool) -> None:
+        """Have the store remember whether the collector is in the default registry."""
+        for family in {self._family(kept) for kept in self._values}:
+            describe(family, registered=registered)
+            stores.default_store().part.teller.describe(family)
+
+    def sample(self) -> None:
+        """Ask the collector. Raises what it raises, or what is wrong with one of its samples, after all others."""
+        now, problem = time.time(), None
+        found: dict[Kept, float] = {}
+        helps: dict[str, str] = {}
+        for metric in self._collector.collect():
+            for kept, value in _samples(metric):
+                try:
+                    found[kept] = float(value)
+                    helps[kept.family] = metric.documentation
+                except (TypeError, ValueError, OverflowError) as error:
+                    problem = error
+        for kept, value in found.items():
+            if kept not in self._values:
+                self._values[kept] = self._make(kept, helps[kept.family])
+            self._values[kept].set(value, timestamp=now)
+        for gone in [kept for kept in self._values if kept not in found and kept.type == "gauge"]:
+            self._values.pop(gone).release()
+        if self._withdrawn:  # meanwhile
+            self.withdraw()
+        if problem is not None:
+            raise problem
+
+    def withdraw(self) -> None:
+        """Have its gauges leave the scrapes."""
+        self._withdrawn = True
+        for kept, value in self._values.copy().items():
+            if kept.type == "gauge":
+                value.release()
+        self._values = {}
+
+    def _family(self, kept: Kept) -> Family:
+        by_mode = kept.type == "gauge" or (kept.type == "counter" and self._mode in EACH_MODES)
+        return kept.family, kept.type, self._mode if by_mode else ""
+
+    def _make(self, kept: Kept, help_text: str) -> SharedValue:
+        if self._class is None:
+            self._class = _asked_class()
+        family = self._family(kept)
+        describe(family, help=help_text, registered=self._collector in REGISTRY._collector_to_names)
+        labels = dict(sorted(kept.labels, key=lambda label: label[0] == "le"))  # a bucket's bound comes last
+        is_others = any(not is_held(key) for key in keys_of(kept.family, kept.type, labels))
+        names, values = tuple(labels), tuple(labels.values())
+        value = self._class(kept.type, kept.family, kept.name, names, values, help_text, multiprocess_mode=family[2])
+        if kept.type == "gauge" and not is_others:  # or it is a metric object's, which may go on using it
+            hold(value)
+        return value
+
+
+class Asked(SharedValue):
+    """A value that is set to a collector's answers, and given back when there is none any more."""
+
+    __slots__ = ("__weakref__",)
+
+
+def _asked_class() -> type[Asked]:
+    class Value(MultiProcessValue(stores.default_store().settings.process_identifier), Asked):  # type: ignore[misc]
+        __slots__ = ()
+
+    return Value
+
+
+def _samples(metric: Metric) -> Iterator[tuple[Kept, Any]]:
+    """What is kept of a family, and the values."""
+    endings = _COUNTED.get(metric.type)
+    buckets: dict[Labels, list[tuple[float, Labels, float]]] = {}
+    for sample in metric.samples:
+        labels = tuple(sorted((str(name), str(value)) for name, value in sample.labels.items()))
+        if endings is None:
+            yield Kept("gauge", sample.name, sample.name, labels), sample.value
+        elif sample.name == f"{metric.name}_bucket":
+            others = tuple(label for label in labels if label[0] != "le")
+            buckets.setdefault(others, []).append((float(sample.labels["le"]), labels, sample.value))
+        elif sample.name.removeprefix(metric.name) in endings:
+            yield Kept(metric.type, metric.name, sample.name, labels), sample.value
+    for of_child in buckets.values():
+        below = 0.0
+        for _, labels, value in sorted(of_child):  # cells count each bucket by itself
+            yield Kept(metric.type, metric.name, f"{metric.name}_bucket", labels), value - below
+            below = value

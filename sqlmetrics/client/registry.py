@@ -1,0 +1,193 @@
+"""Registries yield what all processes have counted: of a metric that is registered, the store's aggregate.
+
+One scrape of the store answers for all metrics of a registry. Metrics that the store knows to be in the default
+registry of other processes are yielded by this process's too, whether or not their module was imported here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from prometheus_client import REGISTRY, Counter, Enum, Gauge, Histogram, Info, Summary, metrics, multiprocess
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import CollectorRegistry, RestrictedRegistry
+
+from .. import stores
+from ..cells.shape import describe, family_of
+from ..scrape import answer
+from ..scrape.collector import MultiProcessCollector
+from ..scrape.wanted import wanted
+from .sampling import sampler
+
+_peer_get_names: Any = CollectorRegistry._get_names
+_peer_register = CollectorRegistry.register
+_peer_unregister = CollectorRegistry.unregister
+
+_COLLECTORS = (MultiProcessCollector, multiprocess.MultiProcessCollector)
+_collect_named: Any = MultiProcessCollector.collect_named
+_METRICS = (Counter, Gauge, Summary, Histogram, Info, Enum)
+_OWN_WAYS = ("collect", "_samples", "_child_samples", "_multi_samples")
+"""A class derived from the peer's that has one of these of its own knows best what it yields."""
+_SUFFIXES = ("", "_total", "_created", "_sum", "_count", "_bucket", "_info")
+_CREATED = "_created"
+
+
+def is_shared(collector: object) -> bool:
+    """Whether a collector is a metric whose values are in the store."""
+    kind = type(collector)
+    known = next((base for base in kind.__mro__ if base in _METRICS), None)
+    return known is not None and all(getattr(kind, way) is getattr(known, way) for way in _OWN_WAYS)
+
+
+def tell_registered(collector: Any, registered: bool) -> None:
+    """Have the store remember whether a metric, or a published collector, is in the default registry."""
+    if collector in sampler.publications:
+        sampler.publications[collector].tell_registered(registered)
+    elif is_shared(collector):
+        describe(family_of(collector), help=collector._documentation, registered=registered)
+        store = stores.installed()
+        if store is not None:
+            store.part.teller.describe(family_of(collector))
+
+
+def tell_all_registered() -> None:
+    """Tell of what is in the default registry already."""
+    for collector in list(REGISTRY._collector_to_names):
+        tell_registered(collector, True)
+
+
+def get_names(self: CollectorRegistry, collector: Any) -> list[str]:
+    """`CollectorRegistry._get_names`, but a collector of a store clashes with nobody: see `collect`."""
+    return [] if isinstance(collector, _COLLECTORS) else _peer_get_names(self, collector)
+
+
+def register(self: CollectorRegistry, collector: Any) -> None:
+    """`CollectorRegistry.register`."""
+    _peer_register(self, collector)
+    if self is REGISTRY:
+        tell_registered(collector, True)
+
+
+def unregister(self: CollectorRegistry, collector: Any) -> None:
+    """`CollectorRegistry.unregister`."""
+    _peer_unregister(self, collector)
+    if self is REGISTRY:
+        tell_registered(collector, False)
+
+
+def collect(self: CollectorRegistry) -> Iterator[Metric]:
+    """`CollectorRegistry.collect`."""
+    with self._lock:
+        collectors = list(self._collector_to_names)
+        target = self._target_info_metric() if self._target_info else None  # type: ignore[no-untyped-call]
+    if target:
+        yield target
+    yield from _all_of(self, collectors, None)
+
+
+def restricted_collect(self: RestrictedRegistry) -> Iterator[Metric]:
+    """`RestrictedRegistry.collect`: the names go into the query, and collectors of stores need no flag."""
+    registry, names = self._registry, frozenset(self._name_set)
+    with registry._lock:
+        is_targeted = "target_info" in names and registry._target_info
+        target = registry._target_info_metric() if is_targeted else None  # type: ignore[no-untyped-call]
+        named = {c for name, c in registry._names_to_collectors.items() if name in names - {"target_info"}}
+        nameless = {*registry._collectors_without_names}
+        collectors = [
+            c for c in registry._collector_to_names if c in named or c in nameless or isinstance(c, _COLLECTORS)
+        ]
+    if target:
+        yield target
+    for metric in _all_of(registry, collectors, names):
+        if restricted := metric._restricted_metric(names):  # type: ignore[no-untyped-call]
+            yield restricted
+
+
+def _all_of(registry: CollectorRegistry, collectors: list[Any], names: frozenset[str] | None) -> Iterator[Metric]:
+    shared = {one for one in collectors if is_shared(one) or one in sampler.publications}
+    found = _shared_families(names) if shared or registry is REGISTRY else None
+    seen: set[str] = set()
+    for collector in collectors:
+        if not isinstance(collector, _COLLECTORS):
+            is_ours = collector in shared
+            metrics = _own_families(registry, collector, found, seen) if is_ours else list(collector.collect())
+            seen.update(metric.name for metric in metrics)
+            yield from metrics
+    others = [name for name in found or () if registry is REGISTRY and name not in seen]
+    for name in others:
+        metrics = [metric for metric, registered in found[name] if registered]  # type: ignore[index]
+        seen.update(metric.name for metric in metrics)
+        yield from metrics
+    yield from _of_stores([one for one in collectors if isinstance(one, _COLLECTORS)], names, seen)
+
+
+def _of_stores(collectors: list[Any], names: frozenset[str] | None, seen: set[str]) -> Iterator[Metric]:
+    """What collectors of stores add. seen: names that are yielded already, of the installed store and by others."""
+    of_store: dict[str, set[str]] = {}
+    for collector in collectors:
+        families = _collect_named(collector, _widened(names))
+        path = collector._reader.path
+        known = of_store.setdefault(path, set(seen) if stores.is_installed(path) else set())
+        fresh = [metric for metric in families if metric.name not in known]
+        known.update(metric.name for metric in fresh)
+        yield from fresh
+
+
+Families = dict[str, list[tuple[Metric, bool]]]
+"""The families of each name, and whether each is in the default registry of a process."""
+
+
+def _own_families(registry: CollectorRegistry, collector: Any, found: Families | None, seen: set[str]) -> list[Metric]:
+    """What the store has of a metric or of a published collector; of the latter, no name that was yielded already."""
+    if found is None:  # nothing but this process's own memory is to be had
+        return list(collector.collect())
+    if collector in sampler.publications:
+        fresh = [name for name in sampler.publications[collector].families() if name not in seen]
+        return [one for name in fresh for one, _ in found.get(name, ())]
+    families = [
+        _as_in_memory(collector, one)
+        for one, registered in found.get(collector._name, ())
+        if one.type == collector._type or (registered and registry is REGISTRY)
+    ]
+    return families or [collector._get_metric()]
+
+
+def _as_in_memory(collector: Any, metric: Metric) -> Metric:
+    """Without the sum of a histogram that counts negative numbers, for it may go down: the peer leaves it out, too."""
+    if metric.type == "histogram" and getattr(collector, "_upper_bounds", [0])[0] < 0:
+        metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_sum")]
+    return metric
+
+
+def _shared_families(names: frozenset[str] | None) -> Families | None:
+    """What the installed store has; None while it cannot be opened. Raises StoreError or apsw.Error."""
+    store = stores.installed()
+    if store is None or not store.is_open():
+        return None
+    asked = replace(wanted(_widened(names), created=metrics._use_created), unset=True)
+    families: Families = {}
+    for shown, metric in answer.answer(
+        stores.reader(store.path), asked, lambda found, _: [(one, answer.as_metric(one)) for one in found]
+    ):
+        families.setdefault(metric.name, []).append((metric, bool(shown.family.registered)))
+    return families
+
+
+def _widened(names: frozenset[str] | None) -> frozenset[str] | None:
+    """These names, and those of the samples beside which ``_created`` samples are made."""
+    if names is None:
+        return None
+    bases = [name.removesuffix(_CREATED) for name in names if name.endswith(_CREATED)]
+    return names.union(base + suffix for base in bases for suffix in _SUFFIXES)
+
+
+REPLACED: tuple[tuple[type, str, Any], ...] = (
+    (CollectorRegistry, "_get_names", get_names),
+    (CollectorRegistry, "register", register),
+    (CollectorRegistry, "unregister", unregister),
+    (CollectorRegistry, "collect", collect),
+    (RestrictedRegistry, "collect", restricted_collect),
+)
+"""(class, name, what it becomes)"""

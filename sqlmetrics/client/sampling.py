@@ -1,0 +1,211 @@
+"""What has to be asked for its value: gauges with `set_function`, and collectors that were published.
+
+Each process asks its own at every flush, and before a scrape of its own, and sets values of the store to the answers.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from prometheus_client import Gauge
+
+from .. import stores
+from ..cells.selection import told_of_removals
+from ..cells.shape import MODES, Key
+from ..process import fork
+from ..rows import flush
+from ..store import Store
+from ..values import SharedValue
+from ..weak import members
+from .published import Publication
+
+log = logging.getLogger("sqlmetrics")
+_peer_set_function = Gauge.set_function
+_PATIENCE = 1.0
+"""Seconds that a scrape waits for another thread that is asking already."""
+
+
+class Answering:
+    """What a gauge with a function has instead of its value, for its other methods to have no effect."""
+
+    _multiprocess = True
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any):
+        self.value = value
+
+    def inc(self, amount: float) -> None:
+        """Do nothing, as the peer's gauge with a function does."""
+
+    def set(self, value: float, timestamp: float | None = None) -> None:
+        """Do nothing, as the peer's gauge with a function does."""
+
+    def get(self) -> float:
+        """The last answer of this process."""
+        answer: float = self.value.get()
+        return answer
+
+
+class Sampler(fork.ForkAware):
+    """All that this process has to ask."""
+
+    def __init__(self) -> None:
+        self.gauges: weakref.WeakSet[Any] = weakref.WeakSet()
+        self.publications: dict[Any, Publication] = {}
+        self._busy: Any = None
+        self._failed: set[int] = set()
+        fork.register(self)
+
+    def after_fork_in_parent(self) -> None:
+        """Go on, also if no operation starts the flusher again."""
+        self._start_flusher()
+
+    def after_fork_in_child(self) -> None:
+        """The thread that was asking is not here; the values are this process's own, and shown though it is idle."""
+        self._busy = None
+        for publication in self.publications.values():
+            publication.forget()
+        self._start_flusher()
+
+    def _start_flusher(self) -> None:
+        store = stores.installed()
+        if self.is_needed() and store is not None:
+            store.flusher.start()
+
+    def is_needed(self) -> bool:
+        """Whether there is anything to ask."""
+        return bool(self.gauges or self.publications)
+
+    def dismiss(self, keys: list[Key]) -> None:
+        """Ask gauges no more that were removed: their answers would bring the series back."""
+        for gauge in members(self.gauges):
+            if isinstance(gauge._value, Answering) and gauge._value.value._key in keys:
+                self.gauges.discard(gauge)
+
+    def ask(self) -> None:
+        """Ask all, unless this thread is at it already. Raises nothing."""
+        busy = self._lock()
+        if not self.is_needed() or busy._is_owned():
+            return
+        if busy.acquire(timeout=_PATIENCE):
+            try:
+                self._notice_removals()
+                failures = [*self._ask_gauges(), *self._ask_collectors()]
+            finally:
+                busy.release()
+            for asked, error in failures:
+                log.warning("%s: no sample of it as long as it raises %r", asked, error, exc_info=error)
+
+    def _lock(self) -> Any:
+        """The lock of who asks, of the app's kind, which may have changed: a greenlet waits for another that asks."""
+        if not isinstance(self._busy, type(threading.RLock())):
+            self._busy = threading.RLock()
+        return self._busy
+
+    def _notice_removals(self) -> None:
+        store = stores.installed()
+        if self.gauges and store is not None and store.is_open():
+            store.part.look_for_marks()
+
+    def _ask_gauges(self) -> list[Failure]:
+        return [found for gauge in members(self.gauges) for found in self._try(gauge, partial(_ask, gauge))]
+
+    def _ask_collectors(self) -> list[Failure]:
+        pairs = list(self.publications.items())
+        return [found for collector, publication in pairs for found in self._try(collector, publication.sample)]
+
+    def _try(self, asked: Any, action: Callable[[], None]) -> list[Failure]:
+        """Do it; what it raises is returned the first time only, until it works again."""
+        try:
+            action()
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # sys.exit() in a function must not end the flusher
+            is_known = id(asked) in self._failed
+            self._failed.add(id(asked))
+            return [] if is_known else [(asked, error)]
+        self._failed.discard(id(asked))
+        return []
+
+
+Failure = tuple[Any, BaseException]
+sampler = Sampler()
+
+
+def _ask_for(store: Store) -> None:
+    if store is stores.installed():
+        sampler.ask()
+
+
+flush.to_be_asked.append(_ask_for)
+told_of_removals.append(sampler.dismiss)
+
+
+def _ask(gauge: Any) -> None:
+    (sample,) = gauge._child_samples()
+    answering = gauge._value
+    if isinstance(answering, Answering):  # or the store was uninstalled meanwhile
+        answering.value.set(sample.value, timestamp=time.time())
+
+
+def set_function(self: Any, f: Callable[[], float]) -> None:
+    """`Gauge.set_function`."""
+    _peer_set_function(self, f)
+    adopt(self)
+
+
+def adopt(gauge: Any) -> None:
+    """From now on ask a gauge that has a function, if its value is in the store."""
+    if "_child_samples" in gauge.__dict__ and isinstance(gauge._value, (SharedValue, Answering)):
+        if isinstance(gauge._value, SharedValue):
+            gauge._value = Answering(gauge._value)
+        sampler.gauges.add(gauge)
+        begin()
+
+
+def publish(collector: Any, multiprocess_mode: str = "liveall") -> None:
+    """Have each process sample a collector, at every flush and before its own scrapes, into the store.
+
+    Counters, summaries and histograms are added up over all processes, as those of metrics are; in the modes ``all``
+    and ``liveall`` each process's counters are shown with its pid, as its gauges are.
+
+    collector: anything with a ``collect()``, such as `prometheus_client.PROCESS_COLLECTOR`. If it is in the default
+        registry, what that yields of it is the store's from now on.
+    multiprocess_mode: of its gauges, see `prometheus_client.Gauge`.
+
+    Again for the same collector: with the mode given now. Raises ValueError for a mode that there is not, TypeError
+    for something that is no collector.
+    """
+    if multiprocess_mode not in MODES:
+        raise ValueError(f"unknown multiprocess mode {multiprocess_mode!r}; it is one of {sorted(MODES)}")
+    if not callable(getattr(collector, "collect", None)):
+        raise TypeError(f"a collector has a method collect(); {collector!r} has none")
+    try:
+        sampler.publications[collector] = Publication(collector, multiprocess_mode)
+    except TypeError:
+        raise TypeError(f"a collector can be in a registry and so has a hash; {collector!r} has none") from None
+    begin()
+
+
+def unpublish(collector: Any) -> None:
+    """Sample a collector no more in this process; its gauges leave the scrapes, what it counted stays."""
+    publication = sampler.publications.pop(collector, None)
+    if publication is not None:
+        publication.withdraw()
+
+
+def begin() -> None:
+    """Have the flusher ask, if there is anything to ask and a store to tell."""
+    store = stores.installed()
+    if store is not None and sampler.is_needed():
+        store.flusher.wake()
+
+
+REPLACED: tuple[tuple[type, str, Any], ...] = ((Gauge, "set_function", set_function),)
+"""(class, name, what it becomes)"""

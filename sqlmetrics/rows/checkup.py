@@ -1,0 +1,104 @@
+"""Whether database and cells are whole and go together. SQLite notices damage only where it happens to read.
+
+So one process of the store reads all of it once a minute, and whoever meets damage asks for it at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import Any
+
+import apsw
+
+from ..cells import journal, layout
+from ..cells.cellsfile import CellsFile
+from ..errors import DamagedError
+from ..scrape.plan import read_plan
+from . import database, ingest, newest, schema
+
+SECONDS = 60.0
+"""Between two checks of a store."""
+SHARE = 0.001
+"""The part of one core's time that checks may take: those of a large store are rarer."""
+BLOCKS_OF = "SELECT DISTINCT cell / ? FROM sample WHERE process = ?"
+_TRIES = 3
+"""What looks like damage may be a process that is settled at this moment, but not three times."""
+
+
+def check(connection: apsw.Connection, file: CellsFile) -> None:
+    """Look at everything in the database, and whether cells and journals go with it.
+
+    Raises DamagedError or apsw.Error.
+    """
+    check_rows(connection)
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            _check_processes(connection, file)
+            return
+        except (DamagedError, journal.JournalGoneError) as error:
+            if not tries_left:
+                raise DamagedError(f"rows and cells do not fit together: {error!r}") from error
+
+
+def check_rows(connection: apsw.Connection) -> None:
+    """Check every page, index and reference, and that scrapes can read the texts. Raises DamagedError or apsw.Error."""
+    for pragma in ("integrity_check", "foreign_key_check"):
+        found = connection.execute(f"PRAGMA {pragma}").fetchone()
+        if found not in (None, ("ok",)):
+            raise DamagedError(f"{pragma}: {' '.join(map(str, found))}".replace("\n", " ")[:200])
+    try:
+        schema.check_texts(connection)
+        connection.execute("SELECT pid FROM process").fetchall()
+        read_plan(connection)
+        newest.check(connection)
+    except (ValueError, TypeError, LookupError) as error:
+        raise DamagedError(f"a text is no name, label set, bound or pid: {error!r}"[:200]) from error
+
+
+def _check_processes(connection: apsw.Connection, file: CellsFile) -> None:
+    if not knows_the_settled(connection, file):
+        raise DamagedError("the rows do not know a process that the cells have let go")
+    rows = connection.execute("SELECT id FROM process WHERE died IS NULL").fetchall()
+    if strangers := {number for (number,) in rows}.difference(instance for _, instance in file.live_slots()):
+        raise DamagedError(f"the rows know process instances that the cells do not: {strangers}")
+    for slot, instance in file.live_slots():
+        if not ingest.is_settled(connection, slot, instance):
+            journal.read(file, slot, instance, ingest.committed(connection, instance) or 0)
+            owned = set(file.blocks.owned_by(slot))
+            for (block,) in connection.execute(BLOCKS_OF, (layout.BLOCK_CELLS, instance)).fetchall():
+                if block not in owned:
+                    raise DamagedError(f"rows of process instance {instance} are about cells that it does not own")
+
+
+def knows_the_settled(connection: apsw.Connection, file: CellsFile) -> bool:
+    """Whether every process that the cells file has let go is settled in the rows; in an older copy it is not."""
+    header = file.header()
+    slots = list(zip(bytes(file.states), file.uses.tolist(), strict=True))  # first: the rows are never behind them
+    rows: list[Any] = connection.execute("SELECT slot, settled FROM slot").fetchall()
+    settled: dict[int, int] = dict(rows)
+    return header is not None and all(
+        state == layout.LIVE
+        or (state == layout.FREE and uses == header.uses)
+        or settled.get(slot, 0) >= layout.instance_of(uses, slot)
+        for slot, (state, uses) in enumerate(slots)
+    )
+
+
+def check_if_due(path: str, file: CellsFile) -> None:
+    """Check the store if no process has done so for a while, and raise a doubt where there is damage.
+
+    By a connection of its own: that of the flusher may have whole pages in memory that are damaged on the disk.
+    """
+    now = time.clock_gettime(time.CLOCK_MONOTONIC)  # the same in all processes of a boot
+    if now < file.due[0] <= now + 86_400:
+        return
+    file.due[0] = now + SECONDS
+    try:
+        with contextlib.closing(database.connect(path)) as connection:
+            check(connection, file)
+    except (apsw.Error, DamagedError) as error:
+        if isinstance(error, DamagedError) or database.is_damage(error):
+            file.doubt()
+    took = time.clock_gettime(time.CLOCK_MONOTONIC) - now
+    file.due[0] = now + max(SECONDS, took / SHARE)

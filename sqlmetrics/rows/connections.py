@@ -1,0 +1,124 @@
+"""The connections of one process, and the rule that none is open across a fork.
+
+SQLite keeps a table of its open files in the process. A child inherits it, and a connection that the child
+opens then believes to hold locks that it does not hold (https://www.sqlite.org/howtocorrupt.html, 2.6). So
+every connection is closed before a fork.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ..errors import StoreError
+from ..process import native, under_uwsgi
+from . import database, trust
+
+
+class ForkedInUseError(StoreError):
+    """SQLite cannot be used here: this process was forked in the middle of an SQLite call of its parent."""
+
+
+class Access:
+    """One connection, used by one thread at a time, and opened when it is needed."""
+
+    def __init__(self, path: str):
+        self._path = path
+        self._lock = native.RLock()
+        self._connection: database.StoreConnection | None = None
+        self._holder = 0  # the thread that uses it
+        self._interrupted: int | None = None  # during a fork: the thread that was using it
+        self._poisoned = False
+
+    @contextmanager
+    def __call__(self) -> Iterator[database.StoreConnection]:
+        """Give the connection to this thread; waits for other threads of this process, not for other processes.
+
+        Raises what `database.connect` does, and CutOffError where a file of an open connection was replaced: it stays
+        open, for `suspended` to take the last reading of it, until `close`.
+        """
+        with self._lock:
+            self._holder = native.get_ident()
+            try:
+                yield self._open()
+            finally:
+                self._holder = 0
+                if under_uwsgi.forks_from_c():  # with no word before: nothing stays open from one use to the next
+                    self.close()
+
+    def held_here(self) -> bool:
+        """Whether this thread is using the connection (and was interrupted by a signal handler, say)."""
+        return self._holder == native.get_ident()
+
+    def keep_open(self) -> None:
+        """Open the connection if it is closed: while it is open, what it reads is not lost if the files are deleted."""
+        if self._connection is None and not under_uwsgi.forks_from_c():
+            with self():
+                pass
+
+    def is_cut_off(self) -> bool:
+        """Whether a connection is open and a file of it was deleted or replaced."""
+        connection = self._connection
+        return connection is not None and not connection.is_in_place()
+
+    def _open(self) -> database.StoreConnection:
+        if self._poisoned:
+            raise ForkedInUseError("this process was forked while its parent was using SQLite; start it another way")
+        if self._connection is None:
+            trust.check(self._path)
+            self._connection = database.connect(self._path)
+        elif not self._connection.is_in_place():
+            raise database.CutOffError(f"{self._path}: a file of the store was deleted or replaced")
+        return self._connection
+
+    def close(self) -> None:
+        """Close the connection, if one is open; the next use opens another."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    @contextmanager
+    def suspended(self) -> Iterator[database.StoreConnection | None]:
+        """Give what connection is open to who mends the files; none is open afterwards."""
+        with self._lock:
+            try:
+                yield self._connection
+            finally:
+                self.close()
+
+    def close_idle(self) -> None:
+        """Close the connection unless a thread is using it."""
+        with self._lock:
+            if not self._holder:
+                self.close()
+
+    def before_fork(self) -> None:
+        """Wait for other threads, and close; nobody opens it before the fork, a signal handler here neither."""
+        self._lock.acquire()
+        self._interrupted = self._holder
+        if not self._interrupted:
+            self.close()
+        self._holder = native.get_ident()
+
+    def after_fork_in_parent(self) -> None:
+        """Let it be used again."""
+        self._holder, self._interrupted = self._interrupted or 0, None
+        self._lock.release()
+
+    def after_fork_in_child(self) -> Access:
+        """Return what takes this one's place in a child, whether or not `before_fork` was run.
+
+        Without it (a fork from C) an idle connection is closed here before any other is opened; one in the
+        middle of a call cannot be, and is left as it is.
+        """
+        heir = Access(self._path)
+        in_use = self._holder if self._interrupted is None else self._interrupted
+        if in_use:
+            heir._poisoned = True
+            _leaked.append(self)
+        else:
+            self.close()
+        return heir
+
+
+_leaked: list[Access] = []

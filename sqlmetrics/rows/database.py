@@ -1,0 +1,230 @@
+"""Connections to the store's SQLite file: opened in one way, and watched."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import apsw
+
+from ..errors import ForeignFileError, JournalModeError, NoStoreError, PathError
+
+BUSY_MS = 20
+"""A statement waits this long for another's write lock; who can wait longer tries again."""
+WAL_BYTES = 4 * 1024 * 1024
+"""A flusher checkpoints when the WAL is longer than this: 1,000 pages, as SQLite itself would."""
+
+
+Identity = tuple[int, int]
+"""(device, inode) of a file."""
+
+
+def file_identity(path: str) -> Identity | None:
+    """The identity of what is at a path, None if nothing is. By name: opening and closing would drop SQLite's locks."""
+    try:
+        status = os.stat(path, follow_symlinks=False)
+    except OSError:
+        return None
+    return identity_of(status)
+
+
+def identity_of(status: os.stat_result) -> Identity:
+    """The identity of a file by its status."""
+    return status.st_dev, status.st_ino
+
+
+class StoreConnection(apsw.Connection):
+    """A connection that knows which files it has open."""
+
+    path = ""
+    opened: tuple[Identity | None, ...] = ()
+
+    def note_files(self) -> None:
+        """Take the files that are at their names now for those that are open."""
+        self.execute("SELECT count(*) FROM sqlite_schema").fetchall()  # opens the WAL
+        self.opened = self.at_names()
+
+    def at_names(self) -> tuple[Identity | None, ...]:
+        """The identities of the database, the WAL and its index, as they are now."""
+        return tuple(file_identity(self.path + suffix) for suffix in ("", "-wal", "-shm"))
+
+    def is_in_place(self) -> bool:
+        """Whether other processes that open the store find the files that this connection has open."""
+        return None not in self.opened and self.opened == self.at_names()
+
+    def holds_database(self) -> bool:
+        """Whether the database at least is that file, or nothing is there in its place."""
+        return file_identity(self.path) in (None, self.opened[0])
+
+
+class CutOffError(apsw.BusyError):
+    """A file of this connection was deleted or replaced: what it writes would be nobody's. Open another one."""
+
+
+def is_damage(error: BaseException) -> bool:
+    """Whether an error of SQLite says that the files are damaged, and not that they are busy, full or forbidden."""
+    if isinstance(error, apsw.IOError):
+        return getattr(error, "extendedresult", 0) in (apsw.SQLITE_IOERR_SHORT_READ, apsw.SQLITE_IOERR_READ)
+    return isinstance(error, apsw.Error) and not isinstance(error, _PASSING)
+
+
+_PASSING = (
+    apsw.BusyError,
+    apsw.LockedError,
+    apsw.FullError,
+    apsw.ReadOnlyError,
+    apsw.PermissionsError,
+    apsw.CantOpenError,
+    apsw.InterruptError,
+    apsw.NoMemError,
+    apsw.ThreadingViolationError,
+    apsw.ConnectionClosedError,
+)
+
+
+# One function for each setting of a connection; `connect` applies them all.
+
+
+def _wait_a_little(connection: apsw.Connection) -> None:
+    """Wait out short transactions of others, but no long ones: a fork must be able to stop a flush."""
+    connection.set_busy_timeout(BUSY_MS)
+
+
+def _keep_wal(connection: apsw.Connection) -> None:
+    """Leave -wal and -shm in place at the last close: an unprivileged worker may be unable to make them anew."""
+    switch = ctypes.c_int(1)
+    connection.file_control("main", apsw.SQLITE_FCNTL_PERSIST_WAL, ctypes.addressof(switch))
+
+
+def _leave_wal_at_close(connection: apsw.Connection) -> None:
+    """No checkpoint at the last close: the WAL may be a deleted file by then, and the database another's."""
+    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+
+
+def _sync_at_checkpoints(connection: apsw.Connection) -> None:
+    """No fsync at a commit: with WAL a power cut may lose the last commits but damages nothing.
+
+    https://www.sqlite.org/pragma.html#pragma_synchronous
+    """
+    connection.execute("PRAGMA synchronous = NORMAL")
+
+
+def _no_checkpoint_in_commits(connection: apsw.Connection) -> None:
+    """Only the flusher checkpoints, so that no fsync happens where somebody waits."""
+    connection.execute("PRAGMA wal_autocheckpoint = 0")
+
+
+def _shorten_wal(connection: apsw.Connection) -> None:
+    """When the WAL starts over, cut it to the size at which it is checkpointed."""
+    connection.pragma("journal_size_limit", WAL_BYTES)
+
+
+def _sort_in_memory(connection: apsw.Connection) -> None:
+    """Large GROUP BYs need no writable temporary folder."""
+    connection.execute("PRAGMA temp_store = MEMORY")
+
+
+def _check_references(connection: apsw.Connection) -> None:
+    """Rows of a deleted process go with it."""
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+SETTINGS: tuple[Callable[[apsw.Connection], None], ...] = (
+    _wait_a_little,
+    _keep_wal,
+    _leave_wal_at_close,
+    _sync_at_checkpoints,
+    _no_checkpoint_in_commits,
+    _shorten_wal,
+    _sort_in_memory,
+    _check_references,
+)
+
+
+def connect(path: str) -> StoreConnection:
+    """Open an existing store's file; never creates one.
+
+    Raises NoStoreError, PathError (it cannot be opened), ForeignFileError, or StoreError if somebody keeps it locked.
+    """
+    before = file_identity(path)
+    if before is None:
+        raise NoStoreError(f"no store at {path!r}; is the app that calls sqlmetrics.install() running with that path?")
+    try:
+        connection = StoreConnection(path, flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW)
+        connection.path = path
+        for apply in SETTINGS:
+            apply(connection)
+        connection.note_files()
+    except apsw.CantOpenError as error:
+        raise PathError(f"{path}: cannot be opened as a store, {_why(path)}; name another path") from error
+    except apsw.NotADBError:
+        raise not_a_database(path) from None
+    if connection.opened[0] != before:
+        connection.close()
+        raise CutOffError(f"{path}: the store was replaced at this moment")
+    return connection
+
+
+def _why(path: str) -> str:
+    if os.path.islink(path):
+        return f"it is a symlink to {os.readlink(path)}"
+    if os.path.isdir(path):
+        return "it is a folder"
+    mode = stat.filemode(os.stat(path).st_mode)
+    return f"uid {os.geteuid()} may not read and write it ({mode}) or create files beside it"
+
+
+class NoDatabaseError(ForeignFileError):
+    """The file is not a SQLite database at all: it is somebody else's, or ours and damaged."""
+
+
+def not_a_database(path: str) -> NoDatabaseError:
+    """The error that says so."""
+    return NoDatabaseError(f"{path}: this file is not a SQLite database; move it away or name another path")
+
+
+@contextmanager
+def transaction(connection: apsw.Connection, kind: str = "IMMEDIATE") -> Iterator[None]:
+    """Commit at the end, roll back on any exception; the first error is the one that is raised.
+
+    Raises CutOffError if the files are not in their places any more, with the write lock held: so nobody writes to
+    files that another process has taken the last reading of.
+    """
+    connection.execute(f"BEGIN {kind}")
+    try:
+        if kind == "IMMEDIATE" and isinstance(connection, StoreConnection) and not connection.is_in_place():
+            raise CutOffError(f"{connection.filename}: a file of the store was deleted or replaced")
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:  # SQLite rolls back by itself on a full disk and the like
+            connection.execute("ROLLBACK")
+        raise
+
+
+@contextmanager
+def unreferenced(connection: apsw.Connection) -> Iterator[None]:
+    """Check no references in the transactions within: for each series deleted SQLite would walk through all samples."""
+    connection.execute("PRAGMA foreign_keys = OFF")
+    try:
+        yield
+    finally:
+        _check_references(connection)
+
+
+def use_wal(connection: StoreConnection, path: str) -> None:
+    """Switch to write-ahead logging and read it back. Raises JournalModeError that names the mode found."""
+    try:
+        mode = connection.pragma("journal_mode", "wal")
+    except apsw.BusyError:
+        mode = f"{connection.pragma('journal_mode')} (another program keeps it locked)"
+    if mode != "wal":
+        raise JournalModeError(
+            f"{path}: SQLite cannot use journal mode WAL here, it stays {mode};"
+            " the store needs a local disk or tmpfs, and nobody else in the file while it is made"
+        )
+    if None in connection.opened:
+        connection.note_files()

@@ -1,0 +1,162 @@
+"""Exemplars on their way from a process to the table `exemplar`, where the newest of each series is.
+
+The first of a series in a flush interval goes to the journal at once, so that others see it and a SIGKILL does not
+take it along. Those that follow wait in memory, only the newest of each series, for the next flush: a busy process
+writes two records per series and flush interval, however often it observes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Container, Iterable
+
+import apsw
+from prometheus_client.samples import Exemplar
+
+from ..cells.records import ExemplarRecord, exemplar_record
+from ..cells.shape import Key, canonical_labels
+
+LIFE = 600.0
+"""Seconds for which an exemplar is shown: the trace that it names may be gone after longer."""
+SWEEP_SECONDS = 60.0
+"""How often a process that flushes deletes those that are older."""
+AT_ONCE = 64
+"""How many that wait are written to the journal before other threads may have the lock again."""
+WAIT = 0.01
+"""Seconds that an exemplar which is to be told at once waits for another thread, the flusher say, to let go of the
+journal; usually it is some microseconds."""
+BACKLOG = 64 * 1024
+"""Bytes of a journal that are not rows yet. Beyond them exemplars wait: flushes may be held up for long, and the room
+that is left is needed for new children."""
+SHARE = 8
+"""The part of all journals' room that they may take all the same: one of so many."""
+
+Series = tuple[Key, int]
+"""A child, and the place of the sample in it."""
+
+RAISE = "UPDATE store SET exemplars = exemplars + 1"
+UPSERT = """
+INSERT INTO exemplar (series, labels, value, timestamp, changed)
+SELECT series.id, ?6, ?7, ?8, store.exemplars
+  FROM store, family JOIN series ON series.family = family.id
+ WHERE family.name = ?1 AND family.type = ?2 AND series.labels = ?3 AND series.name = ?4 AND series.variant = ?5
+ON CONFLICT (series) DO UPDATE
+   SET labels = excluded.labels, value = excluded.value, timestamp = excluded.timestamp, changed = excluded.changed
+ WHERE excluded.timestamp >= exemplar.timestamp
+"""
+# One from the future is of a clock that was set back since: it would be the newest for as long as it was wrong.
+SWEEP = "DELETE FROM exemplar WHERE abs(timestamp - ?) > ?"
+
+
+def takes(typ: str, name: str, variant: str) -> bool:
+    """Whether a sample can have an exemplar; the encoders raise an error for any other that has one."""
+    return variant != "" if typ == "histogram" else typ == "counter" and name.endswith("_total")
+
+
+def is_current(exemplar: Exemplar, now: float) -> bool:
+    """Whether an exemplar is to be shown. now: seconds since the epoch."""
+    return abs(now - float(exemplar.timestamp or 0.0)) <= LIFE
+
+
+class Kept:
+    """The newest exemplar of each series of one writer, and which of them are to be told to the others."""
+
+    def __init__(self) -> None:
+        self.newest: dict[Series, Exemplar] = {}
+        self._tried: set[Series] = set()  # since the last round; a full journal is not tried for each observation
+        self._waiting: dict[Series, None] = {}
+        self._last_round = float("-inf")
+
+    def put(self, series: Series, exemplar: Exemplar) -> bool:
+        """Keep one; True if it is the first of its series since the last round, and to be told at once."""
+        # The app may change its labels. Made as Exemplar(...) makes it, in half of the time.
+        kept = tuple.__new__(Exemplar, (dict(exemplar.labels), exemplar.value, exemplar.timestamp or time.time()))
+        if series in self._tried:
+            self.newest[series] = kept
+            self._waiting[series] = None
+            return False
+        shape, position = series[0][0], series[1]
+        if not takes(shape.type, *shape.samples[position]):
+            return False
+        self.newest[series] = kept
+        self._tried.add(series)
+        return True
+
+    def wait(self, series: Iterable[Series]) -> None:
+        """Have these told in the next round."""
+        self._waiting.update(dict.fromkeys(series))
+
+    def take_round(self, pause: float) -> list[Series]:
+        """The series whose newest exemplar is to be told now; none if the last round was less than `pause` ago."""
+        now = time.clock_gettime(time.CLOCK_MONOTONIC)  # freezegun does not freeze it
+        if not (self._tried or self._waiting) or now < self._last_round + pause:
+            return []
+        self._last_round = now
+        self._tried.clear()
+        taken = []
+        with contextlib.suppress(KeyError):  # a signal handler took the rest
+            for _ in range(len(self._waiting)):
+                taken.append(self._waiting.popitem()[0])
+        return taken
+
+    def is_waiting(self) -> bool:
+        """Whether some are to be told."""
+        return bool(self._waiting)
+
+    def tell_again(self) -> None:
+        """Whoever reads the journal from now on knows nothing of what was told: the files are others."""
+        self._tried.update(self.newest)
+        self.wait(self.newest.copy())
+        self._last_round = float("-inf")
+
+    def drop(self, keys: Iterable[Key]) -> None:
+        """Forget those of children that were removed."""
+        gone = set(keys)
+        for series in [one for one in self.newest.copy() if one[0] in gone]:
+            self.newest.pop(series, None)
+            self._waiting.pop(series, None)
+            self._tried.discard(series)
+
+    def only(self, keys: Container[Key]) -> Kept:
+        """Those of some children."""
+        kept = Kept()
+        kept.newest = {series: one for series, one in self.newest.copy().items() if series[0] in keys}
+        kept.tell_again()
+        return kept
+
+
+def record_of(series: Series, exemplar: Exemplar) -> str:
+    """The record of an exemplar: all that is needed to show it, and NaN and Inf as Python's json has them."""
+    (shape, labelvalues), position = series
+    labels = {str(name): str(value) for name, value in exemplar.labels.items()}
+    last = [labelvalues, labels, float(exemplar.value), float(exemplar.timestamp or 0.0)]
+    return exemplar_record(shape, position) + json.dumps(last)[1:]
+
+
+def write(connection: apsw.Connection, records: Iterable[ExemplarRecord]) -> None:
+    """Make rows of the newest, within the caller's transaction. Those of series that are not there are dropped."""
+    newest = {one.series(): one for one in records}  # a process's journal is in the order of its observations
+    if newest:
+        rows = [(*series, _text(one.exemplar), one.value, one.timestamp) for series, one in newest.items()]
+        connection.execute(RAISE)
+        connection.executemany(UPSERT, rows)
+
+
+def _text(labels: dict[str, str]) -> str:
+    return canonical_labels(labels, labels.values())
+
+
+class Sweeper:
+    """Deletes the exemplars of a store that are not shown any more, now and then."""
+
+    def __init__(self) -> None:
+        self._due = 0.0
+
+    def sweep(self, connection: apsw.Connection) -> None:
+        """Delete them if that is due, within the caller's transaction."""
+        now = time.clock_gettime(time.CLOCK_MONOTONIC)
+        if now >= self._due:
+            connection.execute(SWEEP, (time.time(), LIFE))
+            self._due = now + SWEEP_SECONDS

@@ -1,0 +1,165 @@
+"""The thread that brings what changed into rows, about once a second; or where there can be none, turns that are taken.
+
+A round in which nothing changed costs two `stat` calls, a comparison of the process's own blocks, and one `fcntl`
+for each process of the store: no SQLite, no write.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable
+from functools import partial
+
+from ..process import native, under_uwsgi
+from .flush import Outcome
+
+BATCH_SECONDS = 0.01
+"""New children are upserted together with those that come within this time after them."""
+BUSY_SECONDS = 0.05
+"""When another process was writing, the next try comes after this time."""
+STOP_SECONDS = 2.0
+"""How long a fork or an exit waits for a flush that is under way; its own waits are 20 ms at most."""
+_LOOK_SECONDS = 0.0001
+
+
+class Flusher:
+    """A thread that starts at a process's first operation; it is not there while a process forks.
+
+    A thread without `threading`, and a plain lock as its bell: an operation in a signal handler may ring it while the
+    main thread is inside `threading`, whose own locks are not reentrant.
+
+    flush: calls no code of the app. before, after: call what comes from the app, functions before each flush and log
+        handlers after it. Where the app's threads are greenlets, it is a greenlet that calls both: the locks of such an
+        app are made for greenlets, and eventlet's for those of one thread only.
+    """
+
+    def __init__(
+        self, interval: float, flush: Callable[[], Outcome], before: Callable[[], None], after: Callable[[], None]
+    ):
+        self._interval = interval
+        self._flush = flush
+        self._before = before
+        self._after = after
+        self._bell = native.allocate_lock()
+        self._bell.acquire()
+        self._ended = native.allocate_lock()
+        self._running = False
+        self._stopping = False
+        self._thread_id = 0
+        self.is_awaited = False
+        """Whether there would be a thread now, if this process could have one."""
+        self._turn_at = 0.0
+        self._greenlets: native.Greenlets | None = None
+        self._has_greenlet = False
+
+    def wake(self) -> None:
+        """Start the thread if there is none, and make it flush soon. Never waits."""
+        self.start()
+        self._ring()
+
+    def start(self) -> None:
+        """Start the thread if there is none, for a flush after the usual time."""
+        if not self._running and not self._stopping:
+            self.is_awaited = not under_uwsgi.can_have_threads()
+            if not self.is_awaited:
+                self._start()
+        if self._greenlets is not None and not self._has_greenlet and not self._stopping:
+            self._spawn(self._greenlets)
+
+    def take_turn(self) -> None:
+        """Between two requests: start the thread if it can be by now, else flush here if it is time. Never raises."""
+        if not self.is_awaited or self._stopping:
+            return
+        now = time.clock_gettime(time.CLOCK_MONOTONIC)
+        if now < self._turn_at:
+            return
+        if under_uwsgi.can_have_threads():
+            self.start()
+        else:
+            self._turn_at = now + self._pause(self._round())
+
+    def _pause(self, outcome: Outcome) -> float:
+        return min(self._interval, BUSY_SECONDS) if outcome is Outcome.BUSY else self._interval
+
+    def _ring(self) -> None:
+        with contextlib.suppress(RuntimeError):  # it has been rung
+            self._bell.release()
+
+    def _start(self) -> None:
+        if not self._ended.acquire(blocking=False):
+            return
+        self._running = True
+        self._greenlets = native.greenlets()
+        try:
+            native.start_new_thread(self._run, ())
+        except RuntimeError:  # no thread to be had, or the interpreter is shutting down
+            self._running = False
+            self._ended.release()
+
+    def stop(self) -> bool:
+        """End the thread and wait for it; True if it was running. Operations do not start it until `allow`."""
+        self._stopping = True
+        was_running = self._running
+        if was_running and self._thread_id != native.get_native_id():  # a log handler may fork
+            self._ring()
+            if self._ended.acquire(timeout=STOP_SECONDS):
+                self._ended.release()
+            self._wait_until_gone()
+        return was_running
+
+    def _wait_until_gone(self) -> None:
+        """Wait until the system's thread is gone too: Python 3.12 warns of a fork while there is more than one."""
+        for _ in range(int(STOP_SECONDS / _LOOK_SECONDS)):
+            if not os.path.exists(f"/proc/self/task/{self._thread_id}"):
+                break
+            native.sleep(_LOOK_SECONDS)  # not a loop without it: that would keep the thread from its last steps
+
+    def allow(self) -> None:
+        """Let the next operation start the thread again."""
+        self._stopping = False
+
+    def _run(self) -> None:
+        self._thread_id = native.get_native_id()
+        try:
+            self._rounds()
+        finally:
+            self._running = False
+            self._ended.release()
+
+    def _rounds(self) -> None:
+        outcome = Outcome.DONE
+        while not self._stopping:
+            if self._bell.acquire(timeout=self._pause(outcome)) and not self._stopping:
+                self._bell.acquire(timeout=BATCH_SECONDS)  # a bell that rings on is a stop, or more children
+            if not self._stopping:
+                outcome = self._round()
+
+    def _round(self) -> Outcome:
+        self._greenlets = native.greenlets()  # it may have been patched meanwhile
+        if self._greenlets is not None:
+            return self._flush()
+        self._before()
+        outcome = self._flush()
+        self._after()
+        return outcome
+
+    def _spawn(self, greenlets: native.Greenlets) -> None:
+        if not native.is_main_thread():
+            return  # greenlets of another thread may never have their turn; the next operation there sees to it
+        self._has_greenlet = True
+        try:
+            greenlets.spawn(partial(self._call_app, greenlets, os.getpid()))
+        except Exception:  # whatever it is: an operation on a metric does not fail for that
+            self._has_greenlet = False
+
+    def _call_app(self, greenlets: native.Greenlets, pid: int) -> None:
+        """What the greenlet does. pid: of its process; a child of this process has a copy of it."""
+        try:
+            while not self._stopping and os.getpid() == pid:
+                self._before()
+                self._after()
+                greenlets.sleep(self._interval)
+        finally:
+            self._has_greenlet = False

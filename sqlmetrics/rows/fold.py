@@ -1,0 +1,139 @@
+"""The fold: what ended processes have counted becomes one row per series that outlives them."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import apsw
+
+from ..scrape.gauges import exact_sum
+
+_RETIRE = (
+    "INSERT INTO retired (series, value, timestamp, started) VALUES (?, ?, ?, ?) ON CONFLICT (series) DO UPDATE SET "
+)
+# A value that is NULL is NaN. SQLite's +, min() and max() of two values give NULL if either is: NaN stays NaN.
+# What `value + excluded.value` loses by rounding (Knuth's TwoSum; NULL for Inf and NaN). Without it a sum could be one
+# unit in the last place smaller once a process is folded, and Prometheus takes that for a counter's reset.
+_ROUNDED_OFF = (
+    "(value - ((value + excluded.value) - ((value + excluded.value) - value)))"
+    " + (excluded.value - ((value + excluded.value) - value))"
+)
+_ADD = _RETIRE + f"value = value + excluded.value, rest = rest + ifnull({_ROUNDED_OFF}, 0.0)"
+_MOST_RECENT = (
+    "value = excluded.value, timestamp = excluded.timestamp, started = excluded.started"
+    " WHERE (excluded.timestamp, excluded.started) >= (ifnull(retired.timestamp, 0.0), retired.started)"
+)
+_RETIRES = {
+    "min": _RETIRE + "value = min(value, excluded.value)",
+    "max": _RETIRE + "value = max(value, excluded.value)",
+    "mostrecent": _RETIRE + _MOST_RECENT,
+}
+_SUMMED = ("", "sum")
+"""The modes that are added up; '' is that of everything but gauges."""
+_ORPHAN = "INSERT INTO orphan (series, value, timestamp, started, process) VALUES (?, ?, ?, ?, ?)"
+_KEEP = """
+INSERT INTO kept (process, series, value) VALUES (?, ?, ?)
+ON CONFLICT (process, series) DO UPDATE SET value = excluded.value
+"""
+# Its pid may have been given to another process before it was settled.
+DROP_SUCCEEDED = """
+DELETE FROM kept
+ WHERE process = :process
+   AND EXISTS (SELECT 1 FROM process AS this JOIN process AS later
+                   ON later.pid = this.pid AND later.pid_namespace = this.pid_namespace AND later.started > this.started
+                WHERE this.id = :process)
+"""
+# A process that has no `all` gauge leaves nothing of its own.
+BURY = """
+DELETE FROM process
+ WHERE id = :process AND NOT EXISTS (SELECT 1 FROM kept WHERE kept.process = process.id)
+"""
+END = (
+    DROP_SUCCEEDED,
+    "DELETE FROM sample WHERE process = :process",
+    "UPDATE process SET died = :died WHERE id = :process",
+    BURY,
+)
+FORGET_OLDEST = """
+DELETE FROM process
+ WHERE died IS NOT NULL
+   AND id NOT IN (SELECT id FROM process WHERE died IS NOT NULL ORDER BY died DESC, id DESC LIMIT :keep_dead)
+"""
+GAUGES = "SELECT series.id FROM series JOIN family ON family.id = series.family WHERE family.type = 'gauge'"
+_NOTE = "UPDATE store SET ended = ended + 1"
+
+
+class Legacy(NamedTuple):
+    """What an ended process had of one series; timestamp: of a `mostrecent` gauge only."""
+
+    process: int
+    series: int
+    mode: str
+    value: float | None
+    timestamp: float | None
+    started: int
+
+
+def fold(connection: apsw.Connection, legacies: Iterable[Legacy]) -> None:
+    """Add what ended processes had to what outlives them, within the caller's transaction."""
+    sums: dict[int, list[Legacy]] = {}
+    others: dict[str, list[Sequence[Any]]] = {mode: [] for mode in _RETIRES}
+    kept: list[Sequence[Any]] = []
+    for one in legacies:
+        if one.mode in _SUMMED:
+            sums.setdefault(one.series, []).append(one)
+        elif one.mode == "all":
+            kept.append((one.process, one.series, one.value))
+        elif one.mode in others:  # or it is gone with its process
+            others[one.mode].append((one.series, one.value, one.timestamp, one.started))
+    connection.executemany(_ADD, [row for group in sums.values() for row in _summed(group)])
+    for mode, rows in others.items():
+        connection.executemany(_RETIRES[mode], rows)
+    connection.executemany(_KEEP, kept)
+    connection.execute(_NOTE)
+
+
+def _summed(group: list[Legacy]) -> list[Sequence[Any]]:
+    """One row for all of a series, and another one for what was rounded off."""
+    values = [math.nan if one.value is None else one.value for one in group]
+    total = exact_sum(values)
+    rest = exact_sum([*values, -total]) if math.isfinite(total) else 0.0
+    rows = [total, rest] if rest else [total]
+    return [(group[0].series, value, None, group[0].started) for value in rows]
+
+
+def orphan(connection: apsw.Connection, legacies: Iterable[Legacy]) -> None:
+    """Keep what processes had that have lost their cells and may live, until they bring it themselves."""
+    for one in legacies:
+        if one.mode == "all":
+            connection.execute(_KEEP, (one.process, one.series, one.value))
+        elif one.mode in _SUMMED or one.mode in _RETIRES:
+            connection.execute(_ORPHAN, (one.series, one.value, one.timestamp, one.started, one.process))
+    connection.execute(_NOTE)
+
+
+def end(connection: apsw.Connection, instances: Iterable[int]) -> None:
+    """Drop the rows of processes whose legacies are where they belong, within the caller's transaction."""
+    died = time.clock_gettime_ns(time.CLOCK_REALTIME)
+    for instance in instances:
+        for statement in END:
+            connection.execute(statement, {"process": instance, "died": died})
+
+
+def forget_oldest(connection: apsw.Connection, keep_dead: int) -> None:
+    """Drop the `all` gauges of the processes that ended longest ago, beyond `keep_dead` of them."""
+    connection.execute(FORGET_OLDEST, {"keep_dead": keep_dead})
+    if connection.changes():
+        connection.execute(_NOTE)
+
+
+def drop_gauges(connection: apsw.Connection) -> None:
+    """Forget the gauges of all processes that ended, and nothing else, within the caller's transaction."""
+    connection.execute("DELETE FROM kept")
+    for table in ("retired", "orphan"):
+        connection.execute(f"DELETE FROM {table} WHERE series IN ({GAUGES})")  # noqa: S608
+    connection.execute("DELETE FROM process WHERE died IS NOT NULL")
+    connection.execute(_NOTE)

@@ -1,0 +1,124 @@
+"""Whether the store's files are still those that this process has open, and the way over to new ones.
+
+Another program may delete, replace or damage any of them while the app runs. What this process has counted is in its
+own memory (the mapped cells), so it takes that along.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..cells.cellsfile import Header
+from ..process import native
+from . import database, files, ingest, settle
+from .database import Identity, file_identity
+from .renew import CELLS_SUFFIX, Pair
+
+if TYPE_CHECKING:
+    from ..store import Store
+
+
+class Look(NamedTuple):
+    """What a look at the names and at the mapped header shows."""
+
+    database: Identity | None
+    cells: Identity | None
+    header: Header | None
+    is_cut_off: bool
+    is_doubted: bool
+
+
+class Follower:
+    """Keeps a `Store` on the files that are at its path."""
+
+    def __init__(self, store: Store):
+        self._store = store
+        self._known: Look | None = None
+        self._last: Look | None = None
+        self.id = ""
+        """Of the store that these files are."""
+        self._turn = native.RLock()
+
+    def after_fork_in_child(self) -> None:
+        """The thread whose turn it was may not be here."""
+        self._turn = native.RLock()
+
+    def note(self, pair: Pair) -> None:
+        """Take these files for the store's own; what else is found at their names from now on is a change."""
+        self._known = self._last = Look(pair.database, pair.cells.identity, pair.cells.header(), False, False)
+        self.id = pair.store
+
+    def _look(self) -> Look:
+        store = self._store
+        return Look(
+            file_identity(store.path),
+            file_identity(store.path + CELLS_SUFFIX),
+            store.file.header(),
+            store.writing.is_cut_off(),
+            store.file.is_doubted(),
+        )
+
+    def follow(self) -> bool:
+        """Go over to the files that are there, made anew if need be, with all values of this process.
+
+        Returns False if a change seems to be under way: four files are not deleted in one go, so it is believed when
+        two looks agree; or another thread is going over, or this one, which a signal handler has interrupted.
+        Raises StoreError, apsw.Error or OSError if there is no store and none can be made.
+        """
+        if self.held_here() or not self._turn.acquire(timeout=database.BUSY_MS / 1000):
+            return False
+        try:
+            return self._follow()
+        finally:
+            self._turn.release()
+
+    def held_here(self) -> bool:
+        """Whether this thread is inside `follow` (and was interrupted by a signal handler, say)."""
+        return self._turn._is_owned()  # type: ignore[attr-defined, no-any-return]
+
+    def _follow(self) -> bool:
+        store = self._store
+        if not store.is_open():
+            store.open()
+            return True
+        look = self._look()
+        if look == self._known or (not store.part.writers and look[:2] == self._known[:2]):  # type: ignore[index]
+            return True
+        if look != self._last:
+            self._last = look
+            return False
+        if store.part.writers:
+            self._go_over(look)
+        else:  # nothing to bring to it, so it is others who make it
+            with store.writing.suspended():
+                store.enter(files.open_for_notices(store.path))
+        return True
+
+    def _go_over(self, look: Look) -> None:
+        store, known = self._store, self._known
+        is_replaced = look.is_cut_off or (known is not None and look[:2] != known[:2])
+        if is_replaced:
+            store.trouble.report("replaced", f"{store.path}: the store was deleted or replaced; moving to a new one")
+        with store.writing.suspended() as last:
+            pair = files.open_or_create(store.path, store.settings, store.trouble, last, store.file)
+        if pair.cells is not store.file:
+            self._bring_values(pair)
+        else:
+            store.enter(pair)
+        if is_replaced:
+            store.trouble.over("replaced", f"{store.path}: the values of this process are in the new store")
+
+    def _bring_values(self, pair: Pair) -> None:
+        if pair.cells.own_slots:
+            with contextlib.closing(database.connect(self._store.path)) as connection:
+                settle.return_to(connection, pair.cells)
+        self._store.part.go_over(self.id, self._settled(pair), lambda: self._store.enter(pair))
+
+    def _settled(self, pair: Pair) -> set[int]:
+        """Which of this process's instances are settled in the new rows: by mistake, but their values are there."""
+        if pair.store != self.id:
+            return set()
+        arenas = self._store.part.arenas()
+        with contextlib.closing(database.connect(self._store.path)) as connection:
+            return {one.instance for one in arenas if ingest.is_settled(connection, one.slot, one.instance)}

@@ -1,0 +1,101 @@
+"""The newest exemplar of each series, as a reader knows it from rows and from journals: for it there is no difference.
+
+What is in a journal becomes rows, so an exemplar once seen is kept until a newer one comes, or it is too old.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from types import MappingProxyType
+from typing import Any
+
+import apsw
+from prometheus_client.samples import Exemplar
+
+from ..cells.records import ExemplarRecord
+from ..scrape.plan import FamilyId, Gauge, Lines, Plan, label_set
+from .exemplars import is_current, takes
+
+CHANGED = """
+SELECT family.name, family.type, series.id, series.name, series.variant,
+       exemplar.labels, exemplar.value, exemplar.timestamp
+  FROM exemplar JOIN series ON series.id = exemplar.series JOIN family ON family.id = series.family
+ WHERE exemplar.changed > ?
+"""
+OF_NOTHING = "SELECT count(*) FROM exemplar WHERE series NOT IN (SELECT id FROM series)"
+NO_EXEMPLARS: Mapping[int, Exemplar] = MappingProxyType({})
+
+
+class Newest:
+    """By families, and by positions in them."""
+
+    def __init__(self) -> None:
+        self._known: dict[FamilyId, dict[int, Exemplar]] = {}
+        self._read = 0
+
+    def catch_up(self, connection: apsw.Connection, plan: Plan, changed: int) -> None:
+        """Read the rows that have changed. changed: the counter in the table `store`."""
+        if changed == self._read:
+            return
+        since = self._read if self._read < changed else 0
+        rows: list[Any] = connection.execute(CHANGED, (since,)).fetchall()
+        for family, typ, series, name, variant, labels, value, timestamp in rows:
+            if takes(typ, name, variant):
+                self._add((family, typ), plan.place_of_row(series), _exemplar(labels, value, timestamp))
+        self._read = changed
+
+    def note(self, plan: Plan, record: ExemplarRecord) -> None:
+        """Take one from a journal; nothing if its series is gone."""
+        family, typ, labels, name, variant = record.series()
+        place = plan.known_place((family, typ), name, labels, variant)
+        if place is not None and takes(typ, name, variant):
+            self._add((family, typ), place, Exemplar(record.exemplar, record.value, record.timestamp))
+
+    def _add(self, family: FamilyId, place: int | Gauge, exemplar: Exemplar) -> None:
+        if not isinstance(place, int):
+            return  # a counter that is shown for each process
+        known = self._known.setdefault(family, {})
+        if place not in known or known[place].timestamp <= exemplar.timestamp:  # type: ignore[operator]
+            known[place] = exemplar
+
+    def of(self, family: FamilyId, lines: Lines) -> Mapping[int, Exemplar]:
+        """Those of a family that are to be shown now, by the numbers of their lines."""
+        known = self._known.get(family)
+        if not known:
+            return NO_EXEMPLARS
+        now = time.time()
+        known = self._known[family] = {place: one for place, one in known.items() if is_current(one, now)}
+        numbers = lines.numbers()
+        return {numbers[place]: one for place, one in known.items()}
+
+
+def among(exemplars: Mapping[int, Exemplar], chosen: Sequence[bool]) -> Mapping[int, Exemplar]:
+    """Those of chosen lines, by their numbers among these."""
+    if not exemplars:
+        return exemplars
+    numbers = list(accumulate(chosen, initial=0))
+    return {numbers[number]: one for number, one in exemplars.items() if chosen[number]}
+
+
+def _exemplar(labels: str, value: float | None, timestamp: float) -> Exemplar:
+    """An exemplar from its row; a value that is NULL is NaN, SQLite has no other way to store it."""
+    return Exemplar(label_set(labels), math.nan if value is None else value, timestamp)
+
+
+def check(connection: apsw.Connection) -> None:
+    """Raise ValueError or TypeError if a row is no exemplar of a series that is there."""
+    for labels, value, timestamp in connection.execute("SELECT labels, value, timestamp FROM exemplar").fetchall():
+        _exemplar(labels, value, timestamp)  # type: ignore[arg-type]
+    if connection.execute(OF_NOTHING).get:
+        raise ValueError("an exemplar is of no series")
+
+
+def drop_nonsense(connection: apsw.Connection) -> None:
+    """Drop all if one is damaged: they last for minutes, and what ended processes counted must not go with them."""
+    try:
+        check(connection)
+    except (ValueError, TypeError):
+        connection.execute("DELETE FROM exemplar")

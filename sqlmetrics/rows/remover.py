@@ -1,0 +1,77 @@
+"""Removes children of metrics from the store, at once or, where that cannot be, as soon as the flusher can."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import apsw
+
+from ..cells.selection import Selection
+from ..process import fork
+from . import database, settle
+from .removal import Removal, carry_out
+
+if TYPE_CHECKING:
+    from ..store import Store
+
+
+class Remover:
+    """The removals of one process."""
+
+    def __init__(self, store: Store):
+        self._store = store
+        self._waiting: list[Removal] = []
+        self._is_unmarked = False
+        self._is_stuck = False
+
+    def remove(self, selection: Selection, begin_anew: Callable[[], object] | None = None) -> None:
+        """Remove children from all processes. Never raises; what cannot be done within a second is done later.
+
+        begin_anew: makes one of them in this process again, before the others are gone.
+        """
+        fork.notice()
+        store, removal = self._store, Removal(selection, time.time(), begin_anew)
+        removal.detach(store.part)
+        self._waiting.append(removal)
+        if self._is_stuck or store.is_held_here():
+            # In a signal handler, with a lock of ours held: waiting here might be for ever.
+            store.flusher.wake()
+            return
+        try:
+            store.patiently(self.act)
+        except Exception as error:  # whatever it is: the flusher meets it, too, and mends what can be mended
+            self._is_stuck = True  # who removes the next one does not wait as long for the same
+            store.trouble.report("removal", f"{store.path}: removed series cannot go yet ({error!r}); they go later")
+            store.flusher.wake()
+
+    def has_work(self) -> bool:
+        """Whether a removal waits."""
+        return bool(self._waiting) or self._is_unmarked
+
+    def act(self, connection: apsw.Connection) -> None:
+        """Carry out what waits, also what comes meanwhile. Raises apsw.Error."""
+        while self._waiting:
+            removals = list(self._waiting)
+            self._act(connection, removals)
+            del self._waiting[: len(removals)]
+        if self._is_unmarked:
+            with settle.settling(connection, self._store.file):
+                pass  # it begins with the marks
+            self._is_unmarked = False
+        if self._is_stuck:
+            self._is_stuck = False
+            self._store.trouble.over("removal", f"{self._store.path}: removed series are gone")
+
+    def _act(self, connection: apsw.Connection, removals: list[Removal]) -> None:
+        store = self._store
+        for removal in removals:
+            removal.detach(store.part)
+        with database.unreferenced(connection), settle.settling(connection, store.file):
+            is_unmarked = carry_out(connection, store.file, store.part, removals)
+        self._is_unmarked = self._is_unmarked or is_unmarked
+        with store.part.binding():
+            arenas = store.part.arenas()
+            for removal in removals:
+                removal.free(arenas)

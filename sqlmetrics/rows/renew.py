@@ -1,0 +1,220 @@
+"""A new pair of files, of what can be read of the old one.
+
+What is readable of the database is taken into memory, checked there, freed of its cells (the processes that live
+bring their values to the new ones, see `settle.adopt`), and written to a new file that takes the name of the old.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+import uuid
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+from urllib.parse import quote
+
+import apsw
+
+from .. import config
+from ..cells import marks
+from ..cells.cellsfile import CellsFile, boot_id, create_cells, open_cells
+from ..errors import DamagedError, PathError, SQLMetricsError
+from . import checkup, database, newest, schema, settle
+from .database import NoDatabaseError, StoreConnection, identity_of
+
+WAL_FILES = ("-wal", "-shm")
+CELLS_SUFFIX = "-cells"
+NEW_SUFFIX = "-new"
+"""Of the file in the making; one that is found was left by a crash."""
+DAMAGED_SUFFIX = "-damaged"
+"""Of a database that was moved aside because nothing could be read of it; only the last one is kept."""
+
+_TRIES = 100
+
+
+class Pair(NamedTuple):
+    """A cells file, which file is the database that goes with it, and the store's id."""
+
+    cells: CellsFile
+    database: database.Identity | None
+    store: str
+
+
+class Renewed(NamedTuple):
+    """The new pair, and whether the old database was moved aside."""
+
+    pair: Pair
+    moved_aside: bool
+
+
+def renew(path: str, settings: config.Settings, last: StoreConnection | None, cells: CellsFile | None) -> Renewed:
+    """Make the pair of files at `path` anew. Call it with the folder's lock held.
+
+    last: a connection of this process to the database that is, or was, at the path. cells: its cells file.
+    Raises PathError, SchemaError, OSError or apsw.Error; what is readable stays so.
+    """
+    with contextlib.ExitStack() as locks:
+        left = _what_is_left(path, last, cells, locks)
+        moved_aside = left is None and os.path.exists(path) and os.stat(path).st_size > 0
+        content, uses = left or _freed_of_cells(apsw.Connection(":memory:"), path, None)
+        store, pair = schema.ids(content, path)
+        identity = _write(path + NEW_SUFFIX, content.serialize("main"), settings)
+        for suffix in WAL_FILES:  # made here and not by SQLite, which would follow a symlink
+            _make_anew(path + suffix, settings)
+        _unlink(path + CELLS_SUFFIX)
+        if moved_aside:
+            os.replace(path, path + DAMAGED_SUFFIX)
+        os.replace(path + NEW_SUFFIX, path)
+    with contextlib.closing(database.connect(path)) as connection:
+        database.use_wal(connection, path)
+    mode, gid = settings.mode, settings.gid()
+    new = create_cells(path + CELLS_SUFFIX, store, pair, uses=uses, mode=mode, gid=gid)
+    return Renewed(Pair(new, identity, store), moved_aside)
+
+
+_NONSENSE = (LookupError, ValueError, TypeError, struct.error)
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether an error says that files which are ours are damaged; ForeignFileError says that they are not ours."""
+    if isinstance(error, SQLMetricsError):
+        return isinstance(error, (DamagedError, NoDatabaseError))
+    return isinstance(error, _NONSENSE) or database.is_damage(error)
+
+
+def _what_is_left(
+    path: str, last: StoreConnection | None, cells: CellsFile | None, locks: contextlib.ExitStack
+) -> tuple[apsw.Connection, int] | None:
+    """The newest state that can be read, see `_freed_of_cells`; nobody writes to its source until `locks` end.
+
+    Of what this process has open, else of what is at the path, else of that without its WAL.
+    """
+    sources: list[Callable[[], contextlib.AbstractContextManager[apsw.Connection]]] = []
+    if last is not None and last.holds_database():
+        sources.append(lambda: contextlib.nullcontext(last))
+    if os.path.exists(path) and os.stat(path).st_size > 0:
+        sources += [lambda: contextlib.closing(database.connect(path)), lambda: _without_wal(path)]
+    for source in sources:
+        try:
+            connection = locks.enter_context(source())
+            locks.enter_context(_quiet(connection))
+            return _freed_of_cells(_copy_of(connection, path), path, cells)
+        except (apsw.Error, SQLMetricsError, *_NONSENSE) as error:
+            if not is_damage(error):
+                raise
+    return None
+
+
+def _without_wal(path: str) -> contextlib.closing[apsw.Connection]:
+    flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+    return contextlib.closing(apsw.Connection(f"file:{quote(path)}?immutable=1", flags=flags))
+
+
+@contextlib.contextmanager
+def _quiet(connection: apsw.Connection) -> Iterator[None]:
+    """Keep others from writing, where that is possible."""
+    connection.set_busy_timeout(1000)
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+    except apsw.ReadOnlyError:
+        connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        with contextlib.suppress(apsw.Error):
+            connection.execute("ROLLBACK")
+
+
+def _copy_of(source: apsw.Connection, path: str) -> apsw.Connection:
+    data = bytearray(source.serialize("main") or b"")  # None: no page at all
+    data[18:20] = b"\1\1"  # not WAL: https://www.sqlite.org/fileformat2.html#file_format_version_numbers
+    copy = apsw.Connection(":memory:")
+    copy.deserialize("main", data)
+    if schema.check(copy, path):
+        newest.drop_nonsense(copy)
+        checkup.check_rows(copy)
+        schema.ids(copy, path)
+    return copy
+
+
+def _freed_of_cells(content: apsw.Connection, path: str, cells: CellsFile | None) -> tuple[apsw.Connection, int]:
+    """Prepare rows for a new cells file, and return them and its first uses."""
+    pair = uuid.uuid4().hex
+    schema.migrate(content, schema.check(content, path))
+    content.execute("PRAGMA foreign_keys = ON")
+    with database.transaction(content):
+        content.execute("UPDATE store SET id = ? WHERE id = ''", (uuid.uuid4().hex,))
+        old = _cells_of(content, path, cells)
+        header = old.header() if old else None
+        rebooted = header is not None and header.boot != boot_id()
+        if old is not None and not rebooted:
+            marks.bring(content, old)
+            settle.settle_left(content, old)
+        content.execute("DELETE FROM removed")
+        uses = settle.adopt(content, all_dead=rebooted, above=_most_uses(path, cells))
+        content.execute("UPDATE store SET pair = ?, plan = plan + 1", (pair,))
+    return content, uses
+
+
+def _most_uses(path: str, cells: CellsFile | None) -> int:
+    """The greatest number of uses of a slot, 0 if no cells file is known: not all instances may have rows yet."""
+    files = (cells, open_cells(path + CELLS_SUFFIX, writable=True))
+    return max((max(file.uses) for file in files if file), default=0)
+
+
+def _cells_of(content: apsw.Connection, path: str, cells: CellsFile | None) -> CellsFile | None:
+    """The cells file that these rows belong to, if it is there: the one given, or the one at the path."""
+    ids = schema.ids(content, path)
+    for file in (cells, open_cells(path + CELLS_SUFFIX, writable=True)):
+        header = file.header() if file else None
+        if header is not None and header[:2] == ids:
+            return file
+    return None
+
+
+def _make_anew(name: str, settings: config.Settings) -> None:
+    """Put an empty file in the place of another. A shell that opens the old database at this moment makes it too.
+
+    To give up then would leave the old database without its WAL, and so without its newest rows.
+    """
+    for tries_left in reversed(range(_TRIES)):
+        _unlink(name)
+        try:
+            os.close(_make(name, settings))
+            return
+        except FileExistsError:
+            if not tries_left:
+                raise
+
+
+def _unlink(name: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(name)
+
+
+def _write(name: str, data: bytes, settings: config.Settings) -> database.Identity:
+    _unlink(name)
+    fd = _make(name, settings)
+    try:
+        with open(fd, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(fd)
+            return identity_of(os.fstat(fd))
+    except OSError:
+        os.unlink(name)
+        raise
+
+
+def _make(name: str, settings: config.Settings) -> int:
+    fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, settings.mode)
+    try:
+        os.fchmod(fd, settings.mode)
+        if settings.gid() >= 0:
+            os.fchown(fd, -1, settings.gid())
+    except OSError as error:
+        os.close(fd)
+        os.unlink(name)
+        raise PathError(f"{name}: mode {settings.mode:o} and group {settings.group} cannot be set: {error}") from error
+    return fd

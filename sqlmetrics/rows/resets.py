@@ -1,0 +1,64 @@
+"""Emptying a store: only while nobody else uses it, unless it is forced."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import apsw
+
+from ..cells import layout, locks
+from ..errors import StoreInUseError
+from . import fold, settle
+from .database import BUSY_MS
+
+if TYPE_CHECKING:
+    from ..store import Store
+
+PATIENCE_MS = 1000
+"""How long another's write lock is waited for."""
+
+
+def reset(store: Store, *, force: bool, keep_own: bool) -> None:
+    """Delete every row, but, if asked for, those of this process. Raises StoreInUseError, apsw.BusyError."""
+    own = _own(store) if keep_own else set()
+    with _alone(store, own, force) as (connection, settled):
+        settle.empty(connection, store.file, own, settled)
+    for arena in store.part.arenas():
+        store.file.notify(arena.slot)
+
+
+def begin_with_sums(store: Store) -> None:
+    """Forget the gauges of earlier runs: they tell of processes that are gone. Raises as `reset` does."""
+    with _alone(store, _own(store), False) as (connection, settled):
+        settle.settle_dead(connection, store.file, settled)
+        fold.drop_gauges(connection)
+
+
+def _own(store: Store) -> set[int]:
+    return {arena.instance for arena in store.part.arenas()}
+
+
+@contextmanager
+def _alone(store: Store, own: set[int], force: bool) -> Iterator[tuple[apsw.Connection, list[settle.Slot]]]:
+    """A transaction while nobody else uses the store, or, if forced, whoever does; waits a second for a writer."""
+    with store.writing() as connection:
+        connection.set_busy_timeout(PATIENCE_MS)
+        try:
+            with settle.settling(connection, store.file) as settled:
+                _refuse_if_used(store, own, force)
+                yield connection, settled
+        finally:
+            connection.set_busy_timeout(BUSY_MS)
+
+
+def _refuse_if_used(store: Store, own: set[int], force: bool) -> None:
+    file = store.file
+    living = [slot for slot, instance in file.live_slots() if instance not in own and file.is_alive(slot)]
+    launched = locks.is_locked(file.fd, layout.RUN_LOCK_AT)
+    if (living or launched) and not force:
+        who = f"{len(living)} living process(es) hold a part of it" if living else "a server that uses it is running"
+        raise StoreInUseError(
+            f"{store.path} cannot be reset: {who}; stop them first, or force it, and what they count starts anew"
+        )

@@ -1,0 +1,221 @@
+"""Death: who has ended is found out and settled, once, in one transaction; see `fold` for what becomes of the rows."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+
+import apsw
+
+from ..cells import layout, marks
+from ..cells.arenas import pid_namespace
+from ..cells.cellsfile import CellsFile
+from ..cells.journal import JournalGoneError
+from ..cells.shape import LIVE_MODES
+from ..errors import DamagedError
+from ..process import native
+from .database import CutOffError, transaction
+from .fold import Legacy, end, fold, orphan
+from .harvest import Ended, legacies_in_cells, legacies_in_rows, legacies_of_orphans
+from .ingest import SeriesIds, ingest, is_settled
+from .schema import ids, refuse_newer
+
+Slot = tuple[int, int]
+"""(slot, instance)"""
+LAST_WORDS_SECONDS = 0.02
+"""How long a process that has lost its lock, and lives, is given to end the operation that it is in the midst of: ones
+that begin later see the notice. An operation takes 0.0001 ms, but the machine may be busy with others meanwhile."""
+_AT_ONCE = 64
+"""Processes that are folded together: their legacies are in memory meanwhile."""
+
+DELETE_LIVE = """
+DELETE FROM sample
+ WHERE process = :process
+   AND series IN (SELECT series.id FROM series JOIN family ON family.id = series.family
+                   WHERE family.mode IN ('liveall', 'livemin', 'livemax', 'livesum', 'livemostrecent'))
+"""
+RECORD_SETTLED = """
+INSERT INTO slot (slot, settled) VALUES (:slot, :process)
+ON CONFLICT (slot) DO UPDATE SET settled = max(settled, excluded.settled)
+"""
+assert all(mode in DELETE_LIVE for mode in LIVE_MODES)
+
+
+@contextlib.contextmanager
+def settling(connection: apsw.Connection, file: CellsFile) -> Iterator[list[Slot]]:
+    """A transaction in which processes are settled; those put into the list are retired after the COMMIT.
+
+    Raises CutOffError if the database is another pair's.
+    """
+    settled: list[Slot] = []
+    try:
+        with transaction(connection):
+            refuse_newer(connection)
+            _refuse_others(connection, file)
+            marks.bring(connection, file)
+            yield settled
+    except BaseException:
+        for slot, _ in settled:
+            file.release(slot)
+        raise
+    for slot, instance in settled:
+        file.retire_slot(slot, instance)
+
+
+def _refuse_others(connection: apsw.Connection, file: CellsFile) -> None:
+    """Raise CutOffError unless rows and cells are of one pair: the files may have been replaced a moment ago."""
+    header = file.header()
+    if header is None or header[:2] != ids(connection, connection.filename):
+        raise CutOffError(f"{connection.filename}: the rows are not those of the cells")
+
+
+def settle_dead(connection: apsw.Connection, file: CellsFile, settled: list[Slot]) -> None:
+    """Settle every process that is dead by the kernel's word, within `settling`.
+
+    Judged once, here, with the write lock held: so two settlers never fold the same process twice.
+    """
+    _settle_those_dead(connection, file, file.live_slots(), settled)
+
+
+def _settle_those_dead(
+    connection: apsw.Connection, file: CellsFile, slots: list[Slot], settled: list[Slot]
+) -> list[Slot]:
+    seized = []
+    for one in slots:
+        if file.seize(one[0]):
+            settled.append(one)
+            seized.append(one)
+    ended = _unsettled(connection, file, seized)
+    if any(_may_live(one.identity(connection)) for one in ended):
+        native.sleep(LAST_WORDS_SECONDS)
+        ended = _unsettled(connection, file, seized)
+    settle(connection, file, ended)
+    return seized
+
+
+def _unsettled(connection: apsw.Connection, file: CellsFile, slots: list[Slot]) -> list[Ended]:
+    return [Ended.read(connection, file, *one) for one in slots if not is_settled(connection, *one)]
+
+
+def _may_live(identity: tuple[int, int] | None) -> bool:
+    """Whether a process that is to be settled might be there, without its lock; in another pid namespace, it might."""
+    return identity is not None and (identity[1] != pid_namespace() or _exists(identity[0]))
+
+
+def _exists(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as file:  # https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html
+            return file.read().rpartition(")")[2].split()[0] not in "ZX"  # no zombie that waits for its parent
+    except OSError:
+        return not os.path.isdir("/proc/self")
+
+
+def settle(
+    connection: apsw.Connection,
+    file: CellsFile,
+    ended: list[Ended],
+    become: Callable[[apsw.Connection, Iterable[Legacy]], None] = fold,
+) -> None:
+    """Fold processes that are not settled, and whose slots are seized, within the caller's transaction.
+
+    become: what makes rows of what they had; `fold` or `orphan`.
+    """
+    ids, modes = SeriesIds(connection), dict[tuple[str, str], str]()
+    for start in range(0, len(ended), _AT_ONCE):
+        some = ended[start : start + _AT_ONCE]
+        legacies = [one for process in some for one in legacies_in_cells(connection, file, process, ids, modes)]
+        become(connection, legacies)
+        end(connection, [process.instance for process in some])
+        connection.executemany(RECORD_SETTLED, [{"slot": one.slot, "process": one.instance} for one in some])
+
+
+def mark_dead(connection: apsw.Connection, file: CellsFile, pid: str, settled: list[Slot]) -> list[int]:
+    """Act on a death notice, within `settling`: `live*` rows go, the rest is kept.
+
+    Returns the slots to notify after the COMMIT: of processes that live in spite of the notice. These are left
+    alone when a dead one explains it (its pid was given again).
+    """
+    namesakes = [slot for slot in file.live_slots() if _is_named(connection, file, slot, pid)]
+    if _settle_those_dead(connection, file, namesakes, settled):
+        return []
+    for _, instance in namesakes:
+        connection.execute(DELETE_LIVE, {"process": instance})
+        connection.execute("UPDATE store SET epoch = epoch + 1")
+    return [slot for slot, _ in namesakes]
+
+
+def _is_named(connection: apsw.Connection, file: CellsFile, slot: Slot, pid: str) -> bool:
+    if is_settled(connection, *slot):
+        return False
+    try:
+        ingest(connection, file, *slot)
+    except (JournalGoneError, DamagedError):
+        return False
+    found = connection.execute("SELECT pid, pid_namespace FROM process WHERE id = ?", (slot[1],)).fetchall()
+    return found == [(pid, pid_namespace())]
+
+
+def empty(connection: apsw.Connection, file: CellsFile, spared: set[int], settled: list[Slot]) -> None:
+    """Delete every row but those of the spared instances, within `settling`."""
+    for slot, instance in file.live_slots():
+        if instance in spared:
+            ingest(connection, file, slot, instance)
+        else:
+            connection.execute(RECORD_SETTLED, {"slot": slot, "process": instance})
+            settled.append((slot, instance))
+    marks = ", ".join("?" * len(spared))
+    ids = tuple(spared)
+    connection.execute("DELETE FROM retired")
+    connection.execute("DELETE FROM orphan")
+    connection.execute("DELETE FROM kept")
+    connection.execute("DELETE FROM exemplar")
+    connection.execute(f"DELETE FROM sample WHERE process NOT IN ({marks})", ids)  # noqa: S608
+    connection.execute(f"DELETE FROM process WHERE id NOT IN ({marks})", ids)  # noqa: S608
+    connection.execute("DELETE FROM series WHERE id NOT IN (SELECT series FROM sample)")
+    connection.execute("DELETE FROM family WHERE id NOT IN (SELECT family FROM series)")
+    connection.execute("UPDATE store SET epoch = epoch + 1")
+
+
+def return_to(connection: apsw.Connection, file: CellsFile) -> None:
+    """Make orphans of what this process was in files that it had left, and that are back at their names.
+
+    It brings the values itself, in other cells; until then these rows show them. It keeps the locks of the old cells:
+    should this be lost with the next damage, these must not be taken for a dead process's. Raises apsw.Error.
+    """
+    with settling(connection, file) as settled:
+        own = [(slot, instance) for slot, instance in file.live_slots() if slot in file.own_slots]
+        settle(connection, file, _unsettled(connection, file, own), orphan)
+        settled += own
+
+
+def settle_left(connection: apsw.Connection, file: CellsFile) -> None:
+    """Settle every process that is dead into a copy of the rows, within the caller's transaction; no slot is freed."""
+    dead = [(slot, instance) for slot, instance in file.live_slots() if not file.is_alive(slot)]
+    settle(connection, file, _unsettled(connection, file, dead))
+
+
+def adopt(connection: apsw.Connection, *, all_dead: bool, above: int) -> int:
+    """Take over the rows of processes whose cells are gone, within the caller's transaction.
+
+    all_dead: whether none of them can live (a reboot): then the rows are folded, else they become orphans, for
+        their processes to bring the values themselves.
+    above: the greatest number of uses of a slot in the cells that are gone, 0 if nothing is known of it.
+    Returns a number of uses above all that were ever given to a slot.
+    """
+    instances = _numbers(connection, "SELECT id FROM process WHERE died IS NULL")
+    for instance in instances:
+        (fold if all_dead else orphan)(connection, legacies_in_rows(connection, instance))
+    end(connection, instances)
+    if all_dead:
+        fold(connection, legacies_of_orphans(connection))
+        connection.execute("DELETE FROM orphan")
+    newest = max(_numbers(connection, "SELECT id FROM process UNION SELECT settled FROM slot UNION SELECT 0"))
+    # Seconds since the epoch grow faster than a slot is used: so no number is given twice, whatever was lost.
+    seconds = int(time.clock_gettime(time.CLOCK_REALTIME))
+    return max([seconds, *(uses + 1 for uses in (newest // layout.SLOTS, above) if uses < 2**31)])
+
+
+def _numbers(connection: apsw.Connection, sql: str) -> list[int]:
+    return [int(str(number)) for (number,) in connection.execute(sql).fetchall()]

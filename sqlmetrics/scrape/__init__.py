@@ -1,0 +1,1 @@
+"""What answers a scrape: the query, what it is made into, and the text."""

@@ -1,0 +1,203 @@
+"""From the store to the exposition text, without a `Sample` and its formatting for each line.
+
+What comes before a value is the same from one scrape to the next, so it is written once: by `prometheus_client`'s own
+encoders, so that each format and escaping scheme is theirs to the letter.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from itertools import chain, compress
+from typing import Any, NamedTuple
+
+from prometheus_client import exposition as plain
+from prometheus_client.metrics_core import Metric
+from prometheus_client.openmetrics import exposition as openmetrics_text
+from prometheus_client.samples import Exemplar, Sample
+from prometheus_client.utils import floatToGoString
+
+from .. import stores
+from ..rows.ingest import storable
+from .answer import answer
+from .plan import Family, FamilyId, Gauge, Line, Lines
+from .reader import Reader
+from .shown import Shown
+from .wanted import Wanted, wanted
+
+Encoder = Callable[[Any], bytes]
+"""One of the peer's functions from a registry to text."""
+_FORMATS = 8
+"""Formats of which texts are kept; a client may ask for any version."""
+_PROBE = Family("x", "counter", "", "", 0)
+"""With it a format is tried out."""
+_GO_EXPONENT = 1e6
+"""From here on Go writes numbers with an exponent."""
+
+
+def generate_latest(
+    path: str | os.PathLike[str] | None = None,
+    *,
+    openmetrics: bool = False,
+    escaping: str = "underscores",
+    names: Iterable[str] | None = None,
+    self_metrics: bool = False,
+    modes: Mapping[str, str] | None = None,
+) -> bytes:
+    """Return what all processes of a store have counted as exposition text, UTF-8.
+
+    The same as `prometheus_client.generate_latest` makes of a registry with a `MultiProcessCollector`, in a fraction of
+    the time.
+
+    path: the store's file or folder; default: the installed store, else what the environment names.
+    openmetrics: OpenMetrics 1.0 instead of the Prometheus text format 0.0.4.
+    escaping: of names beyond the classic characters: underscores, dots, values or allow-utf-8.
+    names: of the samples that are wanted, such as ``requests_total``; default: all.
+    self_metrics: whether the families about the store itself (``sqlmetrics_…``) are wanted too.
+    modes: the multiprocess mode in which a gauge is shown, by its name; default: what ``SQLMETRICS_MODES`` says.
+
+    Raises PathError if no path is named, NoStoreError if no store is there, StoreError if it cannot be read.
+    """
+    encoder = partial(openmetrics_text.generate_latest if openmetrics else plain.generate_latest, escaping=escaping)
+    return encode(stores.reader(path), encoder, wanted(names, self_metrics=self_metrics, modes=modes))
+
+
+def encode(reader: Reader, encoder: Encoder, asked: Wanted) -> bytes:
+    """Scrape, and return the text as this encoder of the peer writes it. Raises NoStoreError, StoreError."""
+    return answer(reader, asked, lambda shown, kept: _texts(kept, encoder).text(shown))
+
+
+class _Kept(NamedTuple):
+    """What comes before the values of a family whose lines only grow."""
+
+    generation: int
+    prefixes: list[str]
+
+
+class Texts:
+    """What comes before the values, in one format."""
+
+    def __init__(self, encoder: Encoder):
+        self._encoder = encoder
+        self._end = encoder(_Families([])).decode()
+        self._has_exemplars = " # {" in self._encode(_PROBE, [Sample("x_total", {}, 0.0, None, Exemplar({}, 0.0, 0.0))])
+        self._heads: dict[FamilyId, tuple[Family, str]] = {}
+        self._lines: dict[Lines, _Kept] = {}
+        self._gauges: dict[tuple[Gauge, str | None], str] = {}
+
+    def text(self, shown: list[Shown]) -> bytes:
+        """The exposition."""
+        pieces: list[str] = []
+        used = 0
+        for one in shown:
+            pieces.append(self._head(one.family))
+            numbers = _numbers(one.values)
+            if one.exemplars and self._has_exemplars:
+                self._add_exemplars(one, numbers)
+            pieces += chain.from_iterable(zip(self._prefixes(one), numbers, strict=True))
+            pieces.append("\n")
+            used += len(one.keys or ())
+        if len(self._gauges) > 2 * used + 1000:
+            self._gauges.clear()  # most are of processes that are gone
+        pieces.append(self._end)
+        return "".join(pieces).encode()
+
+    def _head(self, family: Family) -> str:
+        known = self._heads.get(family[:2])
+        if known is None or known[0] != family:
+            known = self._heads[family[:2]] = (family, self._encode(family, []).removesuffix("\n"))
+        return known[1]
+
+    def _prefixes(self, shown: Shown) -> Iterable[str]:
+        if shown.source is not None:
+            source, chosen = shown.source
+            kept = self._of_lines(shown.family, source)
+            return kept if chosen is None else compress(kept, chosen)
+        if shown.keys is not None:
+            return self._of_gauges(shown.family, shown.keys)
+        return self._write(shown.family, shown.lines)
+
+    def _of_lines(self, family: Family, source: Lines) -> list[str]:
+        kept = self._lines.get(source)
+        if kept is None or kept.generation != source.generation:
+            kept = self._lines[source] = _Kept(source.generation, [])
+        if len(kept.prefixes) < len(source.lines):
+            kept.prefixes.extend(self._write(family, source.lines[len(kept.prefixes) :]))
+        return kept.prefixes
+
+    def _of_gauges(self, family: Family, keys: list[tuple[Gauge, str | None]]) -> list[str]:
+        fresh = [key for key in keys if key not in self._gauges]
+        if fresh:
+            lines = [gauge.line(pid) for gauge, pid in fresh]
+            self._gauges.update(zip(fresh, self._write(family, lines), strict=True))
+        return [self._gauges[key] for key in keys]
+
+    def _write(self, family: Family, lines: list[Line]) -> list[str]:
+        """What comes before the value of each line, with the end of the line before."""
+        text = self._encode(family, [Sample(*line, 0.0) for line in lines])
+        written = text.split("\n")[-1 - len(lines) : -1]
+        if not all(line.endswith(" 0.0") for line in written):
+            raise RuntimeError(f"prometheus_client writes samples in a way that is not known: {text[:200]!r}")
+        return ["\n" + line.removesuffix("0.0") for line in written]
+
+    def _add_exemplars(self, shown: Shown, numbers: list[str]) -> None:
+        """Add to some of the values what the encoder writes behind them."""
+        lines = [(shown.lines[number].name, exemplar) for number, exemplar in shown.exemplars.items()]
+        # It depends on neither labels nor value of the sample, so all are written with the same short beginning.
+        bare = self._encode(shown.family, [Sample(lines[0][0], {}, 0.0)])
+        text = self._encode(shown.family, [Sample(name, {}, 0.0, None, exemplar) for name, exemplar in lines])
+        beginning = bare.split("\n")[-2]
+        written = text.split("\n")[-1 - len(lines) : -1]
+        for number, line in zip(shown.exemplars, written, strict=True):
+            numbers[number] += line.removeprefix(beginning)
+
+    def _encode(self, family: Family, samples: list[Sample]) -> str:
+        metric = Metric(family.name, family.help, family.type, family.unit)
+        metric.samples = samples
+        try:
+            text = self._encoder(_Families([metric]))
+        except (
+            UnicodeEncodeError
+        ):  # lone surrogates, such as os.fsdecode() makes: one of them must not stop all scrapes
+            metric.documentation = storable(family.help)
+            metric.samples = [_storable(one) for one in samples]
+            text = self._encoder(_Families([metric]))
+        return text.decode().removesuffix(self._end)
+
+
+def _texts(kept: dict[object, Any], encoder: Encoder) -> Texts:
+    """What is kept for a format; formats are told apart by the encoder and its keyword arguments."""
+    key = (encoder.func, *sorted(encoder.keywords.items())) if isinstance(encoder, partial) else encoder
+    if key not in kept:
+        if len(kept) == _FORMATS:
+            kept.clear()
+        kept[key] = Texts(encoder)
+    texts: Texts = kept[key]
+    return texts
+
+
+def _storable(sample: Sample) -> Sample:
+    if sample.exemplar is not None:
+        sample = sample._replace(exemplar=sample.exemplar._replace(labels=_all_storable(sample.exemplar.labels)))
+    return sample._replace(labels=_all_storable(sample.labels))
+
+
+def _all_storable(labels: dict[str, str]) -> dict[str, str]:
+    return {name: storable(value) for name, value in labels.items()}
+
+
+class _Families:
+    """As much of a registry as an encoder needs."""
+
+    def __init__(self, metrics: list[Metric]):
+        self._metrics = metrics
+
+    def collect(self) -> list[Metric]:
+        """The families."""
+        return self._metrics
+
+
+def _numbers(values: list[float]) -> list[str]:
+    low, high = float("-inf"), _GO_EXPONENT
+    return [repr(value) if low < value < high else floatToGoString(value) for value in values]  # type: ignore[no-untyped-call]

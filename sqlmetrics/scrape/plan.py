@@ -1,0 +1,292 @@
+"""The text side of a scrape: families, series and their labels, and where each series' value is in a column.
+
+It is kept from one scrape to the next, and only grows: a series gets a position once. Building it costs more than
+adding up the values. Where rows were deleted (`store.epoch` in the database), another is begun.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, count, islice
+from typing import NamedTuple
+
+import apsw
+
+from ..cells.shape import STATE_TYPES
+from ..errors import DamagedError
+from ..rows.ingest import read_help
+
+FAMILIES = "SELECT id, name, type, mode, help, made, unit, registered FROM family ORDER BY id"
+FamilyId = tuple[str, str]
+"""(name, type)"""
+
+
+class Family(NamedTuple):
+    """A metric family: mode is a gauge's multiprocess mode, else ''; made tells which of two is the newest.
+
+    registered: whether it is in the default registry; None: nothing is known of that.
+    """
+
+    name: str
+    type: str
+    mode: str
+    help: str
+    made: int
+    unit: str = ""
+    registered: bool | None = None
+
+
+class Line(NamedTuple):
+    """A sample of a scrape without its value."""
+
+    name: str
+    labels: dict[str, str]
+
+
+class Gauge:
+    """One series of a gauge; its lines come with its values, for a mode may show one for each process."""
+
+    def __init__(self, name: str, labels: dict[str, str]):
+        self.name = name
+        self._labels = labels
+
+    def line(self, pid: str | None) -> Line:
+        """The line of one process, or of all together."""
+        if pid is None:
+            return Line(self.name, self._labels)
+        return Line(self.name, {**self._labels, "process_pid" if "pid" in self._labels else "pid": pid})
+
+
+class State(Gauge):
+    """One state of an Enum, or what an Info was given. child: the labels that its variants have in common, as JSON."""
+
+    def __init__(self, family: FamilyId, name: str, labels: dict[str, str], text: str, variant: str):
+        self.child = text
+        self.is_info = family[1] == "info"
+        super().__init__(name, {**labels, **(label_set(variant) if self.is_info else {family[0]: variant})})
+
+
+class Lines:
+    """The lines of a family whose values are sums, in the order in which they are shown.
+
+    generation: raised when lines that were there have changed, and not merely more have come.
+    """
+
+    def __init__(self) -> None:
+        self.lines: list[Line] = []
+        self.generation = 0
+        self._numbers: dict[int, int] = {}
+        self._numbered = 0
+
+    def add(self, name: str, labels: dict[str, str], text: str, variant: str, position: int) -> None:
+        """Add a series; text: its labels as JSON."""
+        raise NotImplementedError
+
+    def lay_out(self) -> None:
+        """Give the children that have come their lines."""
+
+    def values(self, totals: Sequence[float]) -> list[float]:
+        """The value of each line. totals: of all positions."""
+        raise NotImplementedError
+
+    def numbers(self) -> dict[int, int]:
+        """Which line each position has; made when it is asked for, for most families have no exemplars."""
+        if self._numbered != self.generation:
+            self._numbers, self._numbered = {}, self.generation
+        self._number()
+        return self._numbers
+
+    def _number(self) -> None:
+        """Number the lines that have come."""
+        raise NotImplementedError
+
+    def positions(self) -> Iterator[int]:
+        """Whose totals are needed for the values."""
+        raise NotImplementedError
+
+
+class Plain(Lines):
+    """Of counters and summaries: a line for each series."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._positions: list[int] = []
+
+    def add(self, name: str, labels: dict[str, str], text: str, variant: str, position: int) -> None:  # noqa: ARG002
+        """Add a series."""
+        self.lines.append(Line(name, labels))
+        self._positions.append(position)
+
+    def values(self, totals: Sequence[float]) -> list[float]:
+        """The value of each line."""
+        return [totals[position] for position in self._positions]
+
+    def _number(self) -> None:
+        first = len(self._numbers)
+        self._numbers.update(zip(self._positions[first:], count(first), strict=False))
+
+    def positions(self) -> Iterator[int]:
+        """Whose totals are needed for the values."""
+        return iter(self._positions)
+
+
+class _Child(NamedTuple):
+    """A histogram's child: the positions of its buckets by their bounds, and the others with their names."""
+
+    labels: dict[str, str]
+    buckets: dict[str, int]
+    others: dict[str, int]
+
+
+class Cumulative(Lines):
+    """Of histograms: a bucket counts all smaller ones, and the count, which no process keeps, is the last bucket."""
+
+    def __init__(self, family: str) -> None:
+        super().__init__()
+        self._family = family
+        self._children: dict[str, _Child] = {}
+        self._fresh: dict[str, None] = {}
+        self._laid_out: dict[str, tuple[list[int], list[int]]] = {}
+        self._children_numbered = self._lines_numbered = 0
+
+    def add(self, name: str, labels: dict[str, str], text: str, variant: str, position: int) -> None:
+        """Add a series."""
+        child = self._children.setdefault(text, _Child(labels, {}, {}))
+        (child.buckets if variant else child.others)[variant or name] = position
+        if text in self._laid_out:  # another process has other buckets
+            self._laid_out.clear()
+            self._fresh = dict.fromkeys(self._children)
+            self.lines = []
+            self.generation += 1
+        self._fresh[text] = None
+
+    def lay_out(self) -> None:
+        """Give the children that have come their lines."""
+        for text in self._fresh:
+            child = self._children[text]
+            bounds = sorted(child.buckets, key=float)
+            self.lines += [Line(f"{self._family}_bucket", {**child.labels, "le": le}) for le in bounds]
+            if bounds:
+                self.lines.append(Line(f"{self._family}_count", child.labels))
+            self.lines += [Line(name, child.labels) for name in child.others]
+            self._laid_out[text] = [child.buckets[le] for le in bounds], list(child.others.values())
+        self._fresh = {}
+
+    def values(self, totals: Sequence[float]) -> list[float]:
+        """The value of each line."""
+        values: list[float] = []
+        for buckets, others in self._laid_out.values():
+            if buckets:
+                values += accumulate([totals[position] for position in buckets])
+                values.append(values[-1])
+            values += [totals[position] for position in others]
+        return values
+
+    def _number(self) -> None:
+        if not self._numbers:
+            self._children_numbered = self._lines_numbered = 0
+        for buckets, others in islice(self._laid_out.values(), self._children_numbered, None):
+            self._numbers.update(zip(buckets, count(self._lines_numbered), strict=False))
+            self._lines_numbered += len(buckets) + bool(buckets) + len(others)
+            self._children_numbered += 1
+
+    def positions(self) -> Iterator[int]:
+        """Whose totals are needed for the values."""
+        for buckets, others in self._laid_out.values():
+            yield from buckets
+            yield from others
+
+
+class Plan:
+    """All families and series that were met in rows and journals."""
+
+    def __init__(self) -> None:
+        self.families: dict[FamilyId, Family] = {}
+        self.sums: dict[FamilyId, Lines] = {}
+        self.gauges: dict[FamilyId, list[Gauge]] = {}
+        self.length = 0
+        """How many positions have been given."""
+        self._places: dict[tuple[FamilyId, str, str, str], int | Gauge] = {}
+        self._labels: dict[str, dict[str, str]] = {}
+        self._of_row: dict[int, int | Gauge] = {}
+        self._newest_row = 0
+
+    def read(self, connection: apsw.Connection) -> None:
+        """Read the families, and the series that have come since the last time."""
+        ids: dict[int, FamilyId] = {}
+        for number, name, type_, mode, help_, made, unit, registered in connection.execute(FAMILIES).fetchall():
+            about = (read_help(help_), int(str(made)), str(unit), bool(registered))
+            family = Family(str(name), str(type_), str(mode), *about)
+            ids[int(str(number))] = family[:2]
+            self.add_family(family)
+        rows = connection.execute(
+            "SELECT id, family, name, labels, variant FROM series WHERE id > ? ORDER BY id", (self._newest_row,)
+        ).fetchall()
+        for number, of, name, labels, variant in rows:
+            self._of_row[number] = self.place(ids[of], name, labels, variant)  # type: ignore[index, arg-type]
+            self._newest_row = number  # type: ignore[assignment]
+
+    def add_family(self, family: Family) -> None:
+        """Add a family; of those of one name and type the newest counts."""
+        known = self.families.get(family[:2])
+        if known is None or known.made <= family.made:
+            if known is not None and family.registered is None:
+                family = family._replace(registered=known.registered)
+            self.families[family[:2]] = family
+
+    def place(self, family: FamilyId, name: str, labels: str, variant: str) -> int | Gauge:
+        """Where a series' values go: its position in columns, or, of a gauge, the gauge itself."""
+        key = (family, name, labels, variant)
+        known = self._places.get(key)
+        return self._add(*key) if known is None else known
+
+    def known_place(self, family: FamilyId, name: str, labels: str, variant: str) -> int | Gauge | None:
+        """The same, None for a series that was not met."""
+        return self._places.get((family, name, labels, variant))
+
+    def place_of_row(self, series: int) -> int | Gauge:
+        """The same for the id that a series has in rows, which have been read. Raises DamagedError."""
+        try:
+            return self._of_row[series]
+        except KeyError:
+            raise DamagedError(f"rows name series {series}, which is not there") from None
+
+    def _add(self, family: FamilyId, name: str, text: str, variant: str) -> int | Gauge:
+        labels = self._labels.get(text)
+        if labels is None:
+            labels = self._labels[text] = label_set(text)
+        place: int | Gauge
+        if family[1] in STATE_TYPES or self.families[family].mode:
+            is_state = family[1] in STATE_TYPES
+            place = State(family, name, labels, text, variant) if is_state else Gauge(name, labels)
+            self.gauges.setdefault(family, []).append(place)
+        else:
+            place = self.length
+            if family not in self.sums:
+                self.sums[family] = Cumulative(family[0]) if family[1] == "histogram" else Plain()
+            self.sums[family].add(name, labels, text, variant, place)
+            self.length += 1
+        self._places[family, name, text, variant] = place
+        return place
+
+    def lay_out(self) -> None:
+        """Lay out the lines of what has come since the last time."""
+        for lines in self.sums.values():
+            lines.lay_out()
+
+
+def label_set(text: str) -> dict[str, str]:
+    """The labels of a JSON object. Raises ValueError if it is something else."""
+    labels: dict[str, str] = json.loads(text)
+    if not isinstance(labels, dict) or not all(isinstance(value, str) for value in labels.values()):
+        raise ValueError(f"{text!r} is no label set")
+    return labels
+
+
+def read_plan(connection: apsw.Connection) -> Plan:
+    """Read all families and series. Raises ValueError, LookupError or DamagedError where a text makes no sense."""
+    plan = Plan()
+    plan.read(connection)
+    plan.lay_out()
+    return plan

@@ -1,0 +1,191 @@
+"""One scrape: a consistent reading of rows, cells and journals, with no lock that anybody waits for.
+
+1. Note who is not settled yet.
+2. In one read transaction: see which processes live, and read what they have announced since the last scrape.
+3. Note how often each block has been given out (the census), see that none of them has been settled since, and read
+   their cells. If a block that somebody owned then, or at a census before the transaction, or cells in it, have been
+   given out again meanwhile, begin again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Container
+from contextlib import suppress
+from typing import Any, TypeVar
+
+import apsw
+
+from .. import config
+from ..cells import journal
+from ..cells.cellsfile import CellsFile, open_cells
+from ..errors import DamagedError
+from ..process import fork
+from ..rows import database, figures, files, fold, settle, vitals
+from ..rows.connections import Access
+from ..rows.figures import Figures, Waiting
+from ..rows.flush import WAL_LIMIT, wal_bytes
+from ..rows.renew import CELLS_SUFFIX, is_damage
+from ..rows.sweep import sweep_words
+from .reading import Remembered, Scrape
+from .shown import Shown
+from .wanted import Wanted
+
+T = TypeVar("T")
+Finish = Callable[[list[Shown], dict[object, Any]], T]
+_TRIES = 100
+_UNDISTURBED = 2
+"""Where so many tries were disturbed, by removals all the time, every other one keeps writers out meanwhile."""
+_PAUSE = 0.02
+"""Seconds before the next try where the store was busy: two seconds in all."""
+
+
+class _UnfinishedError(Exception):
+    """What the caller's own part of a scrape raised: it says nothing of the store."""
+
+    def __init__(self, error: Exception):
+        super().__init__(error)
+        self.error = error
+
+
+class Reader(fork.ForkAware):
+    """Answers scrapes of one store in this process."""
+
+    def __init__(self, path: str):
+        self.path = path
+        self._access = Access(path)
+        self._remembered = Remembered()
+        self.keep_dead = config.Settings.keep_dead
+        """How many ended processes are remembered; see `config.Settings`."""
+        self.figures = Figures()
+        """Of this process, unless it counts in the store."""
+        fork.register(self)
+
+    def close(self) -> None:
+        """Close the connection; another is opened when it is needed."""
+        self._access.close()
+
+    def before_fork(self) -> None:
+        """Have no connection open at the fork."""
+        self._access.before_fork()
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+        self._access.after_fork_in_parent()
+
+    def after_fork_in_child(self) -> None:
+        """Use a connection of this process's own."""
+        self._access = self._access.after_fork_in_child()
+        self._remembered = Remembered()
+        self.figures = Figures()
+
+    def read(self, wanted: Wanted, *, own: Waiting | None, finish: Finish[T]) -> T:
+        """Return what `finish` makes of the families, with their aggregated values, that are wanted.
+
+        own: what of this process's figures is not in the store, if the families about the store itself are wanted too.
+        finish: gets the families, and what it has kept of former scrapes. It must not hold on to the families: they are
+            added to by the next scrape.
+        Raises NoStoreError, StoreError (DamagedError where a process that writes to the store has to mend it) or
+        apsw.Error.
+        """
+        fork.notice()
+        try:
+            return self._read(wanted, own, finish)
+        except _UnfinishedError as error:
+            raise error.error from None
+        except Exception as error:
+            if not is_damage(error):
+                raise
+            self._access.close_idle()
+            self._doubt()
+            raise DamagedError(f"{self.path}: cannot be read ({error!r}); a process that counts mends it") from error
+
+    def _doubt(self) -> None:
+        with suppress(OSError):
+            file = open_cells(self.path + CELLS_SUFFIX, writable=True)
+            if file is not None:
+                file.doubt()
+
+    def _read(self, wanted: Wanted, own: Waiting | None, finish: Finish[T]) -> T:
+        busy: apsw.Error | None = None
+        for number in range(_TRIES):
+            kind = "IMMEDIATE" if number >= _UNDISTURBED and number % 2 == 0 else "DEFERRED"
+            try:
+                result = self._try(wanted, own, finish, kind)
+            except apsw.ReadOnlyError:
+                if kind == "DEFERRED":
+                    raise
+                continue
+            except (apsw.BusyError, apsw.IOError) as error:
+                if is_damage(error):
+                    raise
+                busy = error  # the files are being made anew, or another program keeps them for itself
+                time.sleep(_PAUSE)
+                continue
+            if result is not None:
+                return result[0]
+        raise busy or DamagedError(
+            f"rows and cells do not fit together, or change faster than they are read: {_TRIES} tries"
+        )
+
+    def _try(self, wanted: Wanted, own: Waiting | None, finish: Finish[T], kind: str) -> tuple[T] | None:
+        """One try; None if a process was settled, or its cells were given to another, in the midst of it.
+
+        kind: of the transaction.
+        """
+        access, remembered = self._access, self._remembered
+        if access.held_here():
+            access, remembered = Access(self.path), Remembered()  # a signal handler scrapes in the middle of a scrape
+        elif access.is_cut_off():
+            access.close_idle()
+        with access() as connection:
+            file = files.open_existing(connection, self.path)
+            slots, before = file.live_slots(), file.blocks.census()
+            try:
+                with database.transaction(connection, kind):
+                    scrape = Scrape(connection, file, remembered, wanted, slots)
+                    result = scrape.result()
+                    about = vitals.families(connection, file, scrape.processes.values()) if own is not None else []
+            except journal.JournalGoneError:
+                return None
+            except BaseException:  # it may have learned one half of something
+                remembered.forget()
+                raise
+            # Since before the snapshot: a cell that it knows may have been freed and be another child's by now.
+            if file.blocks.changed(before) or file.blocks.changed(scrape.census):
+                return None
+            try:
+                answer = finish(_assembled(result, about, own, wanted.names), remembered.kept)
+            except Exception as error:
+                raise _UnfinishedError(error) from error
+            if scrape.saw_dead():
+                _settle_if_free(connection, file, self.keep_dead)
+            return (answer,)
+
+
+def _assembled(
+    found: list[Shown], about: list[Shown], own: Waiting | None, names: Container[str] | None
+) -> list[Shown]:
+    """The families of the app, and, if they are wanted, those of the store about itself."""
+    result = [shown for shown in found if shown.family.name not in figures.NAMES]
+    if own is None:
+        return result
+    counted = [shown for shown in found if shown.family.name in figures.NAMES]
+    ours = [*about, *figures.completed(counted, own)]
+    return result + [part for shown in ours if (part := shown.restricted(names)).lines]
+
+
+def _settle_if_free(connection: apsw.Connection, file: CellsFile, keep_dead: int) -> None:
+    """Settle the dead after a scrape, unless another process is writing: the next flush or scrape does it then."""
+    if not file.writable or wal_bytes(connection.filename) > WAL_LIMIT:
+        return
+    connection.set_busy_timeout(0)
+    try:
+        with settle.settling(connection, file) as settled:
+            settle.settle_dead(connection, file, settled)
+            fold.forget_oldest(connection, keep_dead)
+            sweep_words(connection)
+    except apsw.Error:
+        pass  # busy, read-only or full: whoever can write will do it
+    finally:
+        connection.set_busy_timeout(database.BUSY_MS)
