@@ -12,6 +12,7 @@ from helpers import child, scrape, value, wait_for
 from prometheus_client import REGISTRY, Gauge
 
 import sqlmetrics
+from sqlmetrics import stores
 
 
 def test_a_function_is_asked_before_a_scrape_of_its_process(store: sqlmetrics.Store) -> None:
@@ -203,3 +204,30 @@ def test_a_store_that_is_uninstalled_while_a_function_is_asked(path: str, caplog
 
     assert [record for record in caplog.records if record.levelname == "WARNING"] == []
     assert queue.collect()[0].samples[0].value == 8
+
+
+def test_uninstall_waits_for_the_scrape_of_another_thread(path: str) -> None:
+    """Its connection is not closed under it."""
+    sqlmetrics.install(path)
+    Gauge("queue", "Queue", registry=None).set(1)
+    assert value("queue", pid=str(os.getpid())) == 1
+    access = stores.reader()._access
+    scrapes, ends, found = threading.Event(), threading.Event(), []
+
+    def scrape_slowly() -> None:
+        with access() as connection:
+            for _ in connection.execute("SELECT 1 UNION SELECT 2"):
+                scrapes.set()
+                ends.wait(20)
+            found.append("whole")
+
+    threads = [threading.Thread(target=scrape_slowly), threading.Thread(target=sqlmetrics.uninstall)]
+    threads[0].start()
+    assert scrapes.wait(20)
+    threads[1].start()
+    wait_for(lambda: stores.installed() is None)
+    ends.set()
+    for thread in threads:
+        thread.join(20)
+    assert found == ["whole"]
+    assert not access.is_cut_off()

@@ -62,8 +62,8 @@ class Reader(fork.ForkAware):
         fork.register(self)
 
     def close(self) -> None:
-        """Close the connection; another is opened when it is needed."""
-        self._access.close()
+        """Close the connection, after other threads' scrapes; another is opened when it is needed."""
+        self._access.close_idle()
 
     def before_fork(self) -> None:
         """Have no connection open at the fork."""
