@@ -98,7 +98,8 @@ def _after_failure(store: Store, error: Exception) -> None:
     if store.is_open():
         if is_damage(error):
             store.file.doubt()
-        if not isinstance(error, apsw.FullError):
+        # The last reading of files that were deleted is to be had from it, which the next round takes.
+        if not isinstance(error, apsw.FullError) and not store.writing.is_cut_off():
             # A new connection may find what this one cannot: rights, another file. On a full disk nobody can open the
             # first one, for the WAL's index then needs room; so this one stays open.
             store.writing.close_idle()
