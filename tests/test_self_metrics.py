@@ -156,7 +156,7 @@ def test_workers_that_have_counted_nothing_yet_agree(store: sqlmetrics.Store) ->
         assert [worker.do("scrapes") for worker in (one, other, one, one, other)] == [0] * 5
         one.do("work")
         assert one.do("scrapes") == 3
-        assert other.do("scrapes") == 3
+        assert other.do("scrapes") in (3, 4)  # a flush may have told of the first one's fourth by now
 
 
 def test_figures_alone_are_no_work(path: str) -> None:
