@@ -121,6 +121,7 @@ def test_an_upgrade_under_load_loses_nothing_and_counts_nothing_twice(folder: Pa
             wait_for_others(server, before)
         assert_all_shown(server)
         assert server.process.wait(10) == 0
+        wait_for(pid_file.exists)  # the second master takes the name over when it notices that the first one is gone
         second = int(pid_file.read_text())
         os.kill(second, signal.SIGTERM)
         wait_for(lambda: not is_running(second))

@@ -62,11 +62,12 @@ class Store(fork.ForkAware):
         self.remover = Remover(self)
         self.wards = Wards()
         self.flusher = self._new_flusher()
-        if create:
-            self._try_to_open()
-        else:
-            self.enter(files.open_for_notices(path))
-        fork.register(self)
+        with fork.postponed():  # no connection is open at a fork
+            if create:
+                self._try_to_open()
+            else:
+                self.enter(files.open_for_notices(path))
+            fork.register(self)
         atexit.register(self.close)
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 import time
@@ -17,6 +18,9 @@ from outsiders import ended
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 import sqlmetrics
+from sqlmetrics import stores
+from sqlmetrics.process import fork
+from sqlmetrics.scrape.wanted import wanted
 
 
 @contextmanager
@@ -232,6 +236,50 @@ def test_neither_thread_nor_connection_at_the_fork(path: str) -> None:
 
     assert in_child(found) == [1, []]
     assert value("requests_total", path="again") == 1
+
+
+class Hesitating(fork.ForkAware):
+    """Lets another thread go on between a fork's hooks and the fork."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+        self.done = threading.Event()
+
+    def before_fork(self) -> None:
+        """Wait a moment for the other thread; it must not get where it wants to."""
+        self.begun.set()
+        self.done.wait(0.5)
+
+
+def test_a_first_scrape_at_the_moment_of_a_fork(path: str) -> None:
+    """By another thread, which makes a reader and has its lock: the child can fork and scrape all the same."""
+    sqlmetrics.install(path).flush()
+    requests = Counter("requests", "Requests")
+    requests.inc()
+    hesitating = Hesitating()
+    fork.register(hesitating)
+    forked = threading.Event()
+
+    def hold(*_: object) -> None:
+        hesitating.done.set()
+        forked.wait(20)
+
+    def first_scrape() -> None:
+        hesitating.begun.wait(20)
+        stores.reader(path).read(wanted(), own=None, finish=hold)
+
+    thread = threading.Thread(target=first_scrape)
+    thread.start()
+
+    def work() -> object:
+        signal.alarm(20)  # instead of waiting for ever
+        requests.inc()
+        return [in_child(lambda: requests.inc()), value("requests_total")]
+
+    with child(work=work) as one:
+        forked.set()
+        thread.join()
+        assert one.do("work") == [None, 3]
 
 
 def test_the_flusher_goes_on_after_a_fork(path: str, shell) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from . import native
 
@@ -25,12 +27,31 @@ _aware: list[weakref.ref[ForkAware]] = []
 _prepared: list[ForkAware] = []
 _forking = native.RLock()
 _pid = os.getpid()
+_PATIENCE = 2.0
+"""Seconds. The fork may be waiting for a lock of this very thread, if this is a signal handler."""
 
 
 def register(thing: ForkAware) -> None:
-    """Call the three methods of `thing` around every fork, as long as it exists."""
-    _aware[:] = [ref for ref in _aware if ref() is not None]
-    _aware.append(weakref.ref(thing))
+    """Call the three methods of `thing` around every fork, as long as it exists.
+
+    Waits for a fork that another thread has begun: what comes too late for its hooks would be in the child as it was
+    at some moment, with a lock that a thread holds which is not there.
+    """
+    with postponed():
+        _aware[:] = [ref for ref in _aware if ref() is not None]
+        _aware.append(weakref.ref(thing))
+
+
+@contextmanager
+def postponed() -> Iterator[None]:
+    """Have the forks of other threads wait until the block is done; first wait for one that has begun."""
+    forking = _forking
+    waited = forking.acquire(timeout=_PATIENCE)
+    try:
+        yield
+    finally:
+        if waited:
+            forking.release()
 
 
 def notice() -> None:
@@ -70,8 +91,10 @@ def _in_child() -> None:
     global _forking, _pid
     _pid = os.getpid()
     _forking = native.RLock()
-    while _prepared:
-        _prepared.pop().after_fork_in_child()
+    things = _living()  # also what a signal handler has registered since the hooks
+    _prepared.clear()
+    for thing in reversed(things):
+        thing.after_fork_in_child()
 
 
 os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_after_in_child)
