@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from . import config
 from .cells import layout, locks
-from .errors import SQLMetricsError
+from .errors import PathError, SQLMetricsError
 from .store import Store
 
 BOOTSTRAP = os.path.join(os.path.dirname(os.path.abspath(__file__)), "bootstrap")
@@ -47,9 +47,15 @@ def run(command: Sequence[str], path: str | None = None) -> NoReturn:
 
 
 def variables(path: str) -> dict[str, str]:
-    """What a Python needs in its environment to use the store at `path`, an absolute path."""
-    others = [folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder not in ("", BOOTSTRAP)]
-    return {"SQLMETRICS_PATH": path, "PYTHONPATH": os.pathsep.join([BOOTSTRAP, *others])}
+    """What a Python needs in its environment to use the store at `path`, an absolute path. Raises PathError."""
+    if os.pathsep in BOOTSTRAP:
+        raise PathError(
+            f"sqlmetrics is installed in {BOOTSTRAP!r}, and PYTHONPATH cannot name a folder with {os.pathsep!r} in it;"
+            " install it elsewhere, or call sqlmetrics.install() in the app"
+        )
+    given = os.environ.get("PYTHONPATH")
+    others = given.split(os.pathsep) if given else []  # an empty part of it is the current folder
+    return {"SQLMETRICS_PATH": path, "PYTHONPATH": os.pathsep.join([BOOTSTRAP, *(o for o in others if o != BOOTSTRAP)])}
 
 
 def begin(path: str) -> None:
@@ -87,8 +93,9 @@ def _find(name: str) -> str:
 def _become(program: str, command: Sequence[str], environment: dict[str, str]) -> NoReturn:
     for ignored in (signal.SIGPIPE, signal.SIGXFSZ):  # by Python; the command would inherit that
         signal.signal(ignored, signal.SIG_DFL)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # closed by whoever starts this
+            stream.flush()
     try:
         os.execve(program, list(command), environment)  # noqa: S606 - without a shell, as it is meant
     except OSError as error:

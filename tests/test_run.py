@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -147,6 +148,40 @@ def test_the_sitecustomize_that_is_hidden_runs_too(folder: Path, path: str, scri
     assert jobs(path) == {"it": 1}
 
 
+def test_the_current_folder_on_pythonpath_stays_there(folder: Path, path: str) -> None:
+    """An empty part of PYTHONPATH means it, as `PYTHONPATH=$PYTHONPATH:src` has where nothing was set before."""
+    write(folder, "beside.py", "print('found')")
+    (folder / "below").mkdir()
+    program = write(folder, "below/program.py", "import beside")
+    done = run(sys.executable, str(program), path=path, cwd=folder, env=os.environ | {"PYTHONPATH": ":/nowhere"})
+
+    assert (done.stdout, done.stderr) == ("found\n", "")
+
+
+def test_a_folder_that_pythonpath_cannot_name_is_refused(folder: Path, path: str) -> None:
+    """Otherwise no Python would find what installs the store there, and nobody would notice."""
+    (folder / "co:lon").mkdir()
+    shutil.copytree(os.path.dirname(sqlmetrics.__file__), folder / "co:lon/sqlmetrics")
+    command = [sys.executable, "-m", "sqlmetrics", "run", "--path", path, "--", "echo", "started"]
+    done = subprocess.run(command, cwd=folder / "co:lon", capture_output=True, text=True)
+
+    assert (done.stdout, done.returncode) == ("", 1)
+    assert "PYTHONPATH cannot name a folder with ':' in it" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_another_module_of_this_name_stops_no_program(folder: Path, path: str) -> None:
+    """The user's own file, beside the program that imports the client."""
+    wrong = write(folder, "sqlmetrics.py", "")
+    program = write(folder, "program.py", "import prometheus_client; print('goes on')")
+    done = subprocess.run(launched(sys.executable, str(program), path=path), capture_output=True, text=True)
+
+    assert (done.stdout, done.returncode) == ("goes on\n", 0)
+    assert "counts in its own memory" in done.stderr
+    assert str(wrong) in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_python_without_this_package_is_named(folder: Path, path: str) -> None:
     """It counts in its own memory, which nobody would notice otherwise, and its program runs."""
     write(folder, "prometheus_client.py", "print('the client of another Python')")
@@ -203,6 +238,15 @@ def test_a_killed_command_looks_killed(path: str) -> None:
 def test_a_closed_pipe_ends_the_command(path: str) -> None:
     """Python ignores SIGPIPE; a command that inherits that would complain instead of ending."""
     assert run("sh", "-c", "kill -PIPE $$; echo still here", path=path).returncode == -signal.SIGPIPE
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_keep_nothing_from_starting(path: str, script: Path, closed: str) -> None:
+    """As some init scripts and cron leave them."""
+    command = shlex.join(launched(sys.executable, str(script), path=path))
+
+    assert subprocess.run(["sh", "-c", f"{command} {closed}"], capture_output=True, timeout=60).returncode == 0
+    assert jobs(path) == {"it": 1}
 
 
 def test_an_inherited_socket_is_still_there(path: str) -> None:

@@ -26,15 +26,15 @@ _PEER, _OURS = "prometheus_client", "sqlmetrics"
 def _install() -> None:
     """Install the store, or say why this process goes without: an app is not stopped by its metrics."""
     try:
-        import sqlmetrics
-    except ImportError as error:
+        from sqlmetrics import SQLMetricsError, config, install
+    except ImportError as error:  # or some other module is called so
         _complain(f"it cannot import sqlmetrics ({error}); install it there too")
         return
     try:
-        store = sqlmetrics.install()
-        if os.environ.get(sqlmetrics.config.RUN_VARIABLE) == store.path:
+        store = install()
+        if os.environ.get(config.RUN_VARIABLE) == store.path:
             store.join_run()  # the lock that the launcher handed on is lost where a daemon closes what it inherits
-    except (ValueError, sqlmetrics.SQLMetricsError) as error:
+    except (ValueError, SQLMetricsError) as error:
         _complain(error)
 
 
