@@ -148,6 +148,18 @@ def test_the_sitecustomize_that_is_hidden_runs_too(folder: Path, path: str, scri
     assert jobs(path) == {"it": 1}
 
 
+def test_another_launcher_around_this_one_does_not_keep_children_from_it(folder: Path, path: str) -> None:
+    """As `opentelemetry-instrument`: its sitecustomize puts itself in front for children, and runs no other."""
+    first = f"os.environ['PYTHONPATH'] = {str(folder)!r} + ':' + os.environ['PYTHONPATH']"
+    write(folder, "sitecustomize.py", f"import os; print('the other one', flush=True); {first}")
+    child = "if len(sys.argv) < 2: import subprocess; subprocess.run([sys.executable, __file__, 'child'], check=True)"
+    program = write(folder, "program.py", f"{textwrap.dedent(_COUNT)}\n{child}")
+    done = run(sys.executable, str(program), path=path, env=os.environ | {"PYTHONPATH": str(folder)})
+
+    assert (done.stdout, done.stderr) == ("the other one\n" * 3, "")  # in the launcher, too
+    assert jobs(path) == {"it": 1, "child": 1}
+
+
 def test_the_current_folder_on_pythonpath_stays_there(folder: Path, path: str) -> None:
     """An empty part of PYTHONPATH means it, as `PYTHONPATH=$PYTHONPATH:src` has where nothing was set before."""
     write(folder, "beside.py", "print('found')")

@@ -91,8 +91,16 @@ def _run_the_other_one() -> None:
         spec.loader.exec_module(module)
 
 
+def _stay_in_front() -> None:
+    """Be the first for the Pythons that this one starts: others put their folder in front, and run only their own."""
+    folders = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    if _HERE in folders[1:]:
+        os.environ["PYTHONPATH"] = os.pathsep.join([_HERE, *(folder for folder in folders if folder != _HERE)])
+
+
 if _PEER in sys.modules:  # a .pth file was first
     _install()
 else:
     sys.meta_path.insert(0, _Finder())
 _run_the_other_one()
+_stay_in_front()
