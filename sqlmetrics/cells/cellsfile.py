@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 from ..errors import StoreError
 from . import layout, locks
+from .descriptors import identity_of, kept, status_of
 from .region import NoRoomError, Region, reserve
 
 
@@ -46,10 +47,12 @@ class Header(NamedTuple):
 class CellsFile:
     """One mapped cells file. Get it with `open_cells`, which maps each file once per process."""
 
-    def __init__(self, fd: int, *, writable: bool):
+    def __init__(self, fd: int, path: str, *, writable: bool):
         self.fd = fd
+        self.path = path
         self.writable = writable
-        self.identity = _identity(os.fstat(fd))
+        self.flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC
+        self.identity = identity_of(os.fstat(fd))
         access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
         self._map = mmap.mmap(fd, layout.FILE_SIZE, access=access)
         self.bytes = memoryview(self._map)
@@ -117,6 +120,10 @@ class CellsFile:
         """A copy of a block of cells; a timestamp is copied before its value, which is written before it."""
         at = layout.CELLS_AT + block * layout.PAGE
         return bytes(self.bytes[at : at + layout.PAGE])
+
+    def stay_open(self) -> None:
+        """Open the file again if its descriptor was closed, see `descriptors.kept`. Raises OSError."""
+        self.fd = kept(self.fd, self.path, self.identity, self.flags)
 
     # --- slots -------------------------------------------------------------------------------------------
 
@@ -225,10 +232,6 @@ class CellsFile:
         self.own_slots = set()
 
 
-def _identity(status: os.stat_result) -> tuple[int, int]:
-    return status.st_dev, status.st_ino
-
-
 _opened: dict[tuple[int, int], CellsFile] = {}
 
 
@@ -237,17 +240,18 @@ def open_cells(path: str, *, writable: bool) -> CellsFile | None:
 
     A file that this process has mapped before, under whatever name, is not opened a second time.
     """
-    try:
-        status = os.stat(path, follow_symlinks=False)
-    except FileNotFoundError:
+    status = status_of(path)
+    if status is None:
         return None
-    known = _opened.get(_identity(status))
+    known = _opened.get(identity_of(status))
     if known is not None and (known.writable or not writable):
+        known.path = path
+        known.stay_open()
         return known
     if status.st_size != layout.FILE_SIZE:
         return None
     flags = os.O_RDWR if writable else os.O_RDONLY
-    file = CellsFile(os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC), writable=writable)
+    file = CellsFile(os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC), path, writable=writable)
     _opened[file.identity] = file
     return file
 
@@ -269,7 +273,7 @@ def create_cells(path: str, store: str, pair: str, *, uses: int, mode: int, gid:
         ids = (store.encode(), pair.encode(), boot_id().encode())
         header = layout.HEADER.pack(*known, *ids, os.fstat(fd).st_ino, uses)
         os.pwrite(fd, header + layout.CHECKSUM.pack(zlib.crc32(header)), 0)
-        file = CellsFile(fd, writable=True)
+        file = CellsFile(fd, path, writable=True)
     except OSError:
         os.close(fd)
         os.unlink(path)

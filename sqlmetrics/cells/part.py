@@ -75,6 +75,8 @@ class Part:
         return writer
 
     def _refresh(self, writer: Writer) -> None:
+        if self._store.is_open():
+            self.attempt("open the cells file again", self._store.file.stay_open)
         shared = writer.shared
         if shared is not None and not shared.is_active():
             self._check(writer, shared)

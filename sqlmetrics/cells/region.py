@@ -28,7 +28,7 @@ class Region:
     """Blocks of one page each: whose each is, how often it was given out, and its bytes."""
 
     def __init__(self, file: CellsFile, *, owners_at: int, generations_at: int, start: int, count: int, cursor: int):
-        self._fd = file.fd
+        self._file = file
         self._bytes = file.bytes
         self._cursor: memoryview[int] = file.view(
             layout.CURSORS_AT + 4 * cursor, layout.CURSORS_AT + 4 * cursor + 4, "I"
@@ -58,19 +58,19 @@ class Region:
 
     def _take(self, block: int, slot: int) -> bool:
         lock_at = self._owners_at + 2 * block
-        if not locks.try_lock(self._fd, lock_at):
+        if not locks.try_lock(self._file.fd, lock_at):
             return False
         try:
             if self.owners[block]:
                 return False
             at = self.start + block * layout.PAGE
-            reserve(self._fd, at, layout.PAGE)
+            reserve(self._file.fd, at, layout.PAGE)
             self.count_use(block)
             self._bytes[at : at + layout.PAGE] = _ZEROS
             self.owners[block] = slot + 1
             return True
         finally:
-            locks.unlock(self._fd, lock_at)
+            locks.unlock(self._file.fd, lock_at)
 
     def count_use(self, block: int) -> None:
         """Note that a block, or some of its cells, are about to be another's; see `changed`."""

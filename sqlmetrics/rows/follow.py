@@ -51,6 +51,7 @@ class Follower:
 
     def _look(self) -> Look:
         store = self._store
+        store.file.stay_open()
         return Look(
             file_identity(store.path),
             file_identity(store.path + CELLS_SUFFIX),
