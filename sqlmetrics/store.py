@@ -227,12 +227,12 @@ class Store(fork.ForkAware):
         if locks.try_lock(self.file.fd, layout.RUN_LOCK_AT):
             with contextlib.suppress(StoreInUseError):
                 resets.begin_with_sums(self) if self.settings.persist else self.reset(force=False, keep_own=True)
-        self.join_run()
+        self.join_run(30)
 
-    def join_run(self) -> None:
-        """Belong to a run for as long as this process lives, so that no launcher takes it for over."""
+    def join_run(self, seconds: int = 1) -> None:
+        """Belong to a run while this process lives; wait so long for a launcher that is emptying the store."""
         self._launched = True
-        for _ in range(_PATIENCE if self.is_open() else 0):  # another launcher may be resetting
+        for _ in range(_PATIENCE * seconds if self.is_open() else 0):
             if self._hold_run_lock():
                 break
             time.sleep(database.BUSY_MS / 1000)

@@ -9,13 +9,16 @@ import stat
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from apps.serving import Server, Values, parse, serving
-from helpers import scrape, wait_for
+from helpers import child, scrape, value, wait_for
 from outsiders import NOBODY, python
+from prometheus_client import Counter
 
 import sqlmetrics
+from sqlmetrics.rows import resets
 
 FILES = ("", "-wal", "-shm", "-cells")
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can have workers of another user")
@@ -195,3 +198,24 @@ def _use_as_another_user(server: Server, path: str) -> None:
 def _rights(name: str) -> tuple[int, int, int]:
     status = os.stat(name)
     return status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)
+
+
+def test_who_comes_while_a_launcher_empties_the_store_keeps_its_counts(
+    store: sqlmetrics.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A moment after the launcher has seen that nobody uses it."""
+    jobs = Counter("jobs", "Jobs done", ["by"])
+    with child(count=lambda: jobs.labels("newcomer").inc()) as newcomer:
+        refuse = resets._refuse_if_used
+
+        def then_count(*args: Any) -> None:
+            refuse(*args)
+            newcomer.do("count")
+
+        monkeypatch.setattr(resets, "_refuse_if_used", then_count)
+        store.begin_run(uid=os.geteuid(), gid=os.getegid())
+
+        assert value("jobs_total", by="newcomer") == 1
+        store.flush()
+        assert value("jobs_total", by="newcomer") == 1
+    assert value("jobs_total", by="newcomer") == 1

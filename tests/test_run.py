@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import shlex
 import shutil
 import signal
@@ -16,6 +17,7 @@ import pytest
 from helpers import scrape, wait_for
 
 import sqlmetrics
+from sqlmetrics.cells import layout, locks
 
 _SQLMETRICS = [sys.executable, "-m", "sqlmetrics"]
 _COUNT = """
@@ -311,6 +313,20 @@ def test_a_second_run_empties_nothing_while_the_first_goes_on(path: str, script:
 
     run(sys.executable, str(script), "third", path=path)
     assert jobs(path) == {"third": 1}
+
+
+def test_a_second_run_waits_while_another_empties_the_store(path: str, script: Path) -> None:
+    """As long as a large store takes; then it is a run of its own, whose lock goes on."""
+    run(sys.executable, str(script), path=path)
+    command = launched("sh", "-c", "echo started; read line", path=path)
+    with open(path + "-cells", "r+b") as emptied:
+        assert locks.try_lock(emptied.fileno(), layout.RUN_LOCK_AT)
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as second:
+            assert second.stdout is not None
+            assert select.select([second.stdout], [], [], 2.5)[0] == []
+            locks.unlock(emptied.fileno(), layout.RUN_LOCK_AT)
+            assert second.stdout.readline() == "started\n"
+            assert locks.is_locked(emptied.fileno(), layout.RUN_LOCK_AT)
 
 
 def test_a_daemon_that_the_command_left_behind_keeps_the_run_going(folder: Path, path: str, script: Path) -> None:

@@ -23,15 +23,18 @@ PATIENCE_MS = 1000
 def reset(store: Store, *, force: bool, keep_own: bool) -> None:
     """Delete every row, but, if asked for, those of this process. Raises StoreInUseError, apsw.BusyError."""
     own = _own(store) if keep_own else set()
-    with _alone(store, own, force) as (connection, settled):
-        settle.empty(connection, store.file, own, settled)
+    with _writing(store) as (connection, settled):
+        slots = store.file.live_slots()
+        _refuse_if_used(store, slots, own, force)
+        settle.empty(connection, store.file, slots, own, settled)
     for arena in store.part.arenas():
         store.file.notify(arena.slot)
 
 
 def begin_with_sums(store: Store) -> None:
     """Forget the gauges of earlier runs: they tell of processes that are gone. Raises as `reset` does."""
-    with _alone(store, _own(store), False) as (connection, settled):
+    with _writing(store) as (connection, settled):
+        _refuse_if_used(store, store.file.live_slots(), _own(store), False)
         settle.settle_dead(connection, store.file, settled)
         fold.drop_gauges(connection)
 
@@ -41,21 +44,20 @@ def _own(store: Store) -> set[int]:
 
 
 @contextmanager
-def _alone(store: Store, own: set[int], force: bool) -> Iterator[tuple[apsw.Connection, list[settle.Slot]]]:
-    """A transaction while nobody else uses the store, or, if forced, whoever does; waits a second for a writer."""
+def _writing(store: Store) -> Iterator[tuple[apsw.Connection, list[settle.Slot]]]:
+    """A transaction in which processes are settled; waits a second for a writer."""
     with store.writing() as connection:
         connection.set_busy_timeout(PATIENCE_MS)
         try:
             with settle.settling(connection, store.file) as settled:
-                _refuse_if_used(store, own, force)
                 yield connection, settled
         finally:
             connection.set_busy_timeout(BUSY_MS)
 
 
-def _refuse_if_used(store: Store, own: set[int], force: bool) -> None:
+def _refuse_if_used(store: Store, slots: list[settle.Slot], own: set[int], force: bool) -> None:
     file = store.file
-    living = [slot for slot, instance in file.live_slots() if instance not in own and file.is_alive(slot)]
+    living = [slot for slot, instance in slots if instance not in own and file.is_alive(slot)]
     launched = locks.is_locked(file.fd, layout.RUN_LOCK_AT)
     if (living or launched) and not force:
         who = f"{len(living)} living process(es) hold a part of it" if living else "a server that uses it is running"

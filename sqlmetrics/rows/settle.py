@@ -157,9 +157,14 @@ def _is_named(connection: apsw.Connection, file: CellsFile, slot: Slot, pid: str
     return found == [(pid, pid_namespace())]
 
 
-def empty(connection: apsw.Connection, file: CellsFile, spared: set[int], settled: list[Slot]) -> None:
-    """Delete every row but those of the spared instances, within `settling`."""
-    for slot, instance in file.live_slots():
+def empty(
+    connection: apsw.Connection, file: CellsFile, slots: list[Slot], spared: set[int], settled: list[Slot]
+) -> None:
+    """Delete every row but those of the spared instances, within `settling`.
+
+    slots: those that were looked at; who comes later has no rows yet, and keeps its cells.
+    """
+    for slot, instance in slots:
         if instance in spared:
             ingest(connection, file, slot, instance)
         else:
