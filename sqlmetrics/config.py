@@ -126,6 +126,7 @@ def resolve(path: str | os.PathLike[str] | None = None) -> str:
     resolved (``/var/run`` is one), the file's own name is not. Raises PathError.
     """
     source, text = _named(path)
+    _refuse_other_than_utf_8(source, text)
     if os.path.isdir(text):
         return os.path.join(os.path.realpath(text), STORE_NAME)
     if source in PATH_VARIABLES[1:]:
@@ -164,6 +165,13 @@ def _named(path: str | os.PathLike[str] | None) -> tuple[str, str]:
         f"no store was named: path is {path!r} and none of {looked_at} is set;"
         " give a path, or set SQLMETRICS_PATH to a file or folder"
     )
+
+
+def _refuse_other_than_utf_8(source: str, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise PathError(f"{source} is {text!r}, which is not UTF-8; SQLite opens no such file, name another") from None
 
 
 def _refuse_db(source: str, text: str, folder: str, name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from outsiders import NOBODY, Operator, error_of, unprivileged
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 import sqlmetrics
+from sqlmetrics.rows import database
 
 SQLITE_OF_ANOTHER = "PRAGMA application_id = 252006673"
 
@@ -52,6 +54,26 @@ def test_a_mistyped_directory(folder: Path) -> None:
     _refused(sqlmetrics.PathError, repr(path), "no suffix", "create the folder", "metrics.sqlite3", path=path)
 
     assert os.listdir(folder) == []
+
+
+def test_a_path_that_is_not_utf_8(folder: Path) -> None:
+    """SQLite takes names in UTF-8 only."""
+    path = os.fsdecode(os.fsencode(folder) + b"/\xff.sqlite3")
+
+    _refused(sqlmetrics.PathError, repr(path), "not UTF-8", "name another", path=path)
+
+
+def test_a_limit_on_open_files(store: sqlmetrics.Store) -> None:
+    """Is not taken for a matter of rights."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    os.close(next_one := os.open(os.devnull, os.O_RDONLY))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (next_one, hard))
+    try:
+        with pytest.raises(sqlmetrics.PathError, match="ulimit -n") as caught:
+            database.connect(store.path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert "may not" not in str(caught.value)
 
 
 def test_a_db_file_among_the_peers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

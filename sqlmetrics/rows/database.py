@@ -159,7 +159,7 @@ def connect(path: str) -> StoreConnection:
             apply(connection)
         connection.note_files()
     except apsw.CantOpenError as error:
-        raise PathError(f"{path}: cannot be opened as a store, {_why(path)}; name another path") from error
+        raise PathError(f"{path}: cannot be opened as a store, {_why(path)}") from error
     except apsw.NotADBError:
         raise not_a_database(path) from None
     if connection.opened[0] != before:
@@ -170,11 +170,13 @@ def connect(path: str) -> StoreConnection:
 
 def _why(path: str) -> str:
     if os.path.islink(path):
-        return f"it is a symlink to {os.readlink(path)}"
+        return f"it is a symlink to {os.readlink(path)}; name another path"
     if os.path.isdir(path):
-        return "it is a folder"
+        return "it is a folder; name another path"
     mode = stat.filemode(os.stat(path).st_mode)
-    return f"uid {os.geteuid()} may not read and write it ({mode}) or create files beside it"
+    if os.access(path, os.R_OK | os.W_OK) and os.access(os.path.dirname(path), os.W_OK | os.X_OK):
+        return f"though uid {os.geteuid()} may ({mode}): look for a limit on open files (ulimit -n)"
+    return f"uid {os.geteuid()} may not read and write it ({mode}) or create files beside it; name another path"
 
 
 class NoDatabaseError(ForeignFileError):
