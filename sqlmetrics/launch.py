@@ -85,6 +85,10 @@ def _find(name: str) -> str:
     """The file of a command; before the store is touched, as a slip of the pen should not empty it."""
     if found := shutil.which(name):
         return found
+    if os.path.isfile(name) and not os.path.dirname(name):
+        raise CommandError(
+            f"{name}: no such command in PATH; for the file of that name here write ./{name}", _NOT_FOUND
+        )
     if os.path.exists(name):
         raise CommandError(f"{name} cannot be run: it is a folder, or not executable by this user", _NOT_EXECUTABLE)
     raise CommandError(f"{name}: no such command in PATH, and no such file", _NOT_FOUND)

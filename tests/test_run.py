@@ -387,6 +387,18 @@ def test_a_command_that_cannot_run_is_told_and_empties_nothing(
     assert jobs(path) == {"it": 1}
 
 
+def test_a_program_of_the_current_folder_is_named_with_the_folder(folder: Path, path: str) -> None:
+    """As shells want it."""
+    write(folder, "program", "#!/bin/sh").chmod(0o755)
+    done = run("program", path=path, cwd=folder)
+
+    assert (done.returncode, done.stdout) == (127, "")
+    assert (
+        done.stderr == "sqlmetrics: program: no such command in PATH; for the file of that name here write ./program\n"
+    )
+    assert run("./program", path=path, cwd=folder).returncode == 0
+
+
 def test_a_file_that_is_no_program_is_told(folder: Path, path: str) -> None:
     """The kernel refuses what has neither a format that it knows nor a first line with an interpreter."""
     file = write(folder, "text", "no program")
