@@ -38,6 +38,8 @@ def run(command: Sequence[str], path: str | None = None) -> NoReturn:
     command: a program, looked up in ``PATH``, and its arguments.
     path: the store's file or folder; default: what the environment names.
     """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # to end without a traceback, as the command would
     program = _find(command[0])
     where = config.resolve(path)
     added = variables(where)

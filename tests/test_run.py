@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import re
 import select
 import shlex
 import shutil
@@ -242,6 +244,22 @@ def test_signals_reach_the_command(path: str, number: signal.Signals) -> None:
 
         assert process.stdout.read() == f"got {number}\n"
         assert process.wait(10) == 3
+
+
+def test_a_launcher_that_is_interrupted_ends_without_a_traceback(folder: Path, path: str) -> None:
+    """It waits for the lock of the folder when Ctrl-C comes."""
+    held = os.open(folder, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    try:
+        with subprocess.Popen(launched("true", path=path), stderr=subprocess.PIPE) as process:
+            waiting = re.compile(rf"-> FLOCK .* {process.pid} ")
+            wait_for(lambda: waiting.search(Path("/proc/locks").read_text()))
+            process.send_signal(signal.SIGINT)
+
+            assert process.communicate(timeout=20) == (None, b"")
+            assert process.returncode == -signal.SIGINT
+    finally:
+        os.close(held)
 
 
 def test_a_killed_command_looks_killed(path: str) -> None:
