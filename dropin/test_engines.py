@@ -22,6 +22,11 @@ from engines import Engine, Prometheus
 from helpers import Shell, wait_for
 from traffic import LONGEST, PATHS, Bounds, interpolated
 
+pytestmark = [
+    pytest.mark.row("engine", "Prometheus scrapes minutes of churn", "debian:prometheus", "gunicorn"),
+    pytest.mark.row("engine", "VictoriaMetrics scrapes minutes of churn", "debian:victoria-metrics", "gunicorn"),
+]
+
 QUANTILES = (0.1, 0.3, 0.5, 0.7, 0.9, 0.99)
 WINDOW = 60
 """Seconds."""

@@ -20,6 +20,10 @@ from helpers import Shell, scrape, sparing_restarts, wait_for
 
 import sqlmetrics
 
+pytestmark = [
+    pytest.mark.row("greenlets", f"{name}: monkey patching at any time", name) for name in ("gevent", "eventlet")
+]
+
 APP = Path(__file__).with_name("green_app.py")
 
 

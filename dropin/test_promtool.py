@@ -23,6 +23,8 @@ import exposed
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
+pytestmark = pytest.mark.row("engine", "promtool reads every format", "debian:prometheus")
+
 HERE = Path(__file__).parent
 _HTTP = ("http", "client-http")
 OWN = ["ours-own", "collector-own", "http", "http-newer"]
