@@ -10,13 +10,13 @@ import signal
 import time
 from dataclasses import dataclass
 
-import pytest
 from helpers import Child, Shell, child, scrape, wait_for
 from prometheus_client import Counter, Gauge, Histogram
 
 import sqlmetrics
 from sqlmetrics import stores
 
+SEED = int(os.environ.get("SQLMETRICS_TEST_SEED") or time.time_ns() % 2**32)  # now: a fixture clears the variables
 DEATHS = 2000
 AT_ONCE = 5
 FIRST = 10
@@ -140,10 +140,10 @@ def watch(path: str) -> list[object]:
     return [scrapes, wrong[:5]]
 
 
-@pytest.mark.parametrize("seed", [time.time_ns() % 2**32])
-def test_two_thousand_deaths(path: str, shell: Shell, seed: int) -> None:
+def test_two_thousand_deaths(path: str, shell: Shell) -> None:
     """Most by SIGKILL at a random moment; scrapes in another process all along."""
-    choose = random.Random(seed)
+    print(f"SQLMETRICS_TEST_SEED={SEED}")  # shown with a failure
+    choose = random.Random(SEED)
     store = sqlmetrics.install(path, flush_interval=0.05)
     truth = Truth()
     workers = Workers(truth)
