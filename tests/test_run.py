@@ -237,13 +237,17 @@ def test_streams_and_status_are_the_commands_own(path: str) -> None:
 def test_signals_reach_the_command(path: str, number: signal.Signals) -> None:
     """It has the launcher's pid, and the signal's usual effect."""
     program = f"trap 'echo got {number}; exit 3' {number.value}; echo $$; while :; do sleep 0.01; done"
-    with subprocess.Popen(launched("sh", "-c", program, path=path), stdout=subprocess.PIPE, text=True) as process:
+    command = launched("sh", "-c", program, path=path)
+    usual = lambda: signal.signal(number, signal.SIG_DFL)  # noqa: E731 - a shell cannot trap what it inherits as ignored
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=usual) as process:
         assert process.stdout is not None
         assert int(process.stdout.readline()) == process.pid
         process.send_signal(number)
-
-        assert process.stdout.read() == f"got {number}\n"
-        assert process.wait(10) == 3
+        try:
+            assert process.communicate(timeout=20) == (f"got {number}\n", None)
+        finally:
+            process.kill()
+        assert process.returncode == 3
 
 
 def test_a_launcher_that_is_interrupted_ends_without_a_traceback(folder: Path, path: str) -> None:
