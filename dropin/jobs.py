@@ -24,6 +24,7 @@ DONE: dict[Sample, float] = {
 }
 """What each job adds when it is done; while it is at work, `RUNNING` is one more."""
 RUNNING: Sample = ("jobs_running", ())
+_AT_WORK = "SELECT pid FROM samples WHERE metric = 'jobs_running' AND value = 1"
 _LONG = 60.0
 _PATIENCE = 60.0
 _PAUSE = 0.1  # or the scrapes keep the jobs from running, on a small machine
@@ -98,9 +99,10 @@ class AtWork(Deployment):
 
     def at_work(self) -> int:
         """Have a job begun that does not end; returns the process that is at work, which the shell knows."""
+        wait_for(lambda: not self.shell(_AT_WORK))  # rows may still tell of the last job, in another process
         self.hand_out(1, _LONG)
         wait_for(lambda: self.shown(RUNNING) == 1)
-        (victim,) = wait_for(lambda: self.shell("SELECT pid FROM samples WHERE metric = 'jobs_running' AND value = 1"))
+        (victim,) = wait_for(lambda: self.shell(_AT_WORK))
         return int(victim["pid"])
 
     def stop(self) -> None:
