@@ -81,7 +81,8 @@ def test_values_of_living_processes_come_back(path: str, shell, caplog: pytest.L
 
     assert shows({"requests_total": 40, "busy": 2, "latency_count": 4})()
     said = [record.getMessage() for record in caplog.records]
-    assert len([text for text in said if "deleted or replaced" in text]) == 1
+    # Twice, if the child's flusher came between two deletions: what it made anew was deleted with the rest.
+    assert len([text for text in said if "deleted or replaced" in text]) in (1, 2)
     assert all(path in text for text in said)
 
 

@@ -345,7 +345,9 @@ def test_a_second_run_waits_while_another_empties_the_store(path: str, script: P
         assert locks.try_lock(emptied.fileno(), layout.RUN_LOCK_AT)
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as second:
             assert second.stdout is not None
-            assert select.select([second.stdout], [], [], 2.5)[0] == []
+            waiting = select.poll()  # not select(), which knows descriptors below 1024 only
+            waiting.register(second.stdout, select.POLLIN)
+            assert waiting.poll(2500) == []
             locks.unlock(emptied.fileno(), layout.RUN_LOCK_AT)
             assert second.stdout.readline() == "started\n"
             assert locks.is_locked(emptied.fileno(), layout.RUN_LOCK_AT)
