@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -114,7 +115,14 @@ def test_rq_counts_in_a_process_for_each_job(folder: Path, redis: int, heading: 
 def children(pid: int) -> set[int]:
     """The processes that a process has forked, and that live: of the others there is no command line."""
     found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return {int(child) for child in found if (line := Path(f"/proc/{child}/cmdline")).exists() and line.read_bytes()}
+    return {int(child) for child in found if command_line(child)}
+
+
+def command_line(pid: str) -> bytes:
+    """That of a process, b'' if it has ended."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
 
 
 def assert_sound(deployment: AtWork) -> None:

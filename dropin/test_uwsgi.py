@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from deployment import Deployment, Row, deployed, started
 from exact import assert_all_shown, assert_exact_across_a_death, assert_tidy
+from helpers import wait_for
 from pages import DOCS
 
 PAGE = "servers/uwsgi.md"
@@ -137,7 +138,9 @@ def test_worker_numbers(folder: Path) -> None:
             return {dict(labels)["pid"] for name, labels in server.scrapes(1)[0] if name == "last_request_seconds"}
 
         server.until(lambda: {"1", "2"} <= numbers())
-        before = server.counting()
+        before = wait_for(
+            lambda: workers if len(workers := server.counting()) == 2 else None
+        )  # rows come a moment later
         server.kill(max(before))
         server.until(lambda: server.counting() - before)
         assert_all_shown(server)
