@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import table
-from helpers import Shell
+from helpers import Shell, let_children_hear_signals
 
 ALL_ITEMS = pytest.StashKey[list[pytest.Item]]()
 """Every test that was collected, whether or not it was selected."""
@@ -49,7 +49,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The marker of the tests that are rows of the table."""
+    """The marker of the tests that are rows of the table; and see `let_children_hear_signals`."""
+    let_children_hear_signals()
     config.addinivalue_line("markers", "row(kind, what, *distributions): a row in the table of what ran")
 
 

@@ -9,13 +9,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers import Shell
+from helpers import Shell, let_children_hear_signals
 from prometheus_client import REGISTRY
 
 import sqlmetrics
 from sqlmetrics.cells import shape
 
 _VARIABLES = ("SQLMETRICS_PATH", "PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir")
+
+
+def pytest_configure() -> None:
+    """See `let_children_hear_signals`."""
+    let_children_hear_signals()
 
 
 @pytest.fixture(autouse=True)

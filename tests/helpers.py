@@ -28,6 +28,16 @@ print(json.dumps([dict(row) for row in connection.execute(sys.argv[2])]))
 """
 
 
+def let_children_hear_signals() -> None:
+    """Have what the tests start hear the signals that `nohup`, or a script's ``&``, has made this process ignore.
+
+    A program inherits what is ignored, but not a handler, so one that does nothing is ignorance that ends here.
+    """
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
+
+
 class Shell:
     """Reads a store as an operator does: the sqlite3 shell, or where it is not installed Python's sqlite3,
     in another process in either case, and read-only."""

@@ -173,11 +173,7 @@ def test_a_fifth_file_and_a_db_file_are_named(tmp_path: Path) -> None:
 def test_an_interrupted_demo_leaves_nothing_behind(number: signal.Signals) -> None:
     """A Ctrl-C, a `kill`, and a terminal that is closed."""
     command = [sys.executable, "-m", "sqlmetrics", "demo", "--requests=100000", "--workers=2"]
-
-    def heed() -> None:
-        signal.signal(number, signal.SIG_DFL)  # a test run in the background has it ignored
-
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=heed) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         begin = "".join(process.stdout.readline() for _ in range(3))
         process.send_signal(number)

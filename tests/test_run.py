@@ -238,8 +238,7 @@ def test_signals_reach_the_command(path: str, number: signal.Signals) -> None:
     """It has the launcher's pid, and the signal's usual effect."""
     program = f"trap 'echo got {number}; exit 3' {number.value}; echo $$; while :; do sleep 0.01; done"
     command = launched("sh", "-c", program, path=path)
-    usual = lambda: signal.signal(number, signal.SIG_DFL)  # noqa: E731 - a shell cannot trap what it inherits as ignored
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=usual) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert int(process.stdout.readline()) == process.pid
         process.send_signal(number)
@@ -259,8 +258,10 @@ def test_a_launcher_that_is_interrupted_ends_without_a_traceback(folder: Path, p
             waiting = re.compile(rf"-> FLOCK .* {process.pid} ")
             wait_for(lambda: waiting.search(Path("/proc/locks").read_text()))
             process.send_signal(signal.SIGINT)
-
-            assert process.communicate(timeout=20) == (None, b"")
+            try:
+                assert process.communicate(timeout=20) == (None, b"")
+            finally:
+                process.kill()
             assert process.returncode == -signal.SIGINT
     finally:
         os.close(held)
