@@ -154,12 +154,12 @@ class Deployment:
         """What it has written."""
         return self._log.read_text(errors="replace")
 
-    def ask(self, target: str) -> tuple[int, str]:
+    def ask(self, target: str, headers: Mapping[str, str] | None = None) -> tuple[int, str]:
         """Send one request; returns the status and the text. Raises OSError or HTTPException."""
         port, path = re.fullmatch(r"(?::(\d+))?(/.*)", target).groups()  # type: ignore[union-attr]
         connection = http.client.HTTPConnection("127.0.0.1", self.ports[int(port or PORTS[0])], timeout=20)
         with contextlib.closing(connection):
-            connection.request("GET", path)
+            connection.request("GET", path, headers=headers or {})
             response = connection.getresponse()
             return response.status, response.read().decode()
 
@@ -177,9 +177,11 @@ class Deployment:
         """Several scrapes, which several workers answer."""
         return [parse(text) for text in self.texts(number, target)]
 
-    def texts(self, number: int = 2 * _THREADS, target: str | None = None) -> list[str]:
+    def texts(
+        self, number: int = 2 * _THREADS, target: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> list[str]:
         """The texts of several scrapes."""
-        answers = _in_threads(lambda _: self.ask(target or self.row.metrics), number)
+        answers = _in_threads(lambda _: self.ask(target or self.row.metrics, headers), number)
         assert {status for status, _ in answers} == {200}, (answers, self.log())
         return [text for _, text in answers]
 

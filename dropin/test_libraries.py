@@ -100,6 +100,7 @@ LIBRARIES = {
     ),
     "prometheus_client-aiohttp": Library(["aiohttp", *GUNICORN], _REQUESTS),
     "prometheus_client-twisted": Library(["twisted"], _REQUESTS),
+    "opentelemetry": Library(["opentelemetry-distro", "opentelemetry-instrumentation-flask", *GUNICORN], _REQUESTS),
     "worker-numbers": Library(GUNICORN, {**_REQUESTS, sample("sent_bytes_total"): 6}),
 }
 
@@ -127,6 +128,18 @@ def test_every_scrape_is_exact(row: Row, folder: Path) -> None:
 def test_each_page_is_run() -> None:
     """A page that nobody runs is a promise that nobody keeps."""
     assert {page.stem for page in FOLDER.glob("*.md")} == set(LIBRARIES)
+
+
+@pytest.mark.parametrize("heading", [heading for heading, _ in started(FOLDER / "opentelemetry.md")])
+def test_opentelemetrys_traces_are_there_as_exemplars(heading: str, folder: Path) -> None:
+    """The app is instrumented, and what one worker links to a trace is shown by all."""
+    with deployed(row_of("opentelemetry", heading), folder) as server:
+        server.request(1)
+        texts = server.texts(headers={"Accept": "application/openmetrics-text"})
+
+    traces = [re.findall(r'requests_total{path="/"} 1.0 # {trace_id="([0-9a-f]{32})"}', text) for text in texts]
+    assert len({trace for (trace,) in traces}) == 1
+    assert int(traces[0][0], 16) > 0
 
 
 NUMBERED = [heading for heading, _ in started(FOLDER / "worker-numbers.md")]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from helpers import Shell, let_children_hear_signals
+from launching import COUNT, write
 from prometheus_client import REGISTRY
 
 import sqlmetrics
@@ -50,6 +51,12 @@ def folder() -> Iterator[Path]:
 def path(folder: Path) -> str:
     """Where the store of a test is."""
     return str(folder / "metrics.sqlite3")
+
+
+@pytest.fixture
+def script(folder: Path) -> Path:
+    """A program that counts one job under the name given, and has `prometheus_client` only."""
+    return write(folder, "script.py", COUNT)
 
 
 @pytest.fixture

@@ -78,10 +78,14 @@ class _Finder:
         loader.exec_module = exec_module  # type: ignore[method-assign]
 
 
-def _run_the_other_one() -> None:
-    """Run the `sitecustomize` that this one hides, as the system's Python and other launchers have one."""
+def _leave_path() -> None:
+    """Who finds this folder in `sys.path` later on knows that this module was hidden, and has not run."""
     while _HERE in sys.path:
         sys.path.remove(_HERE)
+
+
+def _run_the_other_one() -> None:
+    """Run the `sitecustomize` that this one hides, as the system's Python and other launchers have one."""
     spec = importlib.machinery.PathFinder.find_spec(__name__)
     if spec is not None and spec.loader is not None:
         from importlib.util import module_from_spec  # here: it may load `threading`
@@ -102,5 +106,7 @@ if _PEER in sys.modules:  # a .pth file was first
     _install()
 else:
     sys.meta_path.insert(0, _Finder())
-_run_the_other_one()
+_leave_path()
+if __name__ == "sitecustomize":  # else another one has run, and then this file by its path
+    _run_the_other_one()
 _stay_in_front()
