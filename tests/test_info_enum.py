@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import sys
+import threading
 
 import prometheus_client
 import pytest
@@ -197,6 +199,38 @@ def test_a_word_that_changes_for_ever_takes_no_room(path: str, shell) -> None:
 
     assert infos() == [{"version": "3.1999"}]
     assert sizes[3] <= (20, 20, sizes[0][2])
+
+
+def test_threads_that_speak_at_once_leave_one_word(path: str, shell) -> None:
+    """Each takes back what was said before, also by the others; and none of them fails."""
+    store = sqlmetrics.install(path)
+    build = Info("build", "Build")
+    problems: list[BaseException] = []
+
+    def speak(name: str) -> None:
+        try:
+            for number in range(1500):
+                build.info({"version": name if number % 3 else f"{name}.{number}"})
+                build.info({"version": "of all"})
+        except BaseException as problem:
+            problems.append(problem)
+
+    switching = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=speak, args=[name]) for name in "abcd"]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(switching)
+    build.info({"version": "last"})
+    store.flush()
+
+    assert problems == []
+    assert infos() == [{"version": "last"}]
+    assert shell.value("SELECT count(*) FROM series JOIN family ON family.id = family WHERE type = 'info'") == 1
 
 
 def test_the_dead_leave_the_last_word_only(path: str, shell) -> None:

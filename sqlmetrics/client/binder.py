@@ -120,15 +120,17 @@ class Binder(fork.ForkAware):
     def release(self, bound: Bound) -> None:
         """Give back the cells of a child, unless another object holds it; its rows go with the next flush.
 
-        bound: was held, see `hold`, and is used no more.
+        bound: was held, see `hold`, and is used no more; nothing happens if another thread has released it.
         """
-        key, store, bound._own, bound._gate = bound._key, self._store, UNBOUND, UNBOUND
-        if key is None or store is None or bound not in _holders.get(key, ()):
+        key, store = bound._key, self._store
+        if key is None or store is None:
             return
-        with store.part.binding() as outermost:
+        with store.part.binding() as outermost:  # another thread may be giving it cells right now
+            bound._own = bound._gate = UNBOUND
+            if bound not in _holders.get(key, ()):
+                return
             _holders[key].discard(bound)
-            if outermost and not members(_holders[key]):
-                del _holders[key]
+            if outermost and not _is_held_after_all(key):
                 store.part.release(key)
         store.flusher.wake()
 
@@ -229,7 +231,19 @@ _holders: dict[Key, weakref.WeakSet[Any]] = {}
 
 def hold(bound: Any) -> None:
     """Have a child stay as long as this object uses it; see `Binder.release`."""
-    _holders.setdefault(bound._key, weakref.WeakSet()).add(bound)
+    while True:
+        holders = _holders.setdefault(bound._key, weakref.WeakSet())
+        holders.add(bound)
+        if _holders.get(bound._key) is holders:  # no other thread has taken the set away meanwhile
+            return
+
+
+def _is_held_after_all(key: Key) -> bool:
+    """Take the holders of a child away; if there are any, also those that came in the middle, they hold it again."""
+    left = members(_holders.pop(key))
+    for one in left:
+        hold(one)
+    return bool(left)
 
 
 def is_held(key: Key) -> bool:

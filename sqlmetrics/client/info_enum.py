@@ -13,7 +13,7 @@ from prometheus_client import Enum, Info, values
 from ..cells import layout
 from ..cells.shape import canonical_labels, family_of
 from ..values import SharedValue
-from .binder import UNBOUND, Binder, Bound
+from .binder import UNBOUND, Binder, Bound, hold
 
 _peer_info_init = Info._metric_init
 _peer_info = Info.info
@@ -112,10 +112,29 @@ def info(self: Any, val: dict[str, str]) -> None:
     variant = _variant(val)
     if said.variants == [variant]:
         said.say(0)
+        _release_unless_current(self, said)
     else:
-        self._said = _said_of_info(self, said._binder, val)
-        self._said.say(0, after=said.newest())
-        said._binder.release(said)
+        new = _said_of_info(self, said._binder, val)
+        new.say(0, after=said.newest())
+        self._said = new
+        _release_unless_current(self, said, new)
+
+
+def _release_unless_current(metric: Any, *spoken: Said) -> None:
+    """Give back the cells of what an Info said before.
+
+    Several threads may speak at once: each leaves one word current, and the words of all others are seen to by
+    whoever finds them here. A word that was given back while a thread was saying it has cells again: hence `hold`.
+    """
+    if spoken == (metric.__dict__.get("_said"),):
+        return
+    all_spoken = metric.__dict__.setdefault("_spoken", {})
+    all_spoken.update(dict.fromkeys(spoken))
+    for one in list(all_spoken):
+        if one is not metric.__dict__.get("_said"):
+            all_spoken.pop(one, None)
+            hold(one)
+            one._binder.release(one)
 
 
 def state(self: Any, state: str) -> None:
@@ -132,6 +151,7 @@ def convert(metric: Any) -> bool:
     Returns whether that is another than it did before. What it said last it knows by itself.
     """
     binder = _binder()
+    metric.__dict__.pop("_spoken", None)
     if binder is None:
         return metric.__dict__.pop("_said", None) is not None
     if "_said" in metric.__dict__:
