@@ -163,7 +163,7 @@ def _named(path: str | os.PathLike[str] | None) -> tuple[str, str]:
     looked_at = ", ".join(PATH_VARIABLES)
     raise PathError(
         f"no store was named: path is {path!r} and none of {looked_at} is set;"
-        " give a path, or set SQLMETRICS_PATH to a file or folder"
+        " give a path (--path on the command line), or set SQLMETRICS_PATH to a file or folder"
     )
 
 
