@@ -248,7 +248,8 @@ def _is_held_after_all(key: Key) -> bool:
 
 def is_held(key: Key) -> bool:
     """Whether an object uses a child that may be given back."""
-    return key in _holders and bool(members(_holders[key]))
+    holders = _holders.get(key)
+    return holders is not None and bool(members(holders))
 
 
 _binders: list[weakref.ref[Binder]] = []
