@@ -3,6 +3,14 @@
 Who may write what, without any lock that a process could hold and die with:
 
 * A *slot* belongs to the process that holds the record lock on its state byte.
+* Its *state* and its *uses* are written by that process while it claims the slot, in the order CLAIMED, uses + 1,
+  LIVE, and by a settler, in the order SETTLED, FREE. Both hold the record lock on the slot's stale byte meanwhile.
+  A settler writes SETTLED after the COMMIT that makes the rows say so. Whatever the moment, and wherever a writer is
+  killed: uses only grow; while a slot is LIVE its uses are those of the instance that has it; and while it is FREE or
+  SETTLED the rows know that this instance was settled, or it was never used. What a claim that was killed leaves is
+  CLAIMED, says nothing of the rows, and can be claimed again.
+* So one look at all slots (`CellsFile.look`) takes the uses, the states, and the uses again: where both readings of the
+  uses agree, the state is one that the slot had with them. Rows that are read after it are never behind it.
 * A *block* (or journal extent) belongs to the slot named in the directory. It is claimed under a record lock
   on its directory entry, taken without waiting: who fails takes the next one.
 * Settling a dead process frees its blocks, then its slot, after the COMMIT that folded its rows.
@@ -44,6 +52,21 @@ class Header(NamedTuple):
     uses: int
 
 
+class Look(NamedTuple):
+    """What one look at the slots shows. states, uses: of each slot; they fit together."""
+
+    states: bytes
+    uses: memoryview[int]
+
+    def held(self) -> list[tuple[int, int]]:
+        """(slot, instance) of every process that is not settled, dead or alive, or that has not let go yet."""
+        used = enumerate(self.states.rstrip(b"\0"))
+        return [(s, layout.instance_of(self.uses[s], s)) for s, state in used if state not in _UNUSED]
+
+
+_UNUSED = (layout.FREE, layout.CLAIMED)
+
+
 class CellsFile:
     """One mapped cells file. Get it with `open_cells`, which maps each file once per process."""
 
@@ -59,6 +82,7 @@ class CellsFile:
         self.states: memoryview[int] = self.view(layout.STATE_AT, layout.STALE_AT, "B")
         self.stale: memoryview[int] = self.view(layout.STALE_AT, layout.USES_AT, "B")
         self.uses: memoryview[int] = self.view(layout.USES_AT, layout.FIRST_AT, "I")
+        self._uses_bytes = self.bytes[layout.USES_AT : layout.FIRST_AT]
         self.first: memoryview[int] = self.view(layout.FIRST_AT, layout.PUBLISHED_AT, "I")
         self.published: memoryview[int] = self.view(layout.PUBLISHED_AT, layout.LAPSED_AT, "Q")
         self.lapsed: memoryview[int] = self.view(layout.LAPSED_AT, layout.SLOTS_END, "B")
@@ -127,34 +151,59 @@ class CellsFile:
 
     # --- slots -------------------------------------------------------------------------------------------
 
+    def look(self) -> Look:
+        """Take one look at all slots, see above; again if a process has claimed one meanwhile (a look takes 3 µs)."""
+        while True:
+            uses, states = bytes(self._uses_bytes), bytes(self.states)
+            if uses == bytes(self._uses_bytes):
+                return Look(states, memoryview(uses).cast("I"))
+
     def claim_slot(self) -> int:
-        """Make a free slot this process's own, for as long as it lives, and return its number."""
+        """Make a free slot this process's own, for as long as it lives, and return its number. Raises OSError."""
         for slot, state in enumerate(bytes(self.states)):
-            if state == layout.FREE and slot not in self.own_slots:
+            if state in _UNUSED and slot not in self.own_slots:
                 self.own_slots.add(slot)  # before it is taken: the kernel tells no thread of this process of its locks
-                if self._take_slot(slot):
+                taken = False
+                try:
+                    taken = self._take_slot(slot)
+                finally:
+                    if not taken:
+                        self.own_slots.discard(slot)
+                if taken:
                     return slot
-                self.own_slots.discard(slot)
         raise NoRoomError(f"all {layout.SLOTS:,} process slots of the cells file are in use")
 
     def _take_slot(self, slot: int) -> bool:
         if not locks.try_lock(self.fd, layout.STATE_AT + slot):
             return False
+        taken = False
+        try:
+            taken = self._claim(slot)
+        finally:
+            if not taken:
+                locks.unlock(self.fd, layout.STATE_AT + slot)
+        return taken
+
+    def _claim(self, slot: int) -> bool:
         # Whoever frees a settled slot holds its stale byte meanwhile.
         if not locks.try_lock(self.fd, layout.STALE_AT + slot):
-            locks.unlock(self.fd, layout.STATE_AT + slot)
             return False
-        free = self.states[slot] == layout.FREE
-        if free:
-            self.uses[slot] += 1
-            self.published[slot] = 0
-            self.lapsed[slot] = 0
-            self.stale[slot] = layout.mark_of(self.uses[slot])
-            self.states[slot] = layout.LIVE
-        else:
-            locks.unlock(self.fd, layout.STATE_AT + slot)
-        locks.unlock(self.fd, layout.STALE_AT + slot)
-        return free
+        try:
+            usable = self.states[slot] in _UNUSED and self.uses[slot] < layout.USES_LIMIT
+            if usable:
+                self._begin_use(slot)
+            return usable
+        finally:
+            self.release(slot)
+
+    def _begin_use(self, slot: int) -> None:
+        """The writes of a claim; see above for what their order is good for."""
+        self.states[slot] = layout.CLAIMED
+        self.uses[slot] += 1
+        self.published[slot] = 0
+        self.lapsed[slot] = 0
+        self.stale[slot] = layout.mark_of(self.uses[slot])
+        self.states[slot] = layout.LIVE
 
     def hold(self, slot: int, uses: int) -> bool:
         """Take the life lock again, in case something in this process closed the file; False if the slot is lost."""
@@ -182,13 +231,16 @@ class CellsFile:
 
     def live_slots(self) -> list[tuple[int, int]]:
         """(slot, instance) of every process that is not settled, dead or alive."""
-        states = bytes(self.states).rstrip(b"\0")
-        return [(s, layout.instance_of(self.uses[s], s)) for s, state in enumerate(states) if state]
+        return self.look().held()
 
     def are_live(self, instances: Iterable[int]) -> bool:
         """Whether all of these instances still have their slots and have not been settled: their blocks are theirs."""
-        held = {i for slot, i in self.live_slots() if self.states[slot] == layout.LIVE}
-        return held.issuperset(instances)
+        look = self.look()
+        return {i for slot, i in look.held() if look.states[slot] == layout.LIVE}.issuperset(instances)
+
+    def has(self, slot: int, instance: int) -> bool:
+        """Whether no other instance has taken a slot since this one did."""
+        return layout.instance_of(self.uses[slot], slot) == instance
 
     def is_alive(self, slot: int) -> bool:
         """Whether the process that holds a slot lives; the kernel's word, no trial."""
@@ -211,7 +263,7 @@ class CellsFile:
         if not locks.try_lock(self.fd, layout.STALE_AT + slot):
             return  # another process is doing it
         try:
-            if self.states[slot] == layout.FREE or layout.instance_of(self.uses[slot], slot) != instance:
+            if self.states[slot] in _UNUSED or not self.has(slot, instance):
                 return
             self.states[slot] = layout.SETTLED
             self.notify(slot)

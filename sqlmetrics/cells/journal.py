@@ -85,7 +85,7 @@ def read(file: CellsFile, slot: int, instance: int, start: int) -> tuple[list[Re
     end = file.published[slot]
     try:
         data = _bytes(file, slot, instance, start, end) if start < end else b""
-        if layout.instance_of(file.uses[slot], slot) != instance:
+        if not file.has(slot, instance):
             raise JournalGoneError
         return _records(data, start)
     except (struct.error, IndexError, ValueError, KeyError, TypeError, MemoryError) as error:

@@ -45,7 +45,7 @@ def _mark(file: CellsFile, cell: int, process: int) -> int | None:
     block, byte, bit = _place(cell)
     if not 0 <= block < layout.CELL_BLOCKS:  # damage
         return None
-    if layout.instance_of(file.uses[slot], slot) != process or file.blocks.owners[block] != slot + 1:
+    if not file.has(slot, process) or file.blocks.owners[block] != slot + 1:
         return None
     file.bytes[byte] |= bit
     return slot
@@ -83,6 +83,6 @@ def marked(file: CellsFile, blocks: Iterable[int]) -> set[int]:
 def catch_up(connection: apsw.Connection, file: CellsFile) -> None:
     """Turn all that was announced into rows, within the caller's transaction; not what cannot be read of a journal."""
     for slot, instance in file.live_slots():
-        if not ingest.is_settled(connection, slot, instance):
+        if not ingest.is_settled(connection, file, slot, instance):
             with contextlib.suppress(JournalGoneError, DamagedError):
                 ingest.ingest(connection, file, slot, instance)

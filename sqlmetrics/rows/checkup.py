@@ -14,6 +14,7 @@ import apsw
 from ..cells import journal, layout
 from ..cells.cellsfile import CellsFile
 from ..errors import DamagedError
+from ..process import native
 from ..scrape.plan import read_plan
 from . import database, ingest, newest, schema
 
@@ -21,9 +22,12 @@ SECONDS = 60.0
 """Between two checks of a store."""
 SHARE = 0.001
 """The part of one core's time that checks may take: those of a large store are rarer."""
+UNSETTLED = "SELECT id FROM process WHERE died IS NULL"
 BLOCKS_OF = "SELECT DISTINCT cell / ? FROM sample WHERE process = ?"
 _TRIES = 3
-"""What looks like damage may be a process that is settled at this moment, but not three times."""
+"""What looks like damage may be a process that is settled at this moment, but not three times..."""
+_PAUSE = 0.02
+"""...so many seconds apart: a settler may be between its COMMIT and the cells."""
 
 
 def check(connection: apsw.Connection, file: CellsFile) -> None:
@@ -39,6 +43,7 @@ def check(connection: apsw.Connection, file: CellsFile) -> None:
         except (DamagedError, journal.JournalGoneError) as error:
             if not tries_left:
                 raise DamagedError(f"rows and cells do not fit together: {error!r}") from error
+            native.sleep(_PAUSE)
 
 
 def check_rows(connection: apsw.Connection) -> None:
@@ -59,29 +64,44 @@ def check_rows(connection: apsw.Connection) -> None:
 def _check_processes(connection: apsw.Connection, file: CellsFile) -> None:
     if not knows_the_settled(connection, file):
         raise DamagedError("the rows do not know a process that the cells have let go")
-    rows = connection.execute("SELECT id FROM process WHERE died IS NULL").fetchall()
-    if strangers := {number for (number,) in rows}.difference(instance for _, instance in file.live_slots()):
-        raise DamagedError(f"the rows know process instances that the cells do not: {strangers}")
+    _check_strangers(connection, file)
     for slot, instance in file.live_slots():
-        if not ingest.is_settled(connection, slot, instance):
+        if not ingest.is_settled(connection, file, slot, instance):
             journal.read(file, slot, instance, ingest.committed(connection, instance) or 0)
-            owned = set(file.blocks.owned_by(slot))
-            for (block,) in connection.execute(BLOCKS_OF, (layout.BLOCK_CELLS, instance)).fetchall():
-                if block not in owned:
-                    raise DamagedError(f"rows of process instance {instance} are about cells that it does not own")
+            _check_blocks(connection, file, slot, instance)
+
+
+def _check_strangers(connection: apsw.Connection, file: CellsFile) -> None:
+    """Rows before and after the cells: what is in both was not settled in between."""
+    unknown = _unsettled(connection) - {instance for _, instance in file.live_slots()}
+    if unknown and (strangers := unknown & _unsettled(connection)):
+        raise DamagedError(f"the rows know process instances that the cells do not: {strangers}")
+
+
+def _unsettled(connection: apsw.Connection) -> set[int]:
+    return {int(str(number)) for (number,) in connection.execute(UNSETTLED).fetchall()}
+
+
+def _check_blocks(connection: apsw.Connection, file: CellsFile, slot: int, instance: int) -> None:
+    """Rows before cells: a block has its owner before a row is about it, and until the process is settled."""
+    blocks = {block for (block,) in connection.execute(BLOCKS_OF, (layout.BLOCK_CELLS, instance)).fetchall()}
+    if blocks.difference(file.blocks.owned_by(slot)) and not ingest.is_settled(connection, file, slot, instance):
+        raise DamagedError(f"rows of process instance {instance} are about cells that it does not own")
 
 
 def knows_the_settled(connection: apsw.Connection, file: CellsFile) -> bool:
-    """Whether every process that the cells file has let go is settled in the rows; in an older copy it is not."""
-    header = file.header()
-    slots = list(zip(bytes(file.states), file.uses.tolist(), strict=True))  # first: the rows are never behind them
+    """Whether every process that the cells file has let go is settled in the rows; in an older copy it is not.
+
+    In this order, and outside of a transaction: the rows are never behind a look at the cells, see `cellsfile`.
+    """
+    header, look = file.header(), file.look()
     rows: list[Any] = connection.execute("SELECT slot, settled FROM slot").fetchall()
     settled: dict[int, int] = dict(rows)
     return header is not None and all(
-        state == layout.LIVE
+        state in (layout.LIVE, layout.CLAIMED)
         or (state == layout.FREE and uses == header.uses)
-        or settled.get(slot, 0) >= layout.instance_of(uses, slot)
-        for slot, (state, uses) in enumerate(slots)
+        or settled.get(slot) == layout.instance_of(uses, slot)
+        for slot, (state, uses) in enumerate(zip(look.states, look.uses, strict=True))
     )
 
 

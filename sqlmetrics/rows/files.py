@@ -1,14 +1,29 @@
 """The files of a store as a set: looked at, found in order or made anew, under the lock of their folder.
 
-The database and the cells file are a pair: the pair's id is in both. Where they do not match, where the machine was
-rebooted since, or where one of them is damaged, a new pair is made of what can be read (see `renew`). It takes the
-old one's place in one go, so that every process that has the old one open finds out by a look at the names.
+The database and the cells file are a pair: the pair's id is in both. Where they are not in order, a new pair is made of
+what can be read (see `renew`). It takes the old one's place in one go, so that every process that has the old one open
+finds out by a look at the names.
+
+The evidence that they are not in order, all of it (`Evidence`):
+
+* there is no database, or nothing in it: it was never made, or deleted, or truncated;
+* a file that this process has open is not at its name any more (`StoreConnection.is_in_place`);
+* the cells file is missing, is another pair's, or was made in an earlier boot of the machine;
+* the cells file has let go of a process that the rows do not know as settled: the rows are an older copy
+  (`checkup.knows_the_settled`, from one look that fits together whatever others write meanwhile);
+* SQLite says that the database is damaged, or a check finds that its texts make no sense, or that rows, journals and
+  blocks contradict each other (`checkup.check`).
+
+Nothing is made anew on one look: a process that uses the store comes here when two of its rounds saw the same change
+(see `follow`), and here two looks, with the lock held, must find the same evidence (`_agreed`). Only where there is no
+file at all there is nothing to be careful of.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+from typing import NamedTuple
 
 import apsw
 
@@ -16,11 +31,15 @@ from .. import config
 from ..cells.cellsfile import CellsFile, boot_id, open_cells
 from ..cells.locks import folder_lock
 from ..errors import DamagedError, NoStoreError, PathError, StoreError
+from ..process import native
 from ..trouble import Trouble
 from . import checkup, database, renew, schema, trust
 from .database import file_identity
 from .renew import CELLS_SUFFIX, Pair
 
+_LOOKS = 10
+_BETWEEN_LOOKS = 0.02
+"""Seconds between two looks that must agree; who deletes, restores or copies files needs some for all of them."""
 _TRIES = 250
 """How often a store that another program keeps locked is tried at set-up, 20 ms each: five seconds."""
 
@@ -41,34 +60,62 @@ def open_or_create(
     try:
         with folder_lock(os.path.dirname(path)):
             trust.check(path)
-            is_cut_off = last is not None and last.holds_database() and not last.is_in_place()
-            found, damage = (None, "") if is_cut_off else _look(path, is_ours=cells is not None)
-            if found is not None:
+            found = _agreed(path, last, is_ours=cells is not None)
+            if isinstance(found, Pair):
                 return found
             renewed = renew.renew(path, settings, last, cells)
     except (OSError, apsw.Error) as error:
         raise StoreError(f"{path}: the store cannot be made or opened: {error}") from error
-    if damage:
+    if found.damage:
         outcome = (
             f"moved to {path}{renew.DAMAGED_SUFFIX}" if renewed.moved_aside else "mended: what can be read is kept"
         )
-        trouble.report("damaged", f"{path}: the store was damaged ({damage}) and is {outcome}")
+        trouble.report("damaged", f"{path}: the store was damaged ({found.damage}) and is {outcome}")
         trouble.over("damaged", f"{path}: the store is in order")
     return renewed.pair
 
 
-def _look(path: str, *, is_ours: bool) -> tuple[Pair | None, str]:
-    """The pair that is there if it is in order, or else None and, where files are damaged, what is the matter."""
-    if file_identity(path) is None:
-        return None, ""
+class Evidence(NamedTuple):
+    """Why the files are not a store in order; see above.
+
+    damage: what is the matter with a file that is there, '' where files are missing or of different pairs.
+    files: which files were at the names.
+    """
+
+    damage: str
+    files: tuple[database.Identity | None, ...]
+
+    def is_of_nothing(self) -> bool:
+        """Whether there is no file at all, so that nothing can be lost."""
+        return not any(self.files)
+
+
+def _agreed(path: str, last: database.StoreConnection | None, *, is_ours: bool) -> Pair | Evidence:
+    """The pair that is there if it is in order, or evidence to the contrary that two looks have found."""
+    before = None
+    for _ in range(_LOOKS):
+        found = _look(path, last, is_ours=is_ours)
+        if isinstance(found, Pair) or found.is_of_nothing() or found == before:
+            return found
+        before = found
+        native.sleep(_BETWEEN_LOOKS)
+    raise StoreError(f"{path}: the files change faster than they can be looked at")
+
+
+def _look(path: str, last: database.StoreConnection | None, *, is_ours: bool) -> Pair | Evidence:
+    files = tuple(file_identity(path + suffix) for suffix in trust.SUFFIXES)
+    nothing = Evidence("", files)
+    is_cut_off = last is not None and last.holds_database() and not last.is_in_place()
+    if is_cut_off or file_identity(path) is None:
+        return nothing
     try:
         with contextlib.closing(database.connect(path)) as connection:
-            return _fitting(connection, path), ""
+            return _fitting(connection, path) or nothing
     except (apsw.Error, DamagedError, database.NoDatabaseError) as error:
         is_foreign = isinstance(error, database.NoDatabaseError) and not is_ours and not _has_cells(path)
         if is_foreign or not renew.is_damage(error):
             raise
-        return None, str(error)
+        return Evidence(str(error), files)
 
 
 def _has_cells(path: str) -> bool:
@@ -78,6 +125,7 @@ def _has_cells(path: str) -> bool:
 
 
 def _fitting(connection: database.StoreConnection, path: str) -> Pair | None:
+    """The pair if it is in order, None if it is not one. Raises what says that it is damaged."""
     connection.set_busy_timeout(database.BUSY_MS * _TRIES)
     version = schema.check(connection, path)
     if connection.readonly("main"):

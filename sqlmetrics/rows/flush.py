@@ -154,7 +154,7 @@ def _write(
     try:
         with settle.settling(connection, store.file) as settled:
             # Another process may have settled this one (see `SharedArena.is_mine`): its rows must not come back.
-            mine = [arena for arena in arenas if not ingest.is_settled(connection, arena.slot, arena.instance)]
+            mine = [one for one in arenas if not ingest.is_settled(connection, one.file, one.slot, one.instance)]
             for arena in mine:
                 _refuse_loss(connection, arena)
             # Before the journal is read: so the record of each child that was given back is among what is read.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..cells import layout
 from ..cells.cellsfile import Header
 from ..process import native
 from . import database, files, ingest, settle
@@ -74,6 +75,12 @@ class Follower:
         finally:
             self._turn.release()
 
+    def is_behind(self) -> bool:
+        """Whether other files are at the names than those that this process has open."""
+        store, known = self._store, self._known
+        now = file_identity(store.path), file_identity(store.path + CELLS_SUFFIX)
+        return known is not None and now != known[:2]
+
     def held_here(self) -> bool:
         """Whether this thread is inside `follow` (and was interrupted by a signal handler, say)."""
         return self._turn._is_owned()  # type: ignore[attr-defined, no-any-return]
@@ -117,9 +124,15 @@ class Follower:
         self._store.part.go_over(self.id, self._settled(pair), lambda: self._store.enter(pair))
 
     def _settled(self, pair: Pair) -> set[int]:
-        """Which of this process's instances are settled in the new rows: by mistake, but their values are there."""
+        """Which of this process's instances are settled in the new rows: by mistake, but their values are there.
+
+        Or were, in the old ones: then the old cells say so, as a slot of the new ones may have been settled since.
+        """
         if pair.store != self.id:
             return set()
         arenas = self._store.part.arenas()
+        left = {one.instance for one in arenas if one.file.states[one.slot] != layout.LIVE}
         with contextlib.closing(database.connect(self._store.path)) as connection:
-            return {one.instance for one in arenas if ingest.is_settled(connection, one.slot, one.instance)}
+            return left | {
+                one.instance for one in arenas if ingest.is_settled(connection, one.file, one.slot, one.instance)
+            }

@@ -62,10 +62,14 @@ def committed(connection: apsw.Connection, instance: int) -> int | None:
     return found if isinstance(found, int) else None
 
 
-def is_settled(connection: apsw.Connection, slot: int, instance: int) -> bool:
-    """Whether the rows of an instance have been settled."""
-    newest = connection.execute("SELECT settled FROM slot WHERE slot = ?", (slot,)).get
-    return isinstance(newest, int) and newest >= instance
+def is_settled(connection: apsw.Connection, file: CellsFile, slot: int, instance: int) -> bool:
+    """Whether the rows of an instance have been settled.
+
+    The rows know of each slot which instance was settled last. It is this one, or another one has the slot by now,
+    which it could take only then. Not by the greater number: those of a mended store, or garbled ones, have no order.
+    """
+    last = connection.execute("SELECT settled FROM slot WHERE slot = ?", (slot,)).get
+    return last == instance or not file.has(slot, instance)
 
 
 def ingest(connection: apsw.Connection, file: CellsFile, slot: int, instance: int) -> int:

@@ -38,7 +38,7 @@ DELETE FROM sample
 """
 RECORD_SETTLED = """
 INSERT INTO slot (slot, settled) VALUES (:slot, :process)
-ON CONFLICT (slot) DO UPDATE SET settled = max(settled, excluded.settled)
+ON CONFLICT (slot) DO UPDATE SET settled = excluded.settled
 """
 assert all(mode in DELETE_LIVE for mode in LIVE_MODES)
 
@@ -96,7 +96,7 @@ def _settle_those_dead(
 
 
 def _unsettled(connection: apsw.Connection, file: CellsFile, slots: list[Slot]) -> list[Ended]:
-    return [Ended.read(connection, file, *one) for one in slots if not is_settled(connection, *one)]
+    return [Ended.read(connection, file, *one) for one in slots if not is_settled(connection, file, *one)]
 
 
 def _may_live(identity: tuple[int, int] | None) -> bool:
@@ -147,7 +147,7 @@ def mark_dead(connection: apsw.Connection, file: CellsFile, pid: str, settled: l
 
 
 def _is_named(connection: apsw.Connection, file: CellsFile, slot: Slot, pid: str) -> bool:
-    if is_settled(connection, *slot):
+    if is_settled(connection, file, *slot):
         return False
     try:
         ingest(connection, file, *slot)

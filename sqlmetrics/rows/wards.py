@@ -36,7 +36,7 @@ class Ward:
     def is_left(self, store: Store) -> bool:
         """Whether it is settled, or in files that were replaced."""
         file, slot = self._file, self._slot
-        is_live = file.states[slot] == layout.LIVE and layout.instance_of(file.uses[slot], slot) == self._instance
+        is_live = file.states[slot] == layout.LIVE and file.has(slot, self._instance)
         return not is_live or file is not store.file
 
     def has_news(self) -> bool:
@@ -51,7 +51,7 @@ class Ward:
     def bring(self, connection: apsw.Connection) -> None:
         """Write its rows, in a transaction of their own. Raises apsw.Error, JournalGoneError or DamagedError."""
         with settle.settling(connection, self._file):
-            if is_settled(connection, self._slot, self._instance):
+            if is_settled(connection, self._file, self._slot, self._instance):
                 return
             self._take_up_blocks()
             # Images first: what a child has counted in them, its record tells of in the journal that is read after.

@@ -131,12 +131,12 @@ class Scrape:
         known = {row[0]: row[1:] for row in self._connection.execute(UNSETTLED).fetchall()}
         columns: dict[int, Column] = {}
         for slot, instance in self._file.live_slots():
-            if settled.get(slot, 0) < instance:
+            if settled.get(slot) != instance:
                 alive = self._file.is_alive(slot)
                 column = columns[instance] = self._column(slot, instance, known.pop(instance, None))
                 self.processes[instance] = Process(column.pid, column.started, alive)
         self._remembered.columns = columns  # without those of processes that are settled
-        gone = [s for s in slots_before if s[1] not in self.processes and settled.get(s[0], 0) < s[1]]
+        gone = [s for s in slots_before if s[1] not in self.processes and settled.get(s[0]) != s[1]]
         if known or gone:
             # Settled since the snapshot was taken; a short-lived process may not even have had a row in it.
             raise journal.JournalGoneError
