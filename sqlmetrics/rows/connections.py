@@ -79,12 +79,13 @@ class Access:
 
     @contextmanager
     def suspended(self) -> Iterator[database.StoreConnection | None]:
-        """Give what connection is open to who mends the files; none is open afterwards."""
+        """Give what connection is open to the code that mends the files; none is open afterwards.
+
+        If that fails it stays open: what ended processes had left in deleted files can be read from it alone.
+        """
         with self._lock:
-            try:
-                yield self._connection
-            finally:
-                self.close()
+            yield self._connection
+            self.close()
 
     def close_idle(self) -> None:
         """Close the connection unless a thread is using it."""
