@@ -32,6 +32,8 @@ from .trouble import Trouble
 
 _PATIENCE = 50
 """How often a call that may wait for another's write lock tries again, 20 ms each: one second."""
+_LOOKS = 5
+"""How often a scrape looks whether this process is on the files that it reads, 20 ms each."""
 
 
 class NotOpenError(StoreError, OSError):
@@ -157,6 +159,25 @@ class Store(fork.ForkAware):
     def follow_replacement(self) -> bool:
         """See `follow.Follower.follow`."""
         return self._follower.follow()
+
+    def come_along(self) -> None:
+        """Before a scrape in this process: bring its values to new files, if there are some. Never raises.
+
+        The flusher does that too, but an idle process may have none running, and what it has counted must be in the
+        scrape. It takes two looks at the files (see `files`), so a scrape waits 100 ms for it at most, and that only
+        where files were deleted or replaced a moment ago.
+        """
+        if self.is_held_here():
+            return
+        for _ in range(_LOOKS):
+            if not self._follower.is_behind():
+                return
+            try:
+                self.follow_replacement()
+            except (apsw.Error, OSError, SQLMetricsError):
+                break
+            time.sleep(database.BUSY_MS / 1000)
+        self.flusher.wake()  # it reports what is in the way, and goes on trying
 
     def mark_process_dead(self, pid: object) -> None:
         """See `notices.mark_process_dead`."""

@@ -57,15 +57,21 @@ def installed() -> Store | None:
     return _installed
 
 
+def installed_at(path: str) -> Store | None:
+    """The store at `path` if it is the installed one; it may have no files yet, for want of room."""
+    return _installed if _installed is not None and _installed.path == path else None
+
+
 def is_installed(path: str) -> bool:
-    """Whether the store at `path` is the installed one; it may have no files yet, for want of room."""
-    return _installed is not None and _installed.path == path
+    """Whether the store at `path` is the installed one."""
+    return installed_at(path) is not None
 
 
 def reader(path: str | os.PathLike[str] | None = None) -> Reader:
     """Return this process's reader of a store; opens nothing yet."""
     where = find(path)
-    settings = _installed.settings if _installed is not None and _installed.path == where else config.settings()
+    store = installed_at(where)
+    settings = store.settings if store else config.settings()
     if where not in _readers:
         if settings.gid() >= 0:
             trust.share(where, settings.gid())
@@ -76,7 +82,8 @@ def reader(path: str | os.PathLike[str] | None = None) -> Reader:
 
 def figures(reader: Reader) -> Figures:
     """Where the work of a reader's process is noted: with the installed store, if that is the one it reads."""
-    return _installed.figures if _installed is not None and _installed.path == reader.path else reader.figures
+    store = installed_at(reader.path)
+    return store.figures if store else reader.figures
 
 
 def remember(path: str, **given: object) -> Store:

@@ -22,7 +22,8 @@ def answer(reader: Reader, wanted: Wanted, finish: Finish[T]) -> T:
 
     Raises NoStoreError, StoreError or apsw.Error.
     """
-    if stores.is_installed(reader.path):
+    if store := stores.installed_at(reader.path):
+        store.come_along()
         sampler.ask()
     begun = time.perf_counter()
     figures = stores.figures(reader)
