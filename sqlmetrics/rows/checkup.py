@@ -92,17 +92,20 @@ def _check_blocks(connection: apsw.Connection, file: CellsFile, slot: int, insta
 def knows_the_settled(connection: apsw.Connection, file: CellsFile) -> bool:
     """Whether every process that the cells file has let go is settled in the rows; in an older copy it is not.
 
-    In this order, and outside of a transaction: the rows are never behind a look at the cells, see `cellsfile`.
+    Call it outside of a transaction: rows that are read after a look at the cells are never behind it. They may be
+    ahead of it, where a slot was claimed and settled in between, and then its uses are others at a second look.
     """
     header, look = file.header(), file.look()
     rows: list[Any] = connection.execute("SELECT slot, settled FROM slot").fetchall()
     settled: dict[int, int] = dict(rows)
-    return header is not None and all(
-        state in (layout.LIVE, layout.CLAIMED)
-        or (state == layout.FREE and uses == header.uses)
-        or settled.get(slot) == layout.instance_of(uses, slot)
+    unknown = [
+        slot
         for slot, (state, uses) in enumerate(zip(look.states, look.uses, strict=True))
-    )
+        if state not in (layout.LIVE, layout.CLAIMED)
+        and not (state == layout.FREE and header is not None and uses == header.uses)
+        and settled.get(slot) != layout.instance_of(uses, slot)
+    ]
+    return header is not None and not any(file.uses[slot] == look.uses[slot] for slot in unknown)
 
 
 def check_if_due(path: str, file: CellsFile) -> None:
