@@ -113,16 +113,17 @@ def _bytes(file: CellsFile, slot: int, instance: int, start: int, end: int) -> b
     while start < end:
         address = _address(extent)
         owner, following, number = layout.EXTENT_HEADER.unpack_from(file.bytes, address)
+        base = number * layout.EXTENT_PAYLOAD
+        if owner != instance or base > start:  # first: the extent may have been given to anybody meanwhile
+            raise JournalGoneError
         if number <= previous:
             raise ValueError(f"extent {number} of the journal follows extent {previous}")
-        previous, base = number, number * layout.EXTENT_PAYLOAD
-        if owner != instance or base > start:
-            raise JournalGoneError
+        previous = number
         if start < base + layout.EXTENT_PAYLOAD:
             first = address + layout.EXTENT_HEADER.size + start - base
             piece = bytes(file.bytes[first : first + min(end - start, base + layout.EXTENT_PAYLOAD - start)])
-            if layout.EXTENT_HEADER.unpack_from(file.bytes, address)[0] != instance:
-                raise JournalGoneError
+            if layout.EXTENT_HEADER.unpack_from(file.bytes, address)[::2] != (owner, number):
+                raise JournalGoneError  # also where the same process has it again, for what it wrote later
             pieces.append(piece)
             start += len(piece)
         if start < end:
