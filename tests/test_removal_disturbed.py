@@ -230,3 +230,30 @@ def test_a_forked_child_does_not_bring_a_removed_gauge_back(store: sqlmetrics.St
     in_child(events.inc)
     assert value("depth", queue="a") is None
     assert value("depth", queue="b") == 3
+
+
+def test_a_removal_that_meets_a_pid_used_again_leaves_nothing_of_the_first(path: str, shell) -> None:
+    """It makes rows of journals, and so of the second process with that pid, without SQLite's checks of references."""
+    names: list[str] = []
+    store = sqlmetrics.install(path, flush_interval=1000, process_identifier=lambda: names[0] if names else "parent")
+    level = Gauge("level", "Level", multiprocess_mode="all")
+    requests = Counter("requests", "Requests", ["path"])
+    requests.labels("/").inc()
+
+    def use() -> None:
+        names.append("a")
+        level.set(1)
+        requests.labels("/").inc()
+
+    with child(use=use) as first:
+        first.do("use")
+    store.flush()
+    assert shell.value("SELECT count(*) FROM kept") == 1
+
+    with child(use=use) as second:
+        second.do("use")
+        requests.remove("/")
+
+        assert shell("PRAGMA foreign_key_check") == []
+        assert shell.value("SELECT count(*) FROM kept") == 0
+        assert value("level", pid="a") == 1

@@ -16,8 +16,12 @@ UPSERT_PROCESS = """
 INSERT INTO process (id, pid, os_pid, pid_namespace, started, journal) VALUES (?, ?, ?, ?, ?, 0)
 ON CONFLICT (id) DO NOTHING
 """
-# A pid that is used again takes the place of the ended process that had it.
-FORGET_NAMESAKES = "DELETE FROM process WHERE pid = ? AND pid_namespace = ? AND died IS NOT NULL"
+# A pid that is used again takes the place of the ended process that had it. A removal checks no references, so what
+# refers to that process is not left to SQLite.
+FORGET_NAMESAKES = (
+    "DELETE FROM kept WHERE process IN (SELECT id FROM process WHERE pid = ? AND pid_namespace = ? AND died IS NOT NULL)",
+    "DELETE FROM process WHERE pid = ? AND pid_namespace = ? AND died IS NOT NULL",
+)
 FORGET_ORPHANS = "DELETE FROM orphan WHERE process = ? AND ? = (SELECT id FROM store)"
 UPSERT_FAMILY = """
 INSERT INTO family (name, type, mode, help, made, unit, registered) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ifnull(?7, 0))
@@ -137,7 +141,8 @@ def insert_other(connection: apsw.Connection, instance: int, record: FamilyRecor
         connection.execute(UPSERT_FAMILY, fields)
         return
     pid = storable(record.pid)
-    connection.execute(FORGET_NAMESAKES, (pid, record.pid_namespace))
+    for statement in FORGET_NAMESAKES:
+        connection.execute(statement, (pid, record.pid_namespace))
     forgotten = connection.changes() > 0
     connection.execute(UPSERT_PROCESS, (instance, pid, *record[1:4]))
     connection.executemany(FORGET_ORPHANS, [(one, record.store) for one in record.lost])
