@@ -18,10 +18,8 @@ ON CONFLICT (id) DO NOTHING
 """
 # A pid that is used again takes the place of the ended process that had it. A removal checks no references, so what
 # refers to that process is not left to SQLite.
-FORGET_NAMESAKES = (
-    "DELETE FROM kept WHERE process IN (SELECT id FROM process WHERE pid = ? AND pid_namespace = ? AND died IS NOT NULL)",
-    "DELETE FROM process WHERE pid = ? AND pid_namespace = ? AND died IS NOT NULL",
-)
+_NAMESAKES = "FROM process WHERE pid = ? AND pid_namespace = ? AND died IS NOT NULL"
+FORGET_NAMESAKES = (f"DELETE FROM kept WHERE process IN (SELECT id {_NAMESAKES})", f"DELETE {_NAMESAKES}")  # noqa: S608
 FORGET_ORPHANS = "DELETE FROM orphan WHERE process = ? AND ? = (SELECT id FROM store)"
 UPSERT_FAMILY = """
 INSERT INTO family (name, type, mode, help, made, unit, registered) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ifnull(?7, 0))
