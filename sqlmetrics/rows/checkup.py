@@ -24,6 +24,17 @@ SHARE = 0.001
 """The part of one core's time that checks may take: those of a large store are rarer."""
 UNSETTLED = "SELECT id FROM process WHERE died IS NULL"
 BLOCKS_OF = "SELECT DISTINCT cell / ? FROM sample WHERE process = ?"
+UNREFERENCED = (
+    "DELETE FROM series WHERE family NOT IN (SELECT id FROM family)",
+    *(
+        f"DELETE FROM {table} WHERE series NOT IN (SELECT id FROM series)"  # noqa: S608
+        for table in ("sample", "retired", "kept", "orphan", "exemplar")
+    ),
+    *(
+        f"DELETE FROM {table} WHERE process NOT IN (SELECT id FROM process)"  # noqa: S608
+        for table in ("sample", "kept")
+    ),
+)
 _TRIES = 3
 """What looks like damage may be a process that is settled at this moment, but not three times..."""
 _PAUSE = 0.02
@@ -59,6 +70,12 @@ def check_rows(connection: apsw.Connection) -> None:
         newest.check(connection)
     except (ValueError, TypeError, LookupError) as error:
         raise DamagedError(f"a text is no name, label set, bound or pid: {error!r}"[:200]) from error
+
+
+def drop_unreferenced(connection: apsw.Connection) -> None:
+    """Drop rows of series, families or processes that are not there: one of them is no reason to lose all others."""
+    for statement in UNREFERENCED:
+        connection.execute(statement)
 
 
 def _check_processes(connection: apsw.Connection, file: CellsFile) -> None:

@@ -62,6 +62,7 @@ def open_or_create(
             trust.check(path)
             found = _agreed(path, last, is_ours=cells is not None)
             if isinstance(found, Pair):
+                renew.forget_unfinished(path)
                 return found
             renewed = renew.renew(path, settings, last, cells)
     except (OSError, apsw.Error) as error:

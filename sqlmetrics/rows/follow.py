@@ -7,13 +7,17 @@ own memory (the mapped cells), so it takes that along.
 from __future__ import annotations
 
 import contextlib
+import time
 from typing import TYPE_CHECKING, NamedTuple
+
+import apsw
 
 from ..cells import layout
 from ..cells.cellsfile import Header
+from ..errors import SQLMetricsError
 from ..process import native
-from . import database, files, ingest, settle
-from .database import Identity, file_identity
+from . import bring, database, files, ingest, renew, settle
+from .database import Identity, StoreConnection, file_identity
 from .renew import CELLS_SUFFIX, Pair
 
 if TYPE_CHECKING:
@@ -37,6 +41,8 @@ class Follower:
         self._store = store
         self._known: Look | None = None
         self._last: Look | None = None
+        self._in_place_at = 0
+        """When these files were last seen at their names, in nanoseconds since the epoch."""
         self.id = ""
         """Of the store that these files are."""
         self._turn = native.RLock()
@@ -47,6 +53,7 @@ class Follower:
 
     def note(self, pair: Pair) -> None:
         """Take these files for the store's own; what else is found at their names from now on is a change."""
+        self._in_place_at = time.clock_gettime_ns(time.CLOCK_REALTIME)
         self._known = self._last = Look(pair.database, pair.cells.identity, pair.cells.header(), False, False)
         self.id = pair.store
 
@@ -91,6 +98,8 @@ class Follower:
             store.open()
             return True
         look = self._look()
+        if look == self._known:
+            self._in_place_at = time.clock_gettime_ns(time.CLOCK_REALTIME)
         if look == self._known or (not store.part.writers and look[:2] == self._known[:2]):  # type: ignore[index]
             return True
         if look != self._last:
@@ -110,12 +119,26 @@ class Follower:
             store.trouble.report("replaced", f"{store.path}: the store was deleted or replaced; moving to a new one")
         with store.writing.suspended() as last:
             pair = files.open_or_create(store.path, store.settings, store.trouble, last, store.file)
+            if last is not None and pair.store != self.id:
+                self._bring_what_was_left(last)
         if pair.cells is not store.file:
             self._bring_values(pair)
         else:
             store.enter(pair)
         if is_replaced:
             store.trouble.over("replaced", f"{store.path}: the values of this process are in the new store")
+
+    def _bring_what_was_left(self, last: StoreConnection) -> None:
+        """See `bring`; `last` is connected to the old database."""
+        path = self._store.path
+        try:
+            with contextlib.closing(database.connect(path)) as connection:
+                if bring.is_made_after(connection, self._in_place_at):
+                    bring.bring(connection, renew.content_of(last, path, self._store.file), self.id)
+        except (apsw.Error, SQLMetricsError) as error:
+            if not renew.is_damage(error):
+                raise  # it is tried again
+            self._store.trouble.report("replaced", f"{path}: what ended processes had left cannot be read ({error!r})")
 
     def _bring_values(self, pair: Pair) -> None:
         if pair.cells.own_slots:

@@ -20,7 +20,7 @@ from .. import config
 from ..cells import marks
 from ..cells.cellsfile import CellsFile, boot_id, create_cells, open_cells
 from ..errors import DamagedError, PathError, SQLMetricsError
-from . import checkup, database, newest, schema, settle
+from . import bring, checkup, database, newest, schema, settle
 from .database import NoDatabaseError, StoreConnection, identity_of
 
 WAL_FILES = ("-wal", "-shm")
@@ -56,7 +56,7 @@ def renew(path: str, settings: config.Settings, last: StoreConnection | None, ce
     """
     with contextlib.ExitStack() as locks:
         left = _what_is_left(path, last, cells, locks)
-        moved_aside = left is None and os.path.exists(path) and os.stat(path).st_size > 0
+        moved_aside = left is None and _size(path) > 0
         content, uses = left or _freed_of_cells(apsw.Connection(":memory:"), path, None)
         store, pair = schema.ids(content, path)
         identity = _write(path + NEW_SUFFIX, content.serialize("main"), settings)
@@ -90,12 +90,7 @@ def _what_is_left(
 
     Of what this process has open, else of what is at the path, else of that without its WAL.
     """
-    sources: list[Callable[[], contextlib.AbstractContextManager[apsw.Connection]]] = []
-    if last is not None and last.holds_database():
-        sources.append(lambda: contextlib.nullcontext(last))
-    if os.path.exists(path) and os.stat(path).st_size > 0:
-        sources += [lambda: contextlib.closing(database.connect(path)), lambda: _without_wal(path)]
-    for source in sources:
+    for source in _sources(path, last):
         try:
             connection = locks.enter_context(source())
             locks.enter_context(_quiet(connection))
@@ -104,6 +99,39 @@ def _what_is_left(
             if not is_damage(error):
                 raise
     return None
+
+
+def _sources(
+    path: str, last: StoreConnection | None
+) -> Iterator[Callable[[], contextlib.AbstractContextManager[apsw.Connection]]]:
+    if last is not None and last.holds_database():
+        yield lambda: contextlib.nullcontext(last)
+    if _size(path + NEW_SUFFIX) and not _size(path + "-wal"):
+        # A process was killed when it had deleted the WAL, and not yet put this, which has all of it, in its place.
+        yield lambda: _without_wal(path + NEW_SUFFIX)
+    if _size(path):
+        yield lambda: contextlib.closing(database.connect(path))
+        yield lambda: _without_wal(path)
+
+
+def _size(name: str) -> int:
+    try:
+        return os.stat(name, follow_symlinks=False).st_size
+    except OSError:
+        return 0
+
+
+def forget_unfinished(path: str) -> None:
+    """Delete what a process that was killed had made, where the files turn out to be in order. Raises OSError."""
+    _unlink(path + NEW_SUFFIX)
+
+
+def content_of(last: StoreConnection, path: str, cells: CellsFile) -> apsw.Connection:
+    """What ended processes have left in a database that was deleted and is still open, as rows in memory.
+
+    Those that have died since are folded. Raises apsw.Error or SQLMetricsError.
+    """
+    return _freed_of_cells(_copy_of(last, path), path, cells)[0]
 
 
 def _without_wal(path: str) -> contextlib.closing[apsw.Connection]:
@@ -133,6 +161,7 @@ def _copy_of(source: apsw.Connection, path: str) -> apsw.Connection:
     copy.deserialize("main", data)
     if schema.check(copy, path):
         newest.drop_nonsense(copy)
+        checkup.drop_unreferenced(copy)
         checkup.check_rows(copy)
         schema.ids(copy, path)
     return copy
@@ -141,9 +170,12 @@ def _copy_of(source: apsw.Connection, path: str) -> apsw.Connection:
 def _freed_of_cells(content: apsw.Connection, path: str, cells: CellsFile | None) -> tuple[apsw.Connection, int]:
     """Prepare rows for a new cells file, and return them and its first uses."""
     pair = uuid.uuid4().hex
-    schema.migrate(content, schema.check(content, path))
+    version = schema.check(content, path)
+    schema.migrate(content, version)
     content.execute("PRAGMA foreign_keys = ON")
     with database.transaction(content):
+        if version == 0:
+            bring.note_began(content)
         content.execute("UPDATE store SET id = ? WHERE id = ''", (uuid.uuid4().hex,))
         old = _cells_of(content, path, cells)
         header = old.header() if old else None

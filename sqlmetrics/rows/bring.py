@@ -1,0 +1,80 @@
+"""What ended processes had left in a database that was deleted: brought to the new one by whoever has the old one open.
+
+All files may be deleted, and the first process that notices may have none of them open: it has just started, or was
+just forked. It makes a new store of nothing. A process that comes later and still reads the old database brings what
+only that one knows: the sums of the ended processes, and their `all` gauges. The living bring theirs themselves.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import apsw
+
+from ..cells.records import FamilyRecord
+from .database import transaction
+from .fold import Legacy, fold
+from .ingest import RAISE_PLAN, insert_other, read_help
+
+BEGAN = "UPDATE store SET began = ?"
+IS_NEWER = "SELECT began > ? FROM store"
+NOTE = "INSERT INTO brought (store) VALUES (?) ON CONFLICT (store) DO NOTHING"
+FAMILIES = "SELECT name, type, mode, help, made, unit, registered FROM family"
+LEFT = """
+SELECT family.name, family.type, series.labels, series.name, series.variant, series.created,
+       part.process, part.value, part.timestamp, part.started
+  FROM (SELECT series, 0 AS process, value, timestamp, started FROM retired
+        UNION ALL SELECT series, 0, rest, timestamp, started FROM retired WHERE rest <> 0.0
+        UNION ALL SELECT series, process, value, NULL, 0 FROM kept) AS part
+  JOIN series ON series.id = part.series JOIN family ON family.id = series.family
+"""
+ENDED = "SELECT id, pid, os_pid, pid_namespace, started, journal, died FROM process WHERE died IS NOT NULL"
+INSERT_ENDED = "INSERT INTO process VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING"
+UPSERT_SERIES = """
+INSERT INTO series (family, labels, name, variant, created)
+SELECT id, ?3, ?4, ?5, ?6 FROM family WHERE name = ?1 AND type = ?2
+ON CONFLICT (family, labels, name, variant) DO UPDATE SET created = min(created, excluded.created)
+RETURNING id, (SELECT mode FROM family WHERE name = ?1 AND type = ?2)
+"""
+
+
+def note_began(connection: apsw.Connection) -> None:
+    """Note that there was nothing to make these rows of."""
+    connection.execute(BEGAN, (time.clock_gettime_ns(time.CLOCK_REALTIME),))
+
+
+def is_made_after(connection: apsw.Connection, moment: int) -> bool:
+    """Whether the store was made of nothing since then (nanoseconds since the epoch): so it took another one's place.
+
+    A store that was there before, and was moved to the path, has nothing to do with the one that was at it.
+    """
+    return bool(connection.execute(IS_NEWER, (moment,)).get)
+
+
+def bring(connection: apsw.Connection, old: apsw.Connection, store: str) -> None:
+    """Add what the processes that ended have left in `old`, the store of that id, unless it was added before.
+
+    Raises apsw.Error.
+    """
+    with transaction(connection):
+        connection.execute(NOTE, (store,))
+        if connection.changes():
+            for name, typ, mode, text, made, unit, registered in _rows(old, FAMILIES):
+                insert_other(
+                    connection, 0, FamilyRecord(name, typ, mode, read_help(text), made, unit, bool(registered))
+                )
+            connection.executemany(INSERT_ENDED, _rows(old, ENDED))
+            fold(connection, list(_legacies(connection, old)))
+            connection.execute(RAISE_PLAN)
+
+
+def _legacies(connection: apsw.Connection, old: apsw.Connection) -> Iterable[Legacy]:
+    for *series, process, value, timestamp, started in _rows(old, LEFT):
+        ((number, mode),) = _rows(connection, UPSERT_SERIES, series)
+        yield Legacy(process, number, mode, value, timestamp, started)
+
+
+def _rows(connection: apsw.Connection, sql: str, bindings: Any = ()) -> list[Any]:
+    return connection.execute(sql, bindings).fetchall()
