@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any, NoReturn
+from typing import Any
 
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import RestrictedRegistry
@@ -43,6 +43,7 @@ class MultiProcessCollector:
         modes: Mapping[str, str] | None = None,
     ):
         self._reader = stores.reader(stores.meant(path))
+        self._path = os.path.dirname(self._reader.path)  # where derived classes look for files, and find none
         self._wanted = wanted(created=created, self_metrics=self_metrics, modes=modes)
         if file_identity(self._reader.path) is None and not stores.is_installed(self._reader.path):
             raise NoStoreError(
@@ -55,7 +56,12 @@ class MultiProcessCollector:
             registry.register(self)
 
     def collect(self) -> Iterable[Metric]:
-        """Return the families of the store, aggregated at this moment. Raises NoStoreError, StoreError."""
+        """Return the families of the store, aggregated at this moment. Raises NoStoreError, StoreError.
+
+        By way of `merge` where a derived class, or the app, has one of its own.
+        """
+        if _is_own(self, "merge"):
+            return self.merge(StoreFiles(self), accumulate=True)
         return MultiProcessCollector.collect_named(self, None)
 
     def collect_named(self, names: frozenset[str] | None) -> list[Metric]:
@@ -65,12 +71,62 @@ class MultiProcessCollector:
         return metrics(self._reader, self._wanted if names is None else replace(self._wanted, names=names))
 
     @staticmethod
-    def merge(files: object, accumulate: bool = True) -> NoReturn:
-        """Not offered: there are no files per process here. Raises NotImplementedError."""
-        raise NotImplementedError(
-            "sqlmetrics keeps all processes in one SQLite store: there are no mmap files to merge;"
-            " MultiProcessCollector(None, path).collect() gives the merged families"
-        )
+    def merge(files: Iterable[str], accumulate: bool = True) -> Iterable[Metric]:
+        """Return the families of the store, for classes derived from this one that change what it yields.
+
+        files: what a collector has handed to its own `merge`; anything else stands for the store in use, for there are
+        no files per process here. accumulate: False is not offered, and raises NotImplementedError.
+        Raises PathError, NoStoreError, StoreError.
+        """
+        families = MultiProcessCollector._read_metrics(files)
+        return MultiProcessCollector._accumulate_metrics(families, accumulate)
+
+    @staticmethod
+    def _read_metrics(files: Iterable[str]) -> dict[str, Metric]:
+        """The families of a store, added up over all processes already, by their names (and types, if those differ)."""
+        collector = files.collector if isinstance(files, StoreFiles) else MultiProcessCollector(None)
+        found: dict[str, Metric] = {}
+        for metric in MultiProcessCollector.collect_named(collector, None):
+            found[metric.name if metric.name not in found else f"{metric.name} {metric.type}"] = metric
+        return found
+
+    @staticmethod
+    def _accumulate_metrics(metrics: dict[str, Metric], accumulate: bool = True) -> Iterable[Metric]:
+        """The families. Raises NotImplementedError for accumulate=False."""
+        if not accumulate:
+            raise NotImplementedError(
+                "sqlmetrics keeps all processes in one SQLite store: there are no mmap files to write merged values to,"
+                " so merge() has no accumulate=False"
+            )
+        return list(metrics.values())
+
+
+class StoreFiles(list[str]):
+    """What stands for the files of all processes where a collector calls `merge`: the path of the store."""
+
+    def __init__(self, collector: MultiProcessCollector):
+        super().__init__()
+        self.collector = collector
+        if "_reader" in collector.__dict__:
+            self.append(collector._reader.path)
+
+
+_OURS = {name: vars(MultiProcessCollector)[name] for name in ("collect", "merge")}
+
+
+def _is_own(collector: object, name: str) -> bool:
+    """Whether a method of a collector is another one than ours."""
+    found = next((vars(cls)[name] for cls in type(collector).__mro__ if name in vars(cls)), None)
+    return name in vars(collector) or _function(found) is not _function(_OURS[name])
+
+
+def _function(method: Any) -> Any:
+    return getattr(method, "__func__", method)
+
+
+def is_derived(collector: object) -> bool:
+    """Whether a collector of a store yields what it says by itself, and not simply what the store has."""
+    return any(_is_own(collector, name) for name in _OURS)
 
 
 def _register_without_names(registry: Any, collector: MultiProcessCollector) -> None:

@@ -135,7 +135,7 @@ class Texts:
 
     def _write(self, family: Family, lines: list[Line]) -> list[str]:
         """What comes before the value of each line, with the end of the line before."""
-        text = self._encode(family, [Sample(*line, 0.0) for line in lines])
+        text = self._encode(family, [Sample(name, labels.copy(), 0.0) for name, labels in lines])
         written = text.split("\n")[-1 - len(lines) : -1]
         if not all(line.endswith(" 0.0") for line in written):
             raise RuntimeError(f"prometheus_client writes samples in a way that is not known: {text[:200]!r}")

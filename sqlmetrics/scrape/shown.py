@@ -31,31 +31,33 @@ class Shown(NamedTuple):
     created: Mapping[str, float] | None = None
 
     def samples(self) -> list[Sample]:
-        """The samples, as `prometheus_client` has them."""
+        """The samples, as `prometheus_client` has them; the caller may change their labels, as these are copies."""
         # As Sample(name, labels, value) does, in a third of the time: there are thousands of these in a scrape.
         new = tuple.__new__
         samples = [
-            new(Sample, (*line, value, None, None, None)) for line, value in zip(self.lines, self.values, strict=True)
+            new(Sample, (name, labels.copy(), value, None, None, None))
+            for (name, labels), value in zip(self.lines, self.values, strict=True)
         ]
         for number, exemplar in self.exemplars.items():
-            samples[number] = samples[number]._replace(exemplar=exemplar)
+            own = exemplar._replace(labels=dict(exemplar.labels))
+            samples[number] = samples[number]._replace(exemplar=own)
         return samples if self.created is None else list(self._with_created(samples, self.created))
 
     def _with_created(self, samples: list[Sample], created: Mapping[str, float]) -> Iterator[Sample]:
         """Each child's time behind its samples, where OpenMetrics wants it."""
         name = f"{self.family.name}_created"
-        for sample, following in zip(samples, [*samples[1:], None], strict=True):
+        for sample, line, following in zip(samples, self.lines, [*self.lines[1:], None], strict=True):
             yield sample
-            if following is None or self._is_next_child(sample, following):
+            if following is None or self._is_next_child(line, following):
                 labels = {key: value for key, value in sample.labels.items() if key != "le"}
                 when = created.get(canonical_labels(labels, labels.values()))
                 if when is not None:
                     yield Sample(name, labels, when)
 
-    def _is_next_child(self, sample: Sample, following: Sample) -> bool:
+    def _is_next_child(self, line: Line, following: Line) -> bool:
         if self.family.type == "histogram":
-            return following.name.endswith("_bucket") and not sample.name.endswith("_bucket")
-        return sample.labels is not following.labels  # a summary's count and sum have one label set
+            return following.name.endswith("_bucket") and not line.name.endswith("_bucket")
+        return line.labels is not following.labels  # a summary's count and sum have one label set
 
     def restricted(self, names: Container[str] | None) -> Shown:
         """Only the lines of these names (None: all), without exemplars."""
