@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+from prometheus_client.metrics_core import METRIC_TYPES
 from prometheus_client.samples import Exemplar
 
-from .cells.shape import MODES, MOST_RECENT_MODES
+from .cells.shape import MODES, MOST_RECENT_MODES, STATE_MODE, STATE_TYPES
 from .client.binder import UNBOUND, Batch, Binder, Bound
 
 
@@ -27,7 +29,46 @@ def as_float(amount: Any) -> float:
     return float(number)
 
 
-class SharedValue(Bound):
+_OPERATIONS = {"inc", "set", "get", "set_exemplar", "get_exemplar"}
+
+
+def _storable_type(typ: str, mode: str) -> tuple[str, str]:
+    """A type and a mode that a scrape can show, for a value that a metric class of the app's own makes."""
+    if typ in STATE_TYPES:  # those of an Info and an Enum are no such values, see `info_enum`
+        return "gauge", STATE_MODE
+    return (typ if typ in METRIC_TYPES else "unknown"), mode
+
+
+class Compatible:
+    """The attributes of `prometheus_client`'s own value objects that tests and status pages use.
+
+    shared_lock: for code that reads and writes ``_value`` under a value's lock; operations need none.
+    """
+
+    shared_lock: ClassVar[Any] = threading.RLock()
+    __slots__ = ()
+
+    @property
+    def _value(self: Any) -> float:
+        """The own value of this process."""
+        value: float = self.get()
+        return value
+
+    @_value.setter
+    def _value(self: Any, value: float) -> None:
+        self.set(value)
+
+    @property
+    def _exemplar(self: Any) -> Exemplar | None:
+        found: Exemplar | None = self.get_exemplar()
+        return found
+
+    @property
+    def _lock(self) -> Any:
+        return self.shared_lock
+
+
+class SharedValue(Compatible, Bound):
     """One sample of one child, kept in a cell that every process of the store can read.
 
     The contract is that of `prometheus_client.values`: the constructor's arguments, the methods below, and
@@ -37,6 +78,12 @@ class SharedValue(Bound):
     _multiprocess = True
     _binder: ClassVar[Binder]
     __slots__ = ("_batch", "_stamped")
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """A class of the app's own that changes an operation has it called; see `Bound`."""
+        super().__init_subclass__(**kwargs)
+        if _OPERATIONS & cls.__dict__.keys():
+            cls._plain = False
 
     def __init__(
         self,
@@ -51,6 +98,7 @@ class SharedValue(Bound):
     ) -> None:
         super().__init__()
         self._batch: Batch | None = None
+        typ, multiprocess_mode = _storable_type(typ, multiprocess_mode)
         self._stamped = multiprocess_mode in MOST_RECENT_MODES
         if typ == "gauge":
             multiprocess_mode = multiprocess_mode or "all"

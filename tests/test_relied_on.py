@@ -43,6 +43,8 @@ SIGNATURES = {
     "MultiProcessCollector.__init__": "(self, registry, path=None)",
     "MultiProcessCollector.collect": "(self)",
     "MultiProcessCollector.merge": "(files, accumulate=True)",
+    "MultiProcessCollector._read_metrics": "(files)",
+    "MultiProcessCollector._accumulate_metrics": "(metrics, accumulate)",
     "CollectorRegistry.__init__": (
         "(self, auto_describe=False, target_info=None, support_collectors_without_names=False)"
     ),

@@ -10,7 +10,7 @@ from prometheus_client.samples import Exemplar
 from prometheus_client.utils import floatToGoString
 
 from ..cells.shape import Samples, upper_bound
-from ..values import as_float
+from ..values import Compatible, as_float
 from .binder import Binder, Bound
 
 
@@ -55,7 +55,7 @@ def _samples(name: str, bounds: tuple[float, ...]) -> Samples:
     return ((f"{name}_sum", ""), *((f"{name}_bucket", text) for text in texts))
 
 
-class Member:
+class Member(Compatible):
     """One value of a histogram's child, with the contract of `SharedValue`."""
 
     _multiprocess = True

@@ -10,15 +10,16 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from prometheus_client import REGISTRY, Counter, Enum, Gauge, Histogram, Info, Summary, metrics, multiprocess
+from prometheus_client import REGISTRY, metrics, multiprocess
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import CollectorRegistry, RestrictedRegistry
 
 from .. import stores
 from ..cells.shape import describe, family_of
 from ..scrape import answer
-from ..scrape.collector import MultiProcessCollector
+from ..scrape.collector import MultiProcessCollector, is_derived
 from ..scrape.wanted import wanted
+from .held import is_shared
 from .sampling import sampler
 
 _peer_get_names: Any = CollectorRegistry._get_names
@@ -27,18 +28,8 @@ _peer_unregister = CollectorRegistry.unregister
 
 _COLLECTORS = (MultiProcessCollector, multiprocess.MultiProcessCollector)
 _collect_named: Any = MultiProcessCollector.collect_named
-_METRICS = (Counter, Gauge, Summary, Histogram, Info, Enum)
-_OWN_WAYS = ("collect", "_samples", "_child_samples", "_multi_samples")
-"""A class derived from the peer's that has one of these of its own knows best what it yields."""
 _SUFFIXES = ("", "_total", "_created", "_sum", "_count", "_bucket", "_info")
 _CREATED = "_created"
-
-
-def is_shared(collector: object) -> bool:
-    """Whether a collector is a metric whose values are in the store."""
-    kind = type(collector)
-    known = next((base for base in kind.__mro__ if base in _METRICS), None)
-    return known is not None and all(getattr(kind, way) is getattr(known, way) for way in _OWN_WAYS)
 
 
 def tell_registered(collector: Any, registered: bool) -> None:
@@ -127,7 +118,7 @@ def _of_stores(collectors: list[Any], names: frozenset[str] | None, seen: set[st
     """What collectors of stores add. seen: names that are yielded already, of the installed store and by others."""
     of_store: dict[str, set[str]] = {}
     for collector in collectors:
-        families = _collect_named(collector, _widened(names))
+        families = list(collector.collect()) if is_derived(collector) else _collect_named(collector, _widened(names))
         path = collector._reader.path
         known = of_store.setdefault(path, set(seen) if stores.is_installed(path) else set())
         fresh = [metric for metric in families if metric.name not in known]

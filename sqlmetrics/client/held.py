@@ -1,0 +1,111 @@
+"""Which values a metric object holds, and whether they are the store's.
+
+An app may derive classes from `prometheus_client`'s, replace value objects or the value class, or reload its modules.
+Where the values of a metric are not the store's, the store does not know them: the metric is asked by its own
+`collect()`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from prometheus_client import Counter, Enum, Gauge, Histogram, Info, Summary, metrics, values
+
+from ..values import SharedValue
+from .binder import Bound
+from .buckets import Member, SharedBuckets
+from .sampling import Answering
+
+_HOLDS = {
+    "Counter": ("_value",),
+    "Gauge": ("_value",),
+    "Summary": ("_count", "_sum"),
+    "Histogram": ("_sum", "_buckets"),
+    "Info": (),
+    "Enum": (),
+}
+"""Where each of `prometheus_client`'s metric classes keeps its value objects; Info and Enum have none."""
+_REPLACED = (Counter, Gauge, Summary, Histogram, Info, Enum)
+"""The classes that are made to count in the store; those of a module that was reloaded since are others."""
+_SHARED = (SharedValue, Member, SharedBuckets, Answering)
+_OWN_WAYS = ("collect", "_samples", "_child_samples", "_multi_samples")
+"""A metric that has one of these of its own knows best what it yields."""
+
+
+def kind_of(cls: type) -> type | None:
+    """The class of `prometheus_client` that a metric's class is or is derived from; None if there is none.
+
+    By its name, for of a module that was reloaded there are two.
+    """
+    return next((base for base in cls.__mro__ if base.__name__ in _HOLDS and base.__module__ == metrics.__name__), None)
+
+
+def is_state(metric: Any) -> bool:
+    """Whether it is an Info or an Enum, which have no value objects."""
+    kind = kind_of(type(metric))
+    return kind is not None and not _HOLDS[kind.__name__]
+
+
+def values_of(metric: Any) -> dict[str, Any]:
+    """The value objects of a metric, or its child, by their attributes; {} if it has not all that its class has."""
+    kind = kind_of(type(metric))
+    names = _HOLDS[kind.__name__] if kind else ()
+    found = {name: vars(metric)[name] for name in names if name in vars(metric)}
+    is_whole = len(found) == len(names) and isinstance(found.get("_buckets", []), (list, SharedBuckets))
+    return found if is_whole else {}
+
+
+def flat(found: dict[str, Any]) -> list[Any]:
+    """The same with each bucket by itself."""
+    return [value for item in found.values() for value in (item if isinstance(item, (list, SharedBuckets)) else [item])]
+
+
+def is_shared_value(value: object) -> bool:
+    """Whether a value object is one of the store's."""
+    return isinstance(value, _SHARED)
+
+
+def is_peers_value(value: object) -> bool:
+    """Whether a value object is of a class of `prometheus_client`'s own, and not of the app's."""
+    return type(value).__module__ == values.__name__
+
+
+def is_shared(metric: object) -> bool:
+    """Whether a collector is a metric whose samples are the store's."""
+    kind: Any = kind_of(type(metric))
+    if kind not in _REPLACED or "_labelnames" not in vars(metric) or getattr(metric, "_type", None) != kind._type:
+        return False
+    ways = {
+        name for name in _OWN_WAYS if name in vars(metric) or getattr(type(metric), name) is not getattr(kind, name)
+    }
+    if ways and not (ways == {"_child_samples"} and isinstance(vars(metric).get("_value"), Answering)):
+        return False
+    return _holds_shared(metric, kind)
+
+
+def _holds_shared(metric: Any, kind: Any) -> bool:
+    if not metric._is_parent():
+        return "_said" in vars(metric) if is_state(metric) else _all_shared(values_of(metric).values())
+    is_usual = is_switched() and type(metric)._metric_init is kind._metric_init
+    return is_usual or all(_holds_shared(child, kind) for child in list(metric._metrics.values()))
+
+
+def _all_shared(found: Iterable[Any]) -> bool:
+    """Whether these are values of the store, and at least one."""
+    values = list(found)
+    return bool(values) and all(map(is_shared_value, values))
+
+
+def is_switched() -> bool:
+    """Whether values that are made now are the store's."""
+    kind = values.ValueClass
+    return isinstance(kind, type) and issubclass(kind, SharedValue)
+
+
+def bounds_of(metric: Any) -> list[Bound]:
+    """What of the store a metric, or its child, counts in."""
+    found: list[Any] = [*values_of(metric).values(), vars(metric).get("_said")]
+    found = [value.value if isinstance(value, Answering) else value for value in found]
+    found = [value._child if isinstance(value, Member) else value for value in found]
+    return list({id(value): value for value in found if isinstance(value, Bound)}.values())

@@ -1,0 +1,147 @@
+"""What `install` and `uninstall` do with metrics that exist: their values go on in the store, or again in memory."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import logging
+import time
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+from prometheus_client import Gauge
+from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.registry import CollectorRegistry
+
+from . import info_enum, operations, sampling
+from .held import flat, is_peers_value, is_shared_value, is_state, values_of
+
+log = logging.getLogger("sqlmetrics")
+
+registries: weakref.WeakSet[CollectorRegistry] = weakref.WeakSet()
+"""The registries of this process."""
+
+
+class Taken(NamedTuple):
+    """A metric that was taken over, and the value objects that it had before, by their attributes."""
+
+    metric: Any
+    before: dict[str, Any]
+
+
+def to_store(taken: list[Taken]) -> None:
+    """Give every metric values of the store, with what it has counted; adds to `taken` what that has changed.
+
+    A metric of the app's own kind, or with values of a class of its own, stays as it is.
+    """
+    _take_over(taken, is_peers_value)
+    if taken:
+        log.info("took over %d metrics that existed before the store was installed", len(taken))
+
+
+def to_memory(taken: list[Taken]) -> None:
+    """Give every metric whose values are the store's values of its process's memory, with what it has counted."""
+    _take_over(taken, is_shared_value)
+    if taken:
+        log.info("took over %d metrics that existed before the store was uninstalled", len(taken))
+
+
+def undo(taken: list[Taken]) -> None:
+    """Give metrics back what they had, and what was counted meanwhile."""
+    for metric, before in reversed(taken):
+        if is_state(metric):
+            info_enum.convert(metric)
+            continue
+        now = flat(values_of(metric))
+        metric.__dict__.update(before)
+        sampling.sampler.gauges.discard(metric)
+        sampling.adopt(metric)
+        for old, new in zip(flat(before), now, strict=True):
+            if not isinstance(metric, Gauge) and (amount := new.get() - old.get()):
+                old.inc(amount)
+            if is_shared_value(new):
+                getattr(new, "value", new).set(0.0)
+
+
+def _take_over(taken: list[Taken], is_foreign: Callable[[Any], bool]) -> None:
+    for metric in _all_metrics():
+        try:
+            before = values_of(metric)
+            if _convert(metric, before, is_foreign):
+                taken.append(Taken(metric, before))
+        except Exception as error:  # of a class of the app's own
+            log.warning("%s: stays as it is (%r)", type(metric), error, exc_info=error)
+
+
+def _all_metrics() -> Iterable[Any]:
+    """Every metric object of this process, in a registry or not; a scan, as nothing else knows them all."""
+    gc.collect()  # what nobody uses any more is not taken over
+    for thing in _instances(MetricWrapperBase, CollectorRegistry):
+        if isinstance(thing, CollectorRegistry):
+            know(registries, thing)
+        elif not {"_name", "_labelnames", "_labelvalues"} <= vars(thing).keys():
+            continue  # its constructor has failed
+        elif thing._labelnames and not thing._labelvalues:
+            if "_metrics" in vars(thing):
+                know(operations.parents, thing)
+        else:
+            yield thing
+
+
+def know(known: weakref.WeakSet[Any], thing: Any) -> None:
+    """Add something to a set, unless it is of a class of the app's own that cannot be in one."""
+    try:
+        known.add(thing)
+    except Exception as error:  # its __hash__ or __eq__ raises
+        log.debug("%s: cannot be in a set (%r)", type(thing), error)
+
+
+def _instances(*classes: type) -> list[Any]:
+    """All objects of these classes and of those derived from them.
+
+    Asked for by what refers to a class, and not picked from ``gc.get_objects()``: that has tuples in it that another
+    thread is building, which CPython cannot finish once somebody else has hold of them (SystemError).
+    """
+    wanted = {one for cls in classes for one in _family_of(cls)}
+    # By type(): isinstance() would ask proxies such as Flask's for their __class__.
+    return [thing for thing in gc.get_referrers(*wanted) if type(thing) in wanted]
+
+
+def _family_of(cls: type) -> Iterable[type]:
+    derived: list[type] = cls.__subclasses__()
+    yield cls
+    for one in derived:
+        yield from _family_of(one)
+
+
+def _convert(metric: Any, old: dict[str, Any], is_foreign: Callable[[Any], bool]) -> bool:
+    if is_state(metric):
+        return info_enum.convert(metric)
+    if not old or not all(map(is_foreign, flat(old))):
+        return False
+    twin = copy.copy(metric)
+    twin._metric_init()
+    new = values_of(twin)
+    pairs = list(zip(flat(old), flat(new), strict=True))
+    carry = _carry_gauge if isinstance(metric, Gauge) else _carry_sum
+    if carry is _carry_sum:  # what other threads count meanwhile goes into the new values already
+        metric.__dict__.update(new)
+    for before, after in pairs:
+        carry(before, after)
+    metric.__dict__.update(new)
+    sampling.adopt(metric)
+    return True
+
+
+def _carry_gauge(before: Any, after: Any) -> None:
+    if amount := before.get():
+        # Of what was in a mmap file the time is known; in memory there was none, and 0 would hide it in the scrapes.
+        after.set(amount, getattr(before, "_timestamp", time.time()))
+
+
+def _carry_sum(before: Any, after: Any) -> None:
+    if amount := before.get():
+        after.inc(amount)
+    if exemplar := before.get_exemplar():
+        after.set_exemplar(exemplar)
