@@ -25,6 +25,7 @@ from .rows.exemplars import Sweeper
 from .rows.figures import Figures
 from .rows.flusher import Flusher
 from .rows.follow import Follower
+from .rows.making import SET_UP_SECONDS
 from .rows.remover import Remover
 from .rows.renew import Pair
 from .rows.wards import Wards
@@ -99,9 +100,9 @@ class Store(fork.ForkAware):
         """Whether there is a store; False while it cannot be opened and this process counts in memory."""
         return self._file is not None
 
-    def open(self) -> None:
-        """Open the store, or make it. Raises what `files.open_or_create` does."""
-        self.enter(files.open_or_create(self.path, self.settings, self.trouble))
+    def open(self, seconds: float = SET_UP_SECONDS) -> None:
+        """Open the store, or make it; wait so long for others. Raises what `files.open_or_create` does."""
+        self.enter(files.open_or_create(self.path, self.settings, self.trouble, seconds=seconds))
         self.trouble.over("closed", f"{self.path}: the store is open, the values of this process are in it")
 
     def _try_to_open(self) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import re
 import shlex
 import signal
 import socket
@@ -15,6 +13,9 @@ from pathlib import Path
 import pytest
 from helpers import wait_for
 from launching import jobs, launched, run, write
+
+from sqlmetrics import config
+from sqlmetrics.rows.making import LOCK_SUFFIX, making
 
 
 def test_streams_and_status_are_the_commands_own(path: str) -> None:
@@ -40,22 +41,18 @@ def test_signals_reach_the_command(path: str, number: signal.Signals) -> None:
         assert process.returncode == 3
 
 
-def test_a_launcher_that_is_interrupted_ends_without_a_traceback(folder: Path, path: str) -> None:
-    """It waits for the lock of the folder when Ctrl-C comes."""
-    held = os.open(folder, os.O_RDONLY)
-    fcntl.flock(held, fcntl.LOCK_EX)
-    try:
-        with subprocess.Popen(launched("true", path=path), stderr=subprocess.PIPE) as process:
-            waiting = re.compile(rf"-> FLOCK .* {process.pid} ")
-            wait_for(lambda: waiting.search(Path("/proc/locks").read_text()))
-            process.send_signal(signal.SIGINT)
-            try:
-                assert process.communicate(timeout=20) == (None, b"")
-            finally:
-                process.kill()
-            assert process.returncode == -signal.SIGINT
-    finally:
-        os.close(held)
+def test_a_launcher_that_is_interrupted_ends_without_a_traceback(path: str) -> None:
+    """It waits for another process that makes the files when Ctrl-C comes."""
+    with making(path, config.Settings(), 5), subprocess.Popen(launched("true", path=path), stderr=-1) as process:
+        lock = os.path.realpath(path + LOCK_SUFFIX)
+        seen = Path(f"/proc/{process.pid}/fd")
+        wait_for(lambda: lock in [os.readlink(one) for one in seen.iterdir() if os.path.lexists(one)])
+        process.send_signal(signal.SIGINT)
+        try:
+            assert process.communicate(timeout=20) == (None, b"")
+        finally:
+            process.kill()
+        assert process.returncode == -signal.SIGINT
 
 
 def test_a_killed_command_looks_killed(path: str) -> None:

@@ -1,6 +1,6 @@
-"""Kernel locks: who lives (POSIX record locks) and who may create a store (``flock`` on its folder).
+"""Kernel locks, which say who lives: POSIX record locks.
 
-POSIX record locks are what makes "alive" a fact and not a guess: a forked child does not inherit them, the
+They are what makes "alive" a fact and not a guess: a forked child does not inherit them, the
 kernel drops them at any death, and neither pid reuse nor pid namespaces matter. Their trap is that closing
 *any* descriptor of the file drops them all, so nothing in this package closes the cells file (see `cells`).
 """
@@ -11,8 +11,6 @@ import fcntl
 import os
 import struct
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 # struct flock: Linux (and most others) begin with l_type, macOS and the BSDs with l_start.
 _BSD = sys.platform == "darwin" or "bsd" in sys.platform
@@ -69,14 +67,3 @@ def is_locked(fd: int, offset: int) -> bool:
         question = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, offset, 1, 0)
         answer = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_GETLK, question)[: _FLOCK.size])[0]
     return bool(answer != fcntl.F_UNLCK)
-
-
-@contextmanager
-def folder_lock(folder: str) -> Iterator[None]:
-    """Hold the folder's ``flock``: one process at a time creates or repairs a store there, with no lock file."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)

@@ -220,7 +220,7 @@ class Part:
         for writer in self.writers.copy().values() if suspended else ():
             shared = writer.shared
             news = news or bool(shared and (shared.has_news() or shared.changed_blocks()))
-            news = news or writer.exemplars.is_waiting()
+            news = news or writer.exemplars.is_waiting() or bool(writer.private)
             for arena in writer.arenas():
                 arena.own[0] = 0
         self._hold.lock.release()

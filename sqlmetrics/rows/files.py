@@ -1,4 +1,4 @@
-"""The files of a store as a set: looked at, found in order or made anew, under the lock of their folder.
+"""The files of a store as a set: looked at, found in order or made anew, under their lock.
 
 The database and the cells file are a pair: the pair's id is in both. Where they are not in order, a new pair is made of
 what can be read (see `renew`). It takes the old one's place in one go, so that every process that has the old one open
@@ -29,19 +29,17 @@ import apsw
 
 from .. import config
 from ..cells.cellsfile import CellsFile, boot_id, open_cells
-from ..cells.locks import folder_lock
 from ..errors import DamagedError, NoStoreError, PathError, StoreError
 from ..process import native
 from ..trouble import Trouble
 from . import checkup, database, renew, schema, trust
 from .database import file_identity
+from .making import SET_UP_SECONDS, making
 from .renew import CELLS_SUFFIX, Pair
 
 _LOOKS = 10
 _BETWEEN_LOOKS = 0.02
 """Seconds between two looks that must agree; who deletes, restores or copies files needs some for all of them."""
-_TRIES = 250
-"""How often a store that another program keeps locked is tried at set-up, 20 ms each: five seconds."""
 
 
 def open_or_create(
@@ -50,22 +48,28 @@ def open_or_create(
     trouble: Trouble,
     last: database.StoreConnection | None = None,
     cells: CellsFile | None = None,
+    *,
+    seconds: float = SET_UP_SECONDS,
 ) -> Pair:
     """Return the pair of files of the store at `path`; makes it, or makes it anew, as needed.
 
     last, cells: what this process has open of the store, if that is to be mended.
-    Raises PathError, ForeignFileError, SchemaError, JournalModeError or StoreError (what is found cannot be used).
+    seconds: how long to wait for another process that makes the files, or a program that keeps them for itself.
+    Raises PathError, ForeignFileError, SchemaError, JournalModeError or StoreError (what is found cannot be used);
+    apsw.BusyError where to wait longer, as one does at set-up, might help.
     """
     config.check_writable(path)
     try:
-        with folder_lock(os.path.dirname(path)):
+        with making(path, settings, seconds):
             trust.check(path)
-            found = _agreed(path, last, is_ours=cells is not None)
+            found = _agreed(path, last, seconds, is_ours=cells is not None)
             if isinstance(found, Pair):
                 renew.forget_unfinished(path)
                 return found
             renewed = renew.renew(path, settings, last, cells)
     except (OSError, apsw.Error) as error:
+        if isinstance(error, apsw.BusyError) and seconds < SET_UP_SECONDS:
+            raise
         raise StoreError(f"{path}: the store cannot be made or opened: {error}") from error
     if found.damage:
         outcome = (
@@ -91,11 +95,11 @@ class Evidence(NamedTuple):
         return not any(self.files)
 
 
-def _agreed(path: str, last: database.StoreConnection | None, *, is_ours: bool) -> Pair | Evidence:
+def _agreed(path: str, last: database.StoreConnection | None, seconds: float, *, is_ours: bool) -> Pair | Evidence:
     """The pair that is there if it is in order, or evidence to the contrary that two looks have found."""
     before = None
     for _ in range(_LOOKS):
-        found = _look(path, last, is_ours=is_ours)
+        found = _look(path, last, seconds, is_ours=is_ours)
         if isinstance(found, Pair) or found.is_of_nothing() or found == before:
             return found
         before = found
@@ -103,7 +107,7 @@ def _agreed(path: str, last: database.StoreConnection | None, *, is_ours: bool) 
     raise StoreError(f"{path}: the files change faster than they can be looked at")
 
 
-def _look(path: str, last: database.StoreConnection | None, *, is_ours: bool) -> Pair | Evidence:
+def _look(path: str, last: database.StoreConnection | None, seconds: float, *, is_ours: bool) -> Pair | Evidence:
     files = tuple(file_identity(path + suffix) for suffix in trust.SUFFIXES)
     nothing = Evidence("", files)
     is_cut_off = last is not None and last.holds_database() and not last.is_in_place()
@@ -111,6 +115,7 @@ def _look(path: str, last: database.StoreConnection | None, *, is_ours: bool) ->
         return nothing
     try:
         with contextlib.closing(database.connect(path)) as connection:
+            connection.set_busy_timeout(int(seconds * 1000))
             return _fitting(connection, path) or nothing
     except (apsw.Error, DamagedError, database.NoDatabaseError) as error:
         is_foreign = isinstance(error, database.NoDatabaseError) and not is_ours and not _has_cells(path)
@@ -127,7 +132,6 @@ def _has_cells(path: str) -> bool:
 
 def _fitting(connection: database.StoreConnection, path: str) -> Pair | None:
     """The pair if it is in order, None if it is not one. Raises what says that it is damaged."""
-    connection.set_busy_timeout(database.BUSY_MS * _TRIES)
     version = schema.check(connection, path)
     if connection.readonly("main"):
         raise PathError(

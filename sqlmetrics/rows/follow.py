@@ -18,6 +18,7 @@ from ..errors import SQLMetricsError
 from ..process import native
 from . import bring, database, files, ingest, renew, settle
 from .database import Identity, StoreConnection, file_identity
+from .making import BRIEF_SECONDS
 from .renew import CELLS_SUFFIX, Pair
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class Follower:
     def _follow(self) -> bool:
         store = self._store
         if not store.is_open():
-            store.open()
+            store.open(BRIEF_SECONDS)
             return True
         look = self._look()
         if look == self._known:
@@ -118,7 +119,9 @@ class Follower:
         if is_replaced:
             store.trouble.report("replaced", f"{store.path}: the store was deleted or replaced; moving to a new one")
         with store.writing.suspended() as last:
-            pair = files.open_or_create(store.path, store.settings, store.trouble, last, store.file)
+            pair = files.open_or_create(
+                store.path, store.settings, store.trouble, last, store.file, seconds=BRIEF_SECONDS
+            )
             if last is not None and pair.store != self.id:
                 self._bring_what_was_left(last)
         if pair.cells is not store.file:

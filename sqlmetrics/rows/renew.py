@@ -49,7 +49,7 @@ class Renewed(NamedTuple):
 
 
 def renew(path: str, settings: config.Settings, last: StoreConnection | None, cells: CellsFile | None) -> Renewed:
-    """Make the pair of files at `path` anew. Call it with the folder's lock held.
+    """Make the pair of files at `path` anew. Call it inside `making`.
 
     last: a connection of this process to the database that is, or was, at the path. cells: its cells file.
     Raises PathError, SchemaError, OSError or apsw.Error; what is readable stays so.

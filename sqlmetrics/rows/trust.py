@@ -23,16 +23,26 @@ def share(path: str, gid: int) -> None:
 
 def check(path: str) -> None:
     """Raise ForeignFileError if one of the store's files may be another user's: only root's and one's own are used."""
-    try:
-        folder = os.stat(os.path.dirname(path)).st_mode
-    except OSError:
-        return  # nothing to be opened either; who opens it says why
-    if folder & stat.S_IWOTH:
+    if _is_open_to_all(path):
         for suffix in SUFFIXES:
-            _check_file(path + suffix, _groups.get(path, -1))
+            _check(path + suffix, _groups.get(path, -1))
 
 
-def _check_file(name: str, gid: int) -> None:
+def check_file(name: str, gid: int) -> None:
+    """Raise ForeignFileError if the file may be another user's, who is no member of the group `gid` (-1: of none)."""
+    if _is_open_to_all(name):
+        _check(name, gid)
+
+
+def _is_open_to_all(name: str) -> bool:
+    """Whether anybody may write to the folder of a file."""
+    try:
+        return bool(os.stat(os.path.dirname(name)).st_mode & stat.S_IWOTH)
+    except OSError:
+        return False  # nothing to be opened either; who opens it says why
+
+
+def _check(name: str, gid: int) -> None:
     try:
         status = os.stat(name, follow_symlinks=False)
     except FileNotFoundError:

@@ -1,0 +1,118 @@
+"""The lock under which one process at a time makes a store's files, or makes them anew.
+
+It is on a file of its own, `LOCK_SUFFIX`, which is there only meanwhile. Not on the folder: whoever may read a folder
+may lock it, and for ever. Nor does anybody wait for ever for a process that was stopped in the middle.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+
+import apsw
+
+from .. import config
+from ..process import fork, native
+from . import trust
+from .database import file_identity, identity_of
+
+LOCK_SUFFIX = "-lock"
+SET_UP_SECONDS = 5.0
+"""How long a process that starts waits for another one that makes the files, or keeps them for itself."""
+BRIEF_SECONDS = 0.05
+"""How long one waits that runs already: it tries again with its next flush."""
+_LOOK_SECONDS = 0.005
+
+_held: set[int] = set()
+"""Descriptors of locks that this process has, or waits for."""
+
+
+class HeldUpError(apsw.BusyError):
+    """Another process is making the files, or was stopped in the middle of it. Try again later."""
+
+
+@contextlib.contextmanager
+def making(path: str, settings: config.Settings, seconds: float) -> Iterator[None]:
+    """Be the one process that makes files of the store at `path`; wait so long for another.
+
+    A lock file that is found was left by a crash, or is in use: the kernel tells.
+    Raises HeldUpError, ForeignFileError (another user's file is in the lock's place) or OSError.
+    """
+    name = path + LOCK_SUFFIX
+    fd = _lock(name, settings, seconds)
+    try:
+        yield
+    finally:
+        if _is_at(fd, name):  # removed while it is locked: whoever waits for it sees that it is another one
+            os.unlink(name)
+        _close(fd)
+
+
+def _lock(name: str, settings: config.Settings, seconds: float) -> int:
+    end = time.monotonic() + seconds
+    while True:
+        fd = _open(name, settings)
+        if fd is not None:
+            _held.add(fd)
+            if _wait_for(fd, name, end):
+                return fd
+            _close(fd)
+        if time.monotonic() >= end:
+            raise HeldUpError(f"{name} is locked: another process has been making the files for {seconds:g} seconds")
+
+
+def _wait_for(fd: int, name: str, end: float) -> bool:
+    """Lock the file; False if it is not the one at the name any more, or time is up."""
+    while _is_at(fd, name):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                break
+            native.sleep(_LOOK_SECONDS)
+        else:
+            return _is_at(fd, name)
+    return False
+
+
+def _open(name: str, settings: config.Settings) -> int | None:
+    """A descriptor of the lock file, made if need be; None if it has come or gone at this moment."""
+    trust.check_file(name, settings.gid())
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with contextlib.suppress(FileNotFoundError):
+        return os.open(name, flags)
+    mode = settings.mode | 0o600
+    try:
+        fd = os.open(name, flags | os.O_CREAT | os.O_EXCL, mode)
+    except FileExistsError:
+        return None
+    os.fchmod(fd, mode)
+    if settings.gid() >= 0:
+        os.fchown(fd, -1, settings.gid())
+    return fd
+
+
+def _close(fd: int) -> None:
+    _held.discard(fd)
+    os.close(fd)
+
+
+def _is_at(fd: int, name: str) -> bool:
+    return identity_of(os.fstat(fd)) == file_identity(name)
+
+
+class _Locks(fork.ForkAware):
+    """A child has its parent's open file, and would go on to hold the lock when the parent has ended."""
+
+    def after_fork_in_child(self) -> None:
+        """Hold none."""
+        while _held:
+            with contextlib.suppress(OSError):
+                os.close(_held.pop())
+
+
+_locks = _Locks()
+fork.register(_locks)
