@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import sys
+import traceback
 from collections import Counter, deque
 
-CAUSES = ("cells", "closed", "damaged", "flush", "notice", "removal", "replaced", "types")
+from .appcode import is_for_caller, told
+
+CAUSES = ("app", "cells", "closed", "damaged", "flush", "notice", "removal", "replaced", "types")
 """What trouble there can be; see the page of errors in the documentation."""
 
 log = logging.getLogger("sqlmetrics")
@@ -16,24 +21,66 @@ class Trouble:
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
-        self._current: set[str] = set()
+        self._current: set[tuple[str, str]] = set()
         self._unlogged: deque[tuple[int, str]] = deque()
 
-    def report(self, cause: str, message: str) -> None:
-        """Count a cause; the first time since it was last over, log its message at the next `write_log`."""
+    def report(self, cause: str, message: str, *, about: str = "") -> None:
+        """Count a cause; the first time since it was last over, log its message at the next `write_log`.
+
+        about: which of the things that this cause may be about, if each is to be told of.
+        """
         self.counts[cause] += 1
-        if cause not in self._current:
-            self._current.add(cause)
+        if (cause, about) not in self._current:
+            self._current.add((cause, about))
             self._unlogged.append((logging.WARNING, message))
 
-    def over(self, cause: str, message: str) -> None:
+    def over(self, cause: str, message: str, *, about: str = "") -> None:
         """Say that a cause is gone, if it was there."""
-        if cause in self._current:
-            self._current.discard(cause)
+        if (cause, about) in self._current:
+            self._current.discard((cause, about))
             self._unlogged.append((logging.INFO, message))
 
     def write_log(self) -> None:
         """Hand what was reported to the logger; call it with no lock of this package held."""
         while self._unlogged:
-            level, message = self._unlogged.popleft()
-            log.log(level, message)
+            with contextlib.suppress(IndexError):  # another thread was faster
+                level, message = self._unlogged.popleft()
+                self.tell(level, message)
+
+    def tell(self, level: int, message: str, error: BaseException | None = None) -> None:
+        """Log a message at once, and count it if that raises; see `tell`."""
+        if not tell(level, message, error):
+            self.counts["app"] += 1
+
+
+def tell(level: int, message: str, error: BaseException | None = None) -> bool:
+    """Log a message, with the traceback of an error; False if a handler or a filter of the app's raises anything.
+
+    Then the message goes to the standard error, as it does from the handlers of `logging`: unless
+    `logging.raiseExceptions` is false.
+    """
+    try:
+        log.log(level, message, exc_info=error)
+    except BaseException as raised:
+        if is_for_caller(raised):
+            raise
+        _complain(message, raised)
+        return False
+    return True
+
+
+_complained = False
+
+
+def _complain(message: str, raised: BaseException) -> None:
+    global _complained
+    is_first, _complained = not _complained, True
+    if not logging.raiseExceptions:
+        return
+    try:  # there may be no standard error, or one of the app's
+        sys.stderr.write(f"sqlmetrics: {message}\n(The app's logging raised {told(raised)} for this message.)\n")
+        if is_first:
+            traceback.print_exception(raised)
+    except BaseException as error:
+        if is_for_caller(error):
+            raise

@@ -172,7 +172,7 @@ class _Named:
         return super().get()  # type: ignore[misc, no-any-return]
 
     def _check_name(self: Any) -> None:
-        if self._binder.identify() != self._named:
+        if self._binder.has_left(self._named):
             self._own = UNBOUND
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import weakref
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from prometheus_client.samples import Exemplar
 
+from ..appcode import is_for_caller, told
 from ..cells.shape import (
     Family,
     Key,
@@ -71,6 +73,7 @@ class Binder(fork.ForkAware):
         self._find_store = find_store
         self._store: Store | None = None
         self._writer: Writer | None = None
+        self._last_name: tuple[int, str] = (0, "")  # of the process with that id
         self._inherited: dict[Key, None] = {}
         self._batches: dict[object, list[_Sample]] = {}
         self._locks: dict[Key, native.RLock] = {}
@@ -163,13 +166,13 @@ class Binder(fork.ForkAware):
     def _bind(self, key: Key, values: list[Bound], seconds: float = -1) -> None:
         if key[0].zero_shows:
             self._inherited[key] = None
-        named = self.identify()
         store = self._store = self._store or self._find_store()
         part = store.part
+        named, name = self._names(store)
         with part.binding(seconds) as outermost:
             if outermost is None:
                 return  # at the first operation, then
-            writer = part.writer(str(named), outermost)
+            writer = part.writer(name, outermost)
             if outermost and writer is not self._writer:
                 self._inherit(writer, part)
             arena, cell = part.place(writer, key, outermost)
@@ -180,6 +183,41 @@ class Binder(fork.ForkAware):
                 # All of it or nothing: no signal handler can come in between where there is no call.
                 value._word, value._cells, value._cell, value._own, value._gate = word, cells, at, own, gate
         store.flusher.wake()
+
+    def _names(self, store: Store) -> tuple[object, str]:
+        """What names this process now, and the same as a text.
+
+        Where the app's function for it raises, or no text can be made of its answer: the last one of this process, or
+        its pid. An operation does not fail for that.
+        """
+        try:
+            named = self.identify()
+            name = str(named)
+        except BaseException as error:
+            if is_for_caller(error):
+                raise
+            self._miss_name(store, error)
+            last_pid, last = self._last_name
+            name = last if last_pid == os.getpid() else str(os.getpid())
+            return name, name
+        self._last_name = os.getpid(), name
+        store.trouble.over("app", f"{store.path}: the process identifier works again", about=f"identifier {id(self)}")
+        return named, name
+
+    def _miss_name(self, store: Store, error: BaseException) -> None:
+        message = f"the process identifier raised {told(error)}; its last answer, or else the pid, is used"
+        store.trouble.report("app", f"{store.path}: {message}", about=f"identifier {id(self)}")
+
+    def has_left(self, named: object) -> bool:
+        """Whether this process has another name by now; not where that cannot be told, see `_names`."""
+        try:
+            return bool(self.identify() != named)
+        except BaseException as error:
+            if is_for_caller(error):
+                raise
+            if self._store is not None:
+                self._miss_name(self._store, error)
+            return False
 
     def _inherit(self, writer: Writer, part: Part) -> None:
         """In a new process (or under a new name) every gauge is there at zero, as in the peer's mode."""
@@ -195,7 +233,7 @@ class Binder(fork.ForkAware):
         while value._own != value._word:
             self.attach(value)
         if self._store is not None and value._key is not None:  # always, once it is attached
-            self._store.part_of_attached.teller.keep_exemplar(str(value._named), (value._key, position), exemplar)
+            self._store.part_of_attached.teller.keep_exemplar(told(value._named, str), (value._key, position), exemplar)
 
     def get_exemplar(self, value: Bound, position: int) -> Exemplar | None:
         """The newest that this process has of a sample."""
@@ -203,7 +241,7 @@ class Binder(fork.ForkAware):
             self.attach(value)
         if self._store is None or value._key is None:
             return None
-        return self._store.part_of_attached.teller.newest_exemplar(str(value._named), (value._key, position))
+        return self._store.part_of_attached.teller.newest_exemplar(told(value._named, str), (value._key, position))
 
     def forget(self, keys: Iterable[Key]) -> None:
         """Forget children that were removed."""

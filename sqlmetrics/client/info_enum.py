@@ -49,8 +49,7 @@ class Said(Bound):
 
     def newest(self) -> float:
         """When this process last said anything; 0.0: never."""
-        identify = self._binder.identify
-        if identify is not os.getpid and identify() != self._named:
+        if self._binder.identify is not os.getpid and self._binder.has_left(self._named):
             self._own = UNBOUND
         while self._own != self._word:
             self._binder.attach(self)
@@ -77,11 +76,10 @@ def _binder() -> Binder | None:
 
 
 def _variant(info: dict[str, str]) -> str:
-    return canonical_labels(map(str, info), map(str, info.values()))
+    return canonical_labels([str(name) for name in info], [str(value) for value in info.values()])
 
 
-def _said_of_info(metric: Any, binder: Binder, info: dict[str, str]) -> Said:
-    variant = _variant(info)
+def _said_of_info(metric: Any, binder: Binder, variant: str) -> Said:
     return Said.of(metric, binder, f"{metric._name}_info", [variant])
 
 
@@ -93,7 +91,7 @@ def info_init(self: Any) -> None:
     """`Info._metric_init`."""
     _peer_info_init(self)  # type: ignore[no-untyped-call]
     if binder := _binder():
-        self._said = _said_of_info(self, binder, {})
+        self._said = _said_of_info(self, binder, _variant({}))
 
 
 def enum_init(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -105,16 +103,16 @@ def enum_init(self: Any, *args: Any, **kwargs: Any) -> None:
 
 def info(self: Any, val: dict[str, str]) -> None:
     """`Info.info`."""
-    _peer_info(self, val)
     said: Said | None = self.__dict__.get("_said")
+    variant = "" if said is None else _variant(val)  # first: what a `__str__` raises leaves nothing half done
+    _peer_info(self, val)
     if said is None:
         return
-    variant = _variant(val)
     if said.variants == [variant]:
         said.say(0)
         _release_unless_current(self, said)
     else:
-        new = _said_of_info(self, said._binder, val)
+        new = _said_of_info(self, said._binder, variant)
         new.say(0, after=said.newest())
         self._said = new
         _release_unless_current(self, said, new)
@@ -158,7 +156,7 @@ def convert(metric: Any) -> bool:
         return False
     kept = metric._value
     is_info = isinstance(metric, Info)
-    said = _said_of_info(metric, binder, kept) if is_info else _said_of_enum(metric, binder)
+    said = _said_of_info(metric, binder, _variant(kept)) if is_info else _said_of_enum(metric, binder)
     metric.__dict__["_said"] = said
     if kept:  # else it is what it began with
         said.say(0 if is_info else kept)

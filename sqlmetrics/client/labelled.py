@@ -25,7 +25,7 @@ def remove(self: Any, *labelvalues: Any) -> None:
     _check_is_labelled(self)
     if len(labelvalues) != len(self._labelnames):
         raise ValueError(f"Incorrect label count (expected {len(self._labelnames)}, got {labelvalues})")
-    values = tuple(map(str, labelvalues))
+    values = tuple([str(value) for value in labelvalues])  # not map(), which takes a StopIteration for its end
     make_reentrant(self)
     with self._lock:
         self._metrics.pop(values, None)
@@ -42,13 +42,14 @@ def remove_by_labels(self: Any, labels: dict[str, str]) -> None:
     invalid = [name for name in labels if name not in self._labelnames]
     if invalid:
         raise ValueError(f"Unknown label names: {invalid}; expected {self._labelnames}")
-    wanted = {self._labelnames.index(name): str(value) for name, value in labels.items()}
+    texts = {name: str(value) for name, value in labels.items()}
+    wanted = {self._labelnames.index(name): text for name, text in texts.items()}
     make_reentrant(self)
     with self._lock:
         for values in list(self._metrics):
             if all(values[place] == value for place, value in wanted.items()):
                 self._metrics.pop(values, None)
-    _remove(self, {name: str(value) for name, value in labels.items()}, whole=len(labels) == len(self._labelnames))
+    _remove(self, texts, whole=len(texts) == len(self._labelnames))
 
 
 def clear(self: Any) -> None:

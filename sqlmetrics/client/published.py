@@ -65,7 +65,7 @@ class Publication:
                 try:
                     found[kept] = float(value)
                     helps[kept.family] = metric.documentation
-                except (TypeError, ValueError, OverflowError) as error:
+                except Exception as error:  # of the app's own class of numbers, it may be anything
                     problem = error
         for kept, value in found.items():
             if kept not in self._values:

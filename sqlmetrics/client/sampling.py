@@ -16,16 +16,17 @@ from typing import Any
 from prometheus_client import Gauge
 
 from .. import stores
+from ..appcode import is_for_caller, told
 from ..cells.selection import told_of_removals
 from ..cells.shape import MODES, Key
-from ..process import fork
+from ..process import fork, native
 from ..rows import flush
 from ..store import Store
+from ..trouble import Trouble
 from ..values import SharedValue
 from ..weak import members
 from .published import Publication
 
-log = logging.getLogger("sqlmetrics")
 _peer_set_function = Gauge.set_function
 _PATIENCE = 1.0
 """Seconds that a scrape waits for another thread that is asking already."""
@@ -59,7 +60,8 @@ class Sampler(fork.ForkAware):
         self.gauges: weakref.WeakSet[Any] = weakref.WeakSet()
         self.publications: dict[Any, Publication] = {}
         self._busy: Any = None
-        self._failed: set[int] = set()
+        self._failed: dict[int, set[int]] = {}
+        """What was told to raise, by its id, and the threads in which it did so."""
         fork.register(self)
 
     def after_fork_in_parent(self) -> None:
@@ -89,7 +91,7 @@ class Sampler(fork.ForkAware):
                 self.gauges.discard(gauge)
 
     def ask(self) -> None:
-        """Ask all, unless this thread is at it already. Raises nothing."""
+        """Ask all, unless this thread is at it already. Raises nothing but what `is_for_caller`."""
         busy = self._lock()
         if not self.is_needed() or busy._is_owned():
             return
@@ -99,8 +101,15 @@ class Sampler(fork.ForkAware):
                 failures = [*self._ask_gauges(), *self._ask_collectors()]
             finally:
                 busy.release()
-            for asked, error in failures:
-                log.warning("%s: no sample of it as long as it raises %r", asked, error, exc_info=error)
+            self._tell(failures)
+            self._forget_gone()
+
+    def _tell(self, failures: list[Failure]) -> None:
+        store = stores.installed()
+        trouble = Trouble() if store is None else store.trouble
+        for asked, error in failures:
+            message = f"{told(asked, str)}: raised {told(error)} when it was asked; its last answer stays"
+            trouble.tell(logging.WARNING, message, error)
 
     def _lock(self) -> Any:
         """The lock of who asks, of the app's kind, which may have changed: a greenlet waits for another that asks."""
@@ -121,17 +130,35 @@ class Sampler(fork.ForkAware):
         return [found for collector, publication in pairs for found in self._try(collector, publication.sample)]
 
     def _try(self, asked: Any, action: Callable[[], None]) -> list[Failure]:
-        """Do it; what it raises is returned the first time only, until it works again."""
+        """Do it; what it raises is returned the first time only, until it works again where it did not.
+
+        It may work in a thread of the app's only (in a request, with the event loop, on a thread's own connection).
+        """
+        here = native.get_ident()
         try:
             action()
-        except KeyboardInterrupt:
-            raise
         except BaseException as error:  # sys.exit() in a function must not end the flusher
+            if is_for_caller(error):
+                raise
+            self._count()
             is_known = id(asked) in self._failed
-            self._failed.add(id(asked))
+            self._failed.setdefault(id(asked), set()).add(here)
             return [] if is_known else [(asked, error)]
-        self._failed.discard(id(asked))
+        if here in self._failed.get(id(asked), ()):
+            del self._failed[id(asked)]
         return []
+
+    def _forget_gone(self) -> None:
+        if self._failed:
+            there = {*map(id, members(self.gauges)), *map(id, self.publications.copy())}
+            for gone in self._failed.keys() - there:
+                self._failed.pop(gone, None)
+
+    @staticmethod
+    def _count() -> None:
+        store = stores.installed()
+        if store is not None:
+            store.trouble.counts["app"] += 1
 
 
 Failure = tuple[Any, BaseException]

@@ -14,10 +14,9 @@ from prometheus_client import Gauge
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.registry import CollectorRegistry
 
+from ..trouble import tell, told
 from . import info_enum, operations, sampling
 from .held import flat, is_peers_value, is_shared_value, is_state, values_of
-
-log = logging.getLogger("sqlmetrics")
 
 registries: weakref.WeakSet[CollectorRegistry] = weakref.WeakSet()
 """The registries of this process."""
@@ -37,14 +36,14 @@ def to_store(taken: list[Taken]) -> None:
     """
     _take_over(taken, is_peers_value)
     if taken:
-        log.info("took over %d metrics that existed before the store was installed", len(taken))
+        tell(logging.INFO, f"took over {len(taken)} metrics that existed before the store was installed")
 
 
 def to_memory(taken: list[Taken]) -> None:
     """Give every metric whose values are the store's values of its process's memory, with what it has counted."""
     _take_over(taken, is_shared_value)
     if taken:
-        log.info("took over %d metrics that existed before the store was uninstalled", len(taken))
+        tell(logging.INFO, f"took over {len(taken)} metrics that existed before the store was uninstalled")
 
 
 def undo(taken: list[Taken]) -> None:
@@ -71,7 +70,7 @@ def _take_over(taken: list[Taken], is_foreign: Callable[[Any], bool]) -> None:
             if _convert(metric, before, is_foreign):
                 taken.append(Taken(metric, before))
         except Exception as error:  # of a class of the app's own
-            log.warning("%s: stays as it is (%r)", type(metric), error, exc_info=error)
+            tell(logging.WARNING, f"{type(metric)}: stays as it is ({told(error)})", error)
 
 
 def _all_metrics() -> Iterable[Any]:
@@ -94,7 +93,7 @@ def know(known: weakref.WeakSet[Any], thing: Any) -> None:
     try:
         known.add(thing)
     except Exception as error:  # its __hash__ or __eq__ raises
-        log.debug("%s: cannot be in a set (%r)", type(thing), error)
+        tell(logging.DEBUG, f"{type(thing)}: cannot be in a set ({told(error)})")
 
 
 def _instances(*classes: type) -> list[Any]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import apsw
 
+from ..appcode import is_for_caller, told
 from ..cells import heirs
 from ..cells.arenas import SharedArena
 from ..cells.freed import Run
@@ -50,14 +51,16 @@ to_be_asked: list[Callable[[Store], None]] = []
 
 
 def ask(store: Store) -> None:
-    """Ask all that has to be asked for its values. Never raises."""
+    """Ask all that has to be asked for its values. Never raises anything but what `is_for_caller`."""
     if store.writing.held_here():
         return  # a signal handler in the middle of a flush
     try:
         for one in to_be_asked:
             one(store)
-    except Exception as error:  # whatever it is: without this thread nothing would be mended
-        _after_failure(store, error)
+    except BaseException as error:  # whatever it is: without this thread nothing would be mended
+        if is_for_caller(error):
+            raise
+        store.trouble.report("app", f"{store.path}: what is to be asked for its values could not be ({told(error)})")
 
 
 def flush(store: Store, *, pause: float = 0.0) -> Outcome:
@@ -88,22 +91,24 @@ def flush(store: Store, *, pause: float = 0.0) -> Outcome:
         outcome = Outcome.BUSY  # another process settles this one; or else there is damage
         if all(arena.is_mine() for arena in store.part.arenas()):
             store.file.doubt()
-    except Exception as error:  # whatever it is: without this thread nothing would be mended
+    except BaseException as error:  # whatever it is: without this thread nothing would be mended
+        if is_for_caller(error):
+            raise
         outcome = Outcome.FAILED
         _after_failure(store, error)
     return outcome
 
 
-def _after_failure(store: Store, error: Exception) -> None:
+def _after_failure(store: Store, error: BaseException) -> None:
     if store.is_open():
-        if is_damage(error):
+        if isinstance(error, Exception) and is_damage(error):
             store.file.doubt()
         # The last reading of files that were deleted is to be had from it, which the next round takes.
         if not isinstance(error, apsw.FullError) and not store.writing.is_cut_off():
             # A new connection may find what this one cannot: rights, another file. On a full disk nobody can open the
             # first one, for the WAL's index then needs room; so this one stays open.
             store.writing.close_idle()
-        store.trouble.report("flush", f"{store.path}: cannot flush ({error!r}); scrapes go on, rows come later")
+        store.trouble.report("flush", f"{store.path}: cannot flush ({told(error)}); scrapes go on, rows come later")
         store.figures.bring()
 
 

@@ -11,7 +11,9 @@ import os
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import TypeVar
 
+from ..appcode import is_for_caller
 from ..process import native, under_uwsgi
 from .flush import Outcome
 
@@ -22,6 +24,10 @@ BUSY_SECONDS = 0.05
 STOP_SECONDS = 2.0
 """How long a fork or an exit waits for a flush that is under way; its own waits are 20 ms at most."""
 _LOOK_SECONDS = 0.0001
+_AFTER_ERROR_SECONDS = 0.01
+"""Before the thread goes on after an exception that nobody has foreseen: it must not be busy with nothing else."""
+
+T = TypeVar("T")
 
 
 class Flusher:
@@ -94,9 +100,11 @@ class Flusher:
         self._greenlets = native.greenlets()
         try:
             native.start_new_thread(self._run, ())
-        except RuntimeError:  # no thread to be had, or the interpreter is shutting down
+        except BaseException as error:  # no thread to be had, or the interpreter is shutting down
             self._running = False
             self._ended.release()
+            if is_for_caller(error):
+                raise
 
     def stop(self) -> bool:
         """End the thread and wait for it; True if it was running. Operations do not start it until `allow`."""
@@ -123,7 +131,8 @@ class Flusher:
     def _run(self) -> None:
         self._thread_id = native.get_native_id()
         try:
-            self._rounds()
+            while not self._stopping:
+                self._surely(self._rounds)
         finally:
             self._running = False
             self._ended.release()
@@ -139,11 +148,22 @@ class Flusher:
     def _round(self) -> Outcome:
         self._greenlets = native.greenlets()  # it may have been patched meanwhile
         if self._greenlets is not None:
-            return self._flush()
-        self._before()
-        outcome = self._flush()
-        self._after()
-        return outcome
+            return self._surely(self._flush) or Outcome.FAILED
+        self._surely(self._before)
+        outcome = self._surely(self._flush)
+        self._surely(self._after)
+        return outcome or Outcome.FAILED
+
+    @staticmethod
+    def _surely(action: Callable[[], T]) -> T | None:
+        """Do something, and go on whatever comes of it: an exception of the app's, or of a trace function of its."""
+        try:
+            return action()
+        except BaseException as error:
+            if is_for_caller(error):
+                raise
+            native.sleep(_AFTER_ERROR_SECONDS)
+            return None
 
     def _spawn(self, greenlets: native.Greenlets) -> None:
         if not native.is_main_thread():
@@ -158,8 +178,8 @@ class Flusher:
         """What the greenlet does. pid: of its process; a child of this process has a copy of it."""
         try:
             while not self._stopping and os.getpid() == pid:
-                self._before()
-                self._after()
+                self._surely(self._before)
+                self._surely(self._after)
                 greenlets.sleep(self._interval)
         finally:
             self._has_greenlet = False

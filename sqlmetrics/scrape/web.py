@@ -19,6 +19,7 @@ from prometheus_client.exposition import choose_encoder, gzip_accepted
 
 from .. import stores
 from ..errors import SQLMetricsError
+from ..trouble import tell
 from .collector import MultiProcessCollector
 from .exposition import encode
 from .reader import Reader
@@ -68,7 +69,7 @@ class _Scraper:
         try:
             return self._scrape(request)
         except (SQLMetricsError, apsw.Error, OSError) as error:
-            log.error("%s: a scrape could not be answered (%r)", self._reader.path, error)
+            tell(logging.ERROR, f"{self._reader.path}: a scrape could not be answered ({error!r})")
             return _Answer("503 Service Unavailable", [], b"# the store cannot be read now; the log says more\n")
 
     def _scrape(self, request: _Request) -> _Answer:
