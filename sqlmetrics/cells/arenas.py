@@ -12,11 +12,13 @@ from . import layout, marks
 from .cellsfile import CellsFile
 from .freed import Freed, Run
 from .images import Image
-from .journal import JournalWriter
+from .journal import JournalWriter, refuse_longer
 from .records import FamilyRecord, ProcessRecord, child_record, family_record, process_record
 from .shape import About, Family, Key, Shape, abouts
 
 _PRIVATE_CELLS = 4096
+LONGEST_HELP = 1 << 16
+"""Characters of a help text that others are told; with it, any record of a family is short enough for a journal."""
 _UNMARKED = bytes(layout.MARKS)
 
 
@@ -91,12 +93,22 @@ class SharedArena:
     def place(self, key: Key) -> int:
         """Give a child its cells, tell everybody, and return the first one. Raises OSError where there is no room."""
         cell = self.allocate(key[0].cells)
-        self.announce(key, cell)
+        self.announce_new(key, cell)
         return cell
 
+    def announce_new(self, key: Key, cell: int) -> None:
+        """Append the record of a child that has just got its cells; if that cannot be, they are given back."""
+        try:
+            self.announce(key, cell)
+        except OSError:
+            self._zero([(cell, key[0].cells)])
+            self.freed.give_back(cell, key[0].cells)
+            raise
+
     def announce(self, key: Key, cell: int) -> None:
-        """Append the record of a child to the journal."""
+        """Append the record of a child to the journal. Raises TooLongError, or another OSError for want of room."""
         shape, labelvalues = key
+        refuse_longer(sum(map(len, labelvalues)))  # before a text is made of them
         self.stamped |= shape.stamped
         self.describe((shape.family, shape.type, shape.mode))
         record = self._records.get(shape)
@@ -117,7 +129,8 @@ class SharedArena:
         about = abouts[family]
         if self._families.get(family) is not about:
             name, type_, mode = family
-            self.journal.append(family_record(FamilyRecord(name, type_, mode, *about)))
+            told = about._replace(help=about.help[:LONGEST_HELP])
+            self.journal.append(family_record(FamilyRecord(name, type_, mode, *told)))
             self._families[family] = about
 
     def has_told_less(self, family: Family) -> bool:
@@ -186,11 +199,15 @@ class SharedArena:
         for block in shown:
             self.file.blocks.count_use(block)
             shown[block] += self.flushed[block]
+        self._zero(released)
         for cell, count in released:
             block, place = divmod(cell, layout.BLOCK_CELLS)
-            self.cells[cell : cell + count] = memoryview(bytes(8 * count)).cast("d")
             shown[block][8 * place : 8 * (place + count)] = bytes(8 * count)
         self.flushed.update((block, bytes(known)) for block, known in shown.items())
+
+    def _zero(self, runs: list[Run]) -> None:
+        for cell, count in runs:
+            self.cells[cell : cell + count] = memoryview(bytes(8 * count)).cast("d")
 
     def is_intact(self) -> bool:
         """Whether every block is still this slot's; it is, but for damage to the file's directory."""

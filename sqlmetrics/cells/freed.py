@@ -42,6 +42,10 @@ class Freed:
             self._put(cell, length)
         return released
 
+    def give_back(self, cell: int, count: int) -> None:
+        """Take back cells that nobody has heard of."""
+        self._put(cell, count)
+
     def take(self, count: int) -> int | None:
         """Take cells in a row and return the first; None if there are none."""
         if not self._ready:

@@ -15,8 +15,27 @@ from ..errors import DamagedError
 from . import layout
 from .cellsfile import CellsFile
 from .records import Record, decode
+from .region import NoRoomError
 
 FRAME = struct.Struct("=II")
+LONGEST = 1 << 20
+"""Bytes of a frame: 64 times the longest label that anybody needs, and one 64th of the room of all journals."""
+_MODEST = 16
+"""A journal of so many extents (64 KiB) may grow as long as there is room at all."""
+
+
+class TooLongError(NoRoomError):
+    """A record is longer than any journal takes. length: of the record, in bytes; at least so many."""
+
+    def __init__(self, length: int):
+        super().__init__(f"a record of {length:,} bytes is too long, {LONGEST:,} is the most")
+        self.length = length
+
+
+def refuse_longer(length: int) -> None:
+    """Raise TooLongError for a record that takes at least so many bytes."""
+    if length + FRAME.size > LONGEST:
+        raise TooLongError(length)
 
 
 class JournalGoneError(Exception):
@@ -33,14 +52,18 @@ class JournalWriter:
         self._extents: list[int] = []  # from the oldest that is not given back
         self._oldest = 0  # its number in the journal
         self._end = 0
-        self._grow()
+        self._grow(1)
 
     def append(self, text: str) -> None:
-        """Append one record (ASCII JSON) and publish it. Raises OSError when no extent can be had."""
+        """Append one record (ASCII JSON) and publish it.
+
+        Raises TooLongError, or another OSError when no extent can be had; then nothing has been taken.
+        """
+        refuse_longer(len(text))
         payload = text.encode("ascii")
         frame = FRAME.pack(len(payload), zlib.crc32(payload)) + payload
-        while self._end + len(frame) > (self._oldest + len(self._extents)) * layout.EXTENT_PAYLOAD:
-            self._grow()
+        end = self._end + len(frame)
+        self._grow(-(-end // layout.EXTENT_PAYLOAD) - self._oldest - len(self._extents))
         self._write(frame)
         self._file.published[self._slot] = self._end
 
@@ -53,8 +76,28 @@ class JournalWriter:
             self._end += len(piece)
             data = data[len(piece) :]
 
-    def _grow(self) -> None:
-        extent = self._file.extents.claim(self._slot)
+    def _grow(self, count: int) -> None:
+        """Take `count` more extents, all of them or none."""
+        if count > 0:
+            self._leave_room(count)
+        taken: list[int] = []
+        try:
+            while len(taken) < count:
+                taken.append(self._file.extents.claim(self._slot))
+        except OSError:
+            for extent in taken:
+                self._file.extents.owners[extent] = 0
+            raise
+        for extent in taken:
+            self._link(extent)
+
+    def _leave_room(self, count: int) -> None:
+        """Raise NoRoomError where a long journal would be longer than what is left for those of all other processes."""
+        length, extents = len(self._extents) + count, self._file.extents
+        if length > _MODEST and length > extents.count - extents.used() - count:
+            raise NoRoomError(f"{length:,} extents of {extents.count:,} for one process would leave others too few")
+
+    def _link(self, extent: int) -> None:
         number = self._oldest + len(self._extents)
         layout.EXTENT_HEADER.pack_into(self._file.bytes, _address(extent), self._instance, 0, number)
         if self._extents:

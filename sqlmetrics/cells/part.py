@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from ..process import native
-from .arenas import SharedArena
+from .arenas import LONGEST_HELP, SharedArena
 from .freed import Run
 from .heirs import Heirs
+from .journal import LONGEST
 from .selection import Selection
-from .shape import Key
+from .shape import Key, abouts
 from .telling import Teller
 from .writer import Aside, Place, Writer
 
@@ -85,7 +86,7 @@ class Part:
         if writer.shared is None:
             self.attempt("claim a part of the cells file", lambda: writer.join(self._store.file, self._store.id))
             self.heirs.begin()
-        for arena in writer.private:
+        for arena in (*writer.private, *writer.unfit):
             arena.resume()
 
     @staticmethod
@@ -102,7 +103,20 @@ class Part:
         if not outermost:
             return writer.bind_aside(key)
         found = self.attempt("find room in the cells file", lambda: writer.bind(key, shared=True))
+        self._tell_of_long(writer, key)
         return found or writer.bind(key, shared=False)
+
+    def _tell_of_long(self, writer: Writer, key: Key | None = None) -> None:
+        """Report records that were too long, and a help text that was shortened."""
+        store = self._store
+        while writer.refused:
+            name, length = writer.refused.popleft()
+            message = f"a record of {length:,} bytes of {name} is too long for others to see (the most is {LONGEST:,})"
+            hint = "what it counts stays in this process's memory; shorten its label values"
+            store.trouble.report("too_long", f"{store.path}: {message}: {hint}", about=name)
+        if key is not None and (length := len(abouts[key[0].family, key[0].type, key[0].mode].help)) > LONGEST_HELP:
+            message = f"the help text of {key[0].family} has {length:,} characters; others see {LONGEST_HELP:,} of them"
+            store.trouble.report("too_long", f"{store.path}: {message}", about=f"help of {key[0].family}")
 
     def _is_some_aside(self) -> bool:
         return any(writer.aside.arenas for writer in self.writers.copy().values())
@@ -177,6 +191,8 @@ class Part:
         with self.binding() as outermost:
             if outermost and any(writer.private for writer in self.writers.values()):
                 self.attempt("find room in the cells file", self._move_in)
+            for writer in self.writers.copy().values():
+                self._tell_of_long(writer)
 
     def _move_in(self) -> None:
         for writer in self.writers.copy().values():

@@ -11,6 +11,7 @@ from ..rows.exemplars import Kept, Series, record_of
 from .arenas import PrivateArena, SharedArena
 from .cellsfile import CellsFile
 from .freed import Run
+from .journal import TooLongError
 from .selection import Selection, forgotten, told_of_removals
 from .shape import LIVE_MODES, STATE_TYPES, Key, forget, forget_key, remember
 
@@ -62,6 +63,8 @@ class Writer:
         self.identifier = identifier
         self.shared: SharedArena | None = None
         self.private: list[PrivateArena] = []
+        self.unfit: list[PrivateArena] = []  # of children whose records are too long for a journal: they stay here
+        self.refused: deque[tuple[str, int]] = deque(maxlen=_REMEMBERED)  # (family, bytes) of such records
         self.known: dict[Key, Place] = {}
         self.aside = Aside()
         self.exemplars = Kept()
@@ -74,17 +77,24 @@ class Writer:
 
     def arenas(self) -> list[SharedArena | PrivateArena]:
         """All that values may be bound to."""
-        return [*([self.shared] if self.shared else []), *self.private]
+        return [*([self.shared] if self.shared else []), *self.private, *self.unfit]
 
     def bind(self, key: Key, *, shared: bool) -> Place:
         """Return a child's place; a new one comes from the cells file if `shared`. Raises OSError for want of room."""
         place = self.known.get(key)
         if place is None:
             arena = self.shared if shared else None
-            place = Place(arena, arena.place(key)) if arena else private_place(self.private, key)
+            try:
+                place = Place(arena, arena.place(key)) if arena else private_place(self.private, key)
+            except TooLongError as error:
+                place = self._refuse(key, error)
             remember(key)
             self.known[key] = place
         return place
+
+    def _refuse(self, key: Key, error: TooLongError) -> Place:
+        self.refused.append((key[0].family, error.length))
+        return private_place(self.unfit, key)
 
     def announce_lapsed(self) -> None:
         """Announce the live gauges again whose rows may have been deleted. Raises OSError where there is no room."""
@@ -179,15 +189,23 @@ class Writer:
             arena.abandon()  # whoever uses a value meanwhile waits for its new place
         try:
             for key, place in self._placed_in(PrivateArena):
-                new = Place(self.shared, self.shared.allocate(key[0].cells))
-                place.copy_to(new, key)
-                self.shared.announce(key, new.cell)
-                self.known[key] = new
+                if place.arena not in self.unfit:
+                    self._move_in(key, place, self.shared)
         finally:
             left = {id(place.arena) for _, place in self._placed_in(PrivateArena)}
             self.private = [arena for arena in self.private if id(arena) in left]
             for arena in self.private:
                 arena.renew()
+
+    def _move_in(self, key: Key, place: Place, shared: SharedArena) -> None:
+        new = Place(shared, shared.allocate(key[0].cells))
+        place.copy_to(new, key)
+        try:
+            shared.announce_new(key, new.cell)
+        except TooLongError as error:
+            new = self._refuse(key, error)
+            place.copy_to(new, key)
+        self.known[key] = new
 
     def move_out(self, store: str) -> None:
         """Move all children, with their values, to memory: the cells file was replaced by another.
@@ -225,9 +243,14 @@ class Writer:
         exemplar, place = self.exemplars.newest.get(series), self.known.get(series[0])
         if exemplar is None:
             return True  # forgotten meanwhile, with what its child has counted
+        if place is not None and place.arena in self.unfit:
+            return True  # it is nobody else's business
         if self.shared is None or place is None or place.arena is not self.shared:
             return False
-        self.shared.journal.append(record_of(series, exemplar))
+        try:
+            self.shared.journal.append(record_of(series, exemplar))
+        except TooLongError as error:
+            self.refused.append((series[0][0].family, error.length))
         return True
 
     def _placed_in(self, kind: type) -> list[tuple[Key, Place]]:
