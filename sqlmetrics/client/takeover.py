@@ -14,7 +14,8 @@ from prometheus_client import Gauge
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.registry import CollectorRegistry
 
-from ..trouble import tell, told
+from ..appcode import told
+from ..trouble import tell
 from . import info_enum, operations, sampling
 from .held import flat, is_peers_value, is_shared_value, is_state, values_of
 
