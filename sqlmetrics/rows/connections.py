@@ -8,7 +8,9 @@ every connection is closed before a fork.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+
+import apsw
 
 from ..errors import StoreError
 from ..process import native, under_uwsgi
@@ -59,6 +61,9 @@ class Access:
     def is_cut_off(self) -> bool:
         """Whether a connection is open and a file of it was deleted or replaced."""
         connection = self._connection
+        if connection is not None and connection.is_copy and database.file_identity(self._path) == connection.opened[0]:
+            self.close()  # what it is a copy of is back
+            return False
         return connection is not None and not connection.is_in_place()
 
     def _open(self) -> database.StoreConnection:
@@ -98,8 +103,20 @@ class Access:
         self._lock.acquire()
         self._interrupted = self._holder
         if not self._interrupted:
-            self.close()
+            self._close_for_fork()
         self._holder = native.get_ident()
+
+    def _close_for_fork(self) -> None:
+        """Close the connection; of files that were deleted, a copy is kept: nothing else may be left of them."""
+        connection = self._connection
+        if connection is None or connection.is_copy:
+            return
+        if not connection.is_in_place():
+            with suppress(apsw.Error):  # damaged, say
+                self._connection = connection.in_memory()
+                connection.close()
+                return
+        self.close()
 
     def after_fork_in_parent(self) -> None:
         """Let it be used again."""

@@ -41,6 +41,8 @@ class StoreConnection(apsw.Connection):
 
     path = ""
     opened: tuple[Identity | None, ...] = ()
+    is_copy = False
+    """Whether it is one in memory, of a database that was deleted; see `in_memory`."""
 
     def note_files(self) -> None:
         """Take the files that are at their names now for those that are open."""
@@ -53,11 +55,25 @@ class StoreConnection(apsw.Connection):
 
     def is_in_place(self) -> bool:
         """Whether other processes that open the store find the files that this connection has open."""
-        return None not in self.opened and self.opened == self.at_names()
+        return not self.is_copy and None not in self.opened and self.opened == self.at_names()
 
     def holds_database(self) -> bool:
         """Whether the database at least is that file, or nothing is there in its place."""
         return file_identity(self.path) in (None, self.opened[0])
+
+    def in_memory(self) -> StoreConnection:
+        """A copy of what is in the files, which were deleted; it can be kept over a fork. Raises apsw.Error."""
+        copy = StoreConnection(":memory:")
+        copy_into(copy, self)
+        copy.path, copy.opened, copy.is_copy = self.path, self.opened, True
+        return copy
+
+
+def copy_into(empty: apsw.Connection, source: apsw.Connection) -> None:
+    """Make a connection to nothing one to a copy of a database in memory. Raises apsw.Error."""
+    data = bytearray(source.serialize("main") or b"")  # None: no page at all
+    data[18:20] = b"\1\1"  # not WAL: https://www.sqlite.org/fileformat2.html#file_format_version_numbers
+    empty.deserialize("main", data)
 
 
 class CutOffError(apsw.BusyError):

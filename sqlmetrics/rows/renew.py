@@ -155,10 +155,8 @@ def _quiet(connection: apsw.Connection) -> Iterator[None]:
 
 
 def _copy_of(source: apsw.Connection, path: str) -> apsw.Connection:
-    data = bytearray(source.serialize("main") or b"")  # None: no page at all
-    data[18:20] = b"\1\1"  # not WAL: https://www.sqlite.org/fileformat2.html#file_format_version_numbers
     copy = apsw.Connection(":memory:")
-    copy.deserialize("main", data)
+    database.copy_into(copy, source)
     if schema.check(copy, path):
         newest.drop_nonsense(copy)
         checkup.drop_unreferenced(copy)
