@@ -10,7 +10,7 @@
     │   ├── SchemaError          it was made by a newer sqlmetrics
     │   ├── JournalModeError     SQLite cannot use write-ahead logging there
     │   └── DamagedError         it is ours, but its files are damaged or do not belong together
-    ├── InstallError         (also a RuntimeError)   install() again with another path
+    ├── InstallError         (also a RuntimeError)   install() again with another path, or a second interpreter
     └── StoreInUseError      reset() while a living process holds a part of the store
 """
 
@@ -50,7 +50,10 @@ class DamagedError(StoreError):
 
 
 class InstallError(SQLMetricsError, RuntimeError):
-    """``install()`` was called again with another path or other settings."""
+    """``install()`` was called again with another path or other settings.
+
+    Or another Python interpreter of this process, or another copy of this package, has the store open.
+    """
 
 
 class StoreInUseError(SQLMetricsError):

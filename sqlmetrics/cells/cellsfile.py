@@ -15,8 +15,8 @@ Who may write what, without any lock that a process could hold and die with:
   on its directory entry, taken without waiting: who fails takes the next one.
 * Settling a dead process frees its blocks, then its slot, after the COMMIT that folded its rows.
 
-The file's descriptor and mapping are never closed: closing any descriptor of the file, the duplicate that
-`mmap` makes included, would release every record lock of this process on it (POSIX).
+The file's descriptor and mapping are not closed before the interpreter ends: closing any descriptor of the file, the
+duplicate that `mmap` makes included, would release every record lock of this process on it (POSIX).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 
 from ..errors import StoreError
 from . import layout, locks
-from .descriptors import identity_of, kept, status_of
+from .descriptors import Mapped, identity_of, kept, mapped, note, opening, status_of
 from .region import NoRoomError, Region, reserve
 
 
@@ -70,15 +70,14 @@ _UNUSED = (layout.FREE, layout.CLAIMED)
 class CellsFile:
     """One mapped cells file. Get it with `open_cells`, which maps each file once per process."""
 
-    def __init__(self, fd: int, path: str, *, writable: bool):
-        self.fd = fd
+    def __init__(self, mapped: Mapped, path: str):
+        self._mapped = mapped
         self.path = path
-        self.writable = writable
-        self.flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC
-        self.identity = identity_of(os.fstat(fd))
-        access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
-        self._map = mmap.mmap(fd, layout.FILE_SIZE, access=access)
-        self.bytes = memoryview(self._map)
+        self.identity = mapped.identity
+        self.own_slots = mapped.own_slots
+        self.bytes = memoryview(mapped.map)
+        self.writable = not self.bytes.readonly
+        self.flags = (os.O_RDWR if self.writable else os.O_RDONLY) | os.O_CLOEXEC
         self.states: memoryview[int] = self.view(layout.STATE_AT, layout.STALE_AT, "B")
         self.stale: memoryview[int] = self.view(layout.STALE_AT, layout.USES_AT, "B")
         self.uses: memoryview[int] = self.view(layout.USES_AT, layout.FIRST_AT, "I")
@@ -105,7 +104,11 @@ class CellsFile:
             count=layout.EXTENTS,
             cursor=1,
         )
-        self.own_slots: set[int] = set()
+
+    @property
+    def fd(self) -> int:
+        """The descriptor."""
+        return self._mapped.fd
 
     def view(self, start: int, end: int, kind: str) -> Any:
         """The bytes from `start` to `end` as an array of the struct kind given."""
@@ -147,7 +150,7 @@ class CellsFile:
 
     def stay_open(self) -> None:
         """Open the file again if its descriptor was closed, see `descriptors.kept`. Raises OSError."""
-        self.fd = kept(self.fd, self.path, self.identity, self.flags)
+        self._mapped.fd = kept(self.fd, self.path, self.identity, self.flags)
 
     # --- slots -------------------------------------------------------------------------------------------
 
@@ -281,7 +284,7 @@ class CellsFile:
 
     def forget_own(self) -> None:
         """After a fork: the slots are the parent's, and so are their locks."""
-        self.own_slots = set()
+        self.own_slots.clear()
 
 
 _opened: dict[tuple[int, int], CellsFile] = {}
@@ -290,20 +293,43 @@ _opened: dict[tuple[int, int], CellsFile] = {}
 def open_cells(path: str, *, writable: bool) -> CellsFile | None:
     """Map the cells file at `path`, or return None where there is none of the full size.
 
-    A file that this process has mapped before, under whatever name, is not opened a second time.
+    A file that this process has mapped before, under whatever name, is not opened a second time. Raises InstallError
+    where it was another interpreter of the process that has mapped it.
     """
     status = status_of(path)
     if status is None:
         return None
-    known = _opened.get(identity_of(status))
+    known = _known(identity_of(status), path)
     if known is not None and (known.writable or not writable):
         known.path = path
         known.stay_open()
         return known
     if status.st_size != layout.FILE_SIZE:
         return None
+    with opening(path, identity_of(status)):
+        return _map(path, writable)
+
+
+def _known(identity: tuple[int, int], path: str) -> CellsFile | None:
+    """A file that this interpreter has mapped, be it by another copy of this package."""
+    if identity not in _opened and identity in mapped():
+        _opened[identity] = CellsFile(mapped()[identity], path)
+    return _opened.get(identity)
+
+
+def _map(path: str, writable: bool) -> CellsFile:
     flags = os.O_RDWR if writable else os.O_RDONLY
-    file = CellsFile(os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC), path, writable=writable)
+    fd = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        return _enter(fd, path, mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ)
+    except OSError:
+        os.close(fd)  # no slot of this file is this process's
+        raise
+
+
+def _enter(fd: int, path: str, access: int) -> CellsFile:
+    """Map a file and note that it is. Raises OSError, and leaves the descriptor open then."""
+    file = CellsFile(note(Mapped(fd, mmap.mmap(fd, layout.FILE_SIZE, access=access))), path)
     _opened[file.identity] = file
     return file
 
@@ -325,12 +351,11 @@ def create_cells(path: str, store: str, pair: str, *, uses: int, mode: int, gid:
         ids = (store.encode(), pair.encode(), boot_id().encode())
         header = layout.HEADER.pack(*known, *ids, os.fstat(fd).st_ino, uses)
         os.pwrite(fd, header + layout.CHECKSUM.pack(zlib.crc32(header)), 0)
-        file = CellsFile(fd, path, writable=True)
+        file = _enter(fd, path, mmap.ACCESS_WRITE)
     except OSError:
         os.close(fd)
         os.unlink(path)
         raise
     if file.header() is None:
         raise StoreError(f"{path}: what was written to its header is not what is read; is the disk in order?")
-    _opened[file.identity] = file
     return file

@@ -5,9 +5,19 @@ Daemons close all that they inherit. The number may be another file's by then, w
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
+import mmap
 import os
+import resource
 import stat
+import sys
+import types
+from collections.abc import Iterator
+from typing import Any
+
+from ..errors import InstallError
 
 
 def status_of(file: str | int) -> os.stat_result | None:
@@ -40,3 +50,100 @@ def kept(fd: int, path: str, identity: tuple[int, int], flags: int) -> int:
     if found is not None and stat.S_ISCHR(found.st_mode):
         return fd
     return os.open(os.devnull, flags)
+
+
+class Mapped:
+    """A file that this interpreter has mapped. fd: its descriptor; map: the mapping; own_slots: see `CellsFile`.
+
+    It is used by every copy of this package that the interpreter loads, so other versions rely on these names.
+    """
+
+    def __init__(self, fd: int, map_: mmap.mmap):
+        self.fd = fd
+        self.map = map_
+        self.own_slots: set[int] = set()
+        self.identity = identity_of(os.fstat(fd))
+        self.others: list[Mapped] = []
+        """Of the same file, and never closed: that would release its locks."""
+
+    def __del__(self, status: Any = os.fstat, close: Any = os.close) -> None:
+        """At the interpreter's end: a number does not close itself, and the next interpreter would find it open.
+
+        The names of this module are gone by then, so what is needed comes as arguments.
+        """
+        try:
+            found = status(self.fd)
+            if (found.st_dev, found.st_ino) == self.identity:
+                close(self.fd)
+        except OSError:  # the app has closed it
+            pass
+
+
+_TABLE = "_files_mapped_by_sqlmetrics"
+
+
+def _table() -> dict[str, Any]:
+    return sys.modules.setdefault(_TABLE, types.ModuleType(_TABLE)).__dict__
+
+
+def mapped() -> dict[tuple[int, int], Mapped]:
+    """All files that this interpreter has mapped, by their identities.
+
+    They are noted beside the package, so that a copy of it finds what another has mapped: one that is vendored, or
+    that was imported anew after somebody had taken the modules out of `sys.modules`.
+    """
+    files: dict[tuple[int, int], Mapped] = _table().setdefault("files", {})
+    return files
+
+
+def note(new: Mapped) -> Mapped:
+    """Note a mapping, and return the one to be used: another thread may have been faster."""
+    found = mapped().setdefault(new.identity, new)
+    if found is not new and memoryview(found.map).readonly and not memoryview(new.map).readonly:
+        mapped()[new.identity], found, new = new, new, found
+    if found is not new:
+        found.others.append(new)
+    return found
+
+
+@contextlib.contextmanager
+def opening(path: str, identity: tuple[int, int]) -> Iterator[None]:
+    """Open and `note` a file within. Raises InstallError if another interpreter of this process has it open.
+
+    The kernel's record locks are the process's. So of two interpreters each would take the other for dead and settle
+    it, both would take the same cells, and the first that ends would release the locks of both.
+    """
+    begun: list[tuple[int, int]] = _table().setdefault("begun", [])  # by other threads, or before a fork
+    if identity not in begun and identity not in mapped():
+        _refuse_if_open(path, identity)
+    begun.append(identity)
+    try:
+        yield
+    finally:
+        begun.remove(identity)
+
+
+def _refuse_if_open(path: str, identity: tuple[int, int]) -> None:
+    """A descriptor that is inheritable is none of an interpreter's: a launcher hands it on, see `launch`."""
+    if any(_identity_of_private(fd) == identity for fd in _descriptors()):
+        raise InstallError(
+            f"{path} is in use by another Python interpreter of this process (pid {os.getpid()}), or by another copy"
+            " of sqlmetrics in it; give each of them a store of its own, or run their code in one interpreter"
+            " (mod_wsgi: WSGIApplicationGroup %{GLOBAL})"
+        )
+
+
+def _descriptors() -> Iterator[int]:
+    for folder in ("/proc/self/fd", "/dev/fd"):  # the second is that of macOS
+        with contextlib.suppress(OSError):
+            yield from map(int, os.listdir(folder))
+            return
+    yield from range(min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], 65_536))
+
+
+def _identity_of_private(fd: int) -> tuple[int, int] | None:
+    try:
+        status = os.fstat(fd)
+        return identity_of(status) if fcntl.fcntl(fd, fcntl.F_GETFD) & fcntl.FD_CLOEXEC else None
+    except OSError:  # closed meanwhile
+        return None

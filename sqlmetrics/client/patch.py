@@ -22,7 +22,7 @@ from ..scrape.collector import MultiProcessCollector
 from ..store import Store
 from ..values import Compatible, MultiProcessValue
 from ..weak import members
-from . import info_enum, labelled, operations, registry, sampling, takeover
+from . import copies, info_enum, labelled, operations, registry, sampling, takeover
 
 _peer_registry_init = CollectorRegistry.__init__
 _peer_class = multiprocess.MultiProcessCollector
@@ -99,7 +99,8 @@ def install(
     keep_dead: how many ended processes' ``all`` gauges are remembered; default 1000.
 
     Each keyword that is not given is taken from ``SQLMETRICS_<NAME>``, if that is set.
-    Raises PathError, StoreError (and what is derived from it), InstallError or ValueError.
+    Raises PathError, StoreError (and what is derived from it), ValueError, or InstallError: it was called with
+    something else before, or another interpreter of this process, or another copy of this package, has the store.
     """
     given = {
         "flush_interval": flush_interval,
@@ -109,6 +110,7 @@ def install(
         "keep_dead": keep_dead,
     }
     before = stores.installed()
+    copies.refuse_others(_replaced)
     store = stores.remember(stores.find(path), **{name: value for name, value in given.items() if value is not None})
     try:
         switch(store.settings.process_identifier)
@@ -128,6 +130,7 @@ def switch(identify: Callable[[], object]) -> None:
     if _replaced:
         return
     taken: list[takeover.Taken] = []
+    copies.mark(_replaced)
     try:
         for where, name, replacement in _REPLACED:
             _replace(where, name, replacement(identify))
@@ -137,6 +140,7 @@ def switch(identify: Callable[[], object]) -> None:
         registry.tell_all_registered()
     except BaseException:
         _restore()
+        copies.unmark(_replaced)
         takeover.undo(taken)
         raise
 
@@ -170,6 +174,7 @@ def uninstall() -> None:
             _replace(where, name, new)
         takeover.undo(taken)
         raise
+    copies.unmark(_replaced)
     sampling.sampler.publications.clear()
     if store := stores.forget():
         store.leave()
