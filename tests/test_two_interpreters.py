@@ -108,20 +108,26 @@ interpreter("import sqlmetrics; saying(sqlmetrics.install, STORE)")
 def test_of_interpreters_that_start_at_once_one_has_the_store(path: str) -> None:
     """Whichever is the first."""
     program = """
-tried, ended = os.pipe(), os.pipe()
+tried, ended, refused = os.pipe(), os.pipe(), os.pipe()
 code = '''
 import os
+wait = refused
 def install():
+    global wait
     exec(COUNT)
+    wait = ended
 saying(install)
-os.write(TRIED, b".")
-os.read(ENDED, 1)
+os.write(tried, b".")
+os.read(wait, 1)
 '''
-given = f"COUNT, TRIED, ENDED = {COUNT!r}, {tried[1]}, {ended[0]}"
+given = f"COUNT, tried, ended, refused = {COUNT!r}, {tried[1]}, {ended[0]}, {refused[0]}"
 threads = [threading.Thread(target=interpreter, args=(given + code,)) for _ in range(3)]
 [thread.start() for thread in threads]
 [os.read(tried[0], 1) for thread in threads]
-os.write(ended[1], b"...")
+os.write(ended[1], b".")  # apsw opens no connection in others when the interpreter has ended that loaded it last
+while all(thread.is_alive() for thread in threads):
+    os.sched_yield()
+os.write(refused[1], b"..")
 [thread.join() for thread in threads]
 """
     assert len(refusals(run(program, path))) == 2

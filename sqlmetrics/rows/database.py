@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import apsw
 
 from ..errors import ForeignFileError, JournalModeError, NoStoreError, PathError
+from . import unhooked
 
 BUSY_MS = 20
 """A statement waits this long for another's write lock; who can wait longer tries again."""
@@ -63,7 +64,7 @@ class StoreConnection(apsw.Connection):
 
     def in_memory(self) -> StoreConnection:
         """A copy of what is in the files, which were deleted; it can be kept over a fork. Raises apsw.Error."""
-        copy = StoreConnection(":memory:")
+        copy = unhooked.connect(StoreConnection, ":memory:")
         copy_into(copy, self)
         copy.path, copy.opened, copy.is_copy = self.path, self.opened, True
         return copy
@@ -169,7 +170,7 @@ def connect(path: str) -> StoreConnection:
     if before is None:
         raise NoStoreError(f"no store at {path!r}; is the app that calls sqlmetrics.install() running with that path?")
     try:
-        connection = StoreConnection(path, flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW)
+        connection = unhooked.connect(StoreConnection, path, apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW)
         connection.path = path
         for apply in SETTINGS:
             apply(connection)

@@ -20,7 +20,7 @@ from .. import config
 from ..cells import marks
 from ..cells.cellsfile import CellsFile, boot_id, create_cells, open_cells
 from ..errors import DamagedError, PathError, SQLMetricsError
-from . import bring, checkup, database, newest, schema, settle
+from . import bring, checkup, database, newest, schema, settle, unhooked
 from .database import NoDatabaseError, StoreConnection, identity_of
 
 WAL_FILES = ("-wal", "-shm")
@@ -57,7 +57,7 @@ def renew(path: str, settings: config.Settings, last: StoreConnection | None, ce
     with contextlib.ExitStack() as locks:
         left = _what_is_left(path, last, cells, locks)
         moved_aside = left is None and _size(path) > 0
-        content, uses = left or _freed_of_cells(apsw.Connection(":memory:"), path, None)
+        content, uses = left or _freed_of_cells(unhooked.in_memory(), path, None)
         store, pair = schema.ids(content, path)
         identity = _write(path + NEW_SUFFIX, content.serialize("main"), settings)
         for suffix in WAL_FILES:  # made here and not by SQLite, which would follow a symlink
@@ -136,7 +136,7 @@ def content_of(last: StoreConnection, path: str, cells: CellsFile) -> apsw.Conne
 
 def _without_wal(path: str) -> contextlib.closing[apsw.Connection]:
     flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
-    return contextlib.closing(apsw.Connection(f"file:{quote(path)}?immutable=1", flags=flags))
+    return contextlib.closing(unhooked.connect(apsw.Connection, f"file:{quote(path)}?immutable=1", flags))
 
 
 @contextlib.contextmanager
@@ -155,7 +155,7 @@ def _quiet(connection: apsw.Connection) -> Iterator[None]:
 
 
 def _copy_of(source: apsw.Connection, path: str) -> apsw.Connection:
-    copy = apsw.Connection(":memory:")
+    copy = unhooked.in_memory()
     database.copy_into(copy, source)
     if schema.check(copy, path):
         newest.drop_nonsense(copy)

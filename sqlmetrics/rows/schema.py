@@ -9,6 +9,7 @@ from pathlib import Path
 import apsw
 
 from ..errors import DamagedError, ForeignFileError, SchemaError, StoreError
+from . import unhooked
 from .database import not_a_database, transaction
 
 APPLICATION_ID = 0x736D6574  # "smet"
@@ -86,7 +87,7 @@ TEXTS = "SELECT type, name, tbl_name, sql FROM sqlite_schema"
 
 @functools.cache
 def _texts() -> frozenset[tuple[object, ...]]:
-    with contextlib.closing(apsw.Connection(":memory:")) as connection:
+    with contextlib.closing(unhooked.in_memory()) as connection:
         migrate(connection, 0)
         return frozenset(connection.execute(TEXTS).fetchall())
 
