@@ -21,12 +21,15 @@ def interpreter(code):
     assert _testcapi.run_in_subinterp(path + SAYING + textwrap.dedent(code)) == 0
 
 SAYING = '''
+import os
+def say(text):  # a line in one write: others write to the same stream
+    os.write(1, (text + os.linesep).encode())
 def saying(action, *arguments):
     try:
-        print(action.__name__, "went on", flush=True)
+        say(action.__name__ + " went on")
         return action(*arguments)
     except Exception as error:
-        print(type(error).__name__, error, flush=True)
+        say(type(error).__name__ + " " + str(error))
 '''
 exec(SAYING)
 
