@@ -10,17 +10,20 @@ from __future__ import annotations
 import importlib.machinery
 import os
 import sys
+from _thread import get_ident
 
 TYPE_CHECKING = (
     False  # type checkers know the name; `typing` itself takes milliseconds that every Python here would pay
 )
 if TYPE_CHECKING:
     import types
-    from importlib.abc import Loader
+    from collections.abc import Callable
     from typing import Any
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
 _PEER, _OURS = "prometheus_client", "sqlmetrics"
+_PLACES = 4
+"""How often the finder may be in `sys.meta_path`."""
 
 
 def _install() -> None:
@@ -45,37 +48,98 @@ def _complain(why: object) -> None:
     )
 
 
+class _Loader:
+    """Stands for a module's loader, whichever it is, until it has executed the module; then the store is installed.
+
+    It takes nothing from the loader and adds nothing to it, as other launchers wrap loaders, too, ours or that one.
+    """
+
+    def __init__(self, finder: _Finder, loader: Any):
+        self._finder, self._loader = finder, loader
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        """For `isinstance()`: some look whether it is one that reads source code."""
+        return type(self._loader)
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType | None:
+        """See `importlib.abc.Loader`."""
+        create = getattr(self._loader, "create_module", None)
+        module: types.ModuleType | None = create(spec) if create else None
+        return module
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        """See `importlib.abc.Loader`."""
+        spec: Any = module.__spec__
+        if spec is not None and spec.loader is self:
+            spec.loader = self._loader
+        if getattr(module, "__loader__", None) is self:
+            module.__loader__ = self._loader
+        execute = getattr(self._loader, "exec_module", None)
+        if execute:
+            self._finder.follow(execute, module)
+        else:  # one of before Python 3.4, which uses the module that is in sys.modules
+            self.load_module(module.__name__)
+
+    def load_module(self, name: str) -> types.ModuleType:
+        """See `importlib.abc.Loader`."""
+        module: types.ModuleType = self._finder.follow(self._loader.load_module, name)
+        return module
+
+
 class _Finder:
-    """Finds `prometheus_client` as the other finders do, and has its loader install the store at the end.
+    """Finds `prometheus_client` as the other finders do, and has the store installed when it has been executed.
 
     If somebody imports this package first, it is at the end of that: half of it cannot install anything. Who only
     asks whether there is such a module gets the same answer, and its import installs the store later.
     """
 
-    def find_spec(self, name: str, *more: Any) -> importlib.machinery.ModuleSpec | None:
+    def __init__(self) -> None:
+        self._waits = True
+        self._asked: set[int] = set()  # threads
+
+    def find_spec(self, name: str, *_: Any) -> importlib.machinery.ModuleSpec | None:
         """See `importlib.abc.MetaPathFinder`."""
-        if name not in (_PEER, _OURS):
+        self._stay_first()
+        thread = get_ident()
+        if name not in (_PEER, _OURS) or not self._waits or name in sys.modules or thread in self._asked:
             return None
-        others = (finder.find_spec(name, *more) for finder in sys.meta_path if finder is not self)
-        spec = next((found for found in others if found is not None), None)
-        if spec is not None and spec.loader is not None:
-            self._follow(spec.loader)
-        return spec
+        from importlib.util import find_spec  # here: it may load `threading`
 
-    def _follow(self, loader: Loader) -> None:
-        execute = loader.exec_module
+        self._asked.add(thread)  # others ask all finders, too
+        try:
+            spec: Any = find_spec(name)
+        finally:
+            self._asked.discard(thread)
+        if spec is not None and spec.loader is not None and type(spec.loader) is not _Loader:
+            spec.loader = _Loader(self, spec.loader)
+        found: importlib.machinery.ModuleSpec | None = spec
+        return found
 
-        def exec_module(module: types.ModuleType) -> None:
-            del loader.exec_module
-            sys.meta_path.remove(self)
-            try:
-                execute(module)
-            except BaseException:
-                sys.meta_path.insert(0, self)  # somebody may make good what was missing, and try again
-                raise
-            _install()
+    def _stay_first(self) -> None:
+        """Of two finders that find a module, the second is not asked.
 
-        loader.exec_module = exec_module  # type: ignore[method-assign]
+        Nothing is ever taken out of the list: a thread that goes through it at that moment would skip a finder.
+        """
+        finders = sys.meta_path
+        if self._waits and finders[:1] != [self] and finders.count(self) < _PLACES:  # others may stay first, too
+            finders.insert(0, self)
+
+    def follow(self, load: Callable[[Any], Any], what: object) -> Any:
+        """Load a module, and install the store at the end, unless it is part of another module that does so."""
+        if not self._waits:
+            return load(what)
+        self._waits = False
+        try:
+            loaded = load(what)
+        except BaseException:
+            self._waits = True  # somebody may make good what was missing, and try again
+            raise
+        _install()
+        return loaded
 
 
 def _leave_path() -> None:
