@@ -79,7 +79,9 @@ def _hand_on_run_lock(path: str) -> None:
     Where the system has no such locks, only processes that count keep a second launcher from emptying the store.
     """
     with contextlib.suppress(OSError):
-        held = os.open(path + "-cells", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)  # stays open: see `locks`
+        held = os.open(
+            path + "-cells", os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        )  # stays open: see `locks`
         os.set_inheritable(held, locks.share_by_file(held, layout.RUN_LOCK_AT))
 
 

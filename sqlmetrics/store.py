@@ -12,13 +12,13 @@ from dataclasses import replace
 import apsw
 
 from . import config
-from .cells import layout, locks
+from .cells import layout, locks, trust
 from .cells.cellsfile import CellsFile
 from .cells.part import Part
 from .errors import ForeignFileError, JournalModeError, SQLMetricsError, StoreError, StoreInUseError
 from .process import fork, under_uwsgi
 from .process.wiped import wiped_bytes
-from .rows import database, files, flush, fold, resets, settle, trust
+from .rows import database, files, flush, fold, resets, settle
 from .rows.conflicts import Conflicts
 from .rows.connections import Access
 from .rows.exemplars import Sweeper
@@ -266,6 +266,7 @@ class Store(fork.ForkAware):
         """
         self.settings = replace(self.settings, mode=self.settings.mode | 0o060, group=gid)
         trust.share(self.path, gid)
+        trust.check(self.path)
         for suffix in trust.SUFFIXES:
             os.chown(self.path + suffix, -1, gid, follow_symlinks=False)
             os.chmod(self.path + suffix, self.settings.mode)

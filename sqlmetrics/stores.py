@@ -6,9 +6,9 @@ import os
 from dataclasses import replace
 
 from . import config
+from .cells import trust
 from .errors import InstallError
 from .process import fork, under_uwsgi
-from .rows import trust
 from .rows.figures import Figures
 from .scrape.reader import Reader
 from .store import Store

@@ -10,7 +10,7 @@ from collections import Counter, deque
 
 from .appcode import is_for_caller, told
 
-CAUSES = ("app", "cells", "closed", "damaged", "flush", "notice", "removal", "replaced", "too_long", "types")
+CAUSES = ("app", "cells", "closed", "damaged", "flush", "foreign", "notice", "removal", "replaced", "too_long", "types")
 """What trouble there can be; see the page of errors in the documentation."""
 
 log = logging.getLogger("sqlmetrics")

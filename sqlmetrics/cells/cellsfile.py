@@ -29,7 +29,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from ..errors import StoreError
-from . import layout, locks
+from . import layout, locks, trust
 from .descriptors import Mapped, identity_of, kept, mapped, note, opening, status_of
 from .region import NoRoomError, Region, reserve
 
@@ -318,8 +318,7 @@ def _known(identity: tuple[int, int], path: str) -> CellsFile | None:
 
 
 def _map(path: str, writable: bool) -> CellsFile:
-    flags = os.O_RDWR if writable else os.O_RDONLY
-    fd = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC)
+    fd = _open_own(path, os.O_RDWR if writable else os.O_RDONLY)
     try:
         return _enter(fd, path, mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ)
     except OSError:
@@ -332,6 +331,17 @@ def _enter(fd: int, path: str, access: int) -> CellsFile:
     file = CellsFile(note(Mapped(fd, mmap.mmap(fd, layout.FILE_SIZE, access=access))), path)
     _opened[file.identity] = file
     return file
+
+
+def _open_own(path: str, flags: int) -> int:
+    """Open a cells file; nobody's fifo is waited for. Raises OSError or ForeignFileError."""
+    fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        trust.check_opened(fd, path)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
 
 
 def create_cells(path: str, store: str, pair: str, *, uses: int, mode: int, gid: int) -> CellsFile:

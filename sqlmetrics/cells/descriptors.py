@@ -46,7 +46,7 @@ def kept(fd: int, path: str, identity: tuple[int, int], flags: int) -> int:
         return fd
     there = status_of(path)
     if there is not None and identity_of(there) == identity:
-        return os.open(path, flags | os.O_NOFOLLOW)
+        return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
     if found is not None and stat.S_ISCHR(found.st_mode):
         return fd
     return os.open(os.devnull, flags)

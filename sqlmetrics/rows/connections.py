@@ -14,7 +14,7 @@ import apsw
 
 from ..errors import StoreError
 from ..process import native, under_uwsgi
-from . import database, trust
+from . import database
 
 
 class ForkedInUseError(StoreError):
@@ -70,7 +70,6 @@ class Access:
         if self._poisoned:
             raise ForkedInUseError("this process was forked while its parent was using SQLite; start it another way")
         if self._connection is None:
-            trust.check(self._path)
             self._connection = database.connect(self._path)
         elif not self._connection.is_in_place():
             raise database.CutOffError(f"{self._path}: a file of the store was deleted or replaced")

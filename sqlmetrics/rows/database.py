@@ -10,8 +10,10 @@ from contextlib import contextmanager
 
 import apsw
 
+from ..cells import trust
 from ..errors import ForeignFileError, JournalModeError, NoStoreError, PathError
 from . import unhooked
+from .unbelieved import unbelieved
 
 BUSY_MS = 20
 """A statement waits this long for another's write lock; who can wait longer tries again."""
@@ -169,19 +171,34 @@ def connect(path: str) -> StoreConnection:
     before = file_identity(path)
     if before is None:
         raise NoStoreError(f"no store at {path!r}; is the app that calls sqlmetrics.install() running with that path?")
+    trust.check(path)
     try:
-        connection = unhooked.connect(StoreConnection, path, apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW)
-        connection.path = path
-        for apply in SETTINGS:
-            apply(connection)
-        connection.note_files()
+        connection = _opened(path)
     except apsw.CantOpenError as error:
         raise PathError(f"{path}: cannot be opened as a store, {_why(path)}") from error
     except apsw.NotADBError:
         raise not_a_database(path) from None
-    if connection.opened[0] != before:
+    try:
+        trust.check(path)  # what SQLite has found there, should somebody have put it there meanwhile
+        if connection.opened[0] != before:
+            raise CutOffError(f"{path}: the store was replaced at this moment")
+    except BaseException:
         connection.close()
-        raise CutOffError(f"{path}: the store was replaced at this moment")
+        raise
+    return connection
+
+
+def _opened(path: str) -> StoreConnection:
+    with unbelieved(path):
+        connection = unhooked.connect(StoreConnection, path, apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW)
+        try:
+            connection.path = path
+            for apply in SETTINGS:
+                apply(connection)
+            connection.note_files()
+        except BaseException:
+            connection.close()
+            raise
     return connection
 
 

@@ -28,11 +28,12 @@ from typing import NamedTuple
 import apsw
 
 from .. import config
+from ..cells import trust
 from ..cells.cellsfile import CellsFile, boot_id, open_cells
 from ..errors import DamagedError, NoStoreError, PathError, StoreError
 from ..process import native
 from ..trouble import Trouble
-from . import checkup, database, renew, schema, trust
+from . import checkup, database, renew, schema
 from .database import file_identity
 from .making import SET_UP_SECONDS, making
 from .renew import CELLS_SUFFIX, Pair
@@ -175,7 +176,6 @@ def open_existing(connection: apsw.Connection, path: str) -> CellsFile:
 
 def open_for_notices(path: str) -> Pair:
     """Return the pair of files of an existing store; see `open_existing`."""
-    trust.check(path)
     with contextlib.closing(database.connect(path)) as connection:
         file = open_existing(connection, path)
         return Pair(file, connection.opened[0], schema.ids(connection, path)[0])

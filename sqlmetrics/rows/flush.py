@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import apsw
 
 from ..appcode import is_for_caller, told
-from ..cells import heirs
+from ..cells import heirs, trust
 from ..cells.arenas import SharedArena
 from ..cells.freed import Run
 from ..cells.images import Image
@@ -82,6 +82,7 @@ def flush(store: Store, *, pause: float = 0.0) -> Outcome:
         store.part.teller.tell_families()
         store.part.teller.tell_exemplars(pause)
         checkup.check_if_due(store.path, store.file)
+        _look_for_planted(store)
         outcome = _flush(store) if _has_work(store) else Outcome.NOTHING_CHANGED
         children.drop(store.part)
         store.trouble.over("flush", f"{store.path}: flushes work again")
@@ -97,6 +98,13 @@ def flush(store: Store, *, pause: float = 0.0) -> Outcome:
         outcome = Outcome.FAILED
         _after_failure(store, error)
     return outcome
+
+
+def _look_for_planted(store: Store) -> None:
+    if planted := trust.planted_journal(store.path):
+        store.trouble.report("foreign", f"{planted}; it is not believed, the store goes on")
+    else:
+        store.trouble.over("foreign", f"{store.path}{trust.JOURNAL_SUFFIX} is gone")
 
 
 def _after_failure(store: Store, error: BaseException) -> None:

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 import apsw
 
 from .. import config
+from ..cells import trust
 from ..process import fork, native
-from . import trust
 from .database import file_identity, identity_of
 
 LOCK_SUFFIX = "-lock"
@@ -80,10 +80,10 @@ def _wait_for(fd: int, name: str, end: float) -> bool:
 
 def _open(name: str, settings: config.Settings) -> int | None:
     """A descriptor of the lock file, made if need be; None if it has come or gone at this moment."""
-    trust.check_file(name, settings.gid())
+    trust.check_file(name)
     flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     with contextlib.suppress(FileNotFoundError):
-        return os.open(name, flags)
+        return _checked(os.open(name, flags), name)
     mode = settings.mode | 0o600
     try:
         fd = os.open(name, flags | os.O_CREAT | os.O_EXCL, mode)
@@ -92,6 +92,15 @@ def _open(name: str, settings: config.Settings) -> int | None:
     os.fchmod(fd, mode)
     if settings.gid() >= 0:
         os.fchown(fd, -1, settings.gid())
+    return fd
+
+
+def _checked(fd: int, name: str) -> int:
+    try:
+        trust.check_opened(fd, name)
+    except BaseException:
+        os.close(fd)
+        raise
     return fd
 
 

@@ -17,7 +17,7 @@ from urllib.parse import quote
 import apsw
 
 from .. import config
-from ..cells import marks
+from ..cells import marks, trust
 from ..cells.cellsfile import CellsFile, boot_id, create_cells, open_cells
 from ..errors import DamagedError, PathError, SQLMetricsError
 from . import bring, checkup, database, newest, schema, settle, unhooked
@@ -59,11 +59,12 @@ def renew(path: str, settings: config.Settings, last: StoreConnection | None, ce
         moved_aside = left is None and _size(path) > 0
         content, uses = left or _freed_of_cells(unhooked.in_memory(), path, None)
         store, pair = schema.ids(content, path)
-        identity = _write(path + NEW_SUFFIX, content.serialize("main"), settings)
+        identity = _write(path + NEW_SUFFIX, _in_wal_mode(content.serialize("main")), settings)
         for suffix in WAL_FILES:  # made here and not by SQLite, which would follow a symlink
             _make_anew(path + suffix, settings)
         _unlink(path + CELLS_SUFFIX)
         if moved_aside:
+            trust.check_file(path + DAMAGED_SUFFIX)
             os.replace(path, path + DAMAGED_SUFFIX)
         os.replace(path + NEW_SUFFIX, path)
     with contextlib.closing(database.connect(path)) as connection:
@@ -135,7 +136,8 @@ def content_of(last: StoreConnection, path: str, cells: CellsFile) -> apsw.Conne
 
 
 def _without_wal(path: str) -> contextlib.closing[apsw.Connection]:
-    flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+    trust.check(path)
+    flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI | apsw.SQLITE_OPEN_NOFOLLOW
     return contextlib.closing(unhooked.connect(apsw.Connection, f"file:{quote(path)}?immutable=1", flags))
 
 
@@ -218,12 +220,18 @@ def _make_anew(name: str, settings: config.Settings) -> None:
                 raise
 
 
+def _in_wal_mode(data: bytes) -> bytes:
+    """The database as it is in WAL mode, so that SQLite need not switch: it would use a rollback journal for that."""
+    return data[:18] + b"\2\2" + data[20:]
+
+
 def _unlink(name: str) -> None:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(name)
 
 
 def _write(name: str, data: bytes, settings: config.Settings) -> database.Identity:
+    trust.check_file(name)
     _unlink(name)
     fd = _make(name, settings)
     try:

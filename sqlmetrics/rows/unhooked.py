@@ -18,7 +18,7 @@ Hook = Callable[[apsw.Connection], None]
 
 C = TypeVar("C", bound=apsw.Connection)
 _NEW = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
-_VFS = "unix"
+VFS = "unix"
 """SQLite's own way to files; the app may have made another one the default (``apsw.set_default_vfs``)."""
 
 _opening: set[int] = set()
@@ -45,7 +45,7 @@ def connect(kind: type[C], filename: str, flags: int = _NEW) -> C:
     thread = native.get_ident()
     _opening.add(thread)
     try:
-        return kind(filename, flags=flags, vfs=_VFS)
+        return kind(filename, flags=flags, vfs=VFS)
     finally:
         _opening.discard(thread)
 

@@ -10,10 +10,10 @@ import apsw
 
 from ..cells import layout
 from ..cells.cellsfile import CellsFile
+from ..cells.trust import SUFFIXES
 from ..scrape.plan import Family, Line
 from ..scrape.reading import Process
 from ..scrape.shown import Shown
-from .trust import SUFFIXES
 
 TABLES = ("family", "series", "process", "sample", "retired", "kept", "orphan", "exemplar")
 FILES = dict(zip(("database", "wal", "shm", "cells"), SUFFIXES, strict=True))

@@ -1,0 +1,76 @@
+"""How a database is opened without SQLite believing a file called ``-journal`` that somebody else has put there.
+
+SQLite takes such a file for what a crash has left ("hot journal", https://www.sqlite.org/lockingv3.html#hot_journals)
+and writes its pages into the database, although that is in WAL mode, which has none. It does not look at it while
+somebody has the lock that who writes such a journal would have. So we have that lock, by SQLite's own means, while we
+open the database; once its WAL is open, SQLite does not ask again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+
+import apsw
+
+from ..cells import trust
+from ..errors import ForeignFileError
+from ..process import native
+from . import unhooked
+
+_IN_WAL_MODE = b"\2\2"
+"""Bytes 18 and 19 of a database, see https://www.sqlite.org/fileformat2.html#file_format_version_numbers."""
+_SECONDS = 0.05
+"""How long to wait for another process that opens the database in the same way, which takes a thousandth of that."""
+
+
+@contextlib.contextmanager
+def unbelieved(path: str) -> Iterator[None]:
+    """Let no ``-journal`` be believed that appears while the database at `path` is opened, nor one that is planted.
+
+    One's own, a shell's say, is left to SQLite. Raises ForeignFileError or apsw.BusyError where there is a planted one
+    and the lock cannot be had: the database is in another mode, or others keep it locked.
+    """
+    planted = trust.planted_journal(path)
+    with contextlib.ExitStack() as stack:
+        if planted or not os.path.lexists(path + trust.JOURNAL_SUFFIX):
+            is_locked = stack.enter_context(_reserved(path, patiently=bool(planted)))
+            if planted and not is_locked:
+                raise ForeignFileError(f"{planted} (SQLite would believe it)")
+        yield
+
+
+@contextlib.contextmanager
+def _reserved(path: str, *, patiently: bool) -> Iterator[bool]:
+    """Have the lock; False if the database is in another mode or may not be written to, or, not patiently, is busy."""
+    try:
+        file = apsw.VFSFile(unhooked.VFS, path, [apsw.SQLITE_OPEN_MAIN_DB | apsw.SQLITE_OPEN_READWRITE, 0])
+    except apsw.Error:
+        yield False
+        return
+    try:
+        yield _reserve(file, patiently=patiently)
+    finally:
+        file.xClose()
+
+
+def _reserve(file: apsw.VFSFile, *, patiently: bool) -> bool:
+    end = time.monotonic() + _SECONDS
+    while True:
+        try:
+            file.xLock(apsw.SQLITE_LOCK_SHARED)
+            if file.xRead(2, 18) == _IN_WAL_MODE:
+                file.xLock(apsw.SQLITE_LOCK_RESERVED)
+                return True
+            return False
+        except apsw.BusyError:
+            file.xUnlock(apsw.SQLITE_LOCK_NONE)
+            if time.monotonic() >= end:
+                if patiently:
+                    raise
+                return False
+            native.sleep(0.001)
+        except apsw.Error:  # of a file that may only be read
+            return False
