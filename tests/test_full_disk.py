@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from disks import Disk, can_mount
 from helpers import Shell, child, own, scrape, value, wait_for
 from outsiders import Operator
 from prometheus_client import Counter, Gauge, Histogram
@@ -17,40 +16,7 @@ from prometheus_client import Counter, Gauge, Histogram
 import sqlmetrics
 from sqlmetrics.rows import flush
 
-
-def _can_mount() -> bool:
-    if os.geteuid() != 0:
-        return False
-    pid = os.fork()
-    if pid == 0:  # in a mount namespace of its own, so that nothing is left of the trial
-        works = ctypes.CDLL(None).unshare(0x00020000) == 0
-        os._exit(not (works and os.system("mount -t tmpfs -o size=64k none /mnt 2>/dev/null") == 0))
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-
-
-pytestmark = pytest.mark.skipif(not _can_mount(), reason="mounting a small tmpfs needs root and CAP_SYS_ADMIN")
-
-
-class Disk:
-    """A tmpfs of a size that can be changed."""
-
-    def __init__(self, folder: Path, size: str):
-        self.folder = folder
-        self.path = str(folder / "metrics.sqlite3")
-        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(folder)], check=True)
-
-    def resize(self, size: str) -> None:
-        """Make it larger (or smaller)."""
-        subprocess.run(["mount", "-o", f"remount,size={size}", str(self.folder)], check=True)
-
-    def fill(self) -> None:
-        """Leave not a byte of room: another program's file takes it all."""
-        subprocess.run(["dd", "if=/dev/zero", f"of={self.folder}/filler", "bs=4096"], stderr=subprocess.DEVNULL)
-        assert os.statvfs(self.folder).f_bavail == 0
-
-    def free(self) -> None:
-        """Delete that file."""
-        os.unlink(self.folder / "filler")
+pytestmark = pytest.mark.skipif(not can_mount(), reason="mounting a small tmpfs needs root and CAP_SYS_ADMIN")
 
 
 @pytest.fixture
@@ -60,7 +26,7 @@ def mounted(folder: Path) -> Iterator[list[Disk]]:
     yield disks
     sqlmetrics.uninstall()
     for disk in disks:
-        subprocess.run(["umount", "-l", str(disk.folder)], check=True)
+        disk.unmount()
 
 
 @pytest.mark.parametrize("size", ["4k", "64k", "200k", "360k"])
