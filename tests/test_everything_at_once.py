@@ -32,7 +32,7 @@ def _run(place: Path, *options: str) -> dict[str, int]:
     figures = json.loads(done.stdout.splitlines()[-1])
     assert figures["operations"] > 1000 * SECONDS
     assert figures["scrapes"] > 3 * SECONDS
-    assert figures["unknown by seat"] == 0
+    assert figures["unknown by seat"] <= figures["killed"]  # of each at most one: its last operation, half made
     happened: dict[str, int] = figures["happened"]
     return happened
 

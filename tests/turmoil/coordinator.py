@@ -78,12 +78,20 @@ class Coordinator:
                 time.sleep(self.choose.random() * 0.2)
             self._end()
         except StuckError:
-            pass
+            self._ask_where_they_are()
         finally:
             self._lockers.end()
             for pid in list(self.processes):
                 os.killpg(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
+
+    def _ask_where_they_are(self) -> None:
+        """Have all processes write their stacks to the file `stderr`; what they say from now on does not count."""
+        self.ledger.words[accounts.FILES] |= 1
+        for pid in self.processes:
+            self.ledger.say("asked for its stack", pid)
+            os.killpg(pid, signal.SIGUSR1)
+        time.sleep(1)
 
     # --- processes -------------------------------------------------------------------------------------------
 
@@ -331,3 +339,4 @@ class Coordinator:
             for pid in ending:
                 self._end_with(pid, signal.SIGTERM)
             self._wait_until("all have ended", lambda ending=ending: self._has_ended(*ending))
+        self._resolve()

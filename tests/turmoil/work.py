@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
+import faulthandler
 import logging
 import os
 import random
@@ -73,6 +74,7 @@ def run(ledger: Ledger, what: Callable[[], object], *, at_exit: bool = True) -> 
         os.nice(3)  # so that the coordinator has its turns
         descriptor = os.open(os.path.join(ledger.folder, "stderr"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(descriptor, 2)  # the HTTP server writes there of scrapes that fail
+        faulthandler.register(signal.SIGUSR1, file=2)
         keep_log(ledger)
         what()
         if at_exit:
