@@ -20,7 +20,7 @@ from . import ledger as accounts
 from . import readers, work
 from .audit import Auditor, Values, differences, parse
 from .ledger import BEGINS, ENDS, GROUPS, NOBODY, PER_GROUP, THREADS, Ledger
-from .vandals import Lockers, spoil
+from .vandals import Lockers, identities, spoil
 
 MENDED_SECONDS = 15.0
 """The limit for the store to be whole again after deletions, on a busy machine."""
@@ -285,7 +285,10 @@ class Coordinator:
         with self._calm(accounts.FILES):
             if self.choose.random() < 0.3:
                 self._start_many()
+            before = identities(self.path)
             spoil(self.path, self.choose, self.ledger)
+            # Until they notice it, all is as before.
+            self._wait_until("both files are others", lambda: self._are_others(before))
 
     def _fill_disk(self) -> None:
         assert self.plan.disk
@@ -297,6 +300,10 @@ class Coordinator:
             time.sleep(0.2 + self.choose.random())
             self.plan.disk.free()
             self.ledger.say("room")
+
+    def _are_others(self, before: list[int]) -> bool:
+        now = identities(self.path)
+        return len(now) == 2 and not set(now) & set(before)
 
     # --- whether it is right ---------------------------------------------------------------------------------
 
