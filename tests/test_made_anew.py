@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import random
 import signal
@@ -12,7 +13,7 @@ import sys
 from collections.abc import Callable
 
 import pytest
-from helpers import child, in_child, scrape, value, wait_for
+from helpers import Child, child, in_child, scrape, value, wait_for
 from interruption import Interruption
 from prometheus_client import Counter, Gauge
 
@@ -29,6 +30,12 @@ sqlmetrics.install(sys.argv[1])
 Counter("requests", "Requests").inc()
 print("counted", flush=True)
 sys.stdin.readline()
+"""
+READY = """
+import sys, sqlmetrics
+print("ready", flush=True)
+sys.stdin.readline()
+sqlmetrics.install(sys.argv[1])
 """
 
 
@@ -287,6 +294,39 @@ def test_the_first_who_notices_has_nothing_of_the_old_files(path: str, emptied: 
     for key, expected in before.items():
         assert found.get(key) == expected, key
     assert found[("requests_total", (("by", "new"),))] == 1
+
+
+def test_what_one_process_has_brought_no_other_reads_again(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes long where much was left, and many processes go over at the same time."""
+    store = sqlmetrics.install(path, flush_interval=1000)
+    requests = Counter("requests", "Requests", ["by"])
+    readings, content_of = mmap.mmap(-1, 1), renew.content_of
+
+    def content_of_and_count(*arguments: object) -> object:
+        readings[0] += 1
+        return content_of(*arguments)  # type: ignore[arg-type]
+
+    def count(amount: int) -> str:
+        requests.labels(str(os.getpid())).inc(amount)
+        return store.flush().name
+
+    def is_back(one: Child) -> bool:
+        one.do("count", 0)
+        return value("requests_total", by="dead") == 100 and value("requests_total", by=str(one.pid)) == 2
+
+    monkeypatch.setattr(renew, "content_of", content_of_and_count)
+    dead(lambda: requests.labels("dead").inc(100))
+    with child(count=count) as first, child(count=count) as second:
+        for one in (first, second):
+            one.do("count", 2)
+        other = subprocess.Popen([sys.executable, "-c", READY, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"ready\n"
+        delete(path)
+        other.communicate(b"\n")
+        for one in (first, second):
+            wait_for(lambda one=one: is_back(one))
+    assert readings[0] == 1
 
 
 def test_another_store_that_was_moved_to_the_path_gets_nothing_of_it(folder, path: str) -> None:

@@ -19,7 +19,7 @@ from .fold import Legacy, fold
 from .ingest import RAISE_PLAN, insert_other, read_help
 
 BEGAN = "UPDATE store SET began = ?"
-IS_NEWER = "SELECT began > ? FROM store"
+IS_MISSING = "SELECT began > ? AND NOT EXISTS (SELECT 1 FROM brought WHERE brought.store = ?) FROM store"
 NOTE = "INSERT INTO brought (store) VALUES (?) ON CONFLICT (store) DO NOTHING"
 FAMILIES = "SELECT name, type, mode, help, made, unit, registered FROM family"
 LEFT = """
@@ -45,12 +45,12 @@ def note_began(connection: apsw.Connection) -> None:
     connection.execute(BEGAN, (time.clock_gettime_ns(time.CLOCK_REALTIME),))
 
 
-def is_made_after(connection: apsw.Connection, moment: int) -> bool:
-    """Whether the store was made of nothing since then (nanoseconds since the epoch): so it took another one's place.
+def is_missing(connection: apsw.Connection, store: str, moment: int) -> bool:
+    """Whether this was made of nothing since then (nanoseconds since the epoch), and nobody has brought that store's.
 
     A store that was there before, and was moved to the path, has nothing to do with the one that was at it.
     """
-    return bool(connection.execute(IS_NEWER, (moment,)).get)
+    return bool(connection.execute(IS_MISSING, (moment, store)).get)
 
 
 def bring(connection: apsw.Connection, old: apsw.Connection, store: str) -> None:

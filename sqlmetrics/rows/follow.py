@@ -136,7 +136,7 @@ class Follower:
         path = self._store.path
         try:
             with contextlib.closing(database.connect(path)) as connection:
-                if bring.is_made_after(connection, self._in_place_at):
+                if bring.is_missing(connection, self.id, self._in_place_at):
                     bring.bring(connection, renew.content_of(last, path, self._store.file), self.id)
         except (apsw.Error, SQLMetricsError) as error:
             if not renew.is_damage(error):
