@@ -2,6 +2,7 @@
 
 from .client.patch import install, uninstall
 from .client.sampling import publish, unpublish
+from .client.sharing import private
 from .errors import (
     DamagedError,
     ForeignFileError,
@@ -31,6 +32,7 @@ __all__ = [
     "start_http_server",
     "publish",
     "unpublish",
+    "private",
     "mark_process_dead",
     "reset",
     "SQLMetricsError",

@@ -105,6 +105,18 @@ def modes() -> dict[str, str]:
     return found
 
 
+def registries() -> str:
+    """Which registries yield what all processes have counted, by ``SQLMETRICS_REGISTRIES``; see `client.private.Rule`.
+
+    ``auto`` (the default): by where they are made; ``default``: the default one and those with a collector; ``all``.
+    Raises ValueError if it is another word.
+    """
+    text = os.environ.get("SQLMETRICS_REGISTRIES", "") or "auto"
+    if text not in ("auto", "default", "all"):
+        raise ValueError(f"SQLMETRICS_REGISTRIES={text!r} cannot be used: wanted is auto, default or all")
+    return text
+
+
 def checked(result: Settings) -> Settings:
     """Return the settings if they can be used. Raises ValueError."""
     if not 0 < result.flush_interval <= _LONGEST_INTERVAL:

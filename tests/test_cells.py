@@ -11,7 +11,7 @@ import pytest
 from freezegun import freeze_time
 from helpers import child, in_child, scrape, value, wait_for
 from outsiders import ended
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 from prometheus_client.values import MultiProcessValue as PeersMultiProcessValue
 
 import sqlmetrics
@@ -144,9 +144,9 @@ def test_a_slot_is_alive_from_the_first(store: sqlmetrics.Store, monkeypatch: py
 
 
 def test_two_metrics_of_one_name(store: sqlmetrics.Store) -> None:
-    """In two registries of one process: they share their cells and add up."""
-    first, second = (Counter("requests", "Requests", ["path"], registry=CollectorRegistry()) for _ in range(2))
-    one, other = (Histogram("latency", "Latency", registry=CollectorRegistry()) for _ in range(2))
+    """In no registry, or in two that show all processes: they share their cells and add up."""
+    first, second = (Counter("requests", "Requests", ["path"], registry=None) for _ in range(2))
+    one, other = (Histogram("latency", "Latency", registry=registry) for registry in (None, REGISTRY))
     for _ in range(10):
         first.labels("/").inc()
         second.labels("/").inc(2)

@@ -15,7 +15,7 @@ import mp_workers
 import pytest
 from helpers import child, in_child, scrape, value, wait_for
 from outsiders import ended
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 import sqlmetrics
 from sqlmetrics import stores
@@ -131,7 +131,7 @@ def test_a_first_metric_before_and_after_the_fork(store: sqlmetrics.Store, befor
 
     def work() -> float:
         requests.inc(5)
-        Counter("of_the_child", "Of the child", registry=CollectorRegistry()).inc()
+        Counter("of_the_child", "Of the child", registry=None).inc()
         return requests._value.get()
 
     assert in_child(work) == 5

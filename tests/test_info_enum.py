@@ -271,7 +271,7 @@ def test_a_signal_handler_may_speak(store: sqlmetrics.Store) -> None:
 def test_two_objects_of_one_name_may_say_the_same(path: str) -> None:
     """What one of them takes back stays the other's: its cells are nobody else's."""
     store = sqlmetrics.install(path, flush_interval=0.02)
-    one, two = Info("build", "Build"), Info("build", "Build", registry=prometheus_client.CollectorRegistry())
+    one, two = Info("build", "Build"), Info("build", "Build", registry=None)
     one.info({"version": "A"})
     two.info({"version": "A"})
     one.info({"version": "B"})

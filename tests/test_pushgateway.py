@@ -12,7 +12,17 @@ from pathlib import Path
 
 import pytest
 from helpers import child, wait_for
-from prometheus_client import REGISTRY, Counter, Gauge, delete_from_gateway, push_to_gateway, pushadd_to_gateway
+from prometheus_client import (
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    delete_from_gateway,
+    push_to_gateway,
+    pushadd_to_gateway,
+)
+from prometheus_client.exposition import passthrough_redirect_handler
 from prometheus_client.parser import text_string_to_metric_families
 
 import sqlmetrics
@@ -89,10 +99,62 @@ def test_the_aggregate_is_pushed_from_any_process(store: sqlmetrics.Store, gatew
     assert gateway.values("batch") == {}
 
 
+@pytest.mark.parametrize("push", [push_to_gateway, pushadd_to_gateway], ids=["push", "pushadd"])
+def test_what_is_pushed_of_a_registry_of_its_own_is_its_own(store: sqlmetrics.Store, gateway: Gateway, push) -> None:
+    """A job in each of several processes, and one after another, with the names of the others; also with a handler."""
+
+    def job(number: int) -> None:
+        registry = CollectorRegistry()
+        Counter("rows", "Rows", registry=registry).inc(number)
+        Gauge("last_success", "Last success", registry=registry).set(number)
+        Histogram("seconds", "Seconds", ["step"], buckets=[1], registry=registry).labels("read").observe(number)
+        push(gateway.address, f"job {number}", registry, handler=passthrough_redirect_handler)
+
+    def shown(number: int) -> dict[str, float]:
+        found = gateway.values(f"job {number}")
+        return {name: value for name, value in found.items() if not name.endswith("_created")}
+
+    with child(job=job) as one:
+        one.do("job", 2)
+        job(3)
+        one.do("job", 4)
+        job(5)
+    for number in (2, 3, 4, 5):
+        buckets = {"seconds_bucket": 1, "seconds_count": 1, "seconds_sum": number}
+        assert shown(number) == {"rows_total": number, "last_success": number} | buckets
+    assert "pid=" not in gateway.text()
+    delete_from_gateway(gateway.address, "job 3")
+    assert gateway.values("job 3") == {}
+
+
+_JOB = """
+import sys
+import sqlmetrics
+sqlmetrics.install(sys.argv[1])
+from prometheus_client import CollectorRegistry, Counter, Gauge, push_to_gateway
+registry = CollectorRegistry()
+rows = Counter("rows", "Rows", ["table"], registry=registry)
+Gauge("last_success", "Last success", registry=registry).set(int(sys.argv[3]))
+rows.labels(sys.argv[3]).inc(int(sys.argv[3]))
+push_to_gateway(sys.argv[2], sys.argv[3], registry)
+"""
+
+
+def test_what_a_script_pushes_is_its_own(path: str, gateway: Gateway) -> None:
+    """Its registry is made at the script's level, as the documentation of `prometheus_client` has it."""
+    for number in ("1", "2", "3"):
+        command = [sys.executable, "-c", _JOB, path, gateway.address, number]
+        subprocess.run(command, check=True, timeout=60)
+
+    for number in ("1", "2", "3"):
+        found = gateway.values(number)
+        assert (found["rows_total"], found["last_success"]) == (int(number), int(number))
+    assert gateway.text().count('rows_total{instance="",job="3"') == 1
+    assert "pid=" not in gateway.text()
+
+
 def test_a_registry_with_a_collector_is_pushed_too(store: sqlmetrics.Store, gateway: Gateway) -> None:
     """With a grouping key, and one replaces the other."""
-    from prometheus_client import CollectorRegistry
-
     Counter("rows", "Rows", registry=None).inc(2)
     registry = CollectorRegistry()
     sqlmetrics.MultiProcessCollector(registry)

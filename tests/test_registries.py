@@ -8,8 +8,10 @@ import urllib.request
 from pathlib import Path
 
 import prometheus_client
-from helpers import ask, child, names_of
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
+import pytest
+from helpers import ask, child, in_child, names_of
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily
 
 import sqlmetrics
 
@@ -134,6 +136,66 @@ def test_target_info_and_custom_collectors_work_as_ever(store: sqlmetrics.Store)
     assert {"target_info", "process_resident_memory_bytes", "events_total"} <= set(names)
     assert len(names) == len(set(names)) + 6  # the garbage collector has three samples of three generations
     assert names_of(registry.restricted_registry(["target_info"])) == ["target_info"]  # type: ignore[arg-type]
+
+
+class Setting:
+    """A collector that counts, and sets a gauge, whenever it is asked."""
+
+    def __init__(self, registry: CollectorRegistry, of_metrics: CollectorRegistry | None):
+        self.level = Gauge("level", "Level", multiprocess_mode="max", registry=of_metrics)
+        registry.register(self)  # type: ignore[arg-type]
+        self.asked = Counter("asked", "Asked", ["how"], registry=of_metrics)
+
+    def describe(self):
+        yield GaugeMetricFamily("custom", "Custom")
+
+    def collect(self):
+        self.asked.labels("often").inc()
+        self.level.set(self.asked.labels("often")._value.get())
+        yield GaugeMetricFamily("custom", "Custom", value=7)
+
+
+@pytest.mark.parametrize("ways", ["metrics", "private", "metrics and a collector", "a collector", "the default one"])
+def test_what_a_collector_sets_is_in_the_same_scrape(store: sqlmetrics.Store, ways: str) -> None:
+    """Collectors are asked first, and the families come in the order of their registration all the same."""
+    registry = REGISTRY if ways == "the default one" else CollectorRegistry()
+    setting = Setting(registry, None if ways == "a collector" else registry)
+    if "collector" in ways:
+        sqlmetrics.MultiProcessCollector(registry)
+    if ways == "metrics":
+        in_child(lambda: None)  # which the registry is shared with
+    try:
+        for number in (1, 2):
+            families = {metric.name: metric for metric in registry.collect()}
+            assert families["asked"].samples[0].value == families["level"].samples[0].value == number
+        assert ask(registry.restricted_registry(["custom", "level"]), "level") == 3
+        if ways != "a collector":
+            assert [name for name in families if name in ("level", "custom", "asked")] == ["level", "custom", "asked"]
+    finally:
+        registry.unregister(setting)  # type: ignore[arg-type]
+
+
+def test_what_a_collector_raises_is_raised_by_the_scrape(store: sqlmetrics.Store) -> None:
+    """As in one process; the next scrape is whole again."""
+
+    class Raising:
+        fails = True
+
+        def collect(self):
+            yield GaugeMetricFamily("one", "One", value=1)
+            if self.fails:
+                raise LookupError("of the app's own")
+
+    registry = CollectorRegistry()
+    Counter("events", "Events", registry=registry).inc()
+    registry.register(Raising())  # type: ignore[arg-type]
+    sqlmetrics.MultiProcessCollector(registry)
+    with pytest.raises(LookupError, match="of the app's own"):
+        prometheus_client.generate_latest(registry)
+    Raising.fails = False
+
+    assert names_of(registry)[:2] == ["events_total", "events_created"]
+    assert ask(registry, "one") == 1
 
 
 def test_a_class_with_its_own_way_to_its_samples_is_asked_itself(store: sqlmetrics.Store) -> None:

@@ -48,6 +48,10 @@ SIGNATURES = {
     "CollectorRegistry.__init__": (
         "(self, auto_describe=False, target_info=None, support_collectors_without_names=False)"
     ),
+    "exposition.make_wsgi_app": "(registry=…, disable_compression=False)",
+    "MetricWrapperBase.__init__": (
+        "(self, name, documentation, labelnames=(), namespace='', subsystem='', unit='', registry=…, _labelvalues=None)"
+    ),
     "MetricWrapperBase.labels": "(self, *labelvalues, **labelkwargs)",
     "Counter.inc": "(self, amount=1, exemplar=None)",
     "Gauge.inc": "(self, amount=1)",
@@ -87,6 +91,9 @@ BODIES = {
     "Gauge.set": "abde5aea",
     "Summary.observe": "d290ce48",
     "Histogram.observe": "b37a740d",
+    "Counter._metric_init": "fce87953",
+    "Gauge._metric_init": "da9e9325",
+    "Summary._metric_init": "d48e35c1",
     "Histogram._metric_init": "77a22ba2",
     "MetricWrapperBase.remove": "18ffe242",
     "MetricWrapperBase.remove_by_labels": "3c8a222b",

@@ -15,6 +15,7 @@ from prometheus_client import Counter, Enum, Gauge, Histogram, Info, Summary, me
 from ..values import SharedValue
 from .binder import Bound
 from .buckets import Member, SharedBuckets
+from .private import is_private
 from .sampling import Answering
 
 _HOLDS = {
@@ -74,6 +75,8 @@ def is_peers_value(value: object) -> bool:
 def is_shared(metric: object) -> bool:
     """Whether a collector is a metric whose samples are the store's."""
     kind: Any = kind_of(type(metric))
+    if is_private(metric):
+        return False
     if kind not in _REPLACED or "_labelnames" not in vars(metric) or getattr(metric, "_type", None) != kind._type:
         return False
     ways = {

@@ -14,6 +14,7 @@ from ..cells import layout
 from ..cells.shape import canonical_labels, family_of
 from ..values import SharedValue
 from .binder import UNBOUND, Binder, Bound, hold
+from .private import is_private
 
 _peer_info_init = Info._metric_init
 _peer_info = Info.info
@@ -70,8 +71,10 @@ class Said(Bound):
         return False
 
 
-def _binder() -> Binder | None:
+def _binder(metric: Any) -> Binder | None:
     kind = values.ValueClass
+    if is_private(metric):
+        return None
     return kind._binder if isinstance(kind, type) and issubclass(kind, SharedValue) else None
 
 
@@ -90,14 +93,14 @@ def _said_of_enum(metric: Any, binder: Binder) -> Said:
 def info_init(self: Any) -> None:
     """`Info._metric_init`."""
     _peer_info_init(self)  # type: ignore[no-untyped-call]
-    if binder := _binder():
+    if binder := _binder(self):
         self._said = _said_of_info(self, binder, _variant({}))
 
 
 def enum_init(self: Any, *args: Any, **kwargs: Any) -> None:
     """`Enum.__init__`; only at its end are the states known."""
     _peer_enum_init(self, *args, **kwargs)
-    if (binder := _binder()) and self._is_observable():
+    if (binder := _binder(self)) and self._is_observable():
         self._said = _said_of_enum(self, binder)
 
 
@@ -148,10 +151,13 @@ def convert(metric: Any) -> bool:
 
     Returns whether that is another than it did before. What it said last it knows by itself.
     """
-    binder = _binder()
+    binder = _binder(metric)
     metric.__dict__.pop("_spoken", None)
     if binder is None:
-        return metric.__dict__.pop("_said", None) is not None
+        said = metric.__dict__.pop("_said", None)
+        if said is not None and is_private(metric):
+            said._binder.release(said)
+        return said is not None
     if "_said" in metric.__dict__:
         return False
     kept = metric._value

@@ -16,6 +16,7 @@ from .. import stores
 from ..cells.selection import Selection
 from ..values import SharedValue
 from .operations import make_reentrant
+from .private import is_private
 
 _peer_reset = getattr(Counter, "reset", None)
 
@@ -81,7 +82,8 @@ def _check_is_labelled(metric: Any) -> None:
 
 
 def _remove(metric: Any, labels: dict[str, str], *, whole: bool) -> None:
-    stores.default_store().remover.remove(Selection.of(metric, labels, whole=whole))
+    if not is_private(metric):
+        stores.default_store().remover.remove(Selection.of(metric, labels, whole=whole))
 
 
 REPLACED: tuple[tuple[type, str, Any], ...] = tuple(

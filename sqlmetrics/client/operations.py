@@ -20,6 +20,7 @@ from prometheus_client.samples import Exemplar
 from ..cells.shape import describe, family_of
 from ..process import native
 from ..values import SharedValue
+from . import private
 from .buckets import SharedBuckets
 
 _peer_labels = MetricWrapperBase.labels
@@ -181,9 +182,12 @@ def _observe_with_exemplar(self: Any, amount: Any, exemplar: Any) -> None:
 
 
 def _telling_unit(peer_init: Callable[[Any], None]) -> Callable[[Any], None]:
-    """A metric's init, but the unit of its family is known to all."""
+    """A metric's init, but the unit of its family is known to all; one that is private has nothing to tell."""
 
     def metric_init(self: Any) -> None:
+        if private.is_private(self):
+            private.give_values(self)
+            return
         if self._unit:
             describe(family_of(self), unit=self._unit)
         peer_init(self)
@@ -206,6 +210,7 @@ def histogram_init(self: Any) -> None:
 
 
 REPLACED: tuple[tuple[type, str, Any], ...] = (
+    (MetricWrapperBase, "__init__", private.metric_init),
     (MetricWrapperBase, "labels", labels),
     (Counter, "inc", counter_inc),
     (Gauge, "inc", gauge_inc),

@@ -8,11 +8,12 @@ itself, for those who hold it already, is made to lead to ours.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
 
-from prometheus_client import multiprocess, values
+from prometheus_client import exposition, multiprocess, values
 from prometheus_client.registry import CollectorRegistry
 
 from .. import stores
@@ -22,7 +23,9 @@ from ..scrape.collector import MultiProcessCollector
 from ..store import Store
 from ..values import Compatible, MultiProcessValue
 from ..weak import members
-from . import copies, info_enum, labelled, operations, registry, sampling, takeover
+from . import copies, info_enum, labelled, operations, registry, sampling, sharing, takeover
+from .loading import maker
+from .private import rule
 
 _peer_registry_init = CollectorRegistry.__init__
 _peer_class = multiprocess.MultiProcessCollector
@@ -32,9 +35,13 @@ _replaced: list[tuple[Any, str, Any, Any]] = []
 
 
 def _registry_init(self: CollectorRegistry, *args: Any, **kwargs: Any) -> None:
-    """`CollectorRegistry.__init__`, but the registry is known, so that its lock can be renewed after a fork."""
+    """`CollectorRegistry.__init__`, but the registry is known, and where it was made.
+
+    So its lock can be renewed after a fork, and it can be private.
+    """
     _peer_registry_init(self, *args, **kwargs)
     takeover.know(takeover.registries, self)
+    rule.judge(self, maker(self, sys._getframe(1)))
 
 
 def _collector_init(self: Any, registry: Any, path: Any = None, **options: Any) -> None:
@@ -54,6 +61,7 @@ _REPLACED: tuple[tuple[Any, str, Callable[[Callable[[], object]], Any]], ...] = 
         for name in ("merge", "_read_metrics", "_accumulate_metrics")
     ),
     (CollectorRegistry, "__init__", lambda _: _registry_init),
+    (exposition, "make_wsgi_app", lambda _: sharing.make_wsgi_app),
 )
 """(where, name, what it becomes): the names that lead to the peer's files."""
 _METHODS = (*operations.REPLACED, *labelled.REPLACED, *info_enum.REPLACED, *sampling.REPLACED, *registry.REPLACED)
@@ -129,6 +137,7 @@ def switch(identify: Callable[[], object]) -> None:
     """
     if _replaced:
         return
+    rule.begin()
     taken: list[takeover.Taken] = []
     copies.mark(_replaced)
     try:
@@ -136,6 +145,8 @@ def switch(identify: Callable[[], object]) -> None:
             _replace(where, name, replacement(identify))
         for where, name, replacement in _METHODS:
             _replace(where, name, replacement)
+        for one in takeover.existing_registries():
+            sharing.settle_existing(one)
         takeover.to_store(taken)
         registry.tell_all_registered()
     except BaseException:

@@ -6,11 +6,12 @@ registry of other processes are yielded by this process's too, whether or not th
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from prometheus_client import REGISTRY, metrics, multiprocess
+from prometheus_client import REGISTRY, metrics
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import CollectorRegistry, RestrictedRegistry
 
@@ -19,14 +20,17 @@ from ..cells.shape import describe, family_of
 from ..scrape import answer
 from ..scrape.collector import MultiProcessCollector, is_derived
 from ..scrape.wanted import wanted
+from . import sharing
 from .held import is_shared
+from .loading import is_pushed
+from .private import is_private, rule
 from .sampling import sampler
+from .sharing import is_of_store
 
 _peer_get_names: Any = CollectorRegistry._get_names
 _peer_register = CollectorRegistry.register
 _peer_unregister = CollectorRegistry.unregister
 
-_COLLECTORS = (MultiProcessCollector, multiprocess.MultiProcessCollector)
 _collect_named: Any = MultiProcessCollector.collect_named
 _SUFFIXES = ("", "_total", "_created", "_sum", "_count", "_bucket", "_info")
 _CREATED = "_created"
@@ -51,12 +55,16 @@ def tell_all_registered() -> None:
 
 def get_names(self: CollectorRegistry, collector: Any) -> list[str]:
     """`CollectorRegistry._get_names`, but a collector of a store clashes with nobody: see `collect`."""
-    return [] if isinstance(collector, _COLLECTORS) else _peer_get_names(self, collector)
+    return [] if is_of_store(collector) else _peer_get_names(self, collector)
 
 
 def register(self: CollectorRegistry, collector: Any) -> None:
     """`CollectorRegistry.register`."""
     _peer_register(self, collector)
+    if is_of_store(collector):
+        sharing.share(self)
+    else:
+        sharing.take(self, collector)
     if self is REGISTRY:
         tell_registered(collector, True)
 
@@ -86,9 +94,7 @@ def restricted_collect(self: RestrictedRegistry) -> Iterator[Metric]:
         target = registry._target_info_metric() if is_targeted else None  # type: ignore[no-untyped-call]
         named = {c for name, c in registry._names_to_collectors.items() if name in names - {"target_info"}}
         nameless = {*registry._collectors_without_names}
-        collectors = [
-            c for c in registry._collector_to_names if c in named or c in nameless or isinstance(c, _COLLECTORS)
-        ]
+        collectors = [c for c in registry._collector_to_names if c in named or c in nameless or is_of_store(c)]
     if target:
         yield target
     for metric in _all_of(registry, collectors, names):
@@ -97,21 +103,36 @@ def restricted_collect(self: RestrictedRegistry) -> Iterator[Metric]:
 
 
 def _all_of(registry: CollectorRegistry, collectors: list[Any], names: frozenset[str] | None) -> Iterator[Metric]:
-    shared = {one for one in collectors if is_shared(one) or one in sampler.publications}
+    of_stores = [one for one in collectors if is_of_store(one)]
+    if registry is not REGISTRY and not of_stores and rule.setting != "all" and is_pushed(sys._getframe()):
+        shared: set[Any] = set()  # what is pushed is this process's own
+    else:
+        shared = {one for one in collectors if is_shared(one) or one in sampler.publications}
+        rule.tell_asked(registry)
+    asked = _ask_others(collectors, shared)  # they may count, or set gauges: so before the store is read
     found = _shared_families(names) if shared or registry is REGISTRY else None
     seen: set[str] = set()
-    for collector in collectors:
-        if not isinstance(collector, _COLLECTORS):
-            is_ours = collector in shared
-            metrics = _own_families(registry, collector, found, seen) if is_ours else list(collector.collect())
-            seen.update(metric.name for metric in metrics)
-            yield from metrics
+    for collector in [one for one in collectors if not is_of_store(one)]:
+        if collector in shared:
+            metrics = _own_families(registry, collector, found, seen)
+        else:
+            metrics = asked[collector] if collector in asked else list(collector.collect())
+        seen.update(metric.name for metric in metrics)
+        yield from metrics
     others = [name for name in found or () if registry is REGISTRY and name not in seen]
     for name in others:
         metrics = [metric for metric, registered in found[name] if registered]  # type: ignore[index]
         seen.update(metric.name for metric in metrics)
         yield from metrics
-    yield from _of_stores([one for one in collectors if isinstance(one, _COLLECTORS)], names, seen)
+    if of_stores:
+        rule.tell_left_out()
+    yield from _of_stores(of_stores, names, seen)
+
+
+def _ask_others(collectors: list[Any], shared: set[Any]) -> dict[Any, list[Metric]]:
+    """What the collectors of the app's yield. Raises what they raise."""
+    others = [one for one in collectors if one not in shared and not is_of_store(one) and not is_private(one)]
+    return {one: list(one.collect()) for one in others}
 
 
 def _of_stores(collectors: list[Any], names: frozenset[str] | None, seen: set[str]) -> Iterator[Metric]:

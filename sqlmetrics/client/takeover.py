@@ -68,7 +68,7 @@ def _take_over(taken: list[Taken], is_foreign: Callable[[Any], bool]) -> None:
     for metric in _all_metrics():
         try:
             before = values_of(metric)
-            if _convert(metric, before, is_foreign):
+            if convert(metric, before, is_foreign):
                 taken.append(Taken(metric, before))
         except Exception as error:  # of a class of the app's own
             tell(logging.WARNING, f"{type(metric)}: stays as it is ({told(error)})", error)
@@ -87,6 +87,11 @@ def _all_metrics() -> Iterable[Any]:
                 know(operations.parents, thing)
         else:
             yield thing
+
+
+def existing_registries() -> list[CollectorRegistry]:
+    """Every registry of this process."""
+    return _instances(CollectorRegistry)
 
 
 def know(known: weakref.WeakSet[Any], thing: Any) -> None:
@@ -115,7 +120,8 @@ def _family_of(cls: type) -> Iterable[type]:
         yield from _family_of(one)
 
 
-def _convert(metric: Any, old: dict[str, Any], is_foreign: Callable[[Any], bool]) -> bool:
+def convert(metric: Any, old: dict[str, Any], is_foreign: Callable[[Any], bool]) -> bool:
+    """Give a metric values of the kind that is made now, with what the old ones have; False if they are of it."""
     if is_state(metric):
         return info_enum.convert(metric)
     if not old or not all(map(is_foreign, flat(old))):

@@ -1,0 +1,241 @@
+"""Private registries and metrics: what a registry that is made for a request, a task or a push has counted is its own.
+
+The values of a private metric are in the memory of its process and never in the store, so it shows what it shows
+without a store, and nothing is left of it when it is gone. Which registries are private is `Rule`'s to say.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+import weakref
+from dataclasses import dataclass, field
+from itertools import count
+from types import FrameType
+from typing import Any
+
+from prometheus_client import REGISTRY, Counter, Gauge, Summary
+from prometheus_client.metrics import MetricWrapperBase, _build_full_name
+from prometheus_client.registry import CollectorRegistry
+from prometheus_client.samples import Exemplar
+from prometheus_client.values import MutexValue
+
+from .. import config
+from ..process import native
+from ..values import as_float
+from ..weak import members
+from .loading import Stage, maker, place, stage
+
+log = logging.getLogger("sqlmetrics")
+_HAS_GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
+_MOST_FAMILIES = 10_000
+"""Names of families that are remembered, where an app makes up new ones all the time."""
+_LATER = 5.0
+"""Seconds. What is asked again after so long was not made for one request."""
+_numbers = count(1)
+
+
+class PrivateValue(MutexValue):
+    """A float in the memory of its process, with the contract of the peer's values and safe in signal handlers."""
+
+    def __init__(self) -> None:
+        self._value = 0.0
+        self._exemplar: Exemplar | None = None
+        self._lock: Any = native.RLock()  # as a signal handler may come in the middle
+
+    if _HAS_GIL:  # no call between the read and the store, so no other thread and no lock: see `values`
+
+        def inc(self, amount: float) -> None:
+            """Add `amount`."""
+            amount = as_float(amount)
+            self._value += amount
+
+        def set(self, value: float, timestamp: float | None = None) -> None:  # noqa: ARG002 - the peer's contract
+            """Set the value."""
+            self._value = float(value)
+
+        def get(self) -> float:
+            """Return the value."""
+            return self._value
+
+
+class PrivateNames(tuple[str, ...]):
+    """The label names of a private metric: its children are made with them, and so know what they are."""
+
+    __slots__ = ()
+
+
+@dataclass
+class Standing:
+    """What is known of one registry.
+
+    number: no other registry has it. at: where it was made. said: the app has said what it is to be.
+    shown: when it was first asked for its metrics, on the monotonic clock; None: not yet.
+    """
+
+    stage: Stage
+    is_private: bool
+    at: str = ""
+    said: bool = False
+    shown: float | None = None
+    made: float = field(default_factory=time.monotonic)
+    thread: int = field(default_factory=native.get_ident)
+    number: int = field(default_factory=lambda: next(_numbers))
+
+
+class Rule:
+    """Which registries are private: those that are made while the app runs, unless the app says otherwise."""
+
+    def __init__(self) -> None:
+        self._begin("auto")
+
+    def begin(self) -> None:
+        """Begin anew, with what the environment says. Raises ValueError."""
+        self._begin(config.registries())
+
+    def _begin(self, setting: str) -> None:
+        self.setting = setting
+        self._brought: dict[str, tuple[int, int]] = {}
+        self._told: set[str] = set()
+        self._private: weakref.WeakSet[CollectorRegistry] = weakref.WeakSet()
+
+    def judge(self, registry: CollectorRegistry, made_in: FrameType | None) -> None:
+        """Say of a registry that is made in this frame whether it is private."""
+        at = stage(made_in)
+        is_private = at is Stage.RUNNING if self.setting == "auto" else self.setting == "default"
+        registry._standing = Standing(at, is_private, place(made_in))  # type: ignore[attr-defined]
+        if is_private:
+            self._private.add(registry)
+
+    def undecided(self) -> list[tuple[CollectorRegistry, Standing]]:
+        """The registries that are private by this rule alone."""
+        found = [(one, standing_of(one)) for one in members(self._private) if self.setting == "auto"]
+        return [(one, standing) for one, standing in found if standing and standing.is_private and not standing.said]
+
+    def is_first(self, standing: Standing, family: str) -> bool:
+        """Whether no registry but this one has had a family of that name."""
+        number, registries = self._brought.get(family, (standing.number, 1))
+        return number == standing.number and registries == 1
+
+    def brings(self, standing: Standing, family: str) -> bool:
+        """Note that a registry has a family, and return whether it is the first that has it."""
+        number, registries = self._brought.get(family, (standing.number, 0))
+        if registries == 0 or number != standing.number:
+            registries += 1
+        if len(self._brought) >= _MOST_FAMILIES:
+            self._brought.clear()
+        self._brought[family] = (standing.number, registries)
+        if registries > 2:
+            self._tell(
+                family,
+                "%s is in a third registry of this process, made in %s. A registry that is made while the app runs"
+                " shows its own metrics only, and they are in no other scrape; for the sum of all processes, make one"
+                " registry at a module's level, or use the default one",
+                family,
+                standing.at,
+            )
+        return registries == 1
+
+    def tell_asked(self, registry: CollectorRegistry) -> None:
+        """Log it once if a registry shows too little: it is private, but was not made for one request."""
+        standing = standing_of(registry)
+        if standing is None or not standing.is_private:
+            return
+        if standing.shown is None:
+            standing.shown = time.monotonic()
+        self._tell_hidden(registry, standing, standing.shown)
+
+    def tell_left_out(self) -> None:
+        """Log it once of each such registry, when a scrape of the whole store goes without it."""
+        for registry, standing in self.undecided():
+            self._tell_hidden(registry, standing, standing.made)
+
+    def _tell_hidden(self, registry: CollectorRegistry, standing: Standing, since: float) -> None:
+        is_ruled = self.setting == "auto" and not standing.said
+        if is_ruled and time.monotonic() - since > _LATER and any(map(is_private, list(registry._collector_to_names))):
+            self._tell(
+                standing.at,
+                "the registry that was made in %s shows the metrics of this process only, and they are in no other"
+                " scrape, as it was made while the app runs; make it at a module's level for the sum of all processes,"
+                " or say sqlmetrics.private(registry) if it is right so",
+                standing.at,
+            )
+
+    def _tell(self, once: str, message: str, *arguments: object) -> None:
+        if once not in self._told:
+            self._told.add(once)
+            log.warning(message, *arguments)
+
+
+rule = Rule()
+
+
+def standing_of(registry: object) -> Standing | None:
+    """What is known of a registry; None of the default one, and of those that were made before `install`."""
+    return getattr(registry, "_standing", None) if isinstance(registry, CollectorRegistry) else None
+
+
+def is_private(metric: Any) -> bool:
+    """Whether a metric's values are its process's own."""
+    return bool(getattr(metric, "__dict__", {}).get("_is_private"))
+
+
+def is_private_registry(registry: object) -> bool:
+    """Whether the metrics that are made for a registry are private."""
+    standing = standing_of(registry)
+    return standing is not None and standing.is_private
+
+
+_peer_init: Any = MetricWrapperBase.__init__
+_full_name: Any = _build_full_name
+
+
+def metric_init(
+    self: Any,
+    name: str,
+    documentation: str,
+    labelnames: Any = (),
+    namespace: str = "",
+    subsystem: str = "",
+    unit: str = "",
+    registry: Any = REGISTRY,
+    _labelvalues: Any = None,
+    **others: Any,
+) -> None:
+    """`MetricWrapperBase.__init__`, but the metric knows from the start whether it is private."""
+    if _labelvalues:
+        private = isinstance(labelnames, PrivateNames)
+    else:
+        private = _is_made_for_private(self, registry, (name, namespace, subsystem, unit))
+    if private:
+        self._is_private = True
+    _peer_init(self, name, documentation, labelnames, namespace, subsystem, unit, registry, _labelvalues, **others)
+    if private:
+        self._labelnames = PrivateNames(self._labelnames)
+
+
+def _is_made_for_private(metric: Any, registry: Any, parts: tuple[str, str, str, str]) -> bool:
+    standing = standing_of(registry)
+    if standing is None:
+        if registry is None:  # it may get one later, see `registry.register`
+            metric._made_at = stage(maker(metric, sys._getframe(2)))
+        return False
+    family = _full_name(metric._type, *parts)
+    is_first = rule.brings(standing, family)
+    if standing.stage is Stage.SCRIPT and not is_first and rule.setting == "auto" and not standing.said:
+        standing.is_private = True  # a script that makes its registry again and again, in a loop
+    return standing.is_private
+
+
+def give_values(metric: Any) -> None:
+    """`_metric_init` of a private metric: its values are in memory."""
+    if isinstance(metric, (Counter, Gauge)):
+        metric._value = PrivateValue()
+    elif isinstance(metric, Summary):
+        metric._count, metric._sum = PrivateValue(), PrivateValue()
+    else:
+        metric._sum = PrivateValue()
+        metric._buckets = [PrivateValue() for _ in metric._upper_bounds]
+    if not isinstance(metric, Gauge):
+        metric._created = time.time()

@@ -1,0 +1,126 @@
+"""Registries that become private, or shared, after they were made: their metrics take the values that they have along.
+
+Shared means: of all processes. A registry that was private by its place only becomes shared when it turns out to live
+as long as its process: it is served, the process is forked while it exists, or it gets a collector of a store.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from typing import Any
+
+from prometheus_client import REGISTRY, exposition, multiprocess
+from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.registry import CollectorRegistry
+
+from ..process import native
+from ..scrape.collector import MultiProcessCollector
+from . import sampling, takeover
+from .held import is_switched, values_of
+from .loading import Stage
+from .private import PrivateNames, Standing, is_private, is_private_registry, rule, standing_of
+
+_COLLECTORS = (MultiProcessCollector, multiprocess.MultiProcessCollector)
+_peer_make_wsgi_app = exposition.make_wsgi_app
+
+
+def private(registry: CollectorRegistry) -> CollectorRegistry:
+    """Have a registry show the metrics of this process only, as without a store; nothing of them gets into it.
+
+    To be called before its metrics are made: what they counted until then stays in the store, too. Calling it again
+    changes nothing. It may be called before `install`.
+
+    registry: any but the default one, which is the sum of all processes.
+    Returns the registry: ``registry = sqlmetrics.private(CollectorRegistry())``.
+    Raises TypeError for what is no `CollectorRegistry`, ValueError for the default one.
+    """
+    if not isinstance(registry, CollectorRegistry):
+        raise TypeError(f"a prometheus_client.CollectorRegistry can be private; {registry!r} is none")
+    if registry is REGISTRY:
+        raise ValueError("the default registry shows all processes; make a CollectorRegistry() for what is private")
+    standing = standing_of(registry) or Standing(Stage.RUNNING, is_private=True)
+    standing.said = standing.is_private = True
+    registry._standing = standing  # type: ignore[attr-defined]
+    _make_private(registry)
+    return registry
+
+
+def _make_private(registry: CollectorRegistry) -> None:
+    """Have the metrics of a registry be private, but for those that are in the default one as well."""
+    for metric in list(registry._collector_to_names) if is_switched() else ():
+        if metric not in REGISTRY._collector_to_names:
+            _change(metric, private=True)
+
+
+def settle_existing(registry: CollectorRegistry) -> None:
+    """Have a registry that was made before the store was installed be what the app said, or else the environment."""
+    has_collector = any(map(is_of_store, list(registry._collector_to_names)))
+    if rule.setting == "default" and not (registry is REGISTRY or has_collector or standing_of(registry)):
+        registry._standing = Standing(Stage.LOADING, is_private=True)  # type: ignore[attr-defined]
+    if is_private_registry(registry):
+        _make_private(registry)
+
+
+def share(registry: Any) -> None:
+    """Have a registry show all processes from now on, unless the app said that it is private."""
+    standing = standing_of(registry)
+    if standing is not None and standing.is_private and not standing.said:
+        standing.is_private = False
+        for metric in list(registry._collector_to_names):
+            _change(metric, private=False)
+
+
+def take(registry: object, metric: Any) -> None:
+    """Have a metric that was made for no registry, while the app runs, be private with the registry that it got."""
+    made_at = getattr(metric, "__dict__", {}).get("_made_at")
+    if made_at is Stage.RUNNING and is_private_registry(registry):
+        _change(metric, private=True)
+
+
+def is_of_store(collector: object) -> bool:
+    """Whether a collector yields all of a store."""
+    return isinstance(collector, _COLLECTORS)
+
+
+def _change(metric: Any, private: bool) -> None:
+    if not isinstance(metric, MetricWrapperBase):
+        return
+    children: dict[Any, Any] = getattr(metric, "_metrics", {})
+    for one in (metric, *children.copy().values()):
+        if is_private(one) != private:
+            one.__dict__["_is_private"] = private
+            one._labelnames = PrivateNames(one._labelnames) if private else tuple(one._labelnames)
+            if not one._is_parent():
+                _renew_values(one)
+
+
+def _renew_values(metric: Any) -> None:
+    """Give a metric values of the kind that it is to have, with what it counted."""
+    sampling.sampler.gauges.discard(metric)
+    takeover.convert(metric, values_of(metric), lambda _: True)
+
+
+def make_wsgi_app(registry: Any = REGISTRY, *args: Any, **kwargs: Any) -> Any:
+    """`exposition.make_wsgi_app`; the registry of a server is there as long as its process."""
+    if sys._getframe(1).f_code is exposition.start_wsgi_server.__code__:
+        share(registry)
+    return _peer_make_wsgi_app(registry, *args, **kwargs)
+
+
+def share_before_fork() -> None:
+    """Have what exists when the process is forked be shared with its children.
+
+    Not what other threads are at, other than the main one: a request of theirs, most likely. And not what comes again
+    under the names of an earlier registry, with which it would be added up.
+    """
+    for registry, standing in rule.undecided() if is_switched() else ():
+        metrics: list[Any] = list(registry._collector_to_names)
+        names = [metric._name for metric in metrics if is_private(metric)]
+        lives_here = standing.thread in (native.get_ident(), threading.main_thread().ident)
+        if lives_here and all(rule.is_first(standing, name) for name in names):
+            share(registry)
+
+
+os.register_at_fork(before=share_before_fork)  # before the hooks that this package has registered already
