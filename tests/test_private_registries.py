@@ -11,11 +11,13 @@ import os
 import subprocess
 import sys
 import threading
+import types
 import weakref
 from pathlib import Path
 from typing import Any
 
 import pytest
+from apps.serving import serving
 from helpers import Shell, ask, child, in_child, scrape
 from launching import write
 from prometheus_client import (
@@ -29,6 +31,7 @@ from prometheus_client import (
     Summary,
     generate_latest,
     make_wsgi_app,
+    start_http_server,
     write_to_textfile,
 )
 
@@ -413,6 +416,25 @@ def test_a_registry_of_before_install_can_be_private_by_the_environment(
     assert scrape() == {}
 
 
+def test_the_environment_can_leave_only_the_default_registry_shared(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then neither a fork nor a server shares a registry; a collector of the store does."""
+    monkeypatch.setenv("SQLMETRICS_REGISTRIES", "default")
+    sqlmetrics.install(path)
+    registry = CollectorRegistry()
+    jobs = Counter("jobs", "Jobs", registry=registry)
+    server, thread = start_http_server(0, "127.0.0.1", registry)
+    server.shutdown()
+    server.server_close()
+    thread.join()
+    in_child(jobs.inc)
+    jobs.inc()
+    assert ask(registry, "jobs_total") == 1
+    sqlmetrics.MultiProcessCollector(registry)
+    in_child(jobs.inc)
+
+    assert ask(registry, "jobs_total") == 2
+
+
 def test_an_environment_that_means_nothing_is_an_error(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """That says what it may be; nothing is installed then."""
     monkeypatch.setenv("SQLMETRICS_REGISTRIES", "mine")
@@ -434,6 +456,20 @@ def test_a_family_in_a_third_registry_is_told_once(store: sqlmetrics.Store, capl
 
     (message,) = caplog.messages
     assert message.startswith("jobs is in a third registry of this process, made in test_a_family_in_a_third")
+
+
+def test_a_filter_that_raises_is_in_no_metrics_way(store: sqlmetrics.Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line is lost, the metric is made."""
+
+    def fail(record: logging.LogRecord) -> bool:
+        raise LookupError(record)
+
+    monkeypatch.setattr(logging.getLogger("sqlmetrics"), "filters", [fail])
+    made = [Counter("jobs", "Jobs", registry=CollectorRegistry()) for _ in range(4)]
+    for jobs in made:
+        jobs.inc()
+
+    assert [jobs._value.get() for jobs in made] == [1, 1, 1, 1]
 
 
 def test_a_registry_that_is_asked_again_later_is_told_once(
@@ -545,3 +581,37 @@ def test_a_file_is_this_processs_own_but_of_the_default_registry(store: sqlmetri
         sqlmetrics.MultiProcessCollector(registry)
         write_to_textfile(str(file), registry)
         assert "jobs_total 11.0\n" in file.read_text()
+
+
+def test_what_uwsgi_does_before_it_forks_is_loading(store: sqlmetrics.Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It calls an app factory without a frame of its own; in a worker, the same call is a request."""
+    uwsgi = types.SimpleNamespace(has_threads=1, mule_id=lambda: 0, i_am_the_spooler=lambda: False)
+    monkeypatch.setitem(sys.modules, "uwsgi", uwsgi)
+    found = []
+
+    def make() -> None:
+        found.append(private.is_private_registry(CollectorRegistry()))
+
+    for worker in (0, 1):
+        uwsgi.worker_id = lambda worker=worker: worker
+        thread = threading.Thread(target=make)
+        thread.start()
+        thread.join()
+    assert found == [False, True]
+
+
+@pytest.mark.parametrize("options", [["-w2"], ["-w2", "--threads", "2"], ["-w2", "--preload"]], ids=" ".join)
+def test_an_app_factory_and_a_probe_under_gunicorn(folder: Path, path: str, options: list[str]) -> None:
+    """The factory's registry is the app's, as gunicorn calls it to load the app; a view's are its own."""
+    with serving(folder, "factory:create_app()", *options, SQLMETRICS_PATH=path) as server:
+        server.workers(2)
+        answers = server.get_all(f"/probe?{number}" for number in range(20))
+        counted = [server.get("/metrics").text for _ in range(10)]
+        for number, answer in enumerate(answers):
+            lines = [line for line in answer.text.splitlines() if not line.startswith("#") and "_created" not in line]
+            assert lines == [f'probe_success{{target="{number}"}} 1.0', "probe_bytes_total 10.0"]
+        everything = server.get("/all").text
+
+    assert len({line for text in counted for line in text.splitlines() if line.startswith("work_total")}) == 1
+    assert "work_total" in everything
+    assert "probe" not in everything

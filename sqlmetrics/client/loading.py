@@ -5,6 +5,8 @@ from __future__ import annotations
 import enum
 from types import FrameType
 
+from ..process import under_uwsgi
+
 _MAIN = ("__main__", "__channelexec__")
 """The script of a process: whatever the process ever does runs below its body. The second one is pytest-xdist's."""
 _OPTIMIZED = 0x1
@@ -52,8 +54,9 @@ class Stage(enum.Enum):
 def stage(frame: FrameType | None) -> Stage:
     """What the app is at in this frame.
 
-    A module's body, and all that it calls, is loading; so are an app factory and a start-up hook that a known server
-    calls. The body of the script itself is a case of its own: what that calls is the whole program.
+    A module's body, and all that it calls, is loading. So are an app factory and a start-up hook that a known server
+    calls, and what uWSGI does before it forks. The body of the script itself is a case of its own: what that calls is
+    the whole program.
     """
     is_body, inner = True, ""
     while frame is not None:
@@ -68,7 +71,7 @@ def stage(frame: FrameType | None) -> Stage:
             return Stage.LOADING
         inner = code.co_name
         frame = frame.f_back
-    return Stage.RUNNING
+    return Stage.LOADING if under_uwsgi.forks_from_c() else Stage.RUNNING  # uWSGI's workers have none of its frames
 
 
 def maker(made: object, frame: FrameType | None) -> FrameType | None:

@@ -6,6 +6,7 @@ without a store, and nothing is left of it when it is gone. Which registries are
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import time
@@ -104,7 +105,7 @@ class Rule:
         """Say of a registry that is made in this frame whether it is private."""
         at = stage(made_in)
         is_private = at is Stage.RUNNING if self.setting == "auto" else self.setting == "default"
-        registry._standing = Standing(at, is_private, place(made_in))  # type: ignore[attr-defined]
+        registry._sqlmetrics_standing = Standing(at, is_private, place(made_in))  # type: ignore[attr-defined]
         if is_private:
             self._private.add(registry)
 
@@ -129,9 +130,9 @@ class Rule:
         if registries > 2:
             self._tell(
                 family,
-                "%s is in a third registry of this process, made in %s. A registry that is made while the app runs"
-                " shows its own metrics only, and they are in no other scrape; for the sum of all processes, make one"
-                " registry at a module's level, or use the default one",
+                "%s is in a third registry of this process, made in %s. A private registry, made while the app runs,"
+                " shows its own numbers only, and no other scrape has them; shared ones add up. For the sum of all"
+                " processes, make one registry at a module's level, or use the default one",
                 family,
                 standing.at,
             )
@@ -163,9 +164,10 @@ class Rule:
             )
 
     def _tell(self, once: str, message: str, *arguments: object) -> None:
-        if once not in self._told:
+        if once not in self._told and len(self._told) < _MOST_FAMILIES:
             self._told.add(once)
-            log.warning(message, *arguments)
+            with contextlib.suppress(Exception):  # of a filter of the app's: the metric is made all the same
+                log.warning(message, *arguments)
 
 
 rule = Rule()
@@ -173,12 +175,12 @@ rule = Rule()
 
 def standing_of(registry: object) -> Standing | None:
     """What is known of a registry; None of the default one, and of those that were made before `install`."""
-    return getattr(registry, "_standing", None) if isinstance(registry, CollectorRegistry) else None
+    return registry.__dict__.get("_sqlmetrics_standing") if isinstance(registry, CollectorRegistry) else None
 
 
 def is_private(metric: Any) -> bool:
     """Whether a metric's values are its process's own."""
-    return bool(getattr(metric, "__dict__", {}).get("_is_private"))
+    return bool(getattr(metric, "__dict__", {}).get("_sqlmetrics_private"))
 
 
 def is_private_registry(registry: object) -> bool:
@@ -209,7 +211,7 @@ def metric_init(
     else:
         private = _is_made_for_private(self, registry, (name, namespace, subsystem, unit))
     if private:
-        self._is_private = True
+        self._sqlmetrics_private = True
     _peer_init(self, name, documentation, labelnames, namespace, subsystem, unit, registry, _labelvalues, **others)
     if private:
         self._labelnames = PrivateNames(self._labelnames)
@@ -219,7 +221,7 @@ def _is_made_for_private(metric: Any, registry: Any, parts: tuple[str, str, str,
     standing = standing_of(registry)
     if standing is None:
         if registry is None:  # it may get one later, see `registry.register`
-            metric._made_at = stage(maker(metric, sys._getframe(2)))
+            metric._sqlmetrics_made = stage(maker(metric, sys._getframe(2)))
         return False
     family = _full_name(metric._type, *parts)
     is_first = rule.brings(standing, family)

@@ -42,7 +42,7 @@ def private(registry: CollectorRegistry) -> CollectorRegistry:
         raise ValueError("the default registry shows all processes; make a CollectorRegistry() for what is private")
     standing = standing_of(registry) or Standing(Stage.RUNNING, is_private=True)
     standing.said = standing.is_private = True
-    registry._standing = standing  # type: ignore[attr-defined]
+    registry._sqlmetrics_standing = standing  # type: ignore[attr-defined]
     _make_private(registry)
     return registry
 
@@ -58,7 +58,7 @@ def settle_existing(registry: CollectorRegistry) -> None:
     """Have a registry that was made before the store was installed be what the app said, or else the environment."""
     has_collector = any(map(is_of_store, list(registry._collector_to_names)))
     if rule.setting == "default" and not (registry is REGISTRY or has_collector or standing_of(registry)):
-        registry._standing = Standing(Stage.LOADING, is_private=True)  # type: ignore[attr-defined]
+        registry._sqlmetrics_standing = Standing(Stage.LOADING, is_private=True)  # type: ignore[attr-defined]
     if is_private_registry(registry):
         _make_private(registry)
 
@@ -74,7 +74,7 @@ def share(registry: Any) -> None:
 
 def take(registry: object, metric: Any) -> None:
     """Have a metric that was made for no registry, while the app runs, be private with the registry that it got."""
-    made_at = getattr(metric, "__dict__", {}).get("_made_at")
+    made_at = getattr(metric, "__dict__", {}).get("_sqlmetrics_made")
     if made_at is Stage.RUNNING and is_private_registry(registry):
         _change(metric, private=True)
 
@@ -90,7 +90,7 @@ def _change(metric: Any, private: bool) -> None:
     children: dict[Any, Any] = getattr(metric, "_metrics", {})
     for one in (metric, *children.copy().values()):
         if is_private(one) != private:
-            one.__dict__["_is_private"] = private
+            one.__dict__["_sqlmetrics_private"] = private
             one._labelnames = PrivateNames(one._labelnames) if private else tuple(one._labelnames)
             if not one._is_parent():
                 _renew_values(one)
@@ -104,7 +104,7 @@ def _renew_values(metric: Any) -> None:
 
 def make_wsgi_app(registry: Any = REGISTRY, *args: Any, **kwargs: Any) -> Any:
     """`exposition.make_wsgi_app`; the registry of a server is there as long as its process."""
-    if sys._getframe(1).f_code is exposition.start_wsgi_server.__code__:
+    if rule.setting == "auto" and sys._getframe(1).f_code is exposition.start_wsgi_server.__code__:
         share(registry)
     return _peer_make_wsgi_app(registry, *args, **kwargs)
 
