@@ -16,6 +16,7 @@ from .errors import (
     StoreInUseError,
 )
 from .notices import mark_process_dead, reset
+from .process import real
 from .scrape.collector import MultiProcessCollector
 from .scrape.exposition import generate_latest
 from .scrape.web import make_asgi_app, make_wsgi_app, start_http_server
@@ -46,4 +47,5 @@ __all__ = [
     "InstallError",
     "StoreInUseError",
 ]
+real.keep(__name__)
 __version__ = "0.1.0"
