@@ -329,6 +329,31 @@ def test_what_one_process_has_brought_no_other_reads_again(path: str, monkeypatc
     assert readings[0] == 1
 
 
+def test_a_process_that_starts_leaves_the_making_to_one_that_has_the_deleted_wal_open(path: str) -> None:
+    """What ended processes left since the last checkpoint is in it only; an idle process is not waited for for ever."""
+    store = sqlmetrics.install(path, flush_interval=1000)
+    requests = Counter("requests", "Requests", ["by"])
+    dead(lambda: requests.labels("dead").inc(110))
+    requests.labels("living").inc()
+    store.flush()
+    command = [sys.executable, "-c", START, path]
+    with subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as starter:
+        assert starter.stdin is not None
+        assert starter.stdout is not None
+        os.unlink(path + "-wal")
+        starter.stdin.write("\n")
+        starter.stdin.flush()
+        wait_for(lambda: (store.flush(), os.path.exists(path + "-wal"))[1])
+        assert starter.stdout.readline() == "counted\n"
+        assert (value("requests_total", by="dead"), value("requests_total", by="living")) == (110, 1)
+
+        store.flusher.stop()
+        os.unlink(path + "-wal")
+        in_child(lambda: (sqlmetrics.uninstall(), sqlmetrics.install(path), None)[2])
+        assert os.path.exists(path + "-wal")
+        starter.communicate("\n")
+
+
 def test_another_store_that_was_moved_to_the_path_gets_nothing_of_it(folder, path: str) -> None:
     """What ended processes of one store left is not added to a store that was there before."""
     other = str(folder / "other.sqlite3")

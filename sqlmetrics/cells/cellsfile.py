@@ -130,6 +130,10 @@ class CellsFile:
         """Whether any process that has a part of this file lives."""
         return any(self.is_alive(slot) for slot, _ in self.live_slots())
 
+    def is_used_by_others(self) -> bool:
+        """Whether another process that has a part of this file lives."""
+        return any(slot not in self.own_slots and self.is_alive(slot) for slot, _ in self.live_slots())
+
     def doubt(self) -> None:
         """Have the processes that write to the store check its files: something in them was found damaged."""
         if self.writable:

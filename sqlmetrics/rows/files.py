@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from typing import NamedTuple
 
 import apsw
@@ -38,6 +39,8 @@ from .database import file_identity
 from .making import SET_UP_SECONDS, making
 from .renew import CELLS_SUFFIX, Pair
 
+_LEFT_SECONDS = 2.0
+"""How long files are left to living processes, of which each looks at them at each flush: about once a second."""
 _LOOKS = 10
 _BETWEEN_LOOKS = 0.02
 """Seconds between two looks that must agree; who deletes, restores or copies files needs some for all of them."""
@@ -59,6 +62,23 @@ def open_or_create(
     Raises PathError, ForeignFileError, SchemaError, JournalModeError or StoreError (what is found cannot be used);
     apsw.BusyError where to wait longer, as one does at set-up, might help.
     """
+    while True:
+        try:
+            return _open_or_create(path, settings, trouble, last, cells, seconds)
+        except LeftToOthersError:
+            if seconds < SET_UP_SECONDS:
+                raise
+            native.sleep(_BETWEEN_LOOKS)
+
+
+def _open_or_create(
+    path: str,
+    settings: config.Settings,
+    trouble: Trouble,
+    last: database.StoreConnection | None,
+    cells: CellsFile | None,
+    seconds: float,
+) -> Pair:
     config.check_writable(path)
     try:
         with making(path, settings, seconds):
@@ -66,10 +86,14 @@ def open_or_create(
             found = _agreed(path, last, seconds, is_ours=cells is not None)
             if isinstance(found, Pair):
                 renew.forget_unfinished(path)
+                _left_since.pop(path, None)
                 return found
+            if last is None and _is_left_to_others(path):
+                raise LeftToOthersError(f"{path}: a living process is to make the files anew")
             renewed = renew.renew(path, settings, last, cells)
+            _left_since.pop(path, None)
     except (OSError, apsw.Error) as error:
-        if isinstance(error, apsw.BusyError) and seconds < SET_UP_SECONDS:
+        if (isinstance(error, apsw.BusyError) and seconds < SET_UP_SECONDS) or isinstance(error, LeftToOthersError):
             raise
         raise StoreError(f"{path}: the store cannot be made or opened: {error}") from error
     if found.damage:
@@ -79,6 +103,27 @@ def open_or_create(
         trouble.report("damaged", f"{path}: the store was damaged ({found.damage}) and is {outcome}")
         trouble.over("damaged", f"{path}: the store is in order")
     return renewed.pair
+
+
+class LeftToOthersError(apsw.BusyError):
+    """The files are to be made anew by a living process, which may have open what is not at its name any more."""
+
+
+_left_since: dict[str, float] = {}
+"""By paths of stores, when this process left their files to others, in seconds of `time.monotonic`."""
+
+
+def _is_left_to_others(path: str) -> bool:
+    """Whether others live that use the store, and were not waited for long enough. For who has nothing of it open.
+
+    A process that has just started, or was just forked, may be the first that finds the WAL deleted. Others still
+    read it, and would bring all that ended processes left. One that is idle may not notice, so it is a matter of time.
+    """
+    file = open_cells(path + CELLS_SUFFIX, writable=True)
+    if file is None or not file.is_used_by_others():
+        return False
+    now = time.monotonic()
+    return now - _left_since.setdefault(path, now) < _LEFT_SECONDS
 
 
 class Evidence(NamedTuple):
