@@ -17,7 +17,7 @@ from disks import can_mount
 
 SEED = int(os.environ.get("SQLMETRICS_TEST_SEED") or time.time_ns() % 2**32)  # now: a fixture clears the variables
 SECONDS = float(os.environ.get("SQLMETRICS_TEST_LONG") or 10)
-_TIME_TO_END = 120
+_TIME_TO_END = 240
 
 
 def _run(place: Path, *options: str) -> dict[str, int]:

@@ -71,7 +71,7 @@ def run(ledger: Ledger, what: Callable[[], object], *, at_exit: bool = True) -> 
     try:
         os.setpgid(0, 0)
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # should the coordinator not be there to do it
-        os.nice(3)  # so that the coordinator has its turns
+        os.nice(1)  # so that the coordinator has its turns
         descriptor = os.open(os.path.join(ledger.folder, "stderr"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(descriptor, 2)  # the HTTP server writes there of scrapes that fail
         faulthandler.register(signal.SIGUSR1, file=2)
