@@ -127,7 +127,7 @@ given = f"COUNT, tried, ended, refused = {COUNT!r}, {tried[1]}, {ended[0]}, {ref
 threads = [threading.Thread(target=interpreter, args=(given + code,)) for _ in range(3)]
 [thread.start() for thread in threads]
 [os.read(tried[0], 1) for thread in threads]
-os.write(ended[1], b".")  # apsw opens no connection in others when the interpreter has ended that loaded it last
+os.write(ended[1], b".")  # apsw opens no connection in others when the interpreter has ended that loaded it first
 while all(thread.is_alive() for thread in threads):
     os.sched_yield()
 os.write(refused[1], b"..")
