@@ -171,9 +171,9 @@ class Store(fork.ForkAware):
         if self.is_held_here():
             return
         for _ in range(_LOOKS):
-            if not self._follower.is_behind():
-                return
             try:
+                if not self._follower.is_behind():
+                    return
                 self.follow_replacement()
             except (apsw.Error, OSError, SQLMetricsError):
                 break

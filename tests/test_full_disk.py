@@ -102,6 +102,37 @@ def test_full_while_it_is_used(folder: Path, mounted: list[Disk], caplog: pytest
     assert 1 <= len(warnings) == len(set(warnings)) <= 2
 
 
+def test_a_full_disk_does_not_use_up_slots_and_cells(folder: Path, mounted: list[Disk]) -> None:
+    """A process that begins then, and tries again with each new child; what it counts is shown when there is room."""
+    disk = Disk(folder, "8m")
+    mounted.append(disk)
+    store = sqlmetrics.install(disk.path, flush_interval=0.02)
+    requests = Counter("requests", "Requests", ["path"])
+    latency = Histogram("latency", "Latency", ["path"])
+    requests.labels("/").inc()
+    store.flush()
+
+    def use(times: int) -> list[int]:
+        for number in range(times):
+            requests.labels(f"/{number}").inc()
+            latency.labels(f"/{number}").observe(1)
+        return [len(store.file.live_slots()), store.file.blocks.used(), store.file.extents.used()]
+
+    disk.fill()
+    with child(use=use) as one:
+        for _ in range(3):
+            slots, blocks, extents = one.do("use", 400)  # type: ignore[misc]
+            assert slots <= 2
+            assert blocks <= 2
+            assert extents <= 3
+        disk.free()
+        wait_for(lambda: sum(count for (name, _), count in scrape().items() if name == "latency_count") == 1200)
+        assert sum(count for (name, _), count in scrape().items() if name == "requests_total") == 1201
+        assert store.file.blocks.used() <= 1 + 1 + 400 * 17 // 500
+        one.kill()
+    wait_for(lambda: store.flush() and len(store.file.live_slots()) == 1 and store.file.extents.used() == 1)
+
+
 def test_full_and_free_again_and_again(folder: Path, mounted: list[Disk]) -> None:
     """Whatever step the room ends at, nothing is lost and nothing counted twice."""
     disk = Disk(folder, "3m")

@@ -90,7 +90,7 @@ class World:
     def file(self) -> CellsFile:
         """The cells file as one process has it mapped."""
         file: Any = CellsFile.__new__(CellsFile)
-        file.fd = -1
+        file._mapped, file._spare = SimpleNamespace(fd=-1), []
         for name, kind in (("states", "B"), ("stale", "B"), ("uses", "I"), ("published", "Q"), ("lapsed", "B")):
             setattr(file, name, Array(self.tape, name, kind))
         file._uses_bytes = file.uses

@@ -30,12 +30,13 @@ class SharedArena:
     """
 
     def __init__(self, file: CellsFile, identifier: str, store: str, lost: list[int]):
+        card = process_record(_card(identifier, store, lost))
+        refuse_longer(len(card))
         self.file = file
         self.slot = file.claim_slot()
         self.uses = file.uses[self.slot]
         self.instance = layout.instance_of(self.uses, self.slot)
         self.word = file.stale[self.slot : self.slot + 1]
-        self.own = wiped_bytes.take()
         self.cells = file.cells
         self._next = self._end = 0
         self._families: dict[Family, About] = {}
@@ -46,10 +47,11 @@ class SharedArena:
         self._anew: set[int] = set()  # blocks of which rows were made again: they show 0
         self.freed = Freed()
         try:
+            self.own = wiped_bytes.take()
             self.journal = JournalWriter(file, self.slot)
-            self.journal.append(process_record(_card(identifier, store, lost)))
-        except OSError:
-            self.abandon()
+            self.journal.append(card)
+        except BaseException:
+            file.spare(self.slot)
             raise
         self.resume()
 

@@ -104,6 +104,7 @@ class CellsFile:
             count=layout.EXTENTS,
             cursor=1,
         )
+        self._spare: list[tuple[int, int]] = []  # (slot, uses) that this process has claimed, and not used
 
     @property
     def fd(self) -> int:
@@ -167,6 +168,11 @@ class CellsFile:
 
     def claim_slot(self) -> int:
         """Make a free slot this process's own, for as long as it lives, and return its number. Raises OSError."""
+        while self._spare:
+            slot, uses = self._spare.pop()
+            if self.hold(slot, uses):
+                return slot
+            self.let_go(slot)
         for slot, state in enumerate(bytes(self.states)):
             if state in _UNUSED and slot not in self.own_slots:
                 self.own_slots.add(slot)  # before it is taken: the kernel tells no thread of this process of its locks
@@ -179,6 +185,22 @@ class CellsFile:
                 if taken:
                     return slot
         raise NoRoomError(f"all {layout.SLOTS:,} process slots of the cells file are in use")
+
+    def spare(self, slot: int) -> None:
+        """Keep a slot that was claimed, and of which nobody has heard yet, for this process's next claim.
+
+        Given up, it would be one for others to settle, at each try.
+        """
+        if self.published[slot]:
+            self.let_go(slot)
+        else:
+            self.extents.free(slot)
+            self._spare.append((slot, self.uses[slot]))
+
+    def let_go_spare(self) -> None:
+        """Give up what was kept for the next claim."""
+        while self._spare:
+            self.let_go(self._spare.pop()[0])
 
     def _take_slot(self, slot: int) -> bool:
         if not locks.try_lock(self.fd, layout.STATE_AT + slot):
@@ -213,10 +235,17 @@ class CellsFile:
         self.states[slot] = layout.LIVE
 
     def hold(self, slot: int, uses: int) -> bool:
-        """Take the life lock again, in case something in this process closed the file; False if the slot is lost."""
-        held = locks.try_lock(self.fd, layout.STATE_AT + slot)
-        intact = self.states[slot] == layout.LIVE and self.uses[slot] == uses
-        return held and intact and not locks.is_locked(self.fd, layout.STALE_AT + slot)  # being settled
+        """Take the life lock again, in case something in this process closed the file; False if the slot is lost.
+
+        Never raises: a kernel that has no room for another lock (ENOLCK) keeps the one that there is.
+        """
+        life, stale = layout.STATE_AT + slot, layout.STALE_AT + slot
+        try:
+            held = locks.try_lock(self.fd, life) or not locks.is_locked(self.fd, life)  # refused, but nobody has it
+            held = held and not locks.is_locked(self.fd, stale)  # being settled
+        except OSError:
+            held = True
+        return held and self.states[slot] == layout.LIVE and self.uses[slot] == uses
 
     def seize(self, slot: int) -> bool:
         """Take a dead process's slot to settle it, until `release` or `retire_slot`; False if it lives or is seized.
@@ -289,6 +318,7 @@ class CellsFile:
     def forget_own(self) -> None:
         """After a fork: the slots are the parent's, and so are their locks."""
         self.own_slots.clear()
+        self._spare = []
 
 
 _opened: dict[tuple[int, int], CellsFile] = {}
@@ -325,7 +355,7 @@ def _map(path: str, writable: bool) -> CellsFile:
     fd = _open_own(path, os.O_RDWR if writable else os.O_RDONLY)
     try:
         return _enter(fd, path, mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ)
-    except OSError:
+    except BaseException:
         os.close(fd)  # no slot of this file is this process's
         raise
 
@@ -366,7 +396,7 @@ def create_cells(path: str, store: str, pair: str, *, uses: int, mode: int, gid:
         header = layout.HEADER.pack(*known, *ids, os.fstat(fd).st_ino, uses)
         os.pwrite(fd, header + layout.CHECKSUM.pack(zlib.crc32(header)), 0)
         file = _enter(fd, path, mmap.ACCESS_WRITE)
-    except OSError:
+    except BaseException:
         os.close(fd)
         os.unlink(path)
         raise

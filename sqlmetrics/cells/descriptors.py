@@ -19,6 +19,9 @@ from typing import Any
 
 from ..errors import InstallError
 
+NOWHERE = 2**31 - 1
+"""The number of no descriptor: what needs one raises an OSError, and never locks or enlarges a file of others."""
+
 
 def status_of(file: str | int) -> os.stat_result | None:
     """Of a name (not followed) or a descriptor; None if there is no such thing. Raises OSError."""
@@ -36,7 +39,9 @@ def identity_of(status: os.stat_result) -> tuple[int, int]:
 
 
 def kept(fd: int, path: str, identity: tuple[int, int], flags: int) -> int:
-    """Return `fd` if it is still that of the file with this identity, else one of the file at `path`. Raises OSError.
+    """Return `fd` if it is still that of the file with this identity, else one of the file at `path`.
+
+    Raises OSError where `fd` cannot be looked at. Returns NOWHERE where it is lost and no other can be had.
 
     Where that is another file too, the null device stands in, until it is noticed that the store was replaced: there
     is no room in it, and nobody has a lock on it. No descriptor is closed: its number's owner would be surprised.
@@ -44,12 +49,14 @@ def kept(fd: int, path: str, identity: tuple[int, int], flags: int) -> int:
     found = status_of(fd)
     if found is not None and identity_of(found) == identity:
         return fd
-    there = status_of(path)
-    if there is not None and identity_of(there) == identity:
-        return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
-    if found is not None and stat.S_ISCHR(found.st_mode):
-        return fd
-    return os.open(os.devnull, flags)
+    with contextlib.suppress(OSError):
+        there = status_of(path)
+        if there is not None and identity_of(there) == identity:
+            return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+        if found is not None and stat.S_ISCHR(found.st_mode):
+            return fd
+        return os.open(os.devnull, flags)
+    return NOWHERE
 
 
 class Mapped:
@@ -75,7 +82,7 @@ class Mapped:
             found = status(self.fd)
             if (found.st_dev, found.st_ino) == self.identity:
                 close(self.fd)
-        except OSError:  # the app has closed it
+        except (OSError, AttributeError):  # the app has closed it, or it could not be looked at when this was made
             pass
 
 

@@ -7,6 +7,7 @@ kernel drops them at any death, and neither pid reuse nor pid namespaces matter.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import struct
@@ -32,12 +33,28 @@ def _try(fd: int, offset: int, kind: int) -> bool:
         fcntl.lockf(fd, kind | fcntl.LOCK_NB, 1, offset)
     except (BlockingIOError, PermissionError):  # POSIX allows EAGAIN and EACCES
         return False
+    _owed.discard((fd, offset))
     return True
 
 
+_owed: set[tuple[int, int]] = set()
+"""(descriptor, offset) of locks that are to be released and could not be: the kernel needs memory to split a range."""
+
+
 def unlock(fd: int, offset: int) -> None:
-    """Release the byte at `offset`."""
-    fcntl.lockf(fd, fcntl.LOCK_UN, 1, offset)
+    """Release the byte at `offset`, and what could not be released before. Raises nothing; tried again if it fails."""
+    _owed.add((fd, offset))
+    for one in _owed.copy():
+        if _release(*one):
+            _owed.discard(one)
+
+
+def _release(fd: int, offset: int) -> bool:
+    try:
+        fcntl.lockf(fd, fcntl.LOCK_UN, 1, offset)
+    except OSError as error:
+        return error.errno == errno.EBADF  # there is no such lock any more
+    return True
 
 
 def share_by_file(fd: int, offset: int) -> bool:

@@ -223,6 +223,8 @@ class Part:
                 for arena in writer.arenas():
                     arena.abandon()
             self.writers = {}
+            if self._store.is_open():
+                self._store.file.let_go_spare()
 
     # --- forks --------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ hooks (uWSGI) leaves zeros in the child. Where the system lacks it, the at-fork 
 
 from __future__ import annotations
 
+import array
 import contextlib
 import mmap
 import weakref
@@ -18,14 +19,14 @@ class WipedBytes:
 
     def __init__(self) -> None:
         # Each is there as long as one of its bytes is: who renews its byte again and again does not need more and more.
-        self._pages: list[weakref.ref[mmap.mmap]] = []
+        self._pages: list[weakref.ref[mmap.mmap | array.array[int]]] = []
         self._page = memoryview(b"")
         self._next = mmap.PAGESIZE
 
     def take(self) -> memoryview:
         """Return a view of one byte, 0 at first and 0 again in any forked child."""
         if self._next == mmap.PAGESIZE:
-            page = _private_page()
+            page = _page()
             self._pages = [*(ref for ref in self._pages if ref() is not None), weakref.ref(page)]
             self._page = memoryview(page)
             self._next = 0
@@ -38,7 +39,14 @@ class WipedBytes:
         for ref in self._pages:
             page = ref()
             if page is not None:
-                page[:] = bytes(mmap.PAGESIZE)
+                memoryview(page)[:] = bytes(mmap.PAGESIZE)
+
+
+def _page() -> mmap.mmap | array.array[int]:
+    try:
+        return _private_page()
+    except OSError:  # no memory to be mapped (a limit, say); then this page is wiped by the hook only
+        return array.array("B", bytes(mmap.PAGESIZE))
 
 
 def _private_page() -> mmap.mmap:

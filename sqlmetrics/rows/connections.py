@@ -110,8 +110,8 @@ class Access:
         connection = self._connection
         if connection is None or connection.is_copy:
             return
-        if not connection.is_in_place():
-            with suppress(apsw.Error):  # damaged, say
+        with suppress(apsw.Error, OSError):  # damaged, say, or the system fails to tell what is there
+            if not connection.is_in_place():
                 self._connection = connection.in_memory()
                 connection.close()
                 return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -21,15 +22,22 @@ WAL_BYTES = 4 * 1024 * 1024
 """A flusher checkpoints when the WAL is longer than this: 1,000 pages, as SQLite itself would."""
 
 
+_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EACCES)
+
 Identity = tuple[int, int]
 """(device, inode) of a file."""
 
 
 def file_identity(path: str) -> Identity | None:
-    """The identity of what is at a path, None if nothing is. By name: opening and closing would drop SQLite's locks."""
+    """The identity of what is at a path, None if nothing is. By name: opening and closing would drop SQLite's locks.
+
+    Raises OSError where the system cannot say (EIO, ENOMEM): that is no sign that the file is gone.
+    """
     try:
         status = os.stat(path, follow_symlinks=False)
-    except OSError:
+    except OSError as error:
+        if error.errno not in _ABSENT:
+            raise
         return None
     return identity_of(status)
 

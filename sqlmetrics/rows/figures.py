@@ -55,6 +55,8 @@ class Figures:
         # What a full disk brings about is to have its cells before the disk is full.
         self._waiting: Waiting = {Figure("sqlmetrics_errors_total", cause): 0 for cause in ("cells", "flush")}
         self._values: dict[Figure, SharedValue] = {}
+        # Not by the flusher, when there is something to count: a fork waits for it, and a new binder waits for forks.
+        self._class = _value_class(store) if store else SharedValue
         self._busy = native.allocate_lock()
 
     def took(self, work: str, seconds: float) -> None:
@@ -94,21 +96,23 @@ class Figures:
         while self._waiting and store.part.writers:
             figure, amount = self._waiting.popitem()
             if figure not in self._values:
-                self._make(figure, store)
+                self._make(figure)
             self._values[figure].inc(amount)
 
-    def _make(self, figure: Figure, store: Store) -> None:
-        name = next(iter(store.part.writers))
-
-        class Value(SharedValue):
-            """A value of this store, under a name that this process has in it already."""
-
-            _binder = Binder(lambda: name, lambda: store)
-
+    def _make(self, figure: Figure) -> None:
         type_, help_ = _HELP[figure.family()]
         names, values = (("cause",), (figure.cause,)) if figure.cause else ((), ())
         for one in [figure] if figure.cause else _pair(figure.family()):
-            self._values[one] = Value(type_, figure.family(), one.name, names, values, help_)
+            self._values[one] = self._class(type_, figure.family(), one.name, names, values, help_)
+
+
+def _value_class(store: Store) -> type[SharedValue]:
+    class Value(SharedValue):
+        """A value of this store, under a name that this process has in it already."""
+
+        _binder = Binder(lambda: next(iter(store.part.writers)), lambda: store)
+
+    return Value
 
 
 def _pair(family: str) -> list[Figure]:

@@ -108,16 +108,18 @@ def _look_for_planted(store: Store) -> None:
 
 
 def _after_failure(store: Store, error: BaseException) -> None:
-    if store.is_open():
-        if isinstance(error, Exception) and is_damage(error):
-            store.file.doubt()
+    if not store.is_open():
+        return
+    store.trouble.report("flush", f"{store.path}: cannot flush ({told(error)}); scrapes go on, rows come later")
+    if isinstance(error, Exception) and is_damage(error):
+        store.file.doubt()
+    with contextlib.suppress(OSError):  # also the system may fail to say what is there
         # The last reading of files that were deleted is to be had from it, which the next round takes.
         if not isinstance(error, apsw.FullError) and not store.writing.is_cut_off():
             # A new connection may find what this one cannot: rights, another file. On a full disk nobody can open the
             # first one, for the WAL's index then needs room; so this one stays open.
             store.writing.close_idle()
-        store.trouble.report("flush", f"{store.path}: cannot flush ({told(error)}); scrapes go on, rows come later")
-        store.figures.bring()
+    store.figures.bring()
 
 
 def _has_work(store: Store) -> bool:

@@ -54,6 +54,7 @@ class Flusher:
         self._running = False
         self._stopping = False
         self._thread_id = 0
+        self._is_missing = False
         self.is_awaited = False
         """Whether there would be a thread now, if this process could have one."""
         self._turn_at = 0.0
@@ -73,6 +74,11 @@ class Flusher:
                 self._start()
         if self._greenlets is not None and not self._has_greenlet and not self._stopping:
             self._spawn(self._greenlets)
+
+    def start_again(self) -> None:
+        """Start the thread if it could not be started when it was needed."""
+        if self._is_missing:
+            self.start()
 
     def take_turn(self) -> None:
         """Between two requests: start the thread if it can be by now, else flush here if it is time. Never raises."""
@@ -102,9 +108,12 @@ class Flusher:
             native.start_new_thread(self._run, ())
         except BaseException as error:  # no thread to be had, or the interpreter is shutting down
             self._running = False
+            self._is_missing = True
             self._ended.release()
             if is_for_caller(error):
                 raise
+        else:
+            self._is_missing = False
 
     def stop(self) -> bool:
         """End the thread and wait for it; True if it was running. Operations do not start it until `allow`."""

@@ -23,6 +23,7 @@ def answer(reader: Reader, wanted: Wanted, finish: Finish[T]) -> T:
     Raises NoStoreError, StoreError or apsw.Error.
     """
     if store := stores.installed_at(reader.path):
+        store.flusher.start_again()
         store.come_along()
         sampler.ask()
     begun = time.perf_counter()
