@@ -6,7 +6,6 @@ without a store, and nothing is left of it when it is gone. Which registries are
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import sys
 import time
@@ -24,11 +23,11 @@ from prometheus_client.values import MutexValue
 
 from .. import config
 from ..process import native
+from ..trouble import tell
 from ..values import as_float
 from ..weak import members
 from .loading import Stage, maker, place, stage
 
-log = logging.getLogger("sqlmetrics")
 _HAS_GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
 _MOST_FAMILIES = 10_000
 """Names of families that are remembered, where an app makes up new ones all the time."""
@@ -130,11 +129,9 @@ class Rule:
         if registries > 2:
             self._tell(
                 family,
-                "%s is in a third registry of this process, made in %s. A private registry, made while the app runs,"
-                " shows its own numbers only, and no other scrape has them; shared ones add up. For the sum of all"
-                " processes, make one registry at a module's level, or use the default one",
-                family,
-                standing.at,
+                f"{family} is in a third registry of this process, made in {standing.at}. A private registry, made"
+                " while the app runs, shows its own numbers only, and no other scrape has them; shared ones add up. For"
+                " the sum of all processes, make one registry at a module's level, or use the default one",
             )
         return registries == 1
 
@@ -157,17 +154,15 @@ class Rule:
         if is_ruled and time.monotonic() - since > _LATER and any(map(is_private, list(registry._collector_to_names))):
             self._tell(
                 standing.at,
-                "the registry that was made in %s shows the metrics of this process only, and they are in no other"
-                " scrape, as it was made while the app runs; make it at a module's level for the sum of all processes,"
-                " or say sqlmetrics.private(registry) if it is right so",
-                standing.at,
+                f"the registry that was made in {standing.at} shows the metrics of this process only, and they are in"
+                " no other scrape, as it was made while the app runs; make it at a module's level for the sum of all"
+                " processes, or say sqlmetrics.private(registry) if it is right so",
             )
 
-    def _tell(self, once: str, message: str, *arguments: object) -> None:
+    def _tell(self, once: str, message: str) -> None:
         if once not in self._told and len(self._told) < _MOST_FAMILIES:
             self._told.add(once)
-            with contextlib.suppress(Exception):  # of a filter of the app's: the metric is made all the same
-                log.warning(message, *arguments)
+            tell(logging.WARNING, message)
 
 
 rule = Rule()
