@@ -318,6 +318,8 @@ for _ in range(3):
     show(registry)
 """
     assert shown(folder, path, loop, "") == ["2.0", "2.0", "2.0"]
+    with_collector = loop.replace("jobs = count", "multiprocess.MultiProcessCollector(registry)\n    jobs = count")
+    assert shown(folder, path, with_collector, "") == ["4.0", "6.0", "8.0"]
 
 
 # --- what the app says --------------------------------------------------------------------------------------

@@ -70,14 +70,14 @@ class PrivateNames(tuple[str, ...]):
 class Standing:
     """What is known of one registry.
 
-    number: no other registry has it. at: where it was made. said: the app has said what it is to be.
+    number: no other registry has it. at: where it was made. decided: the app has said or shown what it is to be.
     shown: when it was first asked for its metrics, on the monotonic clock; None: not yet.
     """
 
     stage: Stage
     is_private: bool
     at: str = ""
-    said: bool = False
+    decided: bool = False
     shown: float | None = None
     made: float = field(default_factory=time.monotonic)
     thread: int = field(default_factory=native.get_ident)
@@ -111,7 +111,7 @@ class Rule:
     def undecided(self) -> list[tuple[CollectorRegistry, Standing]]:
         """The registries that are private by this rule alone."""
         found = [(one, standing_of(one)) for one in members(self._private) if self.setting == "auto"]
-        return [(one, standing) for one, standing in found if standing and standing.is_private and not standing.said]
+        return [(one, standing) for one, standing in found if standing and standing.is_private and not standing.decided]
 
     def is_first(self, standing: Standing, family: str) -> bool:
         """Whether no registry but this one has had a family of that name."""
@@ -150,7 +150,7 @@ class Rule:
             self._tell_hidden(registry, standing, standing.made)
 
     def _tell_hidden(self, registry: CollectorRegistry, standing: Standing, since: float) -> None:
-        is_ruled = self.setting == "auto" and not standing.said
+        is_ruled = self.setting == "auto" and not standing.decided
         if is_ruled and time.monotonic() - since > _LATER and any(map(is_private, list(registry._collector_to_names))):
             self._tell(
                 standing.at,
@@ -220,7 +220,7 @@ def _is_made_for_private(metric: Any, registry: Any, parts: tuple[str, str, str,
         return False
     family = _full_name(metric._type, *parts)
     is_first = rule.brings(standing, family)
-    if standing.stage is Stage.SCRIPT and not is_first and rule.setting == "auto" and not standing.said:
+    if standing.stage is Stage.SCRIPT and not is_first and rule.setting == "auto" and not standing.decided:
         standing.is_private = True  # a script that makes its registry again and again, in a loop
     return standing.is_private
 

@@ -41,7 +41,7 @@ def private(registry: CollectorRegistry) -> CollectorRegistry:
     if registry is REGISTRY:
         raise ValueError("the default registry shows all processes; make a CollectorRegistry() for what is private")
     standing = standing_of(registry) or Standing(Stage.RUNNING, is_private=True)
-    standing.said = standing.is_private = True
+    standing.decided = standing.is_private = True
     registry._sqlmetrics_standing = standing  # type: ignore[attr-defined]
     _make_private(registry)
     return registry
@@ -66,10 +66,11 @@ def settle_existing(registry: CollectorRegistry) -> None:
 def share(registry: Any) -> None:
     """Have a registry show all processes from now on, unless the app said that it is private."""
     standing = standing_of(registry)
-    if standing is not None and standing.is_private and not standing.said:
-        standing.is_private = False
-        for metric in list(registry._collector_to_names):
-            _change(metric, private=False)
+    if standing is None or (standing.is_private and standing.decided):
+        return
+    standing.is_private, standing.decided = False, True
+    for metric in list(registry._collector_to_names):
+        _change(metric, private=False)
 
 
 def take(registry: object, metric: Any) -> None:
