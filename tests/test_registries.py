@@ -175,6 +175,16 @@ def test_what_a_collector_sets_is_in_the_same_scrape(store: sqlmetrics.Store, wa
         registry.unregister(setting)  # type: ignore[arg-type]
 
 
+def test_what_a_collector_sets_is_in_the_same_file(store: sqlmetrics.Store, folder: Path) -> None:
+    """Where the metrics are shared, and the file is this process's own."""
+    registry, file = CollectorRegistry(), folder / "out.prom"
+    Setting(registry, registry)
+    in_child(lambda: None)  # which the registry is shared with
+    for number in (1, 2):
+        prometheus_client.write_to_textfile(str(file), registry)
+        assert f"level {number}.0\n" in file.read_text()
+
+
 def test_what_a_collector_raises_is_raised_by_the_scrape(store: sqlmetrics.Store) -> None:
     """As in one process; the next scrape is whole again."""
 

@@ -131,8 +131,8 @@ def _all_of(registry: CollectorRegistry, collectors: list[Any], names: frozenset
 
 def _ask_others(collectors: list[Any], shared: set[Any]) -> dict[Any, list[Metric]]:
     """What the collectors of the app's yield. Raises what they raise."""
-    others = [one for one in collectors if one not in shared and not is_of_store(one) and not is_private(one)]
-    return {one: list(one.collect()) for one in others}
+    rest = [one for one in collectors if one not in shared and not is_of_store(one)]
+    return {one: list(one.collect()) for one in rest if not is_private(one) and not is_shared(one)}
 
 
 def _of_stores(collectors: list[Any], names: frozenset[str] | None, seen: set[str]) -> Iterator[Metric]:
