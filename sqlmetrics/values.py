@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 from prometheus_client.metrics_core import METRIC_TYPES
 from prometheus_client.samples import Exemplar
@@ -66,6 +66,9 @@ class Compatible:
     @property
     def _lock(self) -> Any:
         return self.shared_lock
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"cannot pickle {type(self).__name__!r} object: it counts in this process")
 
 
 class SharedValue(Compatible, Bound):

@@ -69,6 +69,7 @@ SIGNATURES = {
     "Counter.reset": "(self)",
     "Info._metric_init": "(self)",
     "Info.info": "(self, val)",
+    "Enum._metric_init": "(self)",
     "Enum.__init__": (
         "(self, name, documentation, labelnames=(), namespace='', subsystem='', unit='', registry=…,"
         " _labelvalues=None, states=None)"

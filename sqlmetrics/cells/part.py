@@ -158,6 +158,12 @@ class Part:
         for writer in self.writers.copy().values():
             writer.release(key)
 
+    def give_up(self, keys: list[Key]) -> None:
+        """Forget children of this process only, whoever uses them; their cells are freed by the next flush."""
+        with self.binding():
+            for writer in self.writers.copy().values():
+                writer.give_up(keys)
+
     def has_given_back(self) -> bool:
         """Whether there are rows of children that this process uses no more."""
         return any(arena.freed.leaving for arena in self.arenas())

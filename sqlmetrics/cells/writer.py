@@ -137,11 +137,13 @@ class Writer:
             # Also those of another mode, or other buckets, of which the rows know another cell or none.
             keys = [key for key in self.known if key[0].child(key[1]) in removed]
             self.shared.freed.leaving += self._forget(keys)
+            forgotten.extend(keys)
 
     def detach(self, selection: Selection) -> list[Run]:
         """Forget children of this process that are selected, and return the cells that they had in the cells file."""
         keys = [key for key in selection.among(self.known) if key in self.known]
         runs = self._forget(keys)
+        forgotten.extend(keys)
         if runs and self.shared:
             self.shared.renew()
         return runs
@@ -157,6 +159,13 @@ class Writer:
             if key[0].type not in STATE_TYPES:  # a metric object may have it, too: it is to look for another place
                 place.arena.renew()
 
+    def give_up(self, keys: list[Key]) -> None:
+        """Forget children of this process, and what it has counted of them; who uses one again begins at zero."""
+        runs = self._forget([key for key in dict.fromkeys(keys) if key in self.known])
+        if runs and self.shared:
+            self.shared.freed.leaving += runs
+            self.shared.renew()
+
     def cells_of(self, selection: Selection) -> Iterable[int]:
         """The cells in the cells file of those children of this process that are selected."""
         for key in selection.among(self.known):
@@ -170,7 +179,6 @@ class Writer:
         forget(keys)
         forget_inherited(keys)
         self.exemplars.drop(keys)
-        forgotten.extend(keys)
         for tell in told_of_removals:
             tell(keys)
         for arena in {id(place.arena): place.arena for _, place in places}.values():

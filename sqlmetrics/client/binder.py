@@ -293,6 +293,12 @@ def is_held(key: Key) -> bool:
 _binders: list[weakref.ref[Binder]] = []
 
 
+def inherited_of(family: str) -> list[Key]:
+    """The gauges of a family that a process has, or will have as it inherits them."""
+    binders = [binder for ref in list(_binders) if (binder := ref())]
+    return [key for binder in binders for key in list(binder._inherited) if key[0].family == family]
+
+
 def forget_inherited(keys: Iterable[Key]) -> None:
     """Have processes that are forked from now on not have children that were removed."""
     keys = list(keys)

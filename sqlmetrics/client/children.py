@@ -8,6 +8,7 @@ from ..cells.part import Part
 from ..cells.selection import forgotten
 from ..cells.shape import Key
 from ..weak import members
+from .labelsets import take_out
 from .operations import parents
 
 _PATIENCE = 0.05
@@ -33,7 +34,7 @@ def _drop(parent: Any, keys: list[Key], part: Part) -> bool:
         for shape, values in keys:
             labels = dict(zip(shape.labelnames, values, strict=True))
             if not part.has_known((shape, values)):
-                parent._metrics.pop(tuple(labels.get(name) for name in parent._labelnames), None)
+                take_out(parent, tuple(labels.get(name) for name in parent._labelnames))
     finally:
         parent._lock.release()
     return True

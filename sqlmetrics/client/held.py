@@ -3,6 +3,8 @@
 An app may derive classes from `prometheus_client`'s, replace value objects or the value class, or reload its modules.
 Where the values of a metric are not the store's, the store does not know them: the metric is asked by its own
 `collect()`.
+
+Nothing here looks into a metric's ``__dict__``: CPython would make one then, and find its attributes more slowly in it.
 """
 
 from __future__ import annotations
@@ -52,8 +54,8 @@ def values_of(metric: Any) -> dict[str, Any]:
     """The value objects of a metric, or its child, by their attributes; {} if it has not all that its class has."""
     kind = kind_of(type(metric))
     names = _HOLDS[kind.__name__] if kind else ()
-    found = {name: vars(metric)[name] for name in names if name in vars(metric)}
-    is_whole = len(found) == len(names) and isinstance(found.get("_buckets", []), (list, SharedBuckets))
+    found = {name: getattr(metric, name, None) for name in names}
+    is_whole = None not in found.values() and isinstance(found.get("_buckets", []), (list, SharedBuckets))
     return found if is_whole else {}
 
 
@@ -77,19 +79,21 @@ def is_shared(metric: object) -> bool:
     kind: Any = kind_of(type(metric))
     if is_private(metric):
         return False
-    if kind not in _REPLACED or "_labelnames" not in vars(metric) or getattr(metric, "_type", None) != kind._type:
+    if kind not in _REPLACED or not hasattr(metric, "_labelnames") or getattr(metric, "_type", None) != kind._type:
         return False
-    ways = {
-        name for name in _OWN_WAYS if name in vars(metric) or getattr(type(metric), name) is not getattr(kind, name)
-    }
-    if ways and not (ways == {"_child_samples"} and isinstance(vars(metric).get("_value"), Answering)):
+    ways = {way for way in _OWN_WAYS if _function(getattr(metric, way)) is not getattr(kind, way)}
+    if ways and not (ways == {"_child_samples"} and isinstance(getattr(metric, "_value", None), Answering)):
         return False
     return _holds_shared(metric, kind)
 
 
+def _function(method: Any) -> Any:
+    return getattr(method, "__func__", method)
+
+
 def _holds_shared(metric: Any, kind: Any) -> bool:
     if not metric._is_parent():
-        return "_said" in vars(metric) if is_state(metric) else _all_shared(values_of(metric).values())
+        return hasattr(metric, "_said") if is_state(metric) else _all_shared(values_of(metric).values())
     is_usual = is_switched() and type(metric)._metric_init is kind._metric_init
     return is_usual or all(_holds_shared(child, kind) for child in list(metric._metrics.values()))
 
@@ -108,7 +112,7 @@ def is_switched() -> bool:
 
 def bounds_of(metric: Any) -> list[Bound]:
     """What of the store a metric, or its child, counts in."""
-    found: list[Any] = [*values_of(metric).values(), vars(metric).get("_said")]
+    found: list[Any] = [*values_of(metric).values(), getattr(metric, "_said", None)]
     found = [value.value if isinstance(value, Answering) else value for value in found]
     found = [value._child if isinstance(value, Member) else value for value in found]
     return list({id(value): value for value in found if isinstance(value, Bound)}.values())

@@ -13,11 +13,13 @@ from prometheus_client import Enum, Info, values
 from ..cells import layout
 from ..cells.shape import canonical_labels, family_of
 from ..values import SharedValue
+from . import resets
 from .binder import UNBOUND, Binder, Bound, hold
 from .private import is_private
 
 _peer_info_init = Info._metric_init
 _peer_info = Info.info
+_peer_enum_metric_init = Enum._metric_init
 _peer_enum_init = Enum.__init__
 _peer_state = Enum.state
 
@@ -93,8 +95,18 @@ def _said_of_enum(metric: Any, binder: Binder) -> Said:
 def info_init(self: Any) -> None:
     """`Info._metric_init`."""
     _peer_info_init(self)  # type: ignore[no-untyped-call]
-    if binder := _binder(self):
+    if (binder := _binder(self)) and not self._is_parent():
+        if hasattr(self, "_said"):
+            resets.begin_anew(self)
         self._said = _said_of_info(self, binder, _variant({}))
+
+
+def enum_metric_init(self: Any) -> None:
+    """`Enum._metric_init`; called again it is a reset."""
+    _peer_enum_metric_init(self)
+    if (binder := _binder(self)) and hasattr(self, "_said"):
+        resets.begin_anew(self)
+        self._said = _said_of_enum(self, binder)
 
 
 def enum_init(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -172,6 +184,7 @@ def convert(metric: Any) -> bool:
 REPLACED: tuple[tuple[type, str, Any], ...] = (
     (Info, "_metric_init", info_init),
     (Info, "info", info),
+    (Enum, "_metric_init", enum_metric_init),
     (Enum, "__init__", enum_init),
     (Enum, "state", state),
 )

@@ -15,6 +15,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from .. import stores
 from ..cells.selection import Selection
 from ..values import SharedValue
+from .labelsets import take_out
 from .operations import make_reentrant
 from .private import is_private
 
@@ -29,7 +30,7 @@ def remove(self: Any, *labelvalues: Any) -> None:
     values = tuple([str(value) for value in labelvalues])  # not map(), which takes a StopIteration for its end
     make_reentrant(self)
     with self._lock:
-        self._metrics.pop(values, None)
+        take_out(self, values)
     _remove(self, dict(zip(self._labelnames, values, strict=True)), whole=True)
 
 
@@ -49,7 +50,7 @@ def remove_by_labels(self: Any, labels: dict[str, str]) -> None:
     with self._lock:
         for values in list(self._metrics):
             if all(values[place] == value for place, value in wanted.items()):
-                self._metrics.pop(values, None)
+                take_out(self, values)
     _remove(self, texts, whole=len(texts) == len(self._labelnames))
 
 
@@ -59,7 +60,7 @@ def clear(self: Any) -> None:
         return
     make_reentrant(self)
     with self._lock:
-        self._metrics = {}
+        self._metrics, self._known_children = {}, {}
     _remove(self, {}, whole=False)
 
 

@@ -20,7 +20,7 @@ from prometheus_client.samples import Exemplar
 from ..cells.shape import describe, family_of
 from ..process import native
 from ..values import SharedValue
-from . import private
+from . import labelsets, private
 from .buckets import SharedBuckets
 
 _peer_labels = MetricWrapperBase.labels
@@ -51,10 +51,28 @@ def labels(self: Any, *labelvalues: object, **labelkwargs: object) -> Any:
     except (KeyError, AttributeError):
         pass
     make_reentrant(self)
+    notice_missing(self)
     try:
-        return _peer_labels(self, *labelvalues, **labelkwargs)
+        child = _peer_labels(self, *labelvalues, **labelkwargs)
     except KeyError:  # a signal handler has removed the child right after it was made
-        return _peer_labels(self, *labelvalues, **labelkwargs)
+        child = _peer_labels(self, *labelvalues, **labelkwargs)
+    labelsets.note(self, child)
+    if hasattr(self, "_superseded"):
+        from . import resets  # here: it knows of all that can be reset
+
+        resets.keep_apart(child)
+    return child
+
+
+def notice_missing(metric: Any) -> None:
+    """Give back what children have counted that were taken out of a metric by hand."""
+    if hasattr(metric, "_metrics") and (labelsets.is_missing_some(metric) or not hasattr(metric, "_known_children")):
+        with metric._lock:
+            gone = labelsets.missing(metric)
+        if gone:
+            from . import resets  # here: it knows of all that can be reset
+
+            resets.give_up(gone)
 
 
 def make_reentrant(metric: Any) -> None:
@@ -188,6 +206,12 @@ def _telling_unit(peer_init: Callable[[Any], None]) -> Callable[[Any], None]:
         if private.is_private(self):
             private.give_values(self)
             return
+        if self._is_parent():
+            return  # a reset of all that is registered: in one process, too, a parent's own value is shown by nobody
+        if hasattr(self, "_value") or hasattr(self, "_sum"):
+            from . import resets  # here: it knows of all that can be reset
+
+            resets.begin_anew(self)
         if self._unit:
             describe(family_of(self), unit=self._unit)
         peer_init(self)

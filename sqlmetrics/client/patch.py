@@ -23,7 +23,7 @@ from ..scrape.collector import MultiProcessCollector
 from ..store import Store
 from ..values import Compatible, MultiProcessValue
 from ..weak import members
-from . import copies, info_enum, labelled, operations, registry, sampling, sharing, takeover
+from . import copies, info_enum, labelled, operations, registry, resets, sampling, sharing, takeover
 from .loading import maker
 from .private import rule
 
@@ -40,7 +40,7 @@ def _registry_init(self: CollectorRegistry, *args: Any, **kwargs: Any) -> None:
     So its lock can be renewed after a fork, and it can be private.
     """
     _peer_registry_init(self, *args, **kwargs)
-    takeover.know(takeover.registries, self)
+    takeover.know(resets.registries, self)
     rule.judge(self, maker(self, sys._getframe(1)))
 
 
@@ -77,7 +77,7 @@ class _PeerLocks(fork.ForkAware):
         Compatible.shared_lock = threading.RLock()
         for one in members(operations.parents):
             one._lock = native.RLock()
-        for one in members(takeover.registries):
+        for one in members(resets.registries):
             one._lock = threading.RLock()  # of the app's kind: collectors are asked while it is held
 
 
@@ -186,6 +186,7 @@ def uninstall() -> None:
         takeover.undo(taken)
         raise
     copies.unmark(_replaced)
+    registry.forget_told()
     sampling.sampler.publications.clear()
     if store := stores.forget():
         store.leave()

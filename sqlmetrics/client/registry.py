@@ -20,7 +20,7 @@ from ..cells.shape import describe, family_of
 from ..scrape import answer
 from ..scrape.collector import MultiProcessCollector, is_derived
 from ..scrape.wanted import wanted
-from . import sharing
+from . import resets, sharing
 from .held import is_shared
 from .loading import is_pushed
 from .private import is_private, rule
@@ -34,10 +34,15 @@ _peer_unregister = CollectorRegistry.unregister
 _collect_named: Any = MultiProcessCollector.collect_named
 _SUFFIXES = ("", "_total", "_created", "_sum", "_count", "_bucket", "_info")
 _CREATED = "_created"
+_told: dict[Any, None] = {}
+"""What the store knows to be in the default registry."""
 
 
 def tell_registered(collector: Any, registered: bool) -> None:
     """Have the store remember whether a metric, or a published collector, is in the default registry."""
+    _told.pop(collector, None)
+    if registered:
+        _told[collector] = None
     if collector in sampler.publications:
         sampler.publications[collector].tell_registered(registered)
     elif is_shared(collector):
@@ -45,6 +50,17 @@ def tell_registered(collector: Any, registered: bool) -> None:
         store = stores.installed()
         if store is not None:
             store.part.teller.describe(family_of(collector))
+
+
+def notice_cleared() -> None:
+    """Have the store know of what has left the default registry by another way than `unregister`."""
+    for collector in [one for one in list(_told) if one not in REGISTRY._collector_to_names]:
+        tell_registered(collector, False)
+
+
+def forget_told() -> None:
+    """Forget what the store was told."""
+    _told.clear()
 
 
 def tell_all_registered() -> None:
@@ -65,6 +81,9 @@ def register(self: CollectorRegistry, collector: Any) -> None:
         sharing.share(self)
     else:
         sharing.take(self, collector)
+    if self is REGISTRY:
+        notice_cleared()
+    resets.note_registered(self, collector)
     if self is REGISTRY:
         tell_registered(collector, True)
 
@@ -103,6 +122,8 @@ def restricted_collect(self: RestrictedRegistry) -> Iterator[Metric]:
 
 
 def _all_of(registry: CollectorRegistry, collectors: list[Any], names: frozenset[str] | None) -> Iterator[Metric]:
+    if registry is REGISTRY:
+        notice_cleared()
     of_stores = [one for one in collectors if is_of_store(one)]
     if registry is not REGISTRY and not of_stores and rule.setting != "all" and is_pushed(sys._getframe()):
         shared: set[Any] = set()  # what is pushed is this process's own

@@ -16,11 +16,8 @@ from prometheus_client.registry import CollectorRegistry
 
 from ..appcode import told
 from ..trouble import tell
-from . import info_enum, operations, sampling
+from . import info_enum, operations, resets, sampling
 from .held import flat, is_peers_value, is_shared_value, is_state, values_of
-
-registries: weakref.WeakSet[CollectorRegistry] = weakref.WeakSet()
-"""The registries of this process."""
 
 
 class Taken(NamedTuple):
@@ -79,7 +76,7 @@ def _all_metrics() -> Iterable[Any]:
     gc.collect()  # what nobody uses any more is not taken over
     for thing in _instances(MetricWrapperBase, CollectorRegistry):
         if isinstance(thing, CollectorRegistry):
-            know(registries, thing)
+            know(resets.registries, thing)
         elif not {"_name", "_labelnames", "_labelvalues"} <= vars(thing).keys():
             continue  # its constructor has failed
         elif thing._labelnames and not thing._labelvalues:

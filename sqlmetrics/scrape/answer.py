@@ -9,6 +9,7 @@ from typing import TypeVar
 from prometheus_client.metrics_core import Metric
 
 from .. import stores
+from ..client import resets
 from ..client.sampling import sampler
 from .reader import Finish, Reader
 from .shown import Shown
@@ -25,6 +26,7 @@ def answer(reader: Reader, wanted: Wanted, finish: Finish[T]) -> T:
     if store := stores.installed_at(reader.path):
         store.flusher.start_again()
         store.come_along()
+        resets.settle()
         sampler.ask()
     begun = time.perf_counter()
     figures = stores.figures(reader)

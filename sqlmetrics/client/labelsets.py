@@ -1,0 +1,37 @@
+"""Which children a metric has had, so that those are missed that were taken out by hand.
+
+``metric._metrics`` stays a plain dict, for `labels()` finds a child in it for each request. Beside it each metric has a
+second one with all children that it has made; of more children there than in the first, some are gone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def missing(metric: Any) -> list[Any]:
+    """The children that are gone since the last time. Call it with the metric's lock held."""
+    known, now = getattr(metric, "_known_children", None), metric._metrics
+    if not isinstance(now, dict) or (known is not None and len(known) == len(now)):
+        return []
+    metric._known_children = dict(now)
+    return [child for labelvalues, child in (known or {}).items() if now.get(labelvalues) is not child]
+
+
+def is_missing_some(metric: Any) -> bool:
+    """Whether there may be any, without a lock."""
+    known = getattr(metric, "_known_children", None)
+    return known is not None and isinstance(metric._metrics, dict) and len(known) != len(metric._metrics)
+
+
+def note(metric: Any, child: Any) -> None:
+    """Know a child, which may be new."""
+    known, labelvalues = getattr(metric, "_known_children", None), child._labelvalues
+    if known is not None and known.get(labelvalues) is not child:
+        known[labelvalues] = child
+
+
+def take_out(metric: Any, labelvalues: Any) -> None:
+    """Take a child out that has been removed from the store, or is being removed. Call it with the lock held."""
+    metric._metrics.pop(labelvalues, None)
+    getattr(metric, "_known_children", {}).pop(labelvalues, None)

@@ -1,0 +1,150 @@
+"""Resets by private means: what is gone from this process's own objects is gone from its part of the store.
+
+Test fixtures, and modules that are reloaded, empty ``REGISTRY._collector_to_names``, a metric's ``_metrics``, call
+``_metric_init()`` again, or unregister a metric and make another of its name. In one process the new one begins at
+zero. Here this process gives back the cells of the old one; other processes keep what they have counted.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable
+from typing import Any
+
+from prometheus_client import values
+from prometheus_client.registry import CollectorRegistry
+
+from .. import stores
+from ..cells.shape import Key
+from ..rows import flush
+from ..store import Store
+from ..weak import members
+from . import operations, sampling
+from .binder import forget_inherited, inherited_of, is_held
+from .held import bounds_of, flat, is_shared_value, kind_of, values_of
+
+registries: weakref.WeakSet[CollectorRegistry] = weakref.WeakSet()
+"""The registries of this process."""
+_registered: weakref.WeakKeyDictionary[CollectorRegistry, dict[str, weakref.ref[Any]]] = weakref.WeakKeyDictionary()
+"""The metric that was registered last under each name, also after it was unregistered."""
+_unwritten: list[Key] = []
+"""Children that were given up since the last scrape of this process."""
+
+
+def give_up(metrics: Iterable[Any]) -> None:
+    """Give back what metrics, or children, have counted in this process; who holds one goes on with it in memory."""
+    keys = []
+    for metric in metrics:
+        bounds = bounds_of(metric)
+        _into_memory(metric)
+        if not _is_elsewhere(metric):
+            keys += [bound._key for bound in bounds if bound._key is not None]
+    _give_back(keys)
+
+
+def keep_apart(child: Any) -> None:
+    """Have a child count in memory, whose metric is in no registry any more and another one in its place."""
+    if any(map(is_shared_value, values_of(child).values())):
+        give_up([child])
+        for value in flat(values_of(child)):
+            value.set(0.0)  # it had what the other metric's child has
+
+
+def begin_anew(metric: Any) -> None:
+    """Give back what a metric has counted that is about to make new values."""
+    if not _is_elsewhere(metric):
+        _give_back([bound._key for bound in bounds_of(metric) if bound._key is not None])
+
+
+def note_registered(registry: CollectorRegistry, metric: Any) -> None:
+    """Have a metric begin at zero whose name another one had in the registry that was unregistered since."""
+    if kind_of(type(metric)) is None:
+        return
+    names = _registered.setdefault(registry, {})
+    last = names.get(metric._name)
+    names[metric._name] = weakref.ref(metric)
+    former = last() if last is not None else None
+    if last is not None and former is not metric and not _is_elsewhere(metric):
+        _supersede(former, metric)
+
+
+def notice() -> None:
+    """Give back what is gone by now. Raises nothing."""
+    for metric in members(operations.parents):
+        operations.notice_missing(metric)
+
+
+def settle() -> None:
+    """Give back what is gone by now, before a scrape of this process shows it. Raises nothing."""
+    notice()
+    store = stores.installed()
+    if _unwritten and store is not None and not store.is_held_here():
+        del _unwritten[:]
+        store.flush()
+
+
+def _notice_in(store: Store) -> None:
+    if store is stores.installed():
+        notice()
+
+
+flush.to_be_asked.append(_notice_in)
+
+
+def _supersede(former: Any, metric: Any) -> None:
+    store, name = stores.installed(), metric._name
+    if store is None:
+        return
+    if former is not None:
+        former._superseded = True
+        for one in [former, *getattr(former, "_metrics", {}).values()]:
+            _into_memory(one)
+    keys = {key: None for writer in store.part.writers.copy().values() for key in writer.known.copy()}
+    of_name = [key for key in [*keys, *inherited_of(name)] if key[0].family == name]
+    _give_back([key for key in of_name if not sampling.sampler.publications or not is_held(key)])
+    for bound in bounds_of(metric):  # it is there, at zero
+        bound._binder.attach(bound)  # type: ignore[attr-defined]
+
+
+def _give_back(keys: list[Key]) -> None:
+    store = stores.installed()
+    if keys and store is not None:
+        forget_inherited(keys)
+        store.part.give_up(keys)
+        _unwritten.extend(keys)
+        store.flusher.wake()
+
+
+def _into_memory(metric: Any) -> None:
+    """Have a metric go on in this process's memory, with what it has."""
+    found = values_of(metric)
+    if any(map(is_shared_value, flat(found))):
+        new = {
+            name: [_copy_of(one) for one in value] if name == "_buckets" else _copy_of(value)
+            for name, value in found.items()
+        }
+        sampling.sampler.gauges.discard(metric)
+        for name, copies in new.items():
+            setattr(metric, name, copies)
+    if hasattr(metric, "_said"):
+        del metric._said
+
+
+def _copy_of(value: Any) -> Any:
+    copy: Any = values.MutexValue("", "", "", (), (), "")  # type: ignore[no-untyped-call]
+    copy.set(value.get())
+    if is_shared_value(value) and not isinstance(value, sampling.Answering):
+        copy.set_exemplar(value.get_exemplar())
+    return copy
+
+
+def _is_elsewhere(metric: Any) -> bool:
+    """Whether another metric of this name is in a registry, which counts in the same cells."""
+    for registry in members(registries):
+        other = registry._names_to_collectors.get(metric._name)
+        if other is None or other is metric or getattr(other, "_name", None) != metric._name:
+            continue
+        if metric._labelvalues and getattr(other, "_metrics", {}).get(metric._labelvalues) in (None, metric):
+            continue
+        return True
+    return False
