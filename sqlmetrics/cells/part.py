@@ -159,9 +159,12 @@ class Part:
             writer.release(key)
 
     def give_up(self, keys: list[Key]) -> None:
-        """Forget children of this process only, whoever uses them; their cells are freed by the next flush."""
-        with self.binding():
-            for writer in self.writers.copy().values():
+        """Forget children of this process only, whoever uses them; their cells are freed by the next flush.
+
+        Does nothing in the middle of an operation of this thread that places children.
+        """
+        with self.binding() as outermost:
+            for writer in self.writers.copy().values() if outermost else ():
                 writer.give_up(keys)
 
     def has_given_back(self) -> bool:

@@ -21,7 +21,7 @@ from ..store import Store
 from ..weak import members
 from . import operations, sampling
 from .binder import forget_inherited, inherited_of, is_held
-from .held import bounds_of, flat, is_shared_value, kind_of, values_of
+from .held import bounds_of, flat, is_shared, is_shared_value, values_of
 
 registries: weakref.WeakSet[CollectorRegistry] = weakref.WeakSet()
 """The registries of this process."""
@@ -58,7 +58,7 @@ def begin_anew(metric: Any) -> None:
 
 def note_registered(registry: CollectorRegistry, metric: Any) -> None:
     """Have a metric begin at zero whose name another one had in the registry that was unregistered since."""
-    if kind_of(type(metric)) is None:
+    if not is_shared(metric):
         return
     names = _registered.setdefault(registry, {})
     last = names.get(metric._name)
