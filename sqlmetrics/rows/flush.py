@@ -151,9 +151,9 @@ def _flush(store: Store) -> Outcome:
         arenas = [arena for arena in store.part.arenas() if arena.is_mine()]
         too_long = wal_bytes(store.path) > WAL_LIMIT
         changed = {} if too_long else {arena: arena.changed_blocks() for arena in arenas}
-        if given_back := _write(store, connection, arenas, changed):
-            with database.unreferenced(connection), settle.settling(connection, store.file):
-                sweep(connection, given_back)
+        gives_back = store.part.has_given_back()
+        with database.unreferenced(connection) if gives_back else contextlib.nullcontext():
+            _write(store, connection, arenas, changed)
         store.conflicts.look(connection)
         _checkpoint(store.path, connection)
     store.figures.took("flush", time.perf_counter() - begun)
@@ -162,8 +162,8 @@ def _flush(store: Store) -> Outcome:
 
 def _write(
     store: Store, connection: apsw.Connection, arenas: list[SharedArena], changed: dict[SharedArena, list[int]]
-) -> list[int]:
-    """The transaction of a flush; returns series that may have no row any more."""
+) -> None:
+    """The transaction of a flush."""
     # Images first: what a child has counted in them, its record tells of in the journal that is read after.
     images = {arena: arena.take_images(blocks) for arena, blocks in changed.items()}
     try:
@@ -176,6 +176,8 @@ def _write(
             left = {arena: list(arena.freed.leaving) for arena in mine}
             ends = {arena: ingest.ingest(connection, arena.file, arena.slot, arena.instance) for arena in mine}
             given_back = [series for arena in mine for series in removal.leave(connection, arena, left[arena])]
+            if given_back:  # at once: without its rows a scrape would show a counter at 0
+                sweep(connection, given_back)
             for arena in mine:
                 ingest.copy_images(connection, arena.instance, images.get(arena, {}), stamped=arena.stamped)
             settle.settle_dead(connection, store.file, settled)
@@ -188,7 +190,6 @@ def _write(
             arena.not_flushed(image)
         raise
     _after_commit(store, ends, images, left)
-    return given_back
 
 
 def _refuse_loss(connection: apsw.Connection, arena: SharedArena) -> None:
