@@ -12,7 +12,7 @@ from dataclasses import replace
 import apsw
 
 from . import config
-from .cells import layout, locks, trust
+from .cells import given, layout, locks, trust
 from .cells.cellsfile import CellsFile
 from .cells.part import Part
 from .errors import ForeignFileError, JournalModeError, SQLMetricsError, StoreError, StoreInUseError
@@ -183,7 +183,7 @@ class Store(fork.ForkAware):
     def mark_process_dead(self, pid: object) -> None:
         """See `notices.mark_process_dead`."""
         fork.notice()
-        self._notices.append(str(pid))
+        self._notices.append(given.name(str(pid)))
         if self.is_held_here():
             # In a signal handler, with a lock of ours held: waiting here might be for ever.
             self.flusher.wake()

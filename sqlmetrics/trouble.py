@@ -10,7 +10,20 @@ from collections import Counter, deque
 
 from .appcode import is_for_caller, told
 
-CAUSES = ("app", "cells", "closed", "damaged", "flush", "foreign", "notice", "removal", "replaced", "too_long", "types")
+CAUSES = (
+    "app",
+    "cells",
+    "closed",
+    "damaged",
+    "flush",
+    "foreign",
+    "notice",
+    "records",
+    "removal",
+    "replaced",
+    "too_long",
+    "types",
+)
 """What trouble there can be; see the page of errors in the documentation."""
 
 log = logging.getLogger("sqlmetrics")

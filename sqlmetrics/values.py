@@ -18,16 +18,9 @@ from typing import Any, ClassVar, NoReturn
 from prometheus_client.metrics_core import METRIC_TYPES
 from prometheus_client.samples import Exemplar
 
+from .cells import given
 from .cells.shape import MODES, MOST_RECENT_MODES, STATE_MODE, STATE_TYPES
 from .client.binder import UNBOUND, Batch, Binder, Bound
-
-
-def as_float(amount: Any) -> float:
-    """The float that adding `amount` to a float makes of it. Raises what that raises: a text is no amount."""
-    number = 0.0
-    number += amount
-    return float(number)
-
 
 _OPERATIONS = {"inc", "set", "get", "set_exemplar", "get_exemplar"}
 
@@ -36,6 +29,8 @@ def _storable_type(typ: str, mode: str) -> tuple[str, str]:
     """A type and a mode that a scrape can show, for a value that a metric class of the app's own makes."""
     if typ in STATE_TYPES:  # those of an Info and an Enum are no such values, see `info_enum`
         return "gauge", STATE_MODE
+    if typ != "gauge" and mode not in MODES:
+        mode = ""
     return (typ if typ in METRIC_TYPES else "unknown"), mode
 
 
@@ -101,14 +96,15 @@ class SharedValue(Compatible, Bound):
     ) -> None:
         super().__init__()
         self._batch: Batch | None = None
-        typ, multiprocess_mode = _storable_type(typ, multiprocess_mode)
+        typ, multiprocess_mode = _storable_type(given.name(typ), given.name(multiprocess_mode))
         self._stamped = multiprocess_mode in MOST_RECENT_MODES
         if typ == "gauge":
             multiprocess_mode = multiprocess_mode or "all"
             if multiprocess_mode not in MODES:
                 raise ValueError(f"unknown multiprocess mode {multiprocess_mode!r}; it is one of {sorted(MODES)}")
-        family = (typ, metric_name, multiprocess_mode)
-        self._binder.add(self, family, name, tuple(labelnames), tuple(map(str, labelvalues)), help_text)
+        family = (typ, given.name(metric_name), multiprocess_mode)
+        texts = tuple(map(given.text, labelnames)), tuple(map(given.text, labelvalues))
+        self._binder.add(self, family, given.name(name), *texts, help_text)
 
     def inc(self, amount: float) -> None:
         """Add `amount`."""
@@ -119,7 +115,7 @@ class SharedValue(Compatible, Bound):
             self._inc_slowly(amount)
 
     def _inc_slowly(self, amount: float) -> None:
-        amount = as_float(amount)
+        amount = given.number(amount)
         while self._own != self._word:
             self._binder.attach(self)
         self._cells[self._cell] += amount
@@ -127,12 +123,13 @@ class SharedValue(Compatible, Bound):
     def set(self, value: float, timestamp: float | None = None) -> None:
         """Set the value; the timestamp (seconds since the epoch) matters to the mostrecent modes only."""
         value = float(value)
+        stamp = 0.0 if timestamp is None else given.seconds(timestamp)
         while self._own != self._word:
             self._binder.attach(self)
         self._cells[self._cell] = value
         if self._stamped:
             # The time last: a reader reads it first, and so never has a new time with an old value.
-            self._cells[self._cell - 1] = timestamp or 0.0
+            self._cells[self._cell - 1] = stamp
 
     def get(self) -> float:
         """Return this process's own value."""

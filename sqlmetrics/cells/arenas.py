@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import time
 
 from ..process.wiped import wiped_bytes
 from ..rows.exemplars import BACKLOG, SHARE
-from . import layout, marks
+from . import given, layout, marks
 from .cellsfile import CellsFile
 from .freed import Freed, Run
 from .images import Image
@@ -119,7 +118,7 @@ class SharedArena:
             if shape.type != "info":  # each of its label sets has a shape of its own
                 self._records[shape] = record
         quoted = ", ".join(map(json.encoder.encode_basestring_ascii, labelvalues))
-        self.journal.append(f"{record}[{quoted}], {cell + shape.stamped}, {time.time()!r}]")
+        self.journal.append(f"{record}[{quoted}], {cell + shape.stamped}, {given.now()!r}]")
 
     def announce_again(self, key: Key, cell: int) -> None:
         """Append the record of a child whose rows were deleted."""
@@ -265,8 +264,7 @@ class PrivateArena:
 
 
 def _card(identifier: str, store: str, lost: list[int]) -> ProcessRecord:
-    started = time.clock_gettime_ns(time.CLOCK_REALTIME)
-    return ProcessRecord(identifier, os.getpid(), pid_namespace(), started, store, lost)
+    return ProcessRecord(identifier, given.own_pid(), pid_namespace(), given.now_ns(), store, lost)
 
 
 def pid_namespace() -> int:

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Callable
+from typing import NamedTuple
 
 from ..errors import DamagedError
 from . import layout
 from .cellsfile import CellsFile
-from .records import Record, decode
+from .records import ChildRecord, ProcessRecord, Record, unknown_process
 from .region import NoRoomError
+from .sense import NonsenseError, decode
 
 FRAME = struct.Struct("=II")
 LONGEST = 1 << 20
@@ -119,35 +122,72 @@ def _address(extent: int) -> int:
     return layout.JOURNALS_AT + extent * layout.PAGE
 
 
-def read(file: CellsFile, slot: int, instance: int, start: int) -> tuple[list[Record], int]:
-    """Return the records of an instance from byte `start` on, and the byte behind the last of them.
+class Reading(NamedTuple):
+    """A part of a journal.
 
+    end: the byte behind it. left_out: what is wrong with those of its records that make no sense.
+    """
+
+    records: list[Record]
+    end: int
+    left_out: list[str]
+
+
+def read(file: CellsFile, slot: int, instance: int, start: int) -> Reading:
+    """Return the records of an instance from byte `start` on.
+
+    A record that makes no sense is left out. If that is the process's own, which is the first one, another stands
+    in for it: what the process counts is shown and kept.
     Raises JournalGoneError if the slot is another instance's by now or the extents were given back, and
-    DamagedError if there is something else than records.
+    DamagedError if there is something else than frames.
     """
     end = file.published[slot]
     try:
         data = _bytes(file, slot, instance, start, end) if start < end else b""
         if not file.has(slot, instance):
             raise JournalGoneError
-        return _records(data, start)
+        reading = _records(data, start, lambda record: _refuse(file, slot, record))
     except (struct.error, IndexError, ValueError, KeyError, TypeError, MemoryError) as error:
         raise DamagedError(f"the journal in slot {slot} of the cells file is damaged ({error!r})") from error
+    if reading.left_out and not file.has(slot, instance):
+        raise JournalGoneError  # its cells may be others' by now, that is all
+    if start == 0 and reading.end and not any(isinstance(record, ProcessRecord) for record in reading.records):
+        reading.records.insert(0, unknown_process(instance))
+    return reading
 
 
-def _records(data: bytes, start: int) -> tuple[list[Record], int]:
+def _records(data: bytes, start: int, refuse: Callable[[Record], None]) -> Reading:
     records: list[Record] = []
+    left_out: list[str] = []
     at = 0
     while at + FRAME.size <= len(data):
         length, checksum = FRAME.unpack_from(data, at)
         payload = data[at + FRAME.size : at + FRAME.size + length]
         if len(payload) < length or zlib.crc32(payload) != checksum:
-            if records:
+            if at:
                 break  # these first; who reads on from here hears of it
             raise ValueError(f"the checksum at byte {start + at} is wrong")
-        records.append(decode(payload))
+        try:
+            record = decode(payload)
+            refuse(record)
+            if isinstance(record, ProcessRecord) and start + at:
+                raise NonsenseError(f"a second record of the process: {record.pid[:200]!a}")
+            records.append(record)
+        except NonsenseError as error:
+            left_out.append(str(error))
         at += FRAME.size + length
-    return records, start + at
+    return Reading(records, start + at, left_out)
+
+
+def _refuse(file: CellsFile, slot: int, record: Record) -> None:
+    """Raise NonsenseError if a child is in cells that it cannot have: they are in one block, and that is its slot's."""
+    if isinstance(record, ChildRecord):
+        first = record.cell - record.stamped
+        block, place = divmod(first, layout.BLOCK_CELLS)
+        end = place + len(record.names) * (2 if record.stamped else 1)
+        fits = 0 <= block < layout.CELL_BLOCKS and place >= layout.FIRST_CELL and end <= layout.BLOCK_CELLS
+        if not fits or file.blocks.owners[block] != slot + 1:
+            raise NonsenseError(f"a child of {record.family!a} in cell {record.cell}, which its process does not own")
 
 
 def _bytes(file: CellsFile, slot: int, instance: int, start: int, end: int) -> bytes:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from .shape import Shape, canonical_labels
+from .shape import STATE_MODE, STATE_TYPES, Shape, canonical_labels
 
 
 class ProcessRecord(NamedTuple):
@@ -60,6 +60,11 @@ class ChildRecord(NamedTuple):
         """The labels as canonical JSON, without what the variant stands for (a bucket's ``le``)."""
         return _labels(tuple(self.labelnames), tuple(self.labelvalues))
 
+    def stand_in(self) -> FamilyRecord:
+        """What is to be known of the family where its own record makes no sense; whatever else is said of it wins."""
+        modes = {"gauge": "mostrecent" if self.stamped else "all"} | dict.fromkeys(STATE_TYPES, STATE_MODE)
+        return FamilyRecord(self.family, self.type, modes.get(self.type, ""), "", 0, "", None)
+
     def samples(self) -> Iterator[tuple[str, str, int]]:
         """(sample name, variant, cell) of each sample."""
         cells = range(self.cell, self.cell + 2 * len(self.names), 2 if self.stamped else 1)
@@ -91,18 +96,11 @@ def _labels(names: tuple[str, ...], values: tuple[str, ...]) -> str:
 
 
 Record = ProcessRecord | FamilyRecord | ChildRecord | ExemplarRecord
-_KINDS: dict[str, type[Record]] = {
-    "process": ProcessRecord,
-    "family": FamilyRecord,
-    "child": ChildRecord,
-    "exemplar": ExemplarRecord,
-}
 
 
-def decode(payload: bytes) -> Record:
-    """Read a record from the JSON of its frame."""
-    kind, *fields = json.loads(payload.decode("ascii"))
-    return _KINDS[kind](*fields)
+def unknown_process(instance: int) -> ProcessRecord:
+    """What is to be known of a process whose own record makes no sense."""
+    return ProcessRecord(f"unknown-{instance}", 0, 0, 0, "", [])
 
 
 def process_record(record: ProcessRecord) -> str:

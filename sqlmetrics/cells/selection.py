@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import apsw
 
+from . import given
 from .shape import Key, canonical_labels, joined, keys_of
 
 _OF_FAMILY = """
@@ -35,7 +36,8 @@ class Selection(NamedTuple):
     @classmethod
     def of(cls, metric: Any, labels: dict[str, str], *, whole: bool) -> Selection:
         """Children of a metric object of `prometheus_client`."""
-        return cls(metric._name, metric._type, {name: joined(value) for name, value in labels.items()}, whole)
+        texts = {given.text(name): joined(given.text(value)) for name, value in labels.items()}
+        return cls(given.name(metric._name), metric._type, texts, whole)
 
     def among(self, known: Iterable[Key]) -> list[Key]:
         """The keys that are meant, of those that are known."""

@@ -9,12 +9,13 @@ from __future__ import annotations
 import functools
 import json
 import re
-import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from prometheus_client.utils import floatToGoString
+
+from . import given
 
 LIVE_MODES = frozenset(("liveall", "livemin", "livemax", "livesum", "livemostrecent"))
 MOST_RECENT_MODES = frozenset(("mostrecent", "livemostrecent"))
@@ -81,21 +82,24 @@ class About(NamedTuple):
     registered: bool | None
 
 
+_BY_VALUE: dict[str, Callable[[Any], object]] = {"help": given.help_text, "unit": given.name, "registered": bool}
+
 abouts: dict[Family, About] = {}
 """The newest of each family that this process has made; a fork keeps them."""
 
 
 def describe(family: Family, **said: Any) -> None:
-    """Note something of a family, of `About` by its names, unless it is known."""
+    """Note something of a family, of `About` by its names, unless it is known. Raises what `given.text` raises."""
+    said = {name: _BY_VALUE[name](value) for name, value in said.items()}
     known = abouts.get(family) or About("", 0, "", None)
     if any(getattr(known, name) != value for name, value in said.items()) or not known.made:
-        abouts[family] = known._replace(made=time.clock_gettime_ns(time.CLOCK_REALTIME), **said)
+        abouts[family] = known._replace(made=given.now_ns(), **said)
 
 
 def family_of(metric: Any) -> Family:
     """The family of one of `prometheus_client`'s metrics."""
     mode = getattr(metric, "_multiprocess_mode", STATE_MODE if metric._type in STATE_TYPES else "")
-    return metric._name, metric._type, mode
+    return given.name(metric._name), given.name(metric._type), given.name(mode)
 
 
 def shape_of(family: Family, labelnames: tuple[str, ...], samples: Samples) -> Shape:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from prometheus_client.samples import Exemplar
 
 from ..appcode import is_for_caller, told
+from ..cells import given
 from ..cells.shape import (
     Family,
     Key,
@@ -62,7 +63,7 @@ class Bound:
         self._gate = self._own = UNBOUND
         self._word, self._cells, self._cell, self._offset = _NEVER, _NO_CELLS, 0, 0
         self._key: Key | None = None
-        self._named: object = None
+        self._named = ""
 
 
 class Binder(fork.ForkAware):
@@ -80,6 +81,10 @@ class Binder(fork.ForkAware):
         _binders[:] = [ref for ref in _binders if ref() is not None]
         _binders.append(weakref.ref(self))
         fork.register(self)
+
+    def name(self) -> str:
+        """What the process is called now. Raises what the app's identifier raises."""
+        return given.name(str(self.identify()))
 
     def add(
         self,
@@ -168,7 +173,7 @@ class Binder(fork.ForkAware):
             self._inherited[key] = None
         store = self._store = self._store or self._find_store()
         part = store.part
-        named, name = self._names(store)
+        name = self._name_for(store)
         with part.binding(seconds) as outermost:
             if outermost is None:
                 return  # at the first operation, then
@@ -178,40 +183,38 @@ class Binder(fork.ForkAware):
             arena, cell = part.place(writer, key, outermost)
             own, word, cells = arena.own, arena.word, arena.cells
             for value in values:
-                value._named = named
+                value._named = name
                 at, gate = cell + value._offset, own if value._plain else UNBOUND
                 # All of it or nothing: no signal handler can come in between where there is no call.
                 value._word, value._cells, value._cell, value._own, value._gate = word, cells, at, own, gate
         store.flusher.wake()
 
-    def _names(self, store: Store) -> tuple[object, str]:
-        """What names this process now, and the same as a text.
+    def _name_for(self, store: Store) -> str:
+        """What names this process now.
 
         Where the app's function for it raises, or no text can be made of its answer: the last one of this process, or
         its pid. An operation does not fail for that.
         """
         try:
-            named = self.identify()
-            name = str(named)
+            name = self.name()
         except BaseException as error:
             if is_for_caller(error):
                 raise
             self._miss_name(store, error)
             last_pid, last = self._last_name
-            name = last if last_pid == os.getpid() else str(os.getpid())
-            return name, name
+            return last if last_pid == os.getpid() else str(os.getpid())
         self._last_name = os.getpid(), name
         store.trouble.over("app", f"{store.path}: the process identifier works again", about=f"identifier {id(self)}")
-        return named, name
+        return name
 
     def _miss_name(self, store: Store, error: BaseException) -> None:
         message = f"the process identifier raised {told(error)}; its last answer, or else the pid, is used"
         store.trouble.report("app", f"{store.path}: {message}", about=f"identifier {id(self)}")
 
-    def has_left(self, named: object) -> bool:
-        """Whether this process has another name by now; not where that cannot be told, see `_names`."""
+    def has_left(self, named: str) -> bool:
+        """Whether this process has another name by now; not where that cannot be told, see `_name_for`."""
         try:
-            return bool(self.identify() != named)
+            return self.name() != named
         except BaseException as error:
             if is_for_caller(error):
                 raise
@@ -233,7 +236,7 @@ class Binder(fork.ForkAware):
         while value._own != value._word:
             self.attach(value)
         if self._store is not None and value._key is not None:  # always, once it is attached
-            self._store.part_of_attached.teller.keep_exemplar(told(value._named, str), (value._key, position), exemplar)
+            self._store.part_of_attached.teller.keep_exemplar(value._named, (value._key, position), exemplar)
 
     def get_exemplar(self, value: Bound, position: int) -> Exemplar | None:
         """The newest that this process has of a sample."""
@@ -241,7 +244,7 @@ class Binder(fork.ForkAware):
             self.attach(value)
         if self._store is None or value._key is None:
             return None
-        return self._store.part_of_attached.teller.newest_exemplar(told(value._named, str), (value._key, position))
+        return self._store.part_of_attached.teller.newest_exemplar(value._named, (value._key, position))
 
     def forget(self, keys: Iterable[Key]) -> None:
         """Forget children that were removed."""

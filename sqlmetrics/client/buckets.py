@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from prometheus_client.samples import Exemplar
 from prometheus_client.utils import floatToGoString
 
+from ..cells import given
 from ..cells.shape import Samples, upper_bound
-from ..values import Compatible, as_float
+from ..values import Compatible
 from .binder import Binder, Bound
 
 
@@ -29,12 +31,18 @@ class SharedBuckets(Bound, Sequence["Member"]):
 
     @classmethod
     def of(cls, metric: Any, binder: Binder) -> SharedBuckets | None:
-        """Those of a child of a histogram; None if another object of this process has some of its samples already."""
-        buckets = cls(binder, metric._upper_bounds)
-        samples = _samples(metric._name, tuple(metric._upper_bounds))
-        labels = dict(zip(metric._labelnames, metric._labelvalues, strict=True))
-        family = (metric._name, "histogram", "")
-        return buckets if binder.add_whole(buckets, family, labels, samples, metric._documentation) else None
+        """Those of a child of a histogram; None if they cannot be one.
+
+        That is so if another object of this process has some of its samples already, and of bounds among which
+        bisection finds no place: NaN, or one that is there twice.
+        """
+        buckets, name = cls(binder, metric._upper_bounds), given.name(metric._name)
+        samples = _samples(name, tuple(metric._upper_bounds))
+        labels = given.labels(metric._labelnames, metric._labelvalues)
+        is_whole = samples and binder.add_whole(
+            buckets, (name, "histogram", ""), labels, samples, metric._documentation
+        )
+        return buckets if is_whole else None
 
     def total(self) -> Member:
         """The value that is the sum of all observations."""
@@ -51,6 +59,9 @@ class SharedBuckets(Bound, Sequence["Member"]):
 
 @functools.lru_cache(1000)
 def _samples(name: str, bounds: tuple[float, ...]) -> Samples:
+    """The samples of a child; none if the bounds do not ascend, each above the one before it."""
+    if not all(below < above for below, above in pairwise(bounds)):
+        return ()
     texts = [upper_bound(floatToGoString(bound)) for bound in bounds]  # type: ignore[no-untyped-call]
     return ((f"{name}_sum", ""), *((f"{name}_bucket", text) for text in texts))
 
@@ -67,7 +78,7 @@ class Member(Compatible):
 
     def inc(self, amount: float) -> None:
         """Add `amount`."""
-        amount, child, offset = as_float(amount), self._child, self._offset
+        amount, child, offset = given.number(amount), self._child, self._offset
         while child._own != child._word:
             child._binder.attach(child)
         child._cells[child._cell + offset] += amount

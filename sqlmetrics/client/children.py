@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..cells import given
 from ..cells.part import Part
 from ..cells.selection import forgotten
 from ..cells.shape import Key
@@ -34,7 +35,7 @@ def _drop(parent: Any, keys: list[Key], part: Part) -> bool:
         for shape, values in keys:
             labels = dict(zip(shape.labelnames, values, strict=True))
             if not part.has_known((shape, values)):
-                take_out(parent, tuple(labels.get(name) for name in parent._labelnames))
+                take_out(parent, tuple(labels.get(given.text(name)) for name in parent._labelnames))
     finally:
         parent._lock.release()
     return True

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import os
-import time
 from collections.abc import Sequence
 from typing import Any
 
 from prometheus_client import Enum, Info, values
 
-from ..cells import layout
+from ..cells import given, layout
 from ..cells.shape import canonical_labels, family_of
 from ..values import SharedValue
 from . import resets
@@ -44,11 +43,15 @@ class Said(Bound):
         if len(variants) > MOST_STATES:
             raise ValueError(f"{metric._name} has {len(variants)} states; in a store it can have {MOST_STATES} at most")
         said = cls(binder, variants)
-        labels = dict(zip(metric._labelnames, metric._labelvalues, strict=True))
+        labels = given.labels(metric._labelnames, metric._labelvalues)
         binder.add_apart(
             said, family_of(metric), labels, tuple((sample, one) for one in variants), metric._documentation
         )
         return said
+
+    def place_of(self, state: object) -> int:
+        """The place of a state, one of the metric's own objects, of which two may have the same text."""
+        return self.variants.index(given.name(state))
 
     def newest(self) -> float:
         """When this process last said anything; 0.0: never."""
@@ -62,7 +65,7 @@ class Said(Bound):
         """Say a variant, now; but later than `after` and than what was said before, also if the clock stands still."""
         while True:
             last = max(self.newest(), after)
-            now, cell = max(time.time(), math.nextafter(last, math.inf)), self._cell
+            now, cell = max(given.now(), math.nextafter(last, math.inf)), self._cell
             if self._write(place, now, cell):
                 return
 
@@ -81,15 +84,18 @@ def _binder(metric: Any) -> Binder | None:
 
 
 def _variant(info: dict[str, str]) -> str:
-    return canonical_labels([str(name) for name in info], [str(value) for value in info.values()])
+    labels = given.labels(info.keys(), info.values())
+    return canonical_labels(labels, labels.values())
 
 
 def _said_of_info(metric: Any, binder: Binder, variant: str) -> Said:
-    return Said.of(metric, binder, f"{metric._name}_info", [variant])
+    return Said.of(metric, binder, f"{given.name(metric._name)}_info", [variant])
 
 
-def _said_of_enum(metric: Any, binder: Binder) -> Said:
-    return Said.of(metric, binder, metric._name, list(map(str, metric._states)))
+def _said_of_enum(metric: Any, binder: Binder) -> Said | None:
+    """Those of a child of an Enum; None of states that could be gone through only once."""
+    variants = list(dict.fromkeys(map(given.name, metric._states)))
+    return Said.of(metric, binder, given.name(metric._name), variants) if variants else None
 
 
 def info_init(self: Any) -> None:
@@ -155,7 +161,7 @@ def state(self: Any, state: str) -> None:
     _peer_state(self, state)
     said: Said | None = self.__dict__.get("_said")
     if said is not None:
-        said.say(self._states.index(state))
+        said.say(said.place_of(self._states[self._states.index(state)]))
 
 
 def convert(metric: Any) -> bool:
@@ -176,8 +182,8 @@ def convert(metric: Any) -> bool:
     is_info = isinstance(metric, Info)
     said = _said_of_info(metric, binder, _variant(kept)) if is_info else _said_of_enum(metric, binder)
     metric.__dict__["_said"] = said
-    if kept:  # else it is what it began with
-        said.say(0 if is_info else kept)
+    if kept and said is not None:  # else it is what it began with
+        said.say(0 if is_info else said.place_of(metric._states[kept]))
     return True
 
 

@@ -17,6 +17,7 @@ from prometheus_client import Counter, Gauge, Histogram, Summary, values
 from prometheus_client.metrics import MetricWrapperBase, _validate_exemplar  # type: ignore[attr-defined]
 from prometheus_client.samples import Exemplar
 
+from ..cells import given
 from ..cells.shape import describe, family_of
 from ..process import native
 from ..values import SharedValue
@@ -141,7 +142,11 @@ def gauge_set(self: Any, value: Any) -> None:
     try:
         target = self._value
         if value.__class__ is float or value.__class__ is int:
-            now = time.time() if target._stamped else 0.0
+            now = 0.0
+            if target._stamped:
+                now = time.time()
+                if type(now) is not float or now - now != 0.0:  # Inf and NaN are no times either
+                    now = given.seconds(now)
             if target._gate == target._word:
                 target._cells[target._cell] = value
                 if now:

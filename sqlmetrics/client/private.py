@@ -22,9 +22,9 @@ from prometheus_client.samples import Exemplar
 from prometheus_client.values import MutexValue
 
 from .. import config
+from ..cells import given
 from ..process import native
 from ..trouble import tell
-from ..values import as_float
 from ..weak import members
 from .loading import Stage, maker, place, stage
 
@@ -48,7 +48,7 @@ class PrivateValue(MutexValue):
 
         def inc(self, amount: float) -> None:
             """Add `amount`."""
-            amount = as_float(amount)
+            amount = given.number(amount)
             self._value += amount
 
         def set(self, value: float, timestamp: float | None = None) -> None:  # noqa: ARG002 - the peer's contract

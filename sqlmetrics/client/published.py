@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -10,6 +9,7 @@ from prometheus_client import REGISTRY
 from prometheus_client.metrics_core import Metric
 
 from .. import stores
+from ..cells import given
 from ..cells.shape import EACH_MODES, Family, describe, keys_of
 from ..values import MultiProcessValue, SharedValue
 from .binder import hold, is_held
@@ -57,7 +57,7 @@ class Publication:
 
     def sample(self) -> None:
         """Ask the collector. Raises what it raises, or what is wrong with one of its samples, after all others."""
-        now, problem = time.time(), None
+        now, problem = given.now(), None
         found: dict[Kept, float] = {}
         helps: dict[str, str] = {}
         for metric in self._collector.collect():
@@ -122,7 +122,7 @@ def _samples(metric: Metric) -> Iterator[tuple[Kept, Any]]:
     endings = _COUNTED.get(metric.type)
     buckets: dict[Labels, list[tuple[float, Labels, float]]] = {}
     for sample in metric.samples:
-        labels = tuple(sorted((str(name), str(value)) for name, value in sample.labels.items()))
+        labels = tuple(sorted((given.text(name), given.text(value)) for name, value in sample.labels.items()))
         if endings is None:
             yield Kept("gauge", sample.name, sample.name, labels), sample.value
         elif sample.name == f"{metric.name}_bucket":

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 import weakref
 from collections.abc import Callable
 from functools import partial
@@ -17,6 +16,7 @@ from prometheus_client import Gauge
 
 from .. import stores
 from ..appcode import is_for_caller, told
+from ..cells import given
 from ..cells.selection import told_of_removals
 from ..cells.shape import MODES, Key
 from ..process import fork, native
@@ -178,7 +178,7 @@ def _ask(gauge: Any) -> None:
     (sample,) = gauge._child_samples()
     answering = gauge._value
     if isinstance(answering, Answering):  # or the store was uninstalled meanwhile
-        answering.value.set(sample.value, timestamp=time.time())
+        answering.value.set(sample.value, timestamp=given.now())
 
 
 def set_function(self: Any, f: Callable[[], float]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import gc
 import logging
-import time
 import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.registry import CollectorRegistry
 
 from ..appcode import told
+from ..cells import given
 from ..trouble import tell
 from . import info_enum, operations, resets, sampling
 from .held import flat, is_peers_value, is_shared_value, is_state, values_of
@@ -140,7 +140,7 @@ def convert(metric: Any, old: dict[str, Any], is_foreign: Callable[[Any], bool])
 def _carry_gauge(before: Any, after: Any) -> None:
     if amount := before.get():
         # Of what was in a mmap file the time is known; in memory there was none, and 0 would hide it in the scrapes.
-        after.set(amount, getattr(before, "_timestamp", time.time()))
+        after.set(amount, getattr(before, "_timestamp", given.now()))
 
 
 def _carry_sum(before: Any, after: Any) -> None:

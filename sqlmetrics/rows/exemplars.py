@@ -15,6 +15,7 @@ from collections.abc import Container, Iterable
 import apsw
 from prometheus_client.samples import Exemplar
 
+from ..cells import given
 from ..cells.records import ExemplarRecord, exemplar_record
 from ..cells.shape import Key, canonical_labels
 
@@ -71,8 +72,7 @@ class Kept:
 
     def put(self, series: Series, exemplar: Exemplar) -> bool:
         """Keep one; True if it is the first of its series since the last round, and to be told at once."""
-        # The app may change its labels. Made as Exemplar(...) makes it, in half of the time.
-        kept = tuple.__new__(Exemplar, (dict(exemplar.labels), exemplar.value, exemplar.timestamp or time.time()))
+        kept = _by_value(exemplar)
         if series in self._tried:
             self.newest[series] = kept
             self._waiting[series] = None
@@ -130,9 +130,19 @@ class Kept:
 def record_of(series: Series, exemplar: Exemplar) -> str:
     """The record of an exemplar: all that is needed to show it, and NaN and Inf as Python's json has them."""
     (shape, labelvalues), position = series
-    labels = {str(name): str(value) for name, value in exemplar.labels.items()}
-    last = [labelvalues, labels, float(exemplar.value), float(exemplar.timestamp or 0.0)]
-    return exemplar_record(shape, position) + json.dumps(last)[1:]
+    return exemplar_record(shape, position) + json.dumps([labelvalues, *exemplar[:3]])[1:]
+
+
+def _by_value(exemplar: Exemplar) -> Exemplar:
+    """A copy, for the app may change the labels, with a timestamp. Made as Exemplar(...) makes it, in half of the time.
+
+    Raises what the conversion of its texts and its value raises.
+    """
+    value, timestamp = exemplar.value, exemplar.timestamp
+    labels = {given.text(name): given.text(one) for name, one in exemplar.labels.items()}
+    value = value if type(value) is float else given.number(value)
+    timestamp = given.now() if timestamp is None else given.seconds(timestamp)
+    return tuple.__new__(Exemplar, (labels, value, timestamp))
 
 
 def write(connection: apsw.Connection, records: Iterable[ExemplarRecord]) -> None:
@@ -158,5 +168,5 @@ class Sweeper:
         """Delete them if that is due, within the caller's transaction."""
         now = time.clock_gettime(time.CLOCK_MONOTONIC)
         if now >= self._due:
-            connection.execute(SWEEP, (time.time(), LIFE))
+            connection.execute(SWEEP, (given.now(), LIFE))
             self._due = now + SWEEP_SECONDS

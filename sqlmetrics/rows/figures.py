@@ -15,7 +15,7 @@ from ..client.binder import Binder
 from ..process import native
 from ..scrape.plan import Family, Line
 from ..scrape.shown import Shown
-from ..trouble import CAUSES
+from ..trouble import CAUSES, Trouble
 from ..values import SharedValue
 
 if TYPE_CHECKING:
@@ -46,10 +46,14 @@ Waiting = dict[Figure, float]
 
 
 class Figures:
-    """The figures of one process. store: where it counts them; None in a process that only scrapes."""
+    """The figures of one process.
 
-    def __init__(self, store: Store | None = None):
+    store: where it counts them; None in a process that only scrapes. trouble: of such a process.
+    """
+
+    def __init__(self, store: Store | None = None, trouble: Trouble | None = None):
         self._store = store
+        self._trouble = store.trouble if store is not None else trouble
         self._durations: deque[tuple[str, float]] = deque(maxlen=1000)  # if nobody ever asks
         self._errors_seen: Counter[str] = Counter()
         # What a full disk brings about is to have its cells before the disk is full.
@@ -84,7 +88,7 @@ class Figures:
             work, seconds = self._durations.popleft()
             self._add(Figure(f"sqlmetrics_{work}_seconds_count"), 1)
             self._add(Figure(f"sqlmetrics_{work}_seconds_sum"), seconds)
-        errors = self._store.trouble.counts.copy() if self._store else {}
+        errors = self._trouble.counts.copy() if self._trouble is not None else {}
         for cause, count in errors.items():
             self._add(Figure("sqlmetrics_errors_total", cause), count - self._errors_seen[cause])
             self._errors_seen[cause] = count
@@ -131,7 +135,8 @@ def completed(counted: Iterable[Shown], waiting: Waiting) -> list[Shown]:
     values = dict.fromkeys(_ALL, 0.0)
     for shown in counted:
         for (name, labels), value in zip(shown.lines, shown.values, strict=True):
-            values[Figure(name, labels.get("cause", ""))] = value
+            if (one := Figure(name, labels.get("cause", ""))).family() in _HELP:
+                values[one] = value
     families = {name: Shown(Family(name, type_, "", help_, 0), [], []) for name, (type_, help_) in _HELP.items()}
     for one, value in values.items():
         families[one.family()].lines.append(Line(one.name, {"cause": one.cause} if one.cause else {}))

@@ -20,7 +20,7 @@ from ..cells.journal import JournalGoneError
 from ..client import children
 from ..errors import DamagedError, StoreError
 from ..process import fork
-from . import checkup, database, fold, ingest, removal, settle
+from . import checkup, database, fold, ingest, nonsense, removal, settle
 from .renew import is_damage
 from .sweep import sweep, sweep_words
 
@@ -85,6 +85,7 @@ def flush(store: Store, *, pause: float = 0.0) -> Outcome:
         _look_for_planted(store)
         outcome = _flush(store) if _has_work(store) else Outcome.NOTHING_CHANGED
         children.drop(store.part)
+        nonsense.tell(store.path, store.trouble)
         store.trouble.over("flush", f"{store.path}: flushes work again")
     except apsw.BusyError:
         outcome = Outcome.BUSY  # another process writes to the store

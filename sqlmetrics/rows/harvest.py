@@ -11,7 +11,7 @@ from ..cells import journal, layout
 from ..cells.cellsfile import CellsFile
 from ..cells.records import ChildRecord, ExemplarRecord, ProcessRecord, Record
 from ..errors import DamagedError
-from . import exemplars
+from . import exemplars, nonsense
 from .fold import Legacy
 from .ingest import SeriesIds, committed, insert_other
 
@@ -43,10 +43,11 @@ class Ended(NamedTuple):
     def read(cls, connection: apsw.Connection, file: CellsFile, slot: int, instance: int) -> Ended:
         """Read what it has announced; of a damaged journal nothing: what has rows is folded all the same."""
         try:
-            records, _ = journal.read(file, slot, instance, committed(connection, instance) or 0)
+            reading = journal.read(file, slot, instance, committed(connection, instance) or 0)
         except (journal.JournalGoneError, DamagedError):
-            records = []
-        return cls(slot, instance, records)
+            return cls(slot, instance, [])
+        nonsense.note(connection.filename, instance, reading)
+        return cls(slot, instance, reading.records)
 
     def identity(self, connection: apsw.Connection) -> tuple[int, int] | None:
         """Its number and its pid namespace, as far as they are known."""
@@ -78,8 +79,9 @@ def legacies_in_cells(
         found[series] = Legacy(ended.instance, series, mode, *now, started)
     started = _started(connection, ended)
     for child in children:
+        numbers = ids.of(child)  # first: it may make a family
         mode, timestamp = _mode(connection, child, modes), 0.0 if child.stamped else None
-        for series, (_, _, cell) in zip(ids.of(child), child.samples(), strict=True):
+        for series, (_, _, cell) in zip(numbers, child.samples(), strict=True):
             # Of a gauge that was announced twice, the last cell counts.
             now = _in_cell(file, ended.slot, cell, 0.0, timestamp)
             found[series] = Legacy(ended.instance, series, mode, *now, started)

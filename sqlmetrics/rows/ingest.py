@@ -10,7 +10,7 @@ from ..cells import journal, layout
 from ..cells.cellsfile import CellsFile
 from ..cells.images import Image, changed_cells
 from ..cells.records import ChildRecord, ExemplarRecord, FamilyRecord, ProcessRecord
-from . import exemplars
+from . import exemplars, nonsense
 
 UPSERT_PROCESS = """
 INSERT INTO process (id, pid, os_pid, pid_namespace, started, journal) VALUES (?, ?, ?, ?, ?, 0)
@@ -52,6 +52,7 @@ ON CONFLICT (process, series) DO UPDATE
    SET cell = excluded.cell, value = excluded.value, timestamp = excluded.timestamp
  WHERE cell <> excluded.cell
 """
+TAKE_BACK = "DELETE FROM sample WHERE cell = ? AND series = ? AND process = ?"
 # The + keeps SQLite from choosing the index on process, with a walk through it for each of the rows.
 SET_VALUE = "UPDATE sample SET value = ? WHERE cell = ? AND +process = ?"
 # The timestamp is in the cell before the value's.
@@ -80,8 +81,10 @@ def ingest(connection: apsw.Connection, file: CellsFile, slot: int, instance: in
     Returns how many bytes of the journal are rows then. Raises journal.JournalGoneError.
     """
     start = committed(connection, instance) or 0
-    records, end = journal.read(file, slot, instance, start)
-    if records:
+    reading = journal.read(file, slot, instance, start)
+    records, end, _ = reading
+    nonsense.note(connection.filename, instance, reading)
+    if end > start:
         ids = SeriesIds(connection)
         for record in records:
             if isinstance(record, ChildRecord):
@@ -107,6 +110,8 @@ class SeriesIds:
         if known is None:
             rows: Any = self._connection.execute(FIND_SERIES, key)
             known = self._known[key] = {(name, variant): (number, made) for name, variant, number, made in rows}
+            if not known:  # there is a row, if only of NULLs, for each family
+                insert_other(self._connection, 0, child.stand_in())
         samples = list(zip(child.names, child.variants, strict=True))
         changed = False
         for sample in samples:
@@ -127,7 +132,12 @@ class SeriesIds:
 def _insert_child(connection: apsw.Connection, instance: int, child: ChildRecord, ids: SeriesIds) -> None:
     timestamp = 0.0 if child.stamped else None
     pairs = zip(ids.of(child), child.samples(), strict=True)
-    connection.executemany(UPSERT_SAMPLE, [(cell, series, instance, timestamp) for series, (_, _, cell) in pairs])
+    rows = [(cell, series, instance, timestamp) for series, (_, _, cell) in pairs]
+    try:
+        connection.executemany(UPSERT_SAMPLE, rows)
+    except apsw.ConstraintError:  # the cell is another series'
+        connection.executemany(TAKE_BACK, [row[:3] for row in rows])
+        nonsense.note_clash(connection.filename, instance, child)
 
 
 def insert_other(connection: apsw.Connection, instance: int, record: FamilyRecord | ProcessRecord) -> None:

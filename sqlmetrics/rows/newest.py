@@ -6,7 +6,6 @@ What is in a journal becomes rows, so an exemplar once seen is kept until a newe
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from types import MappingProxyType
@@ -15,6 +14,7 @@ from typing import Any
 import apsw
 from prometheus_client.samples import Exemplar
 
+from ..cells import given
 from ..cells.records import ExemplarRecord
 from ..scrape.plan import FamilyId, Gauge, Lines, Plan, label_set
 from .exemplars import is_current, takes
@@ -66,7 +66,7 @@ class Newest:
         known = self._known.get(family)
         if not known:
             return NO_EXEMPLARS
-        now = time.time()
+        now = given.now()
         known = self._known[family] = {place: one for place, one in known.items() if is_current(one, now)}
         numbers = lines.numbers()
         return {numbers[place]: one for place, one in known.items()}

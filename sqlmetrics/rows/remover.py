@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import apsw
 
+from ..cells import given
 from ..cells.selection import Selection
 from ..process import fork
 from . import database, settle
@@ -32,7 +32,7 @@ class Remover:
         begin_anew: makes one of them in this process again, before the others are gone.
         """
         fork.notice()
-        store, removal = self._store, Removal(selection, time.time(), begin_anew)
+        store, removal = self._store, Removal(selection, given.now(), begin_anew)
         removal.detach(store.part)
         self._waiting.append(removal)
         if self._is_stuck or store.is_held_here():

@@ -33,6 +33,8 @@ def answer(reader: Reader, wanted: Wanted, finish: Finish[T]) -> T:
     own = figures.bring() if wanted.self_metrics else None
     result = reader.read(wanted, own=own, finish=finish)
     figures.took("scrape", time.perf_counter() - begun)
+    if not stores.is_installed(reader.path):  # else the flusher does it
+        reader.tell()
     return result
 
 

@@ -21,12 +21,13 @@ from ..cells import journal
 from ..cells.cellsfile import CellsFile, open_cells
 from ..errors import DamagedError
 from ..process import fork
-from ..rows import database, figures, files, fold, settle, vitals
+from ..rows import database, figures, files, fold, nonsense, settle, vitals
 from ..rows.connections import Access
 from ..rows.figures import Figures, Waiting
 from ..rows.flush import WAL_LIMIT, wal_bytes
 from ..rows.renew import CELLS_SUFFIX, is_damage
 from ..rows.sweep import sweep_words
+from ..trouble import Trouble
 from .reading import Remembered, Scrape
 from .shown import Shown
 from .wanted import Wanted
@@ -57,8 +58,9 @@ class Reader(fork.ForkAware):
         self._remembered = Remembered()
         self.keep_dead = config.Settings.keep_dead
         """How many ended processes are remembered; see `config.Settings`."""
-        self.figures = Figures()
-        """Of this process, unless it counts in the store."""
+        self.trouble = Trouble()
+        self.figures = Figures(trouble=self.trouble)
+        """Both of this process, unless it counts in the store."""
         fork.register(self)
 
     def close(self) -> None:
@@ -77,7 +79,13 @@ class Reader(fork.ForkAware):
         """Use a connection of this process's own."""
         self._access = self._access.after_fork_in_child()
         self._remembered = Remembered()
-        self.figures = Figures()
+        self.trouble = Trouble()
+        self.figures = Figures(trouble=self.trouble)
+
+    def tell(self) -> None:
+        """Log what was met in the journals of processes that this one has settled. Call it with no lock held."""
+        nonsense.tell(self.path, self.trouble)
+        self.trouble.write_log()
 
     def read(self, wanted: Wanted, *, own: Waiting | None, finish: Finish[T]) -> T:
         """Return what `finish` makes of the families, with their aggregated values, that are wanted.

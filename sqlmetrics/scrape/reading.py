@@ -158,7 +158,7 @@ class Scrape:
         return column
 
     def _follow(self, column: Column, slot: int, instance: int) -> Column:
-        records, end = journal.read(self._file, slot, instance, column.upto)
+        records, end, _ = journal.read(self._file, slot, instance, column.upto)
         for record in records:
             self._apply(column, record)
         column.upto = end
@@ -167,6 +167,8 @@ class Scrape:
     def _apply(self, column: Column, record: Record) -> None:
         if isinstance(record, ChildRecord):
             family, labels = (record.family, record.type), record.labels()
+            if family not in self._plan.families:
+                self._plan.add_family(Family(*record.stand_in()))
             self._remembered.note_created(family, labels, record.created)
             for name, variant, cell in record.samples():
                 column.put(self._plan.place(family, name, labels, variant), cell, stamped=record.stamped)

@@ -1,0 +1,87 @@
+"""What the app gives, by value: whatever class an object is of, a journal gets an exact `str`, `int` or `float`.
+
+Types promise less than they say: a help text may be None, a label a lazy translation, and a test may have put a mock
+in the place of `time.time`. One such thing in a journal would be in the way of every process that reads it. So all
+that goes there comes through here first.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Iterable
+from typing import Any
+
+# As they were before any test put something else in their places.
+_read_clock = time.clock_gettime
+_read_clock_ns = time.clock_gettime_ns
+own_pid = os.getpid
+"""The pid that the kernel knows, whatever `os.getpid` is by now."""
+
+
+def text(given: object) -> str:
+    """The characters of a `str` of any class, as an encoder writes them; of any other object what `str()` gives.
+
+    A member of an enum of strings is its value here, as `prometheus_client` exposes it. Raises what `str()` raises.
+    """
+    if type(given) is str:
+        return given
+    # By type(): isinstance() would believe the __class__ of a proxy.
+    return str.__str__(given if issubclass(type(given), str) else str(given))
+
+
+def name(given: object) -> str:
+    """A text that SQLite can hold: lone surrogates become escapes. Raises what `text` raises."""
+    found = text(given)
+    if found.isascii():
+        return found
+    whole = found.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")  # joins the pairs
+    return whole.encode("utf-8", "backslashreplace").decode()
+
+
+def help_text(given: object) -> str:
+    """The text of a metric's documentation; none where it is None. Raises what `text` raises."""
+    if isinstance(given, (bytes, bytearray)):
+        return given.decode("utf-8", "backslashreplace")
+    return "" if given is None else text(given)
+
+
+def labels(names: Iterable[object], values: Iterable[object]) -> dict[str, str]:
+    """A label set. Raises what `text` raises."""
+    return {text(one): text(value) for one, value in zip(names, values, strict=False)}
+
+
+def number(amount: Any) -> float:
+    """The float that adding `amount` to a float makes of it. Raises what that raises: a text is no amount."""
+    total = 0.0
+    total += amount
+    return float(total)
+
+
+def seconds(given: Any) -> float:
+    """A time as finite seconds since the epoch; the system's time instead of what makes no sense as one."""
+    try:
+        found = float(given)
+    except Exception:  # whatever it is: an operation does not fail for its time
+        found = math.nan
+    return found if math.isfinite(found) else _read_clock(time.CLOCK_REALTIME)
+
+
+def now() -> float:
+    """The time by the clock that the app sees, which a test may have frozen, in seconds since the epoch.
+
+    The answers that a mock has in store are left to the calls of the app, which the test has counted.
+    """
+    clock = time.time
+    if getattr(clock, "side_effect", None) is not None:
+        return _read_clock(time.CLOCK_REALTIME)
+    try:
+        return seconds(clock())
+    except Exception:  # whatever it is: the app did not ask for the time
+        return _read_clock(time.CLOCK_REALTIME)
+
+
+def now_ns() -> int:
+    """The system's time in nanoseconds since the epoch."""
+    return int(_read_clock_ns(time.CLOCK_REALTIME))

@@ -1,0 +1,189 @@
+"""Whether a record of a journal makes sense: whoever reads it has only to leave out what does not.
+
+It may be a bug's, a newer version's, or what is left of garbled memory. A record that comes by here can neither fail in
+SQLite nor in a scrape, whose answer goes to `prometheus_client`'s classes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, TypeVar
+
+from prometheus_client.metrics_core import METRIC_TYPES
+
+from .records import ChildRecord, ExemplarRecord, FamilyRecord, ProcessRecord, Record
+from .shape import MODES, STATE_MODE, STATE_TYPES
+
+T = TypeVar("T", bound=Record)
+Check = Callable[[Any], bool]
+
+_ANY_MODE = frozenset(("", *MODES))
+_MODES_OF: dict[str, frozenset[str]] = dict.fromkeys(METRIC_TYPES, _ANY_MODE) | {
+    "gauge": frozenset(MODES),
+    **dict.fromkeys(STATE_TYPES, frozenset((STATE_MODE,))),
+}
+"""The modes that a family of each type can have."""
+_SHOWN = 200
+"""Characters of a record that a message shows."""
+
+
+class NonsenseError(ValueError):
+    """A record that makes no sense, or none to this version."""
+
+
+def decode(payload: bytes) -> Record:
+    """Read a record from the JSON of its frame. Raises NonsenseError."""
+    try:
+        kind, *fields = json.loads(payload.decode("ascii"))
+        if kind not in _KINDS:
+            raise NonsenseError(f"a record of a kind that this version does not know: {_shown(payload)}")
+        record = _KINDS[kind](fields)
+    except NonsenseError:
+        raise
+    except (ValueError, TypeError, ArithmeticError, RecursionError):  # of JSON, or in one of the checks
+        record = None
+    if record is None:
+        raise NonsenseError(f"a record that makes no sense: {_shown(payload)}")
+    return record
+
+
+def _shown(payload: bytes) -> str:
+    return payload[:_SHOWN].decode("ascii", "backslashreplace")
+
+
+def _is_text(value: Any) -> bool:
+    return type(value) is str
+
+
+def _is_name(value: Any) -> bool:
+    return type(value) is str and (value.isascii() or _is_storable(value)) and value != ""
+
+
+def _is_storable(value: str) -> bool:
+    value.encode()  # SQLite's text has no lone surrogates; an error is a ValueError
+    return True
+
+
+def _are_texts(value: Any) -> bool:
+    return type(value) is list and set(map(type, value)) <= {str}
+
+
+def _are_label_names(value: Any) -> bool:
+    return _are_texts(value) and len(set(value)) == len(value)
+
+
+def _is_whole(value: Any) -> bool:
+    return type(value) is int and -(2**63) <= value < 2**63
+
+
+def _are_whole(value: Any) -> bool:
+    return type(value) is list and all(map(_is_whole, value))
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is float or (type(value) is int and math.isfinite(value))
+
+
+def _is_time(value: Any) -> bool:
+    return _is_number(value) and math.isfinite(value)
+
+
+def _is_flag(value: Any) -> bool:
+    return type(value) is bool
+
+
+def _is_flag_or_none(value: Any) -> bool:
+    return value is None or type(value) is bool
+
+
+def _is_type(value: Any) -> bool:
+    return type(value) is str and value in _MODES_OF
+
+
+def _is_label_set(value: Any) -> bool:
+    return type(value) is dict and _are_texts(list(value.values()))
+
+
+def _process(fields: list[Any]) -> ProcessRecord | None:
+    checks = (_is_text, _is_whole, _is_whole, _is_whole, _is_text, _are_whole)
+    return ProcessRecord(*fields) if _fit(checks, fields) else None
+
+
+def _family(fields: list[Any]) -> FamilyRecord | None:
+    checks = (_is_name, _is_type, _is_text, _is_text, _is_whole, _is_text, _is_flag_or_none)
+    if not _fit(checks, fields):
+        return None
+    record = FamilyRecord(*fields)
+    return record if record.mode in _MODES_OF[record.type] and _is_storable(record.unit) else None
+
+
+def _child(fields: list[Any]) -> ChildRecord | None:
+    record = ChildRecord(*fields)
+    lists = record.labelnames, record.names, record.variants
+    makes_sense = (
+        set(map(type, lists)) == {list}
+        and _is_shape(record.family, record.type, record.stamped, *map(tuple, lists))
+        and _are_texts(record.labelvalues)
+        and len(record.labelvalues) == len(record.labelnames)
+        and _is_whole(record.cell)
+        and _is_time(record.created)
+    )
+    if makes_sense and type(record.created) is int:
+        record = record._replace(created=float(record.created))
+    return record if makes_sense else None
+
+
+@lru_cache(10_000)  # that of all children of a metric
+def _is_shape(
+    family: Any,
+    type_: Any,
+    stamped: Any,
+    labelnames: tuple[Any, ...],
+    names: tuple[Any, ...],
+    variants: tuple[Any, ...],
+) -> bool:
+    """Whether this can be what the children of a metric have in common. Raises ValueError where it cannot."""
+    return (
+        _is_name(family)
+        and _is_type(type_)
+        and _is_flag(stamped)
+        and _are_label_names(list(labelnames))
+        and len(names) == len(variants) > 0
+        and all(map(_is_name, names))
+        and _are_texts(list(variants))
+        and all(_is_variant(type_, variant) for variant in variants)
+    )
+
+
+def _exemplar(fields: list[Any]) -> ExemplarRecord | None:
+    checks = (_is_name, _is_type, _are_label_names, _is_name, _is_text, _are_texts, _is_label_set, _is_number, _is_time)
+    if not _fit(checks, fields):
+        return None
+    record = ExemplarRecord(*fields)
+    if len(record.labelnames) != len(record.labelvalues) or not _is_variant(record.type, record.variant):
+        return None
+    return record._replace(value=float(record.value), timestamp=float(record.timestamp))
+
+
+_KINDS: dict[str, Callable[[list[Any]], Record | None]] = {
+    "process": _process,
+    "family": _family,
+    "child": _child,
+    "exemplar": _exemplar,
+}
+
+
+def _fit(checks: tuple[Check, ...], fields: list[Any]) -> bool:
+    return len(fields) == len(checks) and all(check(field) for check, field in zip(checks, fields, strict=True))
+
+
+def _is_variant(type_: str, variant: str) -> bool:
+    """Whether a sample of a family of that type can have that variant. Raises ValueError where it cannot."""
+    if type_ == "histogram":
+        return variant == "" or float(variant) is not None
+    if type_ == "info":
+        return _is_storable(variant) and _is_label_set(json.loads(variant))
+    return _is_storable(variant) if type_ == "stateset" else variant == ""

@@ -1,0 +1,38 @@
+"""Records of journals that were left out because they make no sense: noted as they are met, told by who may call a log.
+
+A record is met by each scrape, but becomes rows once, or would: then it is noted.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from ..cells.journal import Reading
+from ..cells.records import ChildRecord
+from ..trouble import Trouble
+
+_MOST = 1000
+_noted: dict[str, deque[str]] = {}
+"""By the path of the store."""
+
+
+def note(path: str, instance: int, reading: Reading) -> None:
+    """Note what was left out of a journal."""
+    for what in reading.left_out:
+        _note(path, instance, what)
+
+
+def note_clash(path: str, instance: int, child: ChildRecord) -> None:
+    """Note a child that names cells which another one of its process has."""
+    _note(path, instance, f"a child of {child.family!a} in cells of another child")
+
+
+def _note(path: str, instance: int, what: str) -> None:
+    _noted.setdefault(path, deque(maxlen=_MOST)).append(f"process instance {instance} has written {what}")
+
+
+def tell(path: str, trouble: Trouble) -> None:
+    """Report what was noted of the store at `path`; takes no lock."""
+    waiting = _noted.get(path, ())
+    while waiting:
+        trouble.report("records", f"{path}: {waiting.popleft()}; it is left out, all else is shown and kept")
