@@ -14,10 +14,44 @@ from pathlib import Path
 
 import pytest
 from disks import can_mount
+from turmoil.audit import Auditor
+from turmoil.ledger import Ledger
 
 SEED = int(os.environ.get("SQLMETRICS_TEST_SEED") or time.time_ns() % 2**32)  # now: a fixture clears the variables
 SECONDS = float(os.environ.get("SQLMETRICS_TEST_LONG") or 10)
 _TIME_TO_END = 240
+
+
+def test_the_account_tells_a_lost_count_a_doubled_one_and_a_step_back(folder: Path) -> None:
+    """What the runs below rely on: each is found by the first scrape that shows it, and told once."""
+    account = Ledger(str(folder))
+    record = account.recorded(0)
+    for _ in range(3):
+        record("plain", lambda: None)
+    auditor = Auditor(account, "reader")
+
+    for shown in (3, 2, 2, 4):
+        auditor.scrape(lambda shown=shown: f"turmoil_plain_total {shown}.0\n")
+
+    wrong = [line[4:] for line in account.said() if line[1] == "WRONG"]
+    assert wrong == [
+        ["not between", "plain", 2, 3, 3],
+        ["back", "turmoil_plain_total", "", 3, 2],
+        ["not between", "plain", 4, 3, 3],
+    ]
+
+
+def test_an_operation_that_was_begun_may_count_or_not(folder: Path) -> None:
+    """Its process was killed in the midst of it."""
+    account = Ledger(str(folder))
+    with pytest.raises(ZeroDivisionError):
+        account.recorded(0)("plain", lambda: 1 / 0)
+    auditor = Auditor(account, "reader")
+
+    for shown in (0, 1, 2):
+        auditor.scrape(lambda shown=shown: f"turmoil_plain_total {shown}.0\n")
+
+    assert [line[4:] for line in account.said() if line[1] == "WRONG"] == [["not between", "plain", 2, 0, 1]]
 
 
 def _run(place: Path, *options: str) -> dict[str, int]:
