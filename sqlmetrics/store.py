@@ -65,12 +65,8 @@ class Store(fork.ForkAware):
         self.remover = Remover(self)
         self.wards = Wards()
         self.flusher = self._new_flusher()
-        with fork.postponed():  # no connection is open at a fork
-            if create:
-                self._try_to_open()
-            else:
-                self.enter(files.open_for_notices(path))
-            fork.register(self)
+        self._begin(self._try_to_open if create else lambda: self.enter(files.open_for_notices(path)))
+        fork.register(self)
         atexit.register(self.close)
 
     @property
@@ -104,6 +100,15 @@ class Store(fork.ForkAware):
         """Open the store, or make it; wait so long for others. Raises what `files.open_or_create` does."""
         self.enter(files.open_or_create(self.path, self.settings, self.trouble, seconds=seconds))
         self.trouble.over("closed", f"{self.path}: the store is open, the values of this process are in it")
+
+    @staticmethod
+    def _begin(enter: Callable[[], None]) -> None:
+        """Do it, and again if another thread has forked in the midst of it."""
+        while True:
+            try:
+                return enter()
+            except (fork.GaveWayError, apsw.InterruptError):
+                fork.let_pass()
 
     def _try_to_open(self) -> None:
         """A full disk or a newer schema is no reason to stop the app; a path that is wrong is one."""
@@ -212,6 +217,7 @@ class Store(fork.ForkAware):
             except apsw.BusyError:
                 if not tries_left:
                     raise
+                fork.let_pass()
         raise database.CutOffError(f"{self.path}: the files are being replaced")
 
     def has_notices(self) -> bool:
@@ -278,7 +284,7 @@ class Store(fork.ForkAware):
 
     def before_fork(self) -> None:
         """Have no thread and no connection at the moment of the fork."""
-        self._flusher_ran = self.flusher.stop()
+        self._flusher_ran = self.flusher.stop(for_fork=True)
         self.writing.before_fork()
         self._part.before_fork()
 

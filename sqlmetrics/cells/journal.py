@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ..errors import DamagedError
+from ..process import fork
 from . import layout
 from .cellsfile import CellsFile
 from .records import ChildRecord, ProcessRecord, Record, unknown_process
@@ -161,6 +162,7 @@ def _records(data: bytes, start: int, refuse: Callable[[Record], None]) -> Readi
     left_out: list[str] = []
     at = 0
     while at + FRAME.size <= len(data):
+        fork.give_way()  # 60 MiB of them take seconds
         length, checksum = FRAME.unpack_from(data, at)
         payload = data[at + FRAME.size : at + FRAME.size + length]
         if len(payload) < length or zlib.crc32(payload) != checksum:

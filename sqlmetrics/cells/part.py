@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
-from ..process import native
+from ..process import fork, native
 from .arenas import LONGEST_HELP, SharedArena
 from .freed import Run
 from .heirs import Heirs
@@ -39,6 +39,7 @@ class Part:
     def __init__(self, store: Store, parent: Part | None = None):
         self._store = store
         self._hold = _Hold()
+        self._is_held = False  # for a fork
         self.writers: dict[str, Writer] = {}
         self.teller = Teller(self)
         self.heirs: Heirs = Heirs(store, parent.heirs if parent else None)
@@ -239,7 +240,7 @@ class Part:
 
     def before_fork(self) -> None:
         """Wait until no other thread is placing a child."""
-        self._hold.lock.acquire()
+        self._is_held = fork.acquire(self._hold.lock)
 
     def after_fork_in_parent(self, *, suspended: bool) -> bool:
         """Go on. suspended: have every value look for its place, and so for the flusher. True if there is news."""
@@ -250,5 +251,7 @@ class Part:
             news = news or writer.exemplars.is_waiting() or bool(writer.private)
             for arena in writer.arenas():
                 arena.own[0] = 0
-        self._hold.lock.release()
+        if self._is_held:
+            self._is_held = False
+            self._hold.lock.release()
         return news

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import os
+import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from . import native
+
+
+class GaveWayError(Exception):
+    """Another thread waits to fork: what was under way is given up, and is to be tried again."""
 
 
 class ForkAware:
     """Something that has to act around a fork. Subclasses override what they need."""
 
+    is_last = False
+    """Whether its `before_fork` comes after those of the others."""
+
     def before_fork(self) -> None:
         """Run in the parent right before the fork."""
+
+    def hurry(self) -> None:
+        """Run now and then while a fork waits for another thread: have that end what it is doing."""
 
     def after_fork_in_parent(self) -> None:
         """Run in the parent right after it."""
@@ -29,6 +41,52 @@ _forking = native.RLock()
 _pid = os.getpid()
 _PATIENCE = 2.0
 """Seconds. The fork may be waiting for a lock of this very thread, if this is a signal handler."""
+_POLITE_SECONDS = 0.03
+"""How long a fork waits for other threads before it hurries them."""
+_SLICE_SECONDS = 0.002
+LIMIT_SECONDS = 2.0
+"""How long it waits at most, for a thread that the system keeps from ending what it does (a disk that stalls)."""
+_wanting: dict[int, None] = {}
+"""The threads that wait to fork, or are forking."""
+
+
+def is_wanted() -> bool:
+    """Whether another thread waits to fork, or is forking."""
+    return bool(_wanting) and _wanting.keys() != {native.get_ident()}
+
+
+def give_way() -> None:
+    """Raise GaveWayError if another thread waits to fork; to be called in what may take long."""
+    if _wanting and is_wanted():
+        raise GaveWayError("another thread forks")
+
+
+def let_pass(seconds: float = 1.0) -> None:
+    """Wait until no other thread forks, but no longer than that."""
+    end = time.monotonic() + seconds
+    while is_wanted() and time.monotonic() < end:
+        native.sleep(_SLICE_SECONDS)
+
+
+def acquire(lock: Any, seconds: float = LIMIT_SECONDS) -> bool:
+    """For `before_fork`: take a lock; the thread that has it is hurried after a moment. False if time is up."""
+    return wait_until(lambda wait: bool(lock.acquire(timeout=wait)), seconds)
+
+
+def wait_until(is_done: Callable[[float], bool], seconds: float = LIMIT_SECONDS) -> bool:
+    """For `before_fork`: wait for other threads, and hurry them after a moment. False if time is up.
+
+    is_done: waits for so many seconds itself.
+    """
+    begun = time.monotonic()
+    while not is_done(_SLICE_SECONDS):
+        waited = time.monotonic() - begun
+        if waited > seconds:
+            return False
+        if waited > _POLITE_SECONDS:
+            for thing in _living():
+                thing.hurry()
+    return True
 
 
 def register(thing: ForkAware) -> None:
@@ -75,15 +133,17 @@ def _living() -> list[ForkAware]:
 
 def _before() -> None:
     notice()
+    _wanting[native.get_ident()] = None
     _forking.acquire()
     _prepared[:] = _living()
-    for thing in _prepared:
+    for thing in sorted(_prepared, key=lambda one: one.is_last):
         thing.before_fork()
 
 
 def _in_parent() -> None:
     while _prepared:
         _prepared.pop().after_fork_in_parent()
+    _wanting.pop(native.get_ident(), None)
     _forking.release()
 
 
@@ -91,6 +151,7 @@ def _in_child() -> None:
     global _forking, _pid
     _pid = os.getpid()
     _forking = native.RLock()
+    _wanting.clear()
     things = _living()  # also what a signal handler has registered since the hooks
     _prepared.clear()
     for thing in reversed(things):

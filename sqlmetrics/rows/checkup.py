@@ -14,7 +14,7 @@ import apsw
 from ..cells import journal, layout
 from ..cells.cellsfile import CellsFile
 from ..errors import DamagedError
-from ..process import native
+from ..process import fork, native
 from ..scrape.plan import read_plan
 from . import database, ingest, newest, schema
 
@@ -23,6 +23,8 @@ SECONDS = 60.0
 SHARE = 0.001
 """The part of one core's time that checks may take: those of a large store are rarer."""
 UNSETTLED = "SELECT id FROM process WHERE died IS NULL"
+_RETRY_SECONDS = 10.0
+"""After a check that was given up for a fork."""
 BLOCKS_OF = "SELECT DISTINCT cell / ? FROM sample WHERE process = ?"
 UNREFERENCED = (
     "DELETE FROM series WHERE family NOT IN (SELECT id FROM family)",
@@ -134,11 +136,14 @@ def check_if_due(path: str, file: CellsFile) -> None:
     if now < file.due[0] <= now + 86_400:
         return
     file.due[0] = now + SECONDS
+    is_complete = True
     try:
         with contextlib.closing(database.connect(path)) as connection:
             check(connection, file)
+    except (apsw.InterruptError, fork.GaveWayError):
+        is_complete = False  # another thread forks
     except (apsw.Error, DamagedError) as error:
         if isinstance(error, DamagedError) or database.is_damage(error):
             file.doubt()
     took = time.clock_gettime(time.CLOCK_MONOTONIC) - now
-    file.due[0] = now + max(SECONDS, took / SHARE)
+    file.due[0] = now + (max(SECONDS, took / SHARE) if is_complete else _RETRY_SECONDS)

@@ -12,13 +12,9 @@ from contextlib import contextmanager, suppress
 
 import apsw
 
-from ..errors import StoreError
-from ..process import native, under_uwsgi
+from ..process import fork, native, under_uwsgi
 from . import database
-
-
-class ForkedInUseError(StoreError):
-    """SQLite cannot be used here: this process was forked in the middle of an SQLite call of its parent."""
+from .yielding import ForkedInUseError, YieldedError
 
 
 class Access:
@@ -30,6 +26,7 @@ class Access:
         self._connection: database.StoreConnection | None = None
         self._holder = 0  # the thread that uses it
         self._interrupted: int | None = None  # during a fork: the thread that was using it
+        self._is_held = False  # for a fork
         self._poisoned = False
 
     @contextmanager
@@ -43,6 +40,8 @@ class Access:
             self._holder = native.get_ident()
             try:
                 yield self._open()
+            except (apsw.InterruptError, fork.GaveWayError) as error:
+                raise YieldedError("another thread forks") from error
             finally:
                 self._holder = 0
                 if under_uwsgi.forks_from_c():  # with no word before: nothing stays open from one use to the next
@@ -73,6 +72,7 @@ class Access:
             self._connection = database.connect(self._path)
         elif not self._connection.is_in_place():
             raise database.CutOffError(f"{self._path}: a file of the store was deleted or replaced")
+        self._connection.user = native.get_ident()
         return self._connection
 
     def close(self) -> None:
@@ -88,6 +88,8 @@ class Access:
         If that fails it stays open: what ended processes had left in deleted files can be read from it alone.
         """
         with self._lock:
+            if self._connection is not None:
+                self._connection.user = native.get_ident()
             yield self._connection
             self.close()
 
@@ -99,7 +101,10 @@ class Access:
 
     def before_fork(self) -> None:
         """Wait for other threads, and close; nobody opens it before the fork, a signal handler here neither."""
-        self._lock.acquire()
+        if not fork.acquire(self._lock):
+            self._interrupted = self._holder or -1
+            return
+        self._is_held = True
         self._interrupted = self._holder
         if not self._interrupted:
             self._close_for_fork()
@@ -119,8 +124,13 @@ class Access:
 
     def after_fork_in_parent(self) -> None:
         """Let it be used again."""
-        self._holder, self._interrupted = self._interrupted or 0, None
-        self._lock.release()
+        if self._is_held:
+            self._is_held = False
+            self._holder = self._interrupted or 0
+            self._interrupted = None
+            self._lock.release()
+        else:
+            self._interrupted = None
 
     def after_fork_in_child(self) -> Access:
         """Return what takes this one's place in a child, whether or not `before_fork` was run.

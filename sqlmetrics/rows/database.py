@@ -15,9 +15,9 @@ from ..cells import trust
 from ..errors import ForeignFileError, JournalModeError, NoStoreError, PathError
 from . import unhooked
 from .unbelieved import unbelieved
+from .yielding import BUSY_MS as BUSY_MS
+from .yielding import Connection, opening
 
-BUSY_MS = 20
-"""A statement waits this long for another's write lock; who can wait longer tries again."""
 WAL_BYTES = 4 * 1024 * 1024
 """A flusher checkpoints when the WAL is longer than this: 1,000 pages, as SQLite itself would."""
 
@@ -47,9 +47,10 @@ def identity_of(status: os.stat_result) -> Identity:
     return status.st_dev, status.st_ino
 
 
-class StoreConnection(apsw.Connection):
+class StoreConnection(Connection):
     """A connection that knows which files it has open."""
 
+    is_of_file = True
     path = ""
     opened: tuple[Identity | None, ...] = ()
     is_copy = False
@@ -77,6 +78,7 @@ class StoreConnection(apsw.Connection):
         copy = unhooked.connect(StoreConnection, ":memory:")
         copy_into(copy, self)
         copy.path, copy.opened, copy.is_copy = self.path, self.opened, True
+        copy.is_of_file = False
         return copy
 
 
@@ -156,7 +158,7 @@ def _sort_in_memory(connection: apsw.Connection) -> None:
 
 def _check_references(connection: apsw.Connection) -> None:
     """Rows of a deleted process go with it."""
-    connection.execute("PRAGMA foreign_keys = ON")
+    _at_once(connection, "PRAGMA foreign_keys = ON")
 
 
 SETTINGS: tuple[Callable[[apsw.Connection], None], ...] = (
@@ -197,7 +199,7 @@ def connect(path: str) -> StoreConnection:
 
 
 def _opened(path: str) -> StoreConnection:
-    with unbelieved(path):
+    with opening(), unbelieved(path):
         connection = unhooked.connect(StoreConnection, path, apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW)
         try:
             connection.path = path
@@ -244,9 +246,21 @@ def transaction(connection: apsw.Connection, kind: str = "IMMEDIATE") -> Iterato
         yield
         connection.execute("COMMIT")
     except BaseException:
-        if connection.in_transaction:  # SQLite rolls back by itself on a full disk and the like
-            connection.execute("ROLLBACK")
+        roll_back(connection)
         raise
+
+
+def roll_back(connection: apsw.Connection) -> None:
+    """End a transaction, if one is left: SQLite rolls back by itself on a full disk and the like."""
+    if connection.in_transaction:
+        _at_once(connection, "ROLLBACK")
+
+
+def _at_once(connection: apsw.Connection, statement: str) -> None:
+    if isinstance(connection, Connection):
+        connection.at_once(statement)
+    else:
+        connection.execute(statement)
 
 
 @contextmanager

@@ -32,12 +32,13 @@ from .. import config
 from ..cells import trust
 from ..cells.cellsfile import CellsFile, boot_id, open_cells
 from ..errors import DamagedError, NoStoreError, PathError, StoreError
-from ..process import native
+from ..process import fork, native
 from ..trouble import Trouble
 from . import checkup, database, renew, schema
 from .database import file_identity
 from .making import SET_UP_SECONDS, making
 from .renew import CELLS_SUFFIX, Pair
+from .yielding import YieldedError
 
 _LEFT_SECONDS = 2.0
 """How long files are left to living processes, of which each looks at them at each flush: about once a second."""
@@ -92,7 +93,9 @@ def _open_or_create(
                 raise LeftToOthersError(f"{path}: a living process is to make the files anew")
             renewed = renew.renew(path, settings, last, cells)
             _left_since.pop(path, None)
-    except (OSError, apsw.Error) as error:
+    except (OSError, apsw.Error, fork.GaveWayError) as error:
+        if isinstance(error, (apsw.InterruptError, fork.GaveWayError)):
+            raise YieldedError("another thread forks") from error
         if (isinstance(error, apsw.BusyError) and seconds < SET_UP_SECONDS) or isinstance(error, LeftToOthersError):
             raise
         raise StoreError(f"{path}: the store cannot be made or opened: {error}") from error

@@ -87,8 +87,8 @@ def flush(store: Store, *, pause: float = 0.0) -> Outcome:
         children.drop(store.part)
         nonsense.tell(store.path, store.trouble)
         store.trouble.over("flush", f"{store.path}: flushes work again")
-    except apsw.BusyError:
-        outcome = Outcome.BUSY  # another process writes to the store
+    except (apsw.BusyError, apsw.InterruptError, fork.GaveWayError):
+        outcome = Outcome.BUSY  # another process writes to the store, or another thread forks
     except JournalGoneError:
         outcome = Outcome.BUSY  # another process settles this one; or else there is damage
         if all(arena.is_mine() for arena in store.part.arenas()):

@@ -11,10 +11,10 @@ import os
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ..appcode import is_for_caller
-from ..process import native, under_uwsgi
+from ..process import fork, native, under_uwsgi
 from .flush import Outcome
 
 BATCH_SECONDS = 0.01
@@ -22,7 +22,9 @@ BATCH_SECONDS = 0.01
 BUSY_SECONDS = 0.05
 """When another process was writing, the next try comes after this time."""
 STOP_SECONDS = 2.0
-"""How long a fork or an exit waits for a flush that is under way; its own waits are 20 ms at most."""
+"""How long an exit waits for a flush that is under way; its own waits are 20 ms at most."""
+FORK_SECONDS = 0.1
+"""How long a fork waits for the thread to end."""
 _LOOK_SECONDS = 0.0001
 _AFTER_ERROR_SECONDS = 0.01
 """Before the thread goes on after an exception that nobody has foreseen: it must not be busy with nothing else."""
@@ -115,16 +117,25 @@ class Flusher:
         else:
             self._is_missing = False
 
-    def stop(self) -> bool:
-        """End the thread and wait for it; True if it was running. Operations do not start it until `allow`."""
+    def stop(self, *, for_fork: bool = False) -> bool:
+        """End the thread and wait for it; True if it was running. Operations do not start it until `allow`.
+
+        for_fork: do not wait for code of the app, which this thread may be calling; what of it uses SQLite is waited
+            for by others.
+        """
         self._stopping = True
         was_running = self._running
         if was_running and self._thread_id != native.get_native_id():  # a log handler may fork
             self._ring()
-            if self._ended.acquire(timeout=STOP_SECONDS):
+            wait = partial(fork.acquire, seconds=FORK_SECONDS) if for_fork else self._end_in_time
+            if wait(self._ended):
                 self._ended.release()
-            self._wait_until_gone()
+                self._wait_until_gone()
         return was_running
+
+    @staticmethod
+    def _end_in_time(ended: Any) -> bool:
+        return bool(ended.acquire(timeout=STOP_SECONDS))
 
     def _wait_until_gone(self) -> None:
         """Wait until the system's thread is gone too: Python 3.12 warns of a fork while there is more than one."""

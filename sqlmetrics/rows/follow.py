@@ -15,7 +15,7 @@ import apsw
 from ..cells import layout
 from ..cells.cellsfile import Header
 from ..errors import SQLMetricsError
-from ..process import native
+from ..process import fork, native
 from . import bring, database, files, ingest, renew, settle
 from .database import Identity, StoreConnection, file_identity
 from .making import BRIEF_SECONDS
@@ -73,13 +73,15 @@ class Follower:
         """Go over to the files that are there, made anew if need be, with all values of this process.
 
         Returns False if a change seems to be under way: four files are not deleted in one go, so it is believed when
-        two looks agree; or another thread is going over, or this one, which a signal handler has interrupted.
+        two looks agree; or another thread is going over, or forks; or this one is, which a signal handler interrupted.
         Raises StoreError, apsw.Error or OSError if there is no store and none can be made.
         """
         if self.held_here() or not self._turn.acquire(timeout=database.BUSY_MS / 1000):
             return False
         try:
             return self._follow()
+        except (apsw.InterruptError, fork.GaveWayError):
+            return False
         finally:
             self._turn.release()
 

@@ -70,6 +70,7 @@ def _wait_for(fd: int, name: str, end: float) -> bool:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            fork.give_way()
             if time.monotonic() >= end:
                 break
             native.sleep(_LOOK_SECONDS)

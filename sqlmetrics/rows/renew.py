@@ -22,6 +22,7 @@ from ..cells.cellsfile import CellsFile, boot_id, create_cells, open_cells
 from ..errors import DamagedError, PathError, SQLMetricsError
 from . import bring, checkup, database, newest, schema, settle, unhooked
 from .database import NoDatabaseError, StoreConnection, identity_of
+from .yielding import Connection, opening
 
 WAL_FILES = ("-wal", "-shm")
 CELLS_SUFFIX = "-cells"
@@ -138,7 +139,10 @@ def content_of(last: StoreConnection, path: str, cells: CellsFile) -> apsw.Conne
 def _without_wal(path: str) -> contextlib.closing[apsw.Connection]:
     trust.check(path)
     flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI | apsw.SQLITE_OPEN_NOFOLLOW
-    return contextlib.closing(unhooked.connect(apsw.Connection, f"file:{quote(path)}?immutable=1", flags))
+    with opening():
+        connection = unhooked.connect(Connection, f"file:{quote(path)}?immutable=1", flags)
+        connection.is_of_file = True
+    return contextlib.closing(connection)
 
 
 @contextlib.contextmanager
@@ -153,7 +157,7 @@ def _quiet(connection: apsw.Connection) -> Iterator[None]:
         yield
     finally:
         with contextlib.suppress(apsw.Error):
-            connection.execute("ROLLBACK")
+            database.roll_back(connection)
 
 
 def _copy_of(source: apsw.Connection, path: str) -> apsw.Connection:

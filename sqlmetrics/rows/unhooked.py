@@ -13,6 +13,7 @@ from typing import TypeVar
 import apsw
 
 from ..process import native
+from .yielding import Connection
 
 Hook = Callable[[apsw.Connection], None]
 
@@ -52,4 +53,4 @@ def connect(kind: type[C], filename: str, flags: int = _NEW) -> C:
 
 def in_memory() -> apsw.Connection:
     """An empty database in memory."""
-    return connect(apsw.Connection, ":memory:")
+    return connect(Connection, ":memory:")

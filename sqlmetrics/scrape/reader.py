@@ -9,9 +9,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Container
-from contextlib import suppress
 from typing import Any, TypeVar
 
 import apsw
@@ -109,7 +109,7 @@ class Reader(fork.ForkAware):
             raise DamagedError(f"{self.path}: cannot be read ({error!r}); a process that counts mends it") from error
 
     def _doubt(self) -> None:
-        with suppress(OSError):
+        with contextlib.suppress(OSError):
             file = open_cells(self.path + CELLS_SUFFIX, writable=True)
             if file is not None:
                 file.doubt()
@@ -141,11 +141,16 @@ class Reader(fork.ForkAware):
 
         kind: of the transaction.
         """
-        access, remembered = self._access, self._remembered
-        if access.held_here():
-            access, remembered = Access(self.path), Remembered()  # a signal handler scrapes in the middle of a scrape
-        elif access.is_cut_off():
-            access.close_idle()
+        if self._access.held_here():  # a signal handler scrapes in the middle of a scrape
+            with contextlib.closing(Access(self.path)) as access:
+                return self._try_with(access, Remembered(), wanted, own, finish, kind)
+        if self._access.is_cut_off():
+            self._access.close_idle()
+        return self._try_with(self._access, self._remembered, wanted, own, finish, kind)
+
+    def _try_with(
+        self, access: Access, remembered: Remembered, wanted: Wanted, own: Waiting | None, finish: Finish[T], kind: str
+    ) -> tuple[T] | None:
         with access() as connection:
             file = files.open_existing(connection, self.path)
             slots, before = file.live_slots(), file.blocks.census()

@@ -1,0 +1,170 @@
+"""Connections that give way to a fork: none is open at that moment, and no fork waits for a long statement.
+
+SQLite keeps a table of its open files in the process. A child inherits it, and a connection that the child opens then
+believes to hold locks that it does not hold (https://www.sqlite.org/howtocorrupt.html, 2.6). So a fork waits until the
+last connection is closed. Where another thread is in the middle of something, it is interrupted: the statement ends
+within milliseconds, the transaction is rolled back, and what was to be done is done after the fork.
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import apsw
+
+from ..errors import StoreError
+from ..process import fork, native
+
+BUSY_MS = 20
+"""A statement waits this long for another's write lock; who can wait longer tries again."""
+_LOOK_SECONDS = 0.005
+
+
+class YieldedError(apsw.BusyError, fork.GaveWayError):
+    """Another thread of this process forks, and waits for nothing to be under way in SQLite: try again later."""
+
+
+class ForkedInUseError(StoreError):
+    """SQLite cannot be used here: this process was forked in the middle of an SQLite call of its parent."""
+
+
+class Connection(apsw.Connection):
+    """A connection whose statements end when another thread waits to fork, with YieldedError or InterruptError."""
+
+    is_of_file = False
+    """Whether it must not be open at a fork."""
+    user = 0
+    """The thread that uses it."""
+    _is_closing = False
+
+    def __init__(self, *arguments: Any, **named: Any):
+        super().__init__(*arguments, **named)
+        self.user = native.get_ident()
+        key = id(self)
+        _open[key] = weakref.ref(self, lambda _: _open.pop(key, None))
+
+    def execute(self, *arguments: Any, **named: Any) -> apsw.Cursor:
+        """As apsw's, but not while another thread waits to fork. Raises YieldedError."""
+        _give_way()
+        return super().execute(*arguments, **named)
+
+    def executemany(self, *arguments: Any, **named: Any) -> apsw.Cursor:
+        """As apsw's, but not while another thread waits to fork. Raises YieldedError."""
+        _give_way()
+        return super().executemany(*arguments, **named)
+
+    def at_once(self, statement: str) -> None:
+        """Execute a short statement that puts something in order, also while another thread waits to fork."""
+        try:
+            super().execute(statement)
+        except apsw.InterruptError:  # that was meant for the statement before
+            super().execute(statement)
+
+    def set_busy_timeout(self, milliseconds: int) -> None:
+        """Have statements wait so long for others' locks, but not while another thread waits to fork."""
+        if milliseconds <= BUSY_MS:
+            super().set_busy_timeout(milliseconds)
+        else:
+            self.set_busy_handler(_Patience(milliseconds / 1000))
+
+    def close(self, force: bool = False) -> None:
+        """Close it; nobody interrupts it from now on, which SQLite forbids."""
+        with _interrupting.lock:
+            self._is_closing = True
+        super().close(force)
+        _open.pop(id(self), None)
+
+    def hurry(self) -> None:
+        """Interrupt what another thread is executing."""
+        if not self._is_closing:
+            self.interrupt()
+
+
+class _Patience:
+    """A busy handler."""
+
+    def __init__(self, seconds: float):
+        self._seconds = seconds
+        self._end = 0.0
+
+    def __call__(self, calls_before: int) -> bool:
+        """Wait a little; False if that was enough."""
+        now = time.monotonic()
+        if calls_before == 0:
+            self._end = now + self._seconds
+        if now >= self._end or fork.is_wanted():
+            return False
+        native.sleep(_LOOK_SECONDS)
+        return True
+
+
+_open: dict[int, weakref.ref[Connection]] = {}
+_opening: dict[object, int] = {}
+"""By which thread. What is being opened: noted before a fork is looked for, so that either sees the other."""
+_inherited: list[object] = []
+"""Connections of the parent, in the middle of something at the fork."""
+
+
+def _give_way() -> None:
+    if fork.is_wanted():
+        raise YieldedError("another thread forks")
+
+
+@contextmanager
+def opening() -> Iterator[None]:
+    """Open a connection to a file within. Raises YieldedError or ForkedInUseError."""
+    if _inherited:
+        raise ForkedInUseError("this process was forked while its parent was using SQLite; start it another way")
+    me = object()
+    _opening[me] = native.get_ident()
+    try:
+        _give_way()
+        yield
+    finally:
+        _opening.pop(me, None)
+
+
+def _living() -> list[Connection]:
+    return [one for ref in list(_open.values()) if (one := ref()) is not None]
+
+
+class _Interrupting(fork.ForkAware):
+    """Interrupts connections for a fork, and sees to it that none is open."""
+
+    is_last = True
+
+    def __init__(self) -> None:
+        self.lock = native.RLock()
+
+    def hurry(self) -> None:
+        """Interrupt all."""
+        with self.lock:
+            for one in _living():
+                one.hurry()
+
+    def before_fork(self) -> None:
+        """Wait for what other threads have open, or are opening. For what this one has, that would be for ever."""
+        fork.wait_until(self._is_none_open)
+
+    @staticmethod
+    def _is_none_open(seconds: float) -> bool:
+        users = {*_opening.copy().values(), *(one.user for one in _living() if one.is_of_file)}
+        if users <= {native.get_ident()}:
+            return True
+        native.sleep(seconds)
+        return False
+
+    def after_fork_in_child(self) -> None:
+        """Use SQLite no more if the parent was in the middle of it."""
+        self.lock = native.RLock()
+        _inherited.extend(_opening)
+        _inherited.extend(one for one in _living() if one.is_of_file)
+        _opening.clear()
+
+
+_interrupting = _Interrupting()
+fork.register(_interrupting)
