@@ -8,8 +8,11 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import apsw
+
 from . import __version__, config, launch
 from .errors import SQLMetricsError
+from .rows import wal_reset
 
 if TYPE_CHECKING:
     _Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -27,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="sqlmetrics", description="prometheus_client for many processes")
-    parser.add_argument("--version", action="version", version=f"sqlmetrics {__version__}")
+    parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_run(commands)
     _add_env(commands)
@@ -36,6 +39,13 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--workers", type=int, default=4, help="how many workers to start (default 4)")
     demo.set_defaults(run=_demo)
     return parser
+
+
+def _version() -> str:
+    """What `--version` prints: also with which SQLite, as its version matters, and whether it is in order."""
+    sqlite = ".".join(map(str, wal_reset.version()))
+    lines = [f"sqlmetrics {__version__} (apsw {apsw.apsw_version()}, SQLite {sqlite})", wal_reset.warning()]
+    return "\n".join(line for line in lines if line)
 
 
 def _add_run(commands: _Commands) -> None:

@@ -18,7 +18,7 @@ from .cells.part import Part
 from .errors import ForeignFileError, JournalModeError, SQLMetricsError, StoreError, StoreInUseError
 from .process import fork, under_uwsgi
 from .process.wiped import wiped_bytes
-from .rows import database, files, flush, fold, resets, settle
+from .rows import database, files, flush, fold, resets, settle, wal_reset
 from .rows.conflicts import Conflicts
 from .rows.connections import Access
 from .rows.exemplars import Sweeper
@@ -35,6 +35,9 @@ _PATIENCE = 50
 """How often a call that may wait for another's write lock tries again, 20 ms each: one second."""
 _LOOKS = 5
 """How often a scrape looks whether this process is on the files that it reads, 20 ms each."""
+
+
+_has_told_of_sqlite = False
 
 
 class NotOpenError(StoreError, OSError):
@@ -118,7 +121,15 @@ class Store(fork.ForkAware):
             raise
         except StoreError as error:
             self.trouble.report("closed", f"{error}; counting in memory until it can be opened")
+        self._tell_of_sqlite()
         self.trouble.write_log()
+
+    def _tell_of_sqlite(self) -> None:
+        """Once per process."""
+        global _has_told_of_sqlite
+        if not _has_told_of_sqlite and (warning := wal_reset.warning()):
+            self.trouble.remark(warning)
+        _has_told_of_sqlite = True
 
     def enter(self, pair: Pair) -> None:
         """Use these files from now on."""

@@ -53,6 +53,10 @@ class Trouble:
             self._current.discard((cause, about))
             self._unlogged.append((logging.INFO, message))
 
+    def remark(self, message: str) -> None:
+        """Log a warning at the next `write_log`; it is about no cause that may be over."""
+        self._unlogged.append((logging.WARNING, message))
+
     def write_log(self) -> None:
         """Hand what was reported to the logger; call it with no lock of this package held."""
         while self._unlogged:
