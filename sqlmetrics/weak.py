@@ -13,5 +13,7 @@ def members(things: weakref.WeakSet[T]) -> list[T]:
     while True:
         try:
             return list(things)
+        except RecursionError:  # it is a RuntimeError, too, and would come for ever
+            raise
         except RuntimeError:  # another one came in the middle
             continue

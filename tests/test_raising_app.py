@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import itertools
 import logging
 import os
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 from helpers import Shell, child, own, scrape, value, wait_for
-from prometheus_client import REGISTRY, Counter, Gauge, Info, Summary, values
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram, Info, Summary, values
 from prometheus_client.core import GaugeMetricFamily
 
 import sqlmetrics
@@ -402,3 +403,41 @@ def test_a_trace_function_that_raises_does_not_end_the_flusher(path: str, monkey
     monkeypatch.setattr(Flusher, "_pause", waits)
     jobs.inc()
     Shell(path).wait_for_row("SELECT 1 FROM samples WHERE metric = 'jobs_total' AND value = 2")
+
+
+def test_a_recursion_that_is_too_deep_for_an_operation(path: str) -> None:
+    """It raises as in one process, at whatever depth, and leaves no lock behind: what has returned is counted."""
+    store = sqlmetrics.install(path, flush_interval=0.02)
+    jobs, latency = Counter("jobs", "Jobs", ["of"]), Histogram("latency", "Latency", ["of"])
+
+    def deep(depth: int, act: Callable[[], object]) -> bool:
+        try:
+            if depth:
+                return deep(depth - 1, act)
+            act()
+        except RecursionError:
+            return False
+        return True
+
+    def work() -> int:
+        done, limit = 0, len(inspect.stack()) + 150
+        before = sys.getrecursionlimit()
+        sys.setrecursionlimit(limit)
+        try:
+            for depth in range(80, 145):
+                done += deep(depth, lambda depth=depth: jobs.labels(f"{depth}").inc())
+                deep(depth, lambda depth=depth: latency.labels(f"{depth}").observe(1))
+                deep(depth, lambda: jobs.remove("nobody"))
+        finally:
+            sys.setrecursionlimit(before)
+        thread = threading.Thread(target=lambda: jobs.labels("thread").inc(), daemon=True)
+        thread.start()
+        thread.join(20)
+        assert not thread.is_alive()
+        wait_for(lambda: store.flush().name == "NOTHING_CHANGED")
+        return done
+
+    with child(work=work) as one:
+        done = int(str(one.do("work")))
+        assert 0 < done < 65
+        assert sum(number for (name, _), number in scrape().items() if name == "jobs_total") == done + 1

@@ -61,9 +61,11 @@ class Part:
             yield hold.depth == 1
         finally:
             hold.depth -= 1
-            while hold.depth == 0 and self._is_some_aside():
-                self._take_in(hold)
-            hold.lock.release()
+            try:
+                while hold.depth == 0 and self._is_some_aside():
+                    self._take_in(hold)
+            finally:  # whatever comes out of it: a RecursionError, or what a signal handler raises
+                hold.lock.release()
 
     def is_held_here(self) -> bool:
         """Whether this thread is inside `binding`."""
