@@ -24,7 +24,7 @@ _HOOKS = {
     "a loader that wraps another": """
         class Loader:
             def __init__(self, loader): self.loader = loader
-            def __getattr__(self, name): return getattr(self.loader, name)
+            def __getattr__(self, name): return getattr(self.__dict__.get("loader"), name)
             def create_module(self, spec): return self.loader.create_module(spec)
             def exec_module(self, module):
                 self.loader.exec_module(module)
@@ -121,9 +121,9 @@ _HOOKS = {
     """,
 }
 _SAY = """
-import importlib.resources, importlib.util, inspect, sys, warnings
+import copy, importlib.util, inspect, sys, warnings
 warnings.simplefilter("ignore")
-spec = importlib.util.find_spec("prometheus_client")
+spec = copy.deepcopy(importlib.util.find_spec("prometheus_client"))
 print("sqlmetrics" in sys.modules, spec.origin.endswith("__init__.py"))
 import prometheus_client
 print(prometheus_client.values.ValueClass.__module__)

@@ -58,6 +58,8 @@ class _Loader:
         self._finder, self._loader = finder, loader
 
     def __getattr__(self, name: str) -> Any:
+        if name == "_loader":  # a copy in the making has none yet
+            raise AttributeError(name)
         return getattr(self._loader, name)
 
     @property  # type: ignore[misc]
