@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from helpers import scrape
+from helpers import scrape, sparing_restarts
 
 _FALSE = """
 import builtins, contextlib, fcntl, genericpath, io, os, posix, posixpath, sys, types
@@ -47,7 +47,8 @@ def false_files():
 
 def run(program: str) -> subprocess.CompletedProcess[str]:
     """A program to its end, that has `false_files`."""
-    return subprocess.run([sys.executable, "-c", _FALSE + program], capture_output=True, text=True, timeout=120)
+    command = [sys.executable, *sparing_restarts(), "-c", _FALSE + program]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
 def test_operations_scrapes_and_removals_go_on_among_false_files(path: str) -> None:
