@@ -18,10 +18,9 @@ from .cells.part import Part
 from .errors import ForeignFileError, JournalModeError, SQLMetricsError, StoreError, StoreInUseError
 from .process import fork, under_uwsgi
 from .process.wiped import wiped_bytes
-from .rows import database, files, flush, fold, resets, settle, wal_reset
+from .rows import database, erasure, files, flush, fold, resets, settle, wal_reset
 from .rows.conflicts import Conflicts
 from .rows.connections import Access
-from .rows.exemplars import Sweeper
 from .rows.figures import Figures
 from .rows.flusher import Flusher
 from .rows.follow import Follower
@@ -56,7 +55,6 @@ class Store(fork.ForkAware):
         self.trouble = Trouble()
         self.figures = Figures(self)
         self.conflicts = Conflicts(self)
-        self.sweeper = Sweeper()
         if settings.group is not None:
             trust.share(path, settings.gid())
         self._file: CellsFile | None = None
@@ -331,6 +329,9 @@ class Store(fork.ForkAware):
         self.flusher.stop()
         if self.part.writers or self.has_notices():
             self.flush()
+        if self.is_open() and not self.file.truncating.is_done():
+            with contextlib.suppress(apsw.Error, OSError, SQLMetricsError):
+                erasure.finish(self)
         self.writing.close()
 
     def leave(self) -> None:

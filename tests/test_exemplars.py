@@ -169,7 +169,7 @@ def test_old_ones_are_not_shown_and_then_deleted(path: str, shell: Shell, monkey
         assert in_child(traces) == {"new": "b"}
         store.flush()
         assert shell.value("SELECT count(*) FROM exemplar") == 3
-        monkeypatch.setattr(store, "sweeper", exemplars.Sweeper())
+        store.file.sweeping.rest(0)
         app.requests.labels("news").inc()
         store.flush()
         assert shell.value("SELECT count(*) FROM exemplar") == 1
@@ -187,7 +187,7 @@ def test_a_clock_that_was_set_back(path: str, monkeypatch: pytest.MonkeyPatch) -
         store.flush()
         assert traces() == {"/": "of the future"}
     assert traces() == {}
-    monkeypatch.setattr(store, "sweeper", exemplars.Sweeper())
+    store.file.sweeping.rest(0)
     app.count("/", "of now")
     store.flush()
     app.count("/", "of just now")

@@ -194,7 +194,7 @@ class SharedArena:
         another. One with a newer snapshot knows nothing of them. Call it between flushes: what the rows show of these
         cells is 0.
         """
-        self.freed.rest(runs)
+        self.freed.rest(runs, self.file.truncating.state()[0])
         released = self.freed.release()
         shown = {cell // layout.BLOCK_CELLS: bytearray() for cell, _ in released}
         for block in shown:
@@ -209,6 +209,15 @@ class SharedArena:
     def _zero(self, runs: list[Run]) -> None:
         for cell, count in runs:
             self.cells[cell : cell + count] = memoryview(bytes(8 * count)).cast("d")
+
+    def zero_unread(self) -> None:
+        """Overwrite cells that rest, once no snapshot is left in which a child has them; call it inside `binding`.
+
+        The WAL cannot be cut off before: see `erasure`.
+        """
+        done = self.file.truncating.state()[1]
+        self._zero([run for erasure, run in self.freed.unread if erasure <= done])
+        self.freed.unread = [one for one in self.freed.unread if one[0] > done]
 
     def is_intact(self) -> bool:
         """Whether every block is still this slot's; it is, but for damage to the file's directory."""

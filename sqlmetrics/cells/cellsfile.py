@@ -30,6 +30,7 @@ from typing import Any, NamedTuple
 
 from ..errors import StoreError
 from . import layout, locks, trust
+from .chores import Chore
 from .descriptors import Mapped, identity_of, kept, mapped, note, opening, status_of
 from .region import NoRoomError, Region, reserve
 
@@ -87,6 +88,10 @@ class CellsFile:
         self.lapsed: memoryview[int] = self.view(layout.LAPSED_AT, layout.SLOTS_END, "B")
         self.removals: memoryview[int] = self.view(layout.REMOVALS_AT, layout.REMOVALS_AT + 8, "Q")
         self.due: memoryview[float] = self.view(layout.CHECK_DUE_AT, layout.CHECK_DUE_AT + 8, "d")
+        self.wiping, self.truncating, self.rebuilding, self.sweeping = (
+            Chore(self.view(at, at + 16, "Q"), self.view(at + 16, at + 24, "d"))
+            for at in range(layout.CHORES_AT, layout.CHORES_AT + 96, 24)
+        )
         self.cells: memoryview[float] = self.view(layout.CELLS_AT, layout.CELLS_END, "d")
         self.blocks = Region(
             self,
@@ -147,6 +152,11 @@ class CellsFile:
     def trust(self) -> None:
         """Note that the files were found in order."""
         self.bytes[layout.DOUBT_AT] = 0
+
+    def note_erasure(self) -> None:
+        """Have what a transaction deletes taken out of all files; call it within that. See `erasure`."""
+        for chore in (self.wiping, self.truncating, self.rebuilding):
+            chore.ask()
 
     def image(self, block: int) -> bytes:
         """A copy of a block of cells; a timestamp is copied before its value, which is written before it."""
@@ -301,11 +311,12 @@ class CellsFile:
         try:
             if self.states[slot] in _UNUSED or not self.has(slot, instance):
                 return
+            waited = self.states[slot] == layout.SETTLED  # since a reset, say: no scrape is to show its cells any more
             self.states[slot] = layout.SETTLED
             self.notify(slot)
             if not self.is_alive(slot):
-                self.blocks.free(slot)
-                self.extents.free(slot)
+                self.blocks.free(slot, wiped=waited)
+                self.extents.free(slot, wiped=True)
                 self.states[slot] = layout.FREE
         finally:
             self.release(slot)

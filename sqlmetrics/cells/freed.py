@@ -17,17 +17,20 @@ class Freed:
     """The cells. A scrape may still take those that rest for what they were; see `SharedArena.recycle`.
 
     leaving: forgotten by the process; there may be marks on them, and rows of them.
+    unread: of those that rest, and are not zero yet, with the erasure after which nobody reads them for what they were.
     """
 
     def __init__(self) -> None:
         self.leaving: list[Run] = []
         self._resting: list[Run] = []
         self._resting_cells = 0
+        self.unread: list[tuple[int, Run]] = []
         self._ready: dict[int, list[int]] = {}  # length: first cells
 
-    def rest(self, runs: Iterable[Run]) -> None:
-        """Take cells that have no row and no mark any more."""
+    def rest(self, runs: Iterable[Run], erasure: int) -> None:
+        """Take cells that have no row and no mark any more. erasure: number of the one that is asked for them."""
         for run in runs:
+            self.unread.append((erasure, run))
             self._resting.append(run)
             self._resting_cells += run[1]
 
@@ -35,7 +38,7 @@ class Freed:
         """Make the cells that rest ready to be taken, if they are enough, and return them."""
         if self._resting_cells < ENOUGH:
             return []
-        released, self._resting, self._resting_cells = self._resting, [], 0
+        released, self._resting, self._resting_cells, self.unread = self._resting, [], 0, []
         ready = [(cell, length) for length, cells in self._ready.items() for cell in cells]
         self._ready = {}
         for cell, length in _joined(ready + released):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from ..errors import DamagedError
@@ -115,7 +115,9 @@ class JournalWriter:
         """Give back the extents that lie wholly before `upto` (bytes of the stream, committed as rows)."""
         while len(self._extents) > 1 and (self._oldest + 1) * layout.EXTENT_PAYLOAD <= upto:
             self._file.first[self._slot] = self._extents[1]
-            self._file.extents.owners[self._extents.pop(0)] = 0
+            extent = self._extents.pop(0)
+            self._file.extents.wipe(extent)
+            self._file.extents.owners[extent] = 0
             self._oldest += 1
 
 
@@ -142,12 +144,17 @@ def read(file: CellsFile, slot: int, instance: int, start: int) -> Reading:
     Raises JournalGoneError if the slot is another instance's by now or the extents were given back, and
     DamagedError if there is something else than frames.
     """
-    end = file.published[slot]
+    end, wiping = file.published[slot], file.wiping.state()
     try:
         data = _bytes(file, slot, instance, start, end) if start < end else b""
         if not file.has(slot, instance):
             raise JournalGoneError
-        reading = _records(data, start, lambda record: _refuse(file, slot, record))
+        reading = _records(
+            data,
+            start,
+            lambda record: _refuse(file, slot, record),
+            lambda length: _may_be_wiped(file, wiping, length),
+        )
     except (struct.error, IndexError, ValueError, KeyError, TypeError, MemoryError) as error:
         raise DamagedError(f"the journal in slot {slot} of the cells file is damaged ({error!r})") from error
     if reading.left_out and not file.has(slot, instance):
@@ -157,7 +164,18 @@ def read(file: CellsFile, slot: int, instance: int, start: int) -> Reading:
     return reading
 
 
-def _records(data: bytes, start: int, refuse: Callable[[Record], None]) -> Reading:
+def _may_be_wiped(file: CellsFile, before: tuple[int, int], length: int) -> bool:
+    """Whether something else than a frame is no damage: somebody has wiped journals.
+
+    Or does so since that state, or was killed in the middle of it. length: what stands where a frame begins.
+    """
+    now = file.wiping.state()
+    return now != before or not file.wiping.is_done() or (length == 0 and now != (0, 0))
+
+
+def _records(
+    data: bytes, start: int, refuse: Callable[[Record], None], may_be_wiped: Callable[[int], bool]
+) -> Reading:
     records: list[Record] = []
     left_out: list[str] = []
     at = 0
@@ -165,7 +183,9 @@ def _records(data: bytes, start: int, refuse: Callable[[Record], None]) -> Readi
         fork.give_way()  # 60 MiB of them take seconds
         length, checksum = FRAME.unpack_from(data, at)
         payload = data[at + FRAME.size : at + FRAME.size + length]
-        if len(payload) < length or zlib.crc32(payload) != checksum:
+        if not length or len(payload) < length or zlib.crc32(payload) != checksum:
+            if may_be_wiped(length):
+                raise JournalGoneError
             if at:
                 break  # these first; who reads on from here hears of it
             raise ValueError(f"the checksum at byte {start + at} is wrong")
@@ -202,6 +222,8 @@ def _bytes(file: CellsFile, slot: int, instance: int, start: int, end: int) -> b
         if owner != instance or base > start:  # first: the extent may have been given to anybody meanwhile
             raise JournalGoneError
         if number <= previous:
+            if layout.EXTENT_HEADER.unpack_from(file.bytes, address)[0] != instance:
+                raise JournalGoneError  # wiped between two looks at its header
             raise ValueError(f"extent {number} of the journal follows extent {previous}")
         previous = number
         if start < base + layout.EXTENT_PAYLOAD:
@@ -216,3 +238,28 @@ def _bytes(file: CellsFile, slot: int, instance: int, start: int, end: int) -> b
                 raise JournalGoneError
             extent = following - 1
     return b"".join(pieces)
+
+
+def wipe(file: CellsFile, committed: Mapping[int, int]) -> bool:
+    """Overwrite what of all journals is rows. committed: how many bytes that is, by instances.
+
+    Call it with the write lock held, where no other thread of this process claims extents. False if it is not done
+    everywhere: another process was just about to claim one.
+    """
+    owners = file.extents.owners[: file.extents.ever()].tolist()
+    missed = [extent for extent, owner in enumerate(owners) if owner and not _wipe(file, extent, owner, committed)]
+    return not missed
+
+
+def _wipe(file: CellsFile, extent: int, owner: int, committed: Mapping[int, int]) -> bool:
+    at = _address(extent)
+    instance, _, number = layout.EXTENT_HEADER.unpack_from(file.bytes, at)
+    length = min(committed.get(instance, 0) - number * layout.EXTENT_PAYLOAD, layout.EXTENT_PAYLOAD)
+    if length <= 0:
+        return True
+    with file.extents.holding(extent) as held:  # it may be given back meanwhile, but to nobody else
+        header = layout.EXTENT_HEADER.unpack_from(file.bytes, at)
+        if held and file.extents.owners[extent] == owner and header[::2] == (instance, number):
+            first = at + layout.EXTENT_HEADER.size
+            file.bytes[first : first + length] = bytes(length)
+    return held

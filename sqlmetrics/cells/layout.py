@@ -34,6 +34,8 @@ CHECK_DUE_AT = 304
 """When all files are to be checked again, in seconds of CLOCK_MONOTONIC."""
 REMOVALS_AT = 312
 """64 bits, raised at each removal with SQLite's write lock held."""
+CHORES_AT = 320
+"""Four times two 64-bit counts and a time, see `chores`."""
 RUN_LOCK_AT = 4000
 """This byte is locked, shared, by every launcher (gunicorn's master) for as long as it lives."""
 

@@ -194,6 +194,14 @@ class Part:
             if outermost:
                 self.heirs.note(seen)
 
+    def zero_unread(self) -> None:
+        """Overwrite cells of removed children that nobody can read any more for what they were."""
+        if any(arena.freed.unread for arena in self.arenas()):
+            with self.binding() as outermost:
+                for arena in self.arenas() if outermost else ():
+                    if arena.is_mine():
+                        arena.zero_unread()
+
     def has_known(self, key: Key) -> bool:
         """Whether a child has a place."""
         return any(key in writer.known for writer in self.writers.copy().values())

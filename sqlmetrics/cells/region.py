@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from . import layout, locks
@@ -57,11 +59,8 @@ class Region:
         raise NoRoomError(f"all {self.count:,} blocks of the cells file are in use")
 
     def _take(self, block: int, slot: int) -> bool:
-        lock_at = self._owners_at + 2 * block
-        if not locks.try_lock(self._file.fd, lock_at):
-            return False
-        try:
-            if self.owners[block]:
+        with self.holding(block) as held:
+            if not held or self.owners[block]:
                 return False
             at = self.start + block * layout.PAGE
             reserve(self._file.fd, at, layout.PAGE)
@@ -69,8 +68,6 @@ class Region:
             self._bytes[at : at + layout.PAGE] = _ZEROS
             self.owners[block] = slot + 1
             return True
-        finally:
-            locks.unlock(self._file.fd, lock_at)
 
     def count_use(self, block: int) -> None:
         """Note that a block, or some of its cells, are about to be another's; see `changed`."""
@@ -91,10 +88,43 @@ class Region:
         owners = self.owners[: self.ever()].tolist()
         return [block for block, owner in enumerate(owners) if owner == slot + 1]
 
-    def free(self, slot: int) -> None:
-        """Free every block of a slot."""
+    def free(self, slot: int, *, wiped: bool) -> None:
+        """Free every block of a slot. wiped: overwritten; a scrape that is reading it then begins again."""
         for block in self.owned_by(slot):
+            if wiped:
+                self.wipe(block)
             self.owners[block] = 0
+
+    def wipe(self, block: int) -> None:
+        """Overwrite a block that nobody has a use for any more.
+
+        Of an extent its header goes first: who has read the rest finds that it is no part of that journal any more.
+        """
+        self.count_use(block)
+        at = self.start + block * layout.PAGE
+        self._bytes[at : at + layout.EXTENT_HEADER.size] = _ZEROS[: layout.EXTENT_HEADER.size]
+        self._bytes[at : at + layout.PAGE] = _ZEROS
+
+    def wipe_free(self) -> None:
+        """Overwrite all blocks that were given out once and have no owner now. Call it where no child gets cells."""
+        for block in [block for block, owner in enumerate(self.owners[: self.ever()].tolist()) if not owner]:
+            with self.holding(block) as held:
+                if held and not self.owners[block]:
+                    self.wipe(block)
+
+    @contextmanager
+    def holding(self, block: int) -> Iterator[bool]:
+        """Keep other processes from claiming a block; False if one is about to.
+
+        The lock is the process's: call it where no other thread of this one claims any, see `part.binding`.
+        """
+        lock_at = self._owners_at + 2 * block
+        held = locks.try_lock(self._file.fd, lock_at)
+        try:
+            yield held
+        finally:
+            if held:
+                locks.unlock(self._file.fd, lock_at)
 
     def census(self) -> Census:
         """Owner and generation of every block ever given out, to be compared with `changed` later."""

@@ -16,13 +16,14 @@ import apsw
 from prometheus_client.samples import Exemplar
 
 from ..cells import given
+from ..cells.cellsfile import CellsFile
 from ..cells.records import ExemplarRecord, exemplar_record
 from ..cells.shape import Key, canonical_labels
 
 LIFE = 600.0
 """Seconds for which an exemplar is shown: the trace that it names may be gone after longer."""
 SWEEP_SECONDS = 60.0
-"""How often a process that flushes deletes those that are older."""
+"""How often those that are older are deleted, by one of the processes that flush."""
 AT_ONCE = 64
 """How many that wait are written to the journal before other threads may have the lock again."""
 WAIT = 0.01
@@ -145,11 +146,12 @@ def _by_value(exemplar: Exemplar) -> Exemplar:
     return tuple.__new__(Exemplar, (labels, value, timestamp))
 
 
-def write(connection: apsw.Connection, records: Iterable[ExemplarRecord]) -> None:
+def write(connection: apsw.Connection, file: CellsFile, records: Iterable[ExemplarRecord]) -> None:
     """Make rows of the newest, within the caller's transaction. Those of series that are not there are dropped."""
     newest = {one.series(): one for one in records}  # a process's journal is in the order of its observations
     if newest:
         rows = [(*series, _text(one.exemplar), one.value, one.timestamp) for series, one in newest.items()]
+        file.sweeping.ask()
         connection.execute(RAISE)
         connection.executemany(UPSERT, rows)
 
@@ -158,15 +160,18 @@ def _text(labels: dict[str, str]) -> str:
     return canonical_labels(labels, labels.values())
 
 
-class Sweeper:
-    """Deletes the exemplars of a store that are not shown any more, now and then."""
+def sweep(connection: apsw.Connection, file: CellsFile) -> None:
+    """Delete those that are not shown any more, if that is due, within a transaction that writes.
 
-    def __init__(self) -> None:
-        self._due = 0.0
-
-    def sweep(self, connection: apsw.Connection) -> None:
-        """Delete them if that is due, within the caller's transaction."""
-        now = time.clock_gettime(time.CLOCK_MONOTONIC)
-        if now >= self._due:
-            connection.execute(SWEEP, (given.now(), LIFE))
-            self._due = now + SWEEP_SECONDS
+    Those that newer ones have replaced are erased with them.
+    """
+    chore = file.sweeping
+    if not chore.is_due():
+        return
+    event, _ = chore.state()
+    if not connection.execute("SELECT count(*) FROM exemplar").get:
+        chore.note_done(event)
+        return
+    connection.execute(SWEEP, (given.now(), LIFE))
+    file.note_erasure()
+    chore.rest(SWEEP_SECONDS)

@@ -20,7 +20,7 @@ from ..cells.journal import JournalGoneError
 from ..client import children
 from ..errors import DamagedError, StoreError
 from ..process import fork
-from . import checkup, database, fold, ingest, nonsense, removal, settle
+from . import checkup, database, erasure, exemplars, fold, ingest, nonsense, removal, settle
 from .renew import is_damage
 from .sweep import sweep, sweep_words
 
@@ -84,6 +84,8 @@ def flush(store: Store, *, pause: float = 0.0) -> Outcome:
         checkup.check_if_due(store.path, store.file)
         _look_for_planted(store)
         outcome = _flush(store) if _has_work(store) else Outcome.NOTHING_CHANGED
+        erasure.carry_on(store)
+        store.part.zero_unread()
         children.drop(store.part)
         nonsense.tell(store.path, store.trouble)
         store.trouble.over("flush", f"{store.path}: flushes work again")
@@ -131,6 +133,7 @@ def _has_work(store: Store) -> bool:
         or bool(store.part.heirs.waiting)
         or store.part.has_given_back()
         or store.wards.have_news(store)
+        or file.sweeping.is_due()
         or any(arena.has_news() or arena.changed_blocks() for arena in store.part.arenas() if arena.is_mine())
         or any(not file.is_alive(slot) for slot, _ in file.live_slots())
     )
@@ -178,14 +181,14 @@ def _write(
             ends = {arena: ingest.ingest(connection, arena.file, arena.slot, arena.instance) for arena in mine}
             given_back = [series for arena in mine for series in removal.leave(connection, arena, left[arena])]
             if given_back:  # at once: without its rows a scrape would show a counter at 0
-                sweep(connection, given_back)
+                sweep(connection, store.file, given_back)
             for arena in mine:
                 ingest.copy_images(connection, arena.instance, images.get(arena, {}), stamped=arena.stamped)
             settle.settle_dead(connection, store.file, settled)
             if settled:
                 fold.forget_oldest(connection, store.settings.keep_dead)
-                sweep_words(connection)
-            store.sweeper.sweep(connection)
+                sweep_words(connection, store.file)
+            exemplars.sweep(connection, store.file)
     except BaseException:
         for arena, image in images.items():
             arena.not_flushed(image)

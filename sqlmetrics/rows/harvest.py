@@ -85,7 +85,7 @@ def legacies_in_cells(
             # Of a gauge that was announced twice, the last cell counts.
             now = _in_cell(file, ended.slot, cell, 0.0, timestamp)
             found[series] = Legacy(ended.instance, series, mode, *now, started)
-    exemplars.write(connection, [record for record in ended.records if isinstance(record, ExemplarRecord)])
+    exemplars.write(connection, file, [record for record in ended.records if isinstance(record, ExemplarRecord)])
     return found.values()
 
 

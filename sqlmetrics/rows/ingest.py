@@ -91,7 +91,7 @@ def ingest(connection: apsw.Connection, file: CellsFile, slot: int, instance: in
                 _insert_child(connection, instance, record, ids)
             elif not isinstance(record, ExemplarRecord):
                 insert_other(connection, instance, record)
-        exemplars.write(connection, [record for record in records if isinstance(record, ExemplarRecord)])
+        exemplars.write(connection, file, [record for record in records if isinstance(record, ExemplarRecord)])
         connection.execute("UPDATE process SET journal = ? WHERE id = ?", (end, instance))
     return end
 

@@ -82,11 +82,11 @@ def carry_out(connection: apsw.Connection, file: CellsFile, part: Part, removals
     marks.catch_up(connection, file)
     file.removals[0] = (file.removals[0] + 1) % 2**64
     part.heirs.note_own()
-    gone = [_carry_out(connection, part, removal) for removal in removals]
+    gone = [_carry_out(connection, file, part, removal) for removal in removals]
     return any(gone)
 
 
-def _carry_out(connection: apsw.Connection, part: Part, removal: Removal) -> bool:
+def _carry_out(connection: apsw.Connection, file: CellsFile, part: Part, removal: Removal) -> bool:
     for one in removal.detached or ():
         connection.executemany(_DELETE_SAMPLE, [(cell, one.arena.instance) for cell in one.cells()])
         if one.arena.is_mine():
@@ -94,6 +94,7 @@ def _carry_out(connection: apsw.Connection, part: Part, removal: Removal) -> boo
     series = removal.selection.series(connection)
     if not series:
         return False
+    file.note_erasure()
     own = part.cells_of(removal.selection)
     rows: Any = connection.execute(_SAMPLES, (json.dumps(series),)).fetchall()
     again = {number for cell, number, process in rows if (process, cell) in own}
@@ -115,7 +116,9 @@ def leave(connection: apsw.Connection, arena: SharedArena, runs: list[Run]) -> l
     rows: list[Any] = [connection.execute(_SERIES_OF, (cell, arena.instance)).get for cell in cells]
     connection.executemany(_DELETE_SAMPLE, [(cell, arena.instance) for cell in cells])
     series = [number for number in rows if number is not None]
+    arena.file.wiping.ask()  # it may have told of an exemplar of a child that another process had removed
     if series:  # given back, or a live gauge that was announced again at the moment of its removal
+        arena.file.note_erasure()
         connection.execute(_FORGET)
     marks.clear(arena.file, cells)
     return series

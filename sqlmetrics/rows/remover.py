@@ -10,7 +10,7 @@ import apsw
 from ..cells import given
 from ..cells.selection import Selection
 from ..process import fork
-from . import database, settle
+from . import database, erasure, settle
 from .removal import Removal, carry_out
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class Remover:
             return
         try:
             store.patiently(self.act)
+            store.flusher.start()  # the files are rid of it with the next flush, see `erasure`
         except Exception as error:  # whatever it is: the flusher meets it, too, and mends what can be mended
             self._is_stuck = True  # who removes the next one does not wait as long for the same
             store.trouble.report("removal", f"{store.path}: removed series cannot go yet ({error!r}); they go later")
@@ -60,6 +61,7 @@ class Remover:
             with settle.settling(connection, self._store.file):
                 pass  # it begins with the marks
             self._is_unmarked = False
+        erasure.wipe(self._store, connection)
         if self._is_stuck:
             self._is_stuck = False
             self._store.trouble.over("removal", f"{self._store.path}: removed series are gone")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -10,8 +12,9 @@ import apsw
 
 from ..cells import layout, locks
 from ..errors import StoreInUseError
-from . import fold, settle
+from . import erasure, fold, settle
 from .database import BUSY_MS
+from .renew import DAMAGED_SUFFIX
 
 if TYPE_CHECKING:
     from ..store import Store
@@ -29,6 +32,20 @@ def reset(store: Store, *, force: bool, keep_own: bool) -> None:
         settle.empty(connection, store.file, slots, own, settled)
     for arena in store.part.arenas():
         store.file.notify(arena.slot)
+    _leave_no_trace(store)
+
+
+def _leave_no_trace(store: Store) -> None:
+    """See that nothing of what was there is readable; what a reader holds up for longer than a second is done later."""
+    with store.part.binding() as outermost:
+        if outermost:
+            store.file.blocks.wipe_free()
+            store.file.extents.wipe_free()
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(store.path + DAMAGED_SUFFIX)
+    with contextlib.suppress(apsw.BusyError):
+        erasure.finish(store, PATIENCE_MS // BUSY_MS)
+    store.flusher.start()
 
 
 def begin_with_sums(store: Store) -> None:

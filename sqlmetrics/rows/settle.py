@@ -170,6 +170,7 @@ def empty(
         else:
             connection.execute(RECORD_SETTLED, {"slot": slot, "process": instance})
             settled.append((slot, instance))
+    file.note_erasure()
     marks = ", ".join("?" * len(spared))
     ids = tuple(spared)
     connection.execute("DELETE FROM retired")

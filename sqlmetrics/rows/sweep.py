@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 import apsw
 
+from ..cells.cellsfile import CellsFile
+
 # What the dead said last of each child is all that of their words can be shown.
 _OLD_WORDS = """
 DELETE FROM retired WHERE series IN (
@@ -27,14 +29,14 @@ DELETE FROM series
 """
 
 
-def sweep_words(connection: apsw.Connection) -> None:
+def sweep_words(connection: apsw.Connection, file: CellsFile) -> None:
     """Delete what the dead said of an Info before the last of them spoke, within the caller's transaction."""
     connection.execute(_OLD_WORDS)
     if connection.changes():
-        sweep(connection, [int(str(number)) for (number,) in connection.execute(_WORDS).fetchall()])
+        sweep(connection, file, [int(str(number)) for (number,) in connection.execute(_WORDS).fetchall()])
 
 
-def sweep(connection: apsw.Connection, series: Iterable[int]) -> None:
+def sweep(connection: apsw.Connection, file: CellsFile, series: Iterable[int]) -> None:
     """Delete those of these series that have no row, within the caller's transaction; readers then begin anew.
 
     References need not be checked, and for many series that takes long: see `database.unreferenced`.
@@ -44,3 +46,4 @@ def sweep(connection: apsw.Connection, series: Iterable[int]) -> None:
     connection.execute("DELETE FROM exemplar WHERE series NOT IN (SELECT id FROM series)")
     if connection.total_changes() > before:
         connection.execute("UPDATE store SET epoch = epoch + 1")
+        file.note_erasure()

@@ -197,7 +197,7 @@ def _settle_if_free(connection: apsw.Connection, file: CellsFile, keep_dead: int
         with settle.settling(connection, file) as settled:
             settle.settle_dead(connection, file, settled)
             fold.forget_oldest(connection, keep_dead)
-            sweep_words(connection)
+            sweep_words(connection, file)
     except apsw.Error:
         pass  # busy, read-only or full: whoever can write will do it
     finally:

@@ -1,0 +1,121 @@
+"""What was removed is taken out of all files of the store, so that nobody can read it there.
+
+The transaction that deletes it leaves zeros in its place (`secure_delete`), and asks for three chores, which whoever
+flushes does (see `chores`, and "Erasure" in docs/design.md for what a reader may see meanwhile):
+
+1. *wiping*: the parts of all journals that are rows by now are overwritten;
+2. *truncating*: the pages of the WAL, among them older ones, are brought to the database, and the WAL is cut off;
+3. *rebuilding*: where SQLite splits and joins pages, it leaves copies of rows between them; so all are written anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import apsw
+
+from ..cells import journal, layout
+from ..cells.cellsfile import CellsFile
+from . import database, settle
+
+if TYPE_CHECKING:
+    from ..store import Store
+
+SHARE = 0.01
+"""The part of the time that rebuilding may take, in which nobody else writes: in a large store it is rarer."""
+LIMIT = 32 * 1024 * 1024
+"""Bytes of a database that is not rebuilt: it would be in the WAL as a whole."""
+POSTPONED = 60.0
+"""Seconds until rebuilding is tried again where there was no room for it."""
+_COMMITTED = "SELECT id, journal FROM process WHERE died IS NULL"
+
+
+def carry_on(store: Store) -> None:
+    """Do what is due and can be done now, waiting for no reader. Raises apsw.Error."""
+    file = store.file
+    if any(chore.is_due() for chore in (file.wiping, file.truncating, file.rebuilding)):
+        _carry_on(store)
+
+
+def finish(store: Store, tries: int = 1) -> None:
+    """Do all of it, also what is not due yet; readers are waited for, 20 ms at each try. Raises apsw.Error."""
+    file = store.file
+    for tries_left in reversed(range(tries)):
+        file.truncating.rest(0)
+        file.rebuilding.rest(0)
+        carry_on(store)
+        if file.rebuilding.is_done() or not tries_left:
+            break
+        time.sleep(database.BUSY_MS / 1000)
+
+
+def _carry_on(store: Store) -> None:
+    with store.writing() as connection:
+        wipe(store, connection)
+        if _truncate(store, connection) and store.file.rebuilding.is_due():
+            _rebuild(store, connection)
+
+
+def wipe(store: Store, connection: apsw.Connection) -> None:
+    """Overwrite what of all journals is rows, if that is to be done. Raises apsw.Error."""
+    file = store.file
+    if file.wiping.is_done():
+        return
+    with settle.settling(connection, file), store.part.binding() as outermost:
+        event, _ = file.wiping.state()
+        if outermost and journal.wipe(file, _committed(connection, file)):
+            file.wiping.note_done(event)
+
+
+def _committed(connection: apsw.Connection, file: CellsFile) -> dict[int, int]:
+    """How much of each journal nobody will read again, by instances: all of it where the process is settled."""
+    rows: Any = connection.execute(_COMMITTED).fetchall()
+    settled = {i: file.published[slot] for slot, i in file.live_slots() if file.states[slot] == layout.SETTLED}
+    return dict(rows) | settled
+
+
+def _truncate(store: Store, connection: apsw.Connection) -> bool:
+    """Bring the WAL to the database and cut it off; False if a reader or a writer keeps it, or it is too early."""
+    chore = store.file.truncating
+    event, _ = chore.state()
+    if not (chore.is_due() or store.file.rebuilding.is_due()):
+        return False
+    chore.rest(store.settings.flush_interval / 2)  # also where somebody keeps it: others need not try as well
+    with _waiting_for_nobody(connection), contextlib.suppress(apsw.BusyError):
+        connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)  # most of it, while others may write
+        connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        chore.note_done(event)
+        return True
+    return False
+
+
+def _rebuild(store: Store, connection: apsw.Connection) -> None:
+    """Write all pages anew. Follows `_truncate`: with a reader that stays, the WAL would grow each time."""
+    chore = store.file.rebuilding
+    event, _ = chore.state()
+    begun = time.perf_counter()
+    try:
+        if os.stat(store.path).st_size > LIMIT:
+            raise apsw.FullError
+        connection.execute("VACUUM")
+    except apsw.FullError:
+        chore.rest(POSTPONED)
+        return
+    with _waiting_for_nobody(connection), contextlib.suppress(apsw.BusyError):
+        connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        chore.note_done(event)
+    chore.rest((time.perf_counter() - begun) / SHARE)
+
+
+@contextlib.contextmanager
+def _waiting_for_nobody(connection: apsw.Connection) -> Iterator[None]:
+    """Try once: who waits here has the write lock."""
+    connection.set_busy_timeout(0)
+    try:
+        yield
+    finally:
+        connection.set_busy_timeout(database.BUSY_MS)
