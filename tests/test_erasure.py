@@ -369,10 +369,11 @@ def test_scrapes_go_on_while_journals_are_wiped(store: sqlmetrics.Store, path: s
 
 
 def test_a_reset(store: sqlmetrics.Store, path: str) -> None:
-    """Rows, cells, journals, the WAL and a damaged database that was put aside."""
+    """Rows, cells, journals, the WAL and what earlier mending left."""
     logins = Counter("logins", "Logins", ["user"])
     in_child(lambda: logins.labels(MARK).inc(exemplar={"trace": MARK}))
-    Path(path + "-damaged").write_text(MARK)
+    for suffix in ("-damaged", "-new"):  # put aside, and left by a process that was killed
+        Path(path + suffix).write_text(MARK)
     assert places(path)
     sqlmetrics.uninstall()
 

@@ -204,7 +204,7 @@ class CellsFile:
         if self.published[slot]:
             self.let_go(slot)
         else:
-            self.extents.free(slot)
+            self.extents.free(slot, wiped=True)
             self._spare.append((slot, self.uses[slot]))
 
     def let_go_spare(self) -> None:

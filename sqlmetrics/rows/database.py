@@ -156,7 +156,7 @@ def _sort_in_memory(connection: apsw.Connection) -> None:
     connection.execute("PRAGMA temp_store = MEMORY")
 
 
-def _leave_zeros(connection: apsw.Connection) -> None:
+def leave_zeros(connection: apsw.Connection) -> None:
     """Overwrite what is deleted, whole pages too: label values may be personal data."""
     connection.execute("PRAGMA secure_delete = ON")
 
@@ -174,7 +174,7 @@ SETTINGS: tuple[Callable[[apsw.Connection], None], ...] = (
     _no_checkpoint_in_commits,
     _shorten_wal,
     _sort_in_memory,
-    _leave_zeros,
+    leave_zeros,
     _check_references,
 )
 

@@ -11,9 +11,8 @@ flushes does (see `chores`, and "Erasure" in docs/design.md for what a reader ma
 from __future__ import annotations
 
 import contextlib
-import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import apsw
@@ -27,8 +26,10 @@ if TYPE_CHECKING:
 
 SHARE = 0.01
 """The part of the time that rebuilding may take, in which nobody else writes: in a large store it is rarer."""
-LIMIT = 32 * 1024 * 1024
+LIMIT = 16 * 1024 * 1024
 """Bytes of a database that is not rebuilt: it would be in the WAL as a whole."""
+STEPS = 10_000
+"""Of SQLite's virtual machine, a millisecond or less, after which a fork or an exit can stop it."""
 POSTPONED = 60.0
 """Seconds until rebuilding is tried again where there was no room for it."""
 _COMMITTED = "SELECT id, journal FROM process WHERE died IS NULL"
@@ -38,26 +39,27 @@ def carry_on(store: Store) -> None:
     """Do what is due and can be done now, waiting for no reader. Raises apsw.Error."""
     file = store.file
     if any(chore.is_due() for chore in (file.wiping, file.truncating, file.rebuilding)):
-        _carry_on(store)
+        _carry_on(store, is_stoppable=True)
 
 
 def finish(store: Store, tries: int = 1) -> None:
-    """Do all of it, also what is not due yet; readers are waited for, 20 ms at each try. Raises apsw.Error."""
+    """Do all of it, also what is not due yet. Others are waited for, 20 ms at each try. Raises apsw.Error."""
     file = store.file
     for tries_left in reversed(range(tries)):
         file.truncating.rest(0)
         file.rebuilding.rest(0)
-        carry_on(store)
+        with contextlib.suppress(apsw.BusyError):  # the flushers go on with it
+            _carry_on(store, is_stoppable=False)
         if file.rebuilding.is_done() or not tries_left:
             break
         time.sleep(database.BUSY_MS / 1000)
 
 
-def _carry_on(store: Store) -> None:
+def _carry_on(store: Store, *, is_stoppable: bool) -> None:
     with store.writing() as connection:
         wipe(store, connection)
         if _truncate(store, connection) and store.file.rebuilding.is_due():
-            _rebuild(store, connection)
+            _rebuild(store, connection, is_stoppable=is_stoppable)
 
 
 def wipe(store: Store, connection: apsw.Connection) -> None:
@@ -93,22 +95,38 @@ def _truncate(store: Store, connection: apsw.Connection) -> bool:
     return False
 
 
-def _rebuild(store: Store, connection: apsw.Connection) -> None:
+def _rebuild(store: Store, connection: apsw.Connection, *, is_stoppable: bool) -> None:
     """Write all pages anew. Follows `_truncate`: with a reader that stays, the WAL would grow each time."""
     chore = store.file.rebuilding
     event, _ = chore.state()
     begun = time.perf_counter()
     try:
-        if os.stat(store.path).st_size > LIMIT:
+        if _bytes_used(connection) > LIMIT:
             raise apsw.FullError
-        connection.execute("VACUUM")
-    except apsw.FullError:
-        chore.rest(POSTPONED)
+        with _stopped_by(connection, lambda: is_stoppable and store.flusher.is_stopping):
+            connection.execute("VACUUM")
+    except (apsw.FullError, apsw.InterruptError) as error:
+        chore.rest(POSTPONED if isinstance(error, apsw.FullError) else 1.0)
         return
+    chore.rest((time.perf_counter() - begun) / SHARE)
     with _waiting_for_nobody(connection), contextlib.suppress(apsw.BusyError):
         connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
         chore.note_done(event)
-    chore.rest((time.perf_counter() - begun) / SHARE)
+
+
+def _bytes_used(connection: apsw.Connection) -> int:
+    pages, free, size = (connection.pragma(name) for name in ("page_count", "freelist_count", "page_size"))
+    return (int(pages) - int(free)) * int(size)
+
+
+@contextlib.contextmanager
+def _stopped_by(connection: apsw.Connection, condition: Callable[[], bool]) -> Iterator[None]:
+    """Have statements end with InterruptError when the condition is true."""
+    connection.set_progress_handler(condition, STEPS)
+    try:
+        yield
+    finally:
+        connection.set_progress_handler(None)
 
 
 @contextlib.contextmanager

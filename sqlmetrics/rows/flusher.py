@@ -54,7 +54,8 @@ class Flusher:
         self._bell.acquire()
         self._ended = native.allocate_lock()
         self._running = False
-        self._stopping = False
+        self.is_stopping = False
+        """Whether a fork, or the end of the process, waits for it."""
         self._thread_id = 0
         self._is_missing = False
         self.is_awaited = False
@@ -70,11 +71,11 @@ class Flusher:
 
     def start(self) -> None:
         """Start the thread if there is none, for a flush after the usual time."""
-        if not self._running and not self._stopping:
+        if not self._running and not self.is_stopping:
             self.is_awaited = not under_uwsgi.can_have_threads()
             if not self.is_awaited:
                 self._start()
-        if self._greenlets is not None and not self._has_greenlet and not self._stopping:
+        if self._greenlets is not None and not self._has_greenlet and not self.is_stopping:
             self._spawn(self._greenlets)
 
     def start_again(self) -> None:
@@ -84,7 +85,7 @@ class Flusher:
 
     def take_turn(self) -> None:
         """Between two requests: start the thread if it can be by now, else flush here if it is time. Never raises."""
-        if not self.is_awaited or self._stopping:
+        if not self.is_awaited or self.is_stopping:
             return
         now = time.clock_gettime(time.CLOCK_MONOTONIC)
         if now < self._turn_at:
@@ -123,7 +124,7 @@ class Flusher:
         for_fork: do not wait for code of the app, which this thread may be calling; what of it uses SQLite is waited
             for by others.
         """
-        self._stopping = True
+        self.is_stopping = True
         was_running = self._running
         if was_running and self._thread_id != native.get_native_id():  # a log handler may fork
             self._ring()
@@ -146,12 +147,12 @@ class Flusher:
 
     def allow(self) -> None:
         """Let the next operation start the thread again."""
-        self._stopping = False
+        self.is_stopping = False
 
     def _run(self) -> None:
         self._thread_id = native.get_native_id()
         try:
-            while not self._stopping:
+            while not self.is_stopping:
                 self._surely(self._rounds)
         finally:
             self._running = False
@@ -159,10 +160,10 @@ class Flusher:
 
     def _rounds(self) -> None:
         outcome = Outcome.DONE
-        while not self._stopping:
-            if self._bell.acquire(timeout=self._pause(outcome)) and not self._stopping:
+        while not self.is_stopping:
+            if self._bell.acquire(timeout=self._pause(outcome)) and not self.is_stopping:
                 self._bell.acquire(timeout=BATCH_SECONDS)  # a bell that rings on is a stop, or more children
-            if not self._stopping:
+            if not self.is_stopping:
                 outcome = self._round()
 
     def _round(self) -> Outcome:
@@ -197,7 +198,7 @@ class Flusher:
     def _call_app(self, greenlets: native.Greenlets, pid: int) -> None:
         """What the greenlet does. pid: of its process; a child of this process has a copy of it."""
         try:
-            while not self._stopping and os.getpid() == pid:
+            while not self.is_stopping and os.getpid() == pid:
                 self._surely(self._before)
                 self._surely(self._after)
                 greenlets.sleep(self._interval)

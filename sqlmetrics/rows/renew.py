@@ -72,6 +72,9 @@ def renew(path: str, settings: config.Settings, last: StoreConnection | None, ce
         database.use_wal(connection, path)
     mode, gid = settings.mode, settings.gid()
     new = create_cells(path + CELLS_SUFFIX, store, pair, uses=uses, mode=mode, gid=gid)
+    if left is not None:  # with what was to be erased from it, or swept
+        new.note_erasure()
+        new.sweeping.ask()
     return Renewed(Pair(new, identity, store), moved_aside)
 
 
@@ -108,8 +111,9 @@ def _sources(
 ) -> Iterator[Callable[[], contextlib.AbstractContextManager[apsw.Connection]]]:
     if last is not None and last.holds_database():
         yield lambda: contextlib.nullcontext(last)
-    if _size(path + NEW_SUFFIX) and not _size(path + "-wal"):
+    if _size(path + NEW_SUFFIX) and not _size(path + "-wal") and _written(path) <= _written(path + NEW_SUFFIX):
         # A process was killed when it had deleted the WAL, and not yet put this, which has all of it, in its place.
+        # A WAL that was cut off is empty, too, but then the database has been written to since.
         yield lambda: _without_wal(path + NEW_SUFFIX)
     if _size(path):
         yield lambda: contextlib.closing(database.connect(path))
@@ -119,6 +123,13 @@ def _sources(
 def _size(name: str) -> int:
     try:
         return os.stat(name, follow_symlinks=False).st_size
+    except OSError:
+        return 0
+
+
+def _written(name: str) -> int:
+    try:
+        return os.stat(name, follow_symlinks=False).st_mtime_ns
     except OSError:
         return 0
 
@@ -163,6 +174,7 @@ def _quiet(connection: apsw.Connection) -> Iterator[None]:
 def _copy_of(source: apsw.Connection, path: str) -> apsw.Connection:
     copy = unhooked.in_memory()
     database.copy_into(copy, source)
+    database.leave_zeros(copy)
     if schema.check(copy, path):
         newest.drop_nonsense(copy)
         checkup.drop_unreferenced(copy)

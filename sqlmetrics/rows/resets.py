@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import apsw
 
 from ..cells import layout, locks
-from ..errors import StoreInUseError
+from ..errors import StoreError, StoreInUseError
 from . import erasure, fold, settle
 from .database import BUSY_MS
-from .renew import DAMAGED_SUFFIX
+from .making import BRIEF_SECONDS, making
+from .renew import DAMAGED_SUFFIX, forget_unfinished
 
 if TYPE_CHECKING:
     from ..store import Store
@@ -41,10 +42,11 @@ def _leave_no_trace(store: Store) -> None:
         if outermost:
             store.file.blocks.wipe_free()
             store.file.extents.wipe_free()
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(OSError):
         os.unlink(store.path + DAMAGED_SUFFIX)
-    with contextlib.suppress(apsw.BusyError):
-        erasure.finish(store, PATIENCE_MS // BUSY_MS)
+    with contextlib.suppress(apsw.BusyError, StoreError, OSError), making(store.path, store.settings, BRIEF_SECONDS):
+        forget_unfinished(store.path)
+    erasure.finish(store, PATIENCE_MS // BUSY_MS)
     store.flusher.start()
 
 
