@@ -49,6 +49,16 @@ print("reads", flush=True)
 sys.stdin.readline()
 """
 _WRITER = _READER.replace('"BEGIN"', '"BEGIN IMMEDIATE"')
+_CARELESS = f"""
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("PRAGMA secure_delete = OFF")
+connection.execute("INSERT INTO family (name, type, mode, help, made) VALUES ('a', 'gauge', '', '{MARK * 20}', 0)")
+connection.execute("DELETE FROM family WHERE name = 'a'")
+connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+print("reads", flush=True)
+sys.stdin.readline()
+"""
 
 
 def places(path: str, mark: bytes = MARK.encode()) -> str:
@@ -169,6 +179,34 @@ def test_children_that_come_and_go_all_the_time(store: sqlmetrics.Store, path: s
 
     wait_until_erased(path)
     assert sum(amount for (name, _), amount in scrape().items() if name == "latency_count") == 600
+
+
+def test_pages_are_overwritten_where_they_are(store: sqlmetrics.Store, path: str) -> None:
+    """Also in a store that is too large to be written anew: only the WAL has to be cut off."""
+    logins = Counter("logins", "Logins", ["user"])
+    for number in range(200):
+        logins.labels(f"{MARK} {number}").inc()
+    store.flush()
+    store.file.rebuilding.rest(1000)
+    assert places(path)
+    for number in range(200):
+        logins.remove(f"{MARK} {number}")
+
+    wait_until_erased(path)
+    assert not store.file.rebuilding.is_done()
+
+
+def test_copies_that_no_row_leads_to(store: sqlmetrics.Store, path: str) -> None:
+    """SQLite leaves some where it splits pages, and so does who deletes rows in a shell: all pages are written anew."""
+    logins = Counter("logins", "Logins", ["user"])
+    logins.labels("a").inc()
+    with program(_CARELESS, path):
+        store.flush()
+    assert "database" in places(path)
+
+    logins.remove("a")
+
+    wait_until_erased(path)
 
 
 def test_exemplars_of_a_removed_series(store: sqlmetrics.Store, path: str) -> None:
