@@ -74,9 +74,10 @@ def test_a_forced_reset_among_the_living(store: sqlmetrics.Store, path: str) -> 
 _COUNT = f"""
 import os, sys
 import sqlmetrics
-from prometheus_client import Counter
+from prometheus_client import Counter, Gauge
 sqlmetrics.install(sys.argv[1])
-Counter("logins", "Logins", ["user"]).labels("{MARK}").inc()
+Counter("logins", "Logins", ["user"]).labels(sys.argv[2]).inc()
+Gauge("busy", "Busy", ["user"], multiprocess_mode="max").labels("{MARK}").set(1)
 os._exit(0)
 """
 _ON_STARTING = f"""
@@ -96,10 +97,22 @@ sqlmetrics.gunicorn.on_starting(SimpleNamespace(cfg=SimpleNamespace(uid={os.gete
 )
 def test_a_start_that_empties_the_store(path: str, start: list[str]) -> None:
     """`sqlmetrics run` and gunicorn's on_starting drop what the last run has left."""
-    subprocess.run([sys.executable, "-c", _COUNT, path], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", _COUNT, path, MARK], check=True, timeout=60)
     assert places(path)
 
     command = [sys.executable, *(word.format(path=path) for word in start)]
     subprocess.run(command, check=True, timeout=60, env=os.environ | {"SQLMETRICS_PATH": path})
 
     assert places(path) == ""
+
+
+def test_a_start_that_keeps_sums(path: str) -> None:
+    """The gauges of the last run are dropped with their label values, the sums are there."""
+    subprocess.run([sys.executable, "-c", _COUNT, path, "ann"], check=True, timeout=60)
+    assert places(path)
+
+    environment = os.environ | {"SQLMETRICS_PATH": path, "SQLMETRICS_PERSIST": "1"}
+    subprocess.run([sys.executable, "-c", _ON_STARTING], check=True, timeout=60, env=environment)
+
+    assert places(path) == ""
+    assert scrape(path) == {("logins_total", (("user", "ann"),)): 1}

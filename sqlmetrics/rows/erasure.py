@@ -87,7 +87,7 @@ def _truncate(store: Store, connection: apsw.Connection) -> bool:
     if not (chore.is_due() or store.file.rebuilding.is_due()):
         return False
     chore.rest(store.settings.flush_interval / 2)  # also where somebody keeps it: others need not try as well
-    with _waiting_for_nobody(connection), contextlib.suppress(apsw.BusyError):
+    with _waiting_for_nobody(connection), contextlib.suppress(apsw.BusyError, apsw.FullError):
         connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)  # most of it, while others may write
         connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
         chore.note_done(event)

@@ -16,6 +16,7 @@ from . import erasure, fold, settle
 from .database import BUSY_MS
 from .making import BRIEF_SECONDS, making
 from .renew import DAMAGED_SUFFIX, forget_unfinished
+from .sweep import sweep_gauges
 
 if TYPE_CHECKING:
     from ..store import Store
@@ -56,6 +57,8 @@ def begin_with_sums(store: Store) -> None:
         _refuse_if_used(store, store.file.live_slots(), _own(store), False)
         settle.settle_dead(connection, store.file, settled)
         fold.drop_gauges(connection)
+        sweep_gauges(connection, store.file)
+    erasure.finish(store, PATIENCE_MS // BUSY_MS)
 
 
 def _own(store: Store) -> set[int]:

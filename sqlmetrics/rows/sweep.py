@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import apsw
 
 from ..cells.cellsfile import CellsFile
+from .fold import GAUGES
 
 # What the dead said last of each child is all that of their words can be shown.
 _OLD_WORDS = """
@@ -34,6 +35,11 @@ def sweep_words(connection: apsw.Connection, file: CellsFile) -> None:
     connection.execute(_OLD_WORDS)
     if connection.changes():
         sweep(connection, file, [int(str(number)) for (number,) in connection.execute(_WORDS).fetchall()])
+
+
+def sweep_gauges(connection: apsw.Connection, file: CellsFile) -> None:
+    """Delete the gauges that no process has or has left, within the caller's transaction."""
+    sweep(connection, file, [int(str(number)) for (number,) in connection.execute(GAUGES).fetchall()])
 
 
 def sweep(connection: apsw.Connection, file: CellsFile, series: Iterable[int]) -> None:
