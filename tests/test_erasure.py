@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from erased import CARELESS, MARK, places, program, wait_until_erased
 from helpers import child, in_child, scrape, value, wait_for
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client import Counter, Gauge, Histogram, Info
 from prometheus_client.core import GaugeMetricFamily
 
 import sqlmetrics
@@ -243,7 +243,7 @@ def test_a_removal_leaves_no_numbers(store: sqlmetrics.Store, path: str) -> None
 
 def test_what_is_made_again_is_there_again(store: sqlmetrics.Store, path: str) -> None:
     """Nothing that is written later is taken for what was removed."""
-    logins = Counter("logins", "Logins", ["user"], registry=CollectorRegistry())
+    logins = Counter("logins", "Logins", ["user"])
     for amount in range(1, 6):
         logins.labels(MARK).inc(amount)
         in_child(lambda: logins.labels("other").inc())
