@@ -173,9 +173,7 @@ def _may_be_wiped(file: CellsFile, before: tuple[int, int], length: int) -> bool
     return now != before or not file.wiping.is_done() or (length == 0 and now != (0, 0))
 
 
-def _records(
-    data: bytes, start: int, refuse: Callable[[Record], None], may_be_wiped: Callable[[int], bool]
-) -> Reading:
+def _records(data: bytes, start: int, refuse: Callable[[Record], None], may_be_wiped: Callable[[int], bool]) -> Reading:
     records: list[Record] = []
     left_out: list[str] = []
     at = 0
