@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import importlib
 import os
@@ -9,7 +10,7 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .errors import PathError
+from .errors import ForeignFileError, PathError
 
 STORE_NAME = "metrics.sqlite3"
 PATH_VARIABLES = ("SQLMETRICS_PATH", "PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir")
@@ -135,16 +136,19 @@ def resolve(path: str | os.PathLike[str] | None = None) -> str:
 
     `path`, else ``SQLMETRICS_PATH``, else ``PROMETHEUS_MULTIPROC_DIR`` (or its lower-case form) names a
     file or an existing folder, in which the store is ``metrics.sqlite3``. The folder's symlinks are
-    resolved (``/var/run`` is one), the file's own name is not. Raises PathError.
+    resolved (``/var/run`` is one), the file's own name is not. A file's folder may be missing where `make_folder`
+    makes it. Raises PathError, or ForeignFileError where the folder is another user's trap.
     """
     source, text = _named(path)
     _refuse_other_than_utf_8(source, text)
     if os.path.isdir(text):
+        _refuse_foreign(os.path.abspath(text))
         return os.path.join(os.path.realpath(text), STORE_NAME)
     if source in PATH_VARIABLES[1:]:
         raise PathError(f"{source}={text!r} is not an existing folder; create it, or set SQLMETRICS_PATH to a file")
     folder, name = os.path.split(os.path.abspath(text))
-    if not os.path.isdir(folder):
+    _refuse_foreign(folder)
+    if not os.path.isdir(folder) and not _may_be_made(folder):
         raise PathError(f"{source} is {text!r}, but the folder {folder!r} does not exist; create it first")
     if not os.path.splitext(name)[1] and not os.path.exists(text):
         raise PathError(
@@ -153,6 +157,53 @@ def resolve(path: str | os.PathLike[str] | None = None) -> str:
         )
     _refuse_db(source, text, os.path.realpath(folder), name)
     return os.path.join(os.path.realpath(folder), name)
+
+
+def make_folder(path: str, gid: int) -> None:
+    """Make the folder of the store at `path` if there is none, below a folder such as ``/dev/shm``.
+
+    Only this user may enter it; with a group `gid` >= 0, that group too. Elsewhere a missing folder is a slip of the
+    pen, which would be found only when the disk is full. Raises OSError.
+    """
+    folder = os.path.dirname(path)
+    if not _may_be_made(folder):
+        return
+    with contextlib.suppress(FileExistsError):  # another process of the app has begun, too
+        os.mkdir(folder, 0o700)
+        if gid >= 0:
+            share_folder(folder, gid)
+
+
+def share_folder(folder: str, gid: int) -> None:
+    """Let a group use a folder that only its owner could; files that are made there are the group's. Raises OSError."""
+    os.chown(folder, -1, gid)
+    os.chmod(folder, 0o2770)  # noqa: S103 - that is what it is for
+
+
+def is_open_to_all(folder: str) -> bool:
+    """Whether anybody may make files in a folder, and only their owners delete them."""
+    try:
+        mode = os.stat(folder).st_mode
+    except OSError:
+        return False
+    return bool(mode & stat.S_IWOTH and mode & stat.S_ISVTX)
+
+
+def _may_be_made(folder: str) -> bool:
+    return not os.path.lexists(folder) and is_open_to_all(os.path.dirname(folder))
+
+
+def _refuse_foreign(folder: str) -> None:
+    """Refuse what another user has put where a folder of the app's is expected, such as ``/dev/shm/app``."""
+    if not is_open_to_all(os.path.dirname(folder)) or not os.path.lexists(folder):
+        return
+    status = os.lstat(folder)
+    is_trap = stat.S_ISLNK(status.st_mode) or status.st_mode & stat.S_IWOTH
+    if is_trap and status.st_uid not in (0, os.geteuid()):
+        raise ForeignFileError(
+            f"{folder} ({stat.filemode(status.st_mode)}) belongs to uid {status.st_uid} (this is uid {os.geteuid()}):"
+            " who has made it may delete and exchange what is in it; name another folder"
+        )
 
 
 def is_named() -> bool:

@@ -65,8 +65,10 @@ def begin(path: str) -> None:
 
     Raises PathError, StoreError, or ValueError for a setting.
     """
+    settings = config.settings()
+    config.make_folder(path, settings.gid())
     config.check_writable(path)
-    store = Store(path, config.settings())
+    store = Store(path, settings)
     store.begin_run(uid=os.geteuid(), gid=os.getegid())
     if store.is_open():
         _hand_on_run_lock(store.path)

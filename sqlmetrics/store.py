@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import stat
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -282,9 +283,18 @@ class Store(fork.ForkAware):
         self.settings = replace(self.settings, mode=self.settings.mode | 0o060, group=gid)
         trust.share(self.path, gid)
         trust.check(self.path)
+        self._share_folder(gid)
         for suffix in trust.SUFFIXES:
             os.chown(self.path + suffix, -1, gid, follow_symlinks=False)
             os.chmod(self.path + suffix, self.settings.mode)
+
+    def _share_folder(self, gid: int) -> None:
+        """The folder too, if it is the store's own: below one such as ``/dev/shm``, and nobody else's business yet."""
+        folder = os.path.dirname(self.path)
+        status = os.stat(folder)
+        is_own = status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) == 0o700
+        if is_own and config.is_open_to_all(os.path.dirname(folder)):
+            config.share_folder(folder, gid)
 
     def _hold_run_lock(self) -> bool:
         return locks.try_share(self.file.fd, layout.RUN_LOCK_AT)

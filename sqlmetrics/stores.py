@@ -91,7 +91,9 @@ def remember(path: str, **given: object) -> Store:
     global _installed
     if _installed is None:
         visited = _visited.pop(path, None)
-        _installed = Store(path, config.settings(**given))
+        settings = config.settings(**given)
+        config.make_folder(path, settings.gid())
+        _installed = Store(path, settings)
         if visited is not None:
             visited.leave()
         under_uwsgi.call(after_fork=fork.notice, after_request=_take_turn)

@@ -16,6 +16,7 @@ import apsw
 
 from .. import config
 from ..cells import trust
+from ..errors import PathError
 from ..process import fork, native
 from .database import file_identity, identity_of
 
@@ -39,7 +40,7 @@ def making(path: str, settings: config.Settings, seconds: float) -> Iterator[Non
     """Be the one process that makes files of the store at `path`; wait so long for another.
 
     A lock file that is found was left by a crash, or is in use: the kernel tells.
-    Raises HeldUpError, ForeignFileError (another user's file is in the lock's place) or OSError.
+    Raises HeldUpError, ForeignFileError (another user's file is in the lock's place), PathError or OSError.
     """
     name = path + LOCK_SUFFIX
     fd = _lock(name, settings, seconds)
@@ -90,9 +91,14 @@ def _open(name: str, settings: config.Settings) -> int | None:
         fd = os.open(name, flags | os.O_CREAT | os.O_EXCL, mode)
     except FileExistsError:
         return None
-    os.fchmod(fd, mode)
-    if settings.gid() >= 0:
-        os.fchown(fd, -1, settings.gid())
+    try:
+        os.fchmod(fd, mode)
+        if settings.gid() >= 0:
+            os.fchown(fd, -1, settings.gid())
+    except OSError as error:
+        os.close(fd)
+        os.unlink(name)
+        raise PathError(f"{name}: mode {mode:o} and group {settings.group} cannot be set: {error}") from error
     return fd
 
 
