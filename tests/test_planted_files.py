@@ -102,11 +102,11 @@ def test_a_journal_of_another_user_is_not_believed(open_folder: Path, path: str,
         one.do("use")
         assert one.do("flush") in ("DONE", "NOTHING_CHANGED")
     assert in_child(lambda: store.flush().name) in ("DONE", "NOTHING_CHANGED")
-    assert "requests_total 6.0" in python(SCRAPE, path, seconds=10)
+    assert "requests_total 6.0" in python(SCRAPE, path)
     sqlmetrics.uninstall()
-    assert "requests_total 6.0" in python(SCRAPE, path, seconds=10)
-    assert "requests_total 7.0" in python(COUNT, path, seconds=10)
-    assert time.monotonic() - begun < 15
+    assert "requests_total 6.0" in python(SCRAPE, path)
+    assert "requests_total 7.0" in python(COUNT, path)
+    assert time.monotonic() - begun < 100
     assert precious.read_bytes() == hot_journal({1: bytes(PAGE)})
     assert os.path.lexists(path + "-journal")
 
