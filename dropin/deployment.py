@@ -110,6 +110,7 @@ class Deployment:
     def __init__(self, row: Row, folder: Path, change: Mapping[str, str] | None = None, **environment: str):
         self.row = row
         self.folder = folder
+        folder.chmod(0o1777)  # as /dev/shm is
         self.ports = {port: free_port() for port in PORTS}
         self.store = Path(self.here(row.store()))
         self.shell = Shell(str(self.store))

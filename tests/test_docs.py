@@ -62,6 +62,7 @@ class Reader:
 
     def __init__(self, folder: Path):
         self.folder = folder
+        folder.chmod(0o1777)  # as /dev/shm is
         self.server: subprocess.Popen[bytes] | None = None
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
