@@ -75,7 +75,7 @@ def share(registry: Any) -> None:
 
 def take(registry: object, metric: Any) -> None:
     """Have a metric that was made for no registry, while the app runs, be private with the registry that it got."""
-    made_at = getattr(metric, "__dict__", {}).get("_sqlmetrics_made")
+    made_at = getattr(metric, "_sqlmetrics_made", None)  # not by its `__dict__`, see `held`
     if made_at is Stage.RUNNING and is_private_registry(registry):
         _change(metric, private=True)
 
@@ -91,7 +91,7 @@ def _change(metric: Any, private: bool) -> None:
     children: dict[Any, Any] = getattr(metric, "_metrics", {})
     for one in (metric, *children.copy().values()):
         if is_private(one) != private:
-            one.__dict__["_sqlmetrics_private"] = private
+            one._sqlmetrics_private = private
             one._labelnames = PrivateNames(one._labelnames) if private else tuple(one._labelnames)
             if not one._is_parent():
                 _renew_values(one)
