@@ -32,6 +32,7 @@ _LOADERS: dict[tuple[str, str], tuple[str, ...]] = {
     ("django.apps.registry", "populate"): (),
     ("django.core.handlers.base", "load_middleware"): (),
     ("celery.concurrency.prefork", "process_initializer"): (),
+    ("dramatiq.cli", "worker_process"): (),
 }
 """(module, function) that loads an app or runs its start-up hooks: what functions it calls to serve, if any."""
 _PUSHERS = {
