@@ -233,7 +233,8 @@ def test_what_a_private_metric_removes_is_its_own(store: sqlmetrics.Store) -> No
     """Others of that name keep their series, also those of the default registry of this process."""
     everybodys = Counter("jobs", "Jobs", ["of"])
     everybodys.labels("a").inc(10)
-    own = Counter("jobs", "Jobs", ["of"], registry=CollectorRegistry())
+    registry = CollectorRegistry()
+    own = Counter("jobs", "Jobs", ["of"], registry=registry)
     for removal in (lambda: own.remove("a"), lambda: own.remove_by_labels({"of": "a"}), own.clear):
         own.labels("a").inc()
         own.labels("b").reset()
@@ -320,6 +321,48 @@ for _ in range(3):
     assert shown(folder, path, loop, "") == ["2.0", "2.0", "2.0"]
     with_collector = loop.replace("jobs = count", "multiprocess.MultiProcessCollector(registry)\n    jobs = count")
     assert shown(folder, path, with_collector, "") == ["4.0", "6.0", "8.0"]
+
+
+def test_a_metric_that_is_used_after_its_registry_is_gone_counts_for_all(store: sqlmetrics.Store) -> None:
+    """As one that was made for no registry: libraries make a registry only because a metric wants one (dramatiq)."""
+
+    def boot() -> list[Any]:
+        given: dict[str, Any] = {"registry": CollectorRegistry()}
+        labelled, plain = Counter("labelled", "L", ["of"], **given), Counter("plain", "P", **given)
+        gauge, summary = Gauge("gauge", "G", multiprocess_mode="max", **given), Summary("summary", "S", **given)
+        histogram, task = Histogram("histogram", "H", **given), Enum("task", "T", states=["on", "off"], **given)
+        labelled.labels("early").inc()
+        return [labelled, plain, gauge, summary, histogram, task]
+
+    def use() -> None:
+        labelled, plain, gauge, summary, histogram, task = boot()
+        labelled.labels("a").inc()
+        labelled.labels("early").inc()
+        plain.inc(2)
+        plain.inc(2)
+        gauge.set(3)
+        summary.observe(4)
+        histogram.observe(5)
+        task.state("off")
+        labelled.labels("b").inc()
+        labelled.remove("b")
+
+    in_child(use)
+    use()
+
+    assert {name: store.get_sample_value("labelled_total", {"of": name}) for name in ("a", "b", "early")} == {
+        "a": 2,
+        "b": None,
+        "early": 4,
+    }
+    assert store.get_sample_value("plain_total") == 8
+    assert store.get_sample_value("gauge") == 3
+    assert store.get_sample_value("summary_sum") == 8
+    assert store.get_sample_value("histogram_count") == 2
+    assert store.get_sample_value("task", {"task": "off"}) == 1
+    mine = Counter("mine", "Mine", registry=sqlmetrics.private(CollectorRegistry()))
+    mine.inc()
+    assert store.get_sample_value("mine_total") is None
 
 
 # --- what the app says --------------------------------------------------------------------------------------
@@ -467,7 +510,8 @@ def test_a_filter_that_raises_is_in_no_metrics_way(store: sqlmetrics.Store, monk
         raise LookupError(record)
 
     monkeypatch.setattr(logging.getLogger("sqlmetrics"), "filters", [fail])
-    made = [Counter("jobs", "Jobs", registry=CollectorRegistry()) for _ in range(4)]
+    registries = [CollectorRegistry() for _ in range(4)]
+    made = [Counter("jobs", "Jobs", registry=registry) for registry in registries]
     for jobs in made:
         jobs.inc()
 

@@ -14,7 +14,7 @@ from ..cells.shape import canonical_labels, family_of
 from ..values import SharedValue
 from . import resets
 from .binder import UNBOUND, Binder, Bound, hold
-from .private import is_private
+from .private import home_of, is_private
 
 _peer_info_init = Info._metric_init
 _peer_info = Info.info
@@ -124,7 +124,7 @@ def enum_init(self: Any, *args: Any, **kwargs: Any) -> None:
 
 def info(self: Any, val: dict[str, str]) -> None:
     """`Info.info`."""
-    said: Said | None = self.__dict__.get("_said")
+    said = _said_by(self)
     variant = "" if said is None else _variant(val)  # first: what a `__str__` raises leaves nothing half done
     _peer_info(self, val)
     if said is None:
@@ -156,10 +156,18 @@ def _release_unless_current(metric: Any, *spoken: Said) -> None:
             one._binder.release(one)
 
 
+def _said_by(metric: Any) -> Said | None:
+    """What a metric says to all, also if it was private until its registry was gone."""
+    if "_said" not in metric.__dict__ and home_of(metric) is not None and not is_private(metric):
+        convert(metric)
+    said: Said | None = metric.__dict__.get("_said")
+    return said
+
+
 def state(self: Any, state: str) -> None:
     """`Enum.state`."""
     _peer_state(self, state)
-    said: Said | None = self.__dict__.get("_said")
+    said = _said_by(self)
     if said is not None:
         said.say(said.place_of(self._states[self._states.index(state)]))
 

@@ -10,6 +10,7 @@ import logging
 import sys
 import time
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
 from types import FrameType
@@ -36,34 +37,79 @@ _LATER = 5.0
 _numbers = count(1)
 
 
-class PrivateValue(MutexValue):
-    """A float in the memory of its process, with the contract of the peer's values and safe in signal handlers."""
+class Home:
+    """The registry that a private metric was made for.
 
-    def __init__(self) -> None:
+    When the registry is gone and the metric is still used, nobody can ask for the metric there, so it was not made for
+    a request: from then on it counts for all processes, as one that was made for no registry.
+    """
+
+    __slots__ = ("_registry", "_standing")
+
+    def __init__(self, registry: CollectorRegistry, standing: Standing):
+        self._registry = weakref.ref(registry)
+        self._standing = standing
+
+    def is_gone(self) -> bool:
+        """Whether nobody has the registry any more, and nothing but its place made it private."""
+        return self._registry() is None and not self._standing.decided and rule.setting == "auto"
+
+
+class PrivateValue(MutexValue):
+    """A float in the memory of its process, with the contract of the peer's values and safe in signal handlers.
+
+    metric: whose value it is. name, place: the attribute that has it there, and where in the list that this is.
+    """
+
+    def __init__(self, metric: Any, name: str, place: int | None = None) -> None:
         self._value = 0.0
         self._exemplar: Exemplar | None = None
         self._lock: Any = native.RLock()  # as a signal handler may come in the middle
+        self._metric, self._name, self._place = weakref.ref(metric), name, place
+        self._home: Home = metric._sqlmetrics_home
 
-    if _HAS_GIL:  # no call between the read and the store, so no other thread and no lock: see `values`
+    def inc(self, amount: float) -> None:
+        """Add `amount`."""
+        amount = given.number(amount)
+        if self._home.is_gone() and (successor := self._successor()):
+            successor.inc(amount)
+        elif _HAS_GIL:
+            self._value += amount  # no call between the read and the store, and so no lock: see `values`
+        else:
+            super().inc(amount)  # type: ignore[no-untyped-call]
 
-        def inc(self, amount: float) -> None:
-            """Add `amount`."""
-            amount = given.number(amount)
-            self._value += amount
+    def set(self, value: float, timestamp: float | None = None) -> None:
+        """Set the value."""
+        value = float(value)
+        if self._home.is_gone() and (successor := self._successor()):
+            successor.set(value, timestamp)
+        else:
+            self._value = value
 
-        def set(self, value: float, timestamp: float | None = None) -> None:  # noqa: ARG002 - the peer's contract
-            """Set the value."""
-            self._value = float(value)
+    def get(self) -> float:
+        """Return the value."""
+        return self._value
 
-        def get(self) -> float:
-            """Return the value."""
-            return self._value
+    def _successor(self) -> Any:
+        """The value of the store that takes the place of this one; None if nothing does."""
+        metric = self._metric()
+        if metric is None:
+            return None
+        for leave in leaving:
+            leave(metric)
+        found = metric.__dict__[self._name]
+        found = found if self._place is None else found[self._place]
+        return None if found is self else found
+
+
+leaving: list[Callable[[Any], None]] = []
+"""What is done with a metric that is not private any more, as its registry is gone; see `sharing`."""
 
 
 class PrivateNames(tuple[str, ...]):
     """The label names of a private metric: its children are made with them, and so know what they are."""
 
-    __slots__ = ()
+    home: Home
 
 
 @dataclass
@@ -175,8 +221,22 @@ def standing_of(registry: object) -> Standing | None:
 
 def is_private(metric: Any) -> bool:
     """Whether a metric's values are its process's own."""
+    home = home_of(metric)
+    return home is not None and not home.is_gone()
+
+
+def home_of(metric: Any) -> Home | None:
+    """The registry for which a metric was made private, None if it is not private or never was."""
     # Not by its `__dict__`: CPython would make one for each child then, and `inc()` would take a sixth longer.
-    return getattr(metric, "_sqlmetrics_private", False) is True
+    home = getattr(metric, "_sqlmetrics_home", None)
+    return home if isinstance(home, Home) else None
+
+
+def names_of(metric: Any, home: Home) -> PrivateNames:
+    """The label names of a metric that is private."""
+    names = PrivateNames(metric._labelnames)
+    names.home = home
+    return names
 
 
 def is_private_registry(registry: object) -> bool:
@@ -203,14 +263,15 @@ def metric_init(
 ) -> None:
     """`MetricWrapperBase.__init__`, but the metric knows from the start whether it is private."""
     if _labelvalues:
-        private = isinstance(labelnames, PrivateNames)
+        home = labelnames.home if isinstance(labelnames, PrivateNames) and not labelnames.home.is_gone() else None
     else:
         private = _is_made_for_private(self, registry, (name, namespace, subsystem, unit))
-    if private:
-        self._sqlmetrics_private = True
+        home = Home(registry, registry._sqlmetrics_standing) if private else None
+    if home:
+        self._sqlmetrics_home = home
     _peer_init(self, name, documentation, labelnames, namespace, subsystem, unit, registry, _labelvalues, **others)
-    if private:
-        self._labelnames = PrivateNames(self._labelnames)
+    if home:
+        self._labelnames = names_of(self, home)
 
 
 def _is_made_for_private(metric: Any, registry: Any, parts: tuple[str, str, str, str]) -> bool:
@@ -229,11 +290,11 @@ def _is_made_for_private(metric: Any, registry: Any, parts: tuple[str, str, str,
 def give_values(metric: Any) -> None:
     """`_metric_init` of a private metric: its values are in memory."""
     if isinstance(metric, (Counter, Gauge)):
-        metric._value = PrivateValue()
+        metric._value = PrivateValue(metric, "_value")
     elif isinstance(metric, Summary):
-        metric._count, metric._sum = PrivateValue(), PrivateValue()
+        metric._count, metric._sum = PrivateValue(metric, "_count"), PrivateValue(metric, "_sum")
     else:
-        metric._sum = PrivateValue()
-        metric._buckets = [PrivateValue() for _ in metric._upper_bounds]
+        metric._sum = PrivateValue(metric, "_sum")
+        metric._buckets = [PrivateValue(metric, "_buckets", place) for place in range(len(metric._upper_bounds))]
     if not isinstance(metric, Gauge):
         metric._created = time.time()

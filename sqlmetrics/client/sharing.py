@@ -20,9 +20,10 @@ from ..scrape.collector import MultiProcessCollector
 from . import sampling, takeover
 from .held import is_switched, values_of
 from .loading import Stage
-from .private import PrivateNames, Standing, is_private, is_private_registry, rule, standing_of
+from .private import Home, Standing, home_of, is_private, is_private_registry, leaving, names_of, rule, standing_of
 
 _COLLECTORS = (MultiProcessCollector, multiprocess.MultiProcessCollector)
+_lock = native.RLock()
 _peer_make_wsgi_app = exposition.make_wsgi_app
 
 
@@ -51,7 +52,7 @@ def _make_private(registry: CollectorRegistry) -> None:
     """Have the metrics of a registry be private, but for those that are in the default one as well."""
     for metric in list(registry._collector_to_names) if is_switched() else ():
         if metric not in REGISTRY._collector_to_names:
-            _change(metric, private=True)
+            _change(metric, Home(registry, registry._sqlmetrics_standing))  # type: ignore[attr-defined]
 
 
 def settle_existing(registry: CollectorRegistry) -> None:
@@ -70,14 +71,14 @@ def share(registry: Any) -> None:
         return
     standing.is_private, standing.decided = False, True
     for metric in list(registry._collector_to_names):
-        _change(metric, private=False)
+        _change(metric, None)
 
 
-def take(registry: object, metric: Any) -> None:
+def take(registry: Any, metric: Any) -> None:
     """Have a metric that was made for no registry, while the app runs, be private with the registry that it got."""
     made_at = getattr(metric, "_sqlmetrics_made", None)  # not by its `__dict__`, see `held`
     if made_at is Stage.RUNNING and is_private_registry(registry):
-        _change(metric, private=True)
+        _change(metric, Home(registry, registry._sqlmetrics_standing))
 
 
 def is_of_store(collector: object) -> bool:
@@ -85,14 +86,14 @@ def is_of_store(collector: object) -> bool:
     return isinstance(collector, _COLLECTORS)
 
 
-def _change(metric: Any, private: bool) -> None:
+def _change(metric: Any, home: Home | None) -> None:
     if not isinstance(metric, MetricWrapperBase):
         return
     children: dict[Any, Any] = getattr(metric, "_metrics", {})
     for one in (metric, *children.copy().values()):
-        if is_private(one) != private:
-            one._sqlmetrics_private = private
-            one._labelnames = PrivateNames(one._labelnames) if private else tuple(one._labelnames)
+        if (home_of(one) is None) != (home is None):
+            one._sqlmetrics_home = home
+            one._labelnames = names_of(one, home) if home else tuple(one._labelnames)
             if not one._is_parent():
                 _renew_values(one)
 
@@ -101,6 +102,15 @@ def _renew_values(metric: Any) -> None:
     """Give a metric values of the kind that it is to have, with what it counted."""
     sampling.sampler.gauges.discard(metric)
     takeover.convert(metric, values_of(metric), lambda _: True)
+
+
+def _leave(metric: Any) -> None:
+    with _lock:
+        if is_switched():
+            _change(metric, None)
+
+
+leaving.append(_leave)
 
 
 def make_wsgi_app(registry: Any = REGISTRY, *args: Any, **kwargs: Any) -> Any:
