@@ -187,3 +187,31 @@ def test_a_reader_that_never_ends(path: str, monkeypatch: pytest.MonkeyPatch, sh
     children[0].inc()
     wait_for(lambda: store.flush() and shell.value("SELECT sum(value) FROM metrics") == 300 * 149 + 300 * 29 + 1)
     assert os.stat(path + "-wal").st_size < 512 * 1024
+
+
+def test_a_wal_that_a_reader_keeps_leaves_room_on_a_small_disk(folder: Path, mounted: list[Disk], shell: Shell) -> None:
+    """For new children meanwhile, and for the checkpoint when the reader has gone."""
+    disk = Disk(folder, "16m")
+    mounted.append(disk)
+    store = sqlmetrics.install(disk.path, flush_interval=1000)
+    requests = Counter("requests", "Requests", ["path"])
+    children = [requests.labels(f"/{number}") for number in range(3000)]
+
+    def count() -> None:
+        for one in children:
+            one.inc()
+        store.flush()
+
+    with Operator(disk.path, "BEGIN", "SELECT count(*) FROM sample"):
+        for _ in range(250):  # each writes some 80 KiB
+            count()
+        assert 4 << 20 < os.stat(disk.path + "-wal").st_size < 10 << 20
+        for number in range(1000):
+            requests.labels(f"new {number}").inc()
+        assert store.trouble.counts["cells"] == 0
+    count()
+
+    total = 251 * len(children) + 1000
+    assert sum(scrape().values()) == total
+    wait_for(lambda: (store.flush(), shell.value("SELECT sum(value) FROM metrics"))[1] == total)
+    assert os.stat(disk.path + "-wal").st_size <= 5 << 20

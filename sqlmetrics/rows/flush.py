@@ -143,17 +143,18 @@ def _flush(store: Store) -> Outcome:
     store.figures.bring()
     begun = time.perf_counter()
     with store.writing() as connection:
-        if wal_bytes(store.path) > 2 * WAL_LIMIT:
+        limit = _wal_limit(store.path)
+        if wal_bytes(store.path) > 2 * limit:
             _checkpoint(store.path, connection)
-            if wal_bytes(store.path) > 2 * WAL_LIMIT:
-                raise WalTooLongError(f"{store.path}-wal is longer than {2 * WAL_LIMIT >> 20} MiB")
+            if wal_bytes(store.path) > 2 * limit:
+                raise WalTooLongError(f"{store.path}-wal is longer than {2 * limit >> 20} MiB")
         store.act_on_notices(connection)
         store.remover.act(connection)
         store.part.look_for_marks()
         heirs.bring(connection, store)
         store.wards.bring(connection)
         arenas = [arena for arena in store.part.arenas() if arena.is_mine()]
-        too_long = wal_bytes(store.path) > WAL_LIMIT
+        too_long = wal_bytes(store.path) > limit
         changed = {} if too_long else {arena: arena.changed_blocks() for arena in arenas}
         gives_back = store.part.has_given_back()
         with database.unreferenced(connection) if gives_back else contextlib.nullcontext():
@@ -227,10 +228,20 @@ def wal_bytes(path: str) -> int:
         return 0
 
 
+def _wal_limit(path: str) -> int:
+    """`WAL_LIMIT`, or less on a small disk: a checkpoint needs room for what it copies, so half of the disk stays free.
+
+    Else a WAL that has filled the disk, while a reader kept it from starting over, could never be shortened.
+    """
+    found = os.statvfs(os.path.dirname(path))
+    room = found.f_bavail * found.f_frsize + wal_bytes(path)
+    return min(WAL_LIMIT, max(room // 4, database.WAL_BYTES))
+
+
 def _checkpoint(path: str, connection: apsw.Connection) -> None:
     size = wal_bytes(path)
     with contextlib.suppress(apsw.BusyError):  # somebody reads or writes: it will be tried at the next flush
-        if size > WAL_LIMIT:
+        if size > _wal_limit(path):
             connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
         elif size > database.WAL_BYTES:
             connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
