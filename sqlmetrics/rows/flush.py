@@ -143,7 +143,7 @@ def _flush(store: Store) -> Outcome:
     store.figures.bring()
     begun = time.perf_counter()
     with store.writing() as connection:
-        limit = _wal_limit(store.path)
+        limit = wal_limit(store.path)
         if wal_bytes(store.path) > 2 * limit:
             _checkpoint(store.path, connection)
             if wal_bytes(store.path) > 2 * limit:
@@ -228,7 +228,7 @@ def wal_bytes(path: str) -> int:
         return 0
 
 
-def _wal_limit(path: str) -> int:
+def wal_limit(path: str) -> int:
     """`WAL_LIMIT`, or less on a small disk: a checkpoint needs room for what it copies, so half of the disk stays free.
 
     Else a WAL that has filled the disk, while a reader kept it from starting over, could never be shortened.
@@ -241,7 +241,7 @@ def _wal_limit(path: str) -> int:
 def _checkpoint(path: str, connection: apsw.Connection) -> None:
     size = wal_bytes(path)
     with contextlib.suppress(apsw.BusyError):  # somebody reads or writes: it will be tried at the next flush
-        if size > _wal_limit(path):
+        if size > wal_limit(path):
             connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
         elif size > database.WAL_BYTES:
             connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)

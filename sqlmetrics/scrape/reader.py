@@ -24,7 +24,7 @@ from ..process import fork
 from ..rows import database, figures, files, fold, nonsense, settle, vitals
 from ..rows.connections import Access
 from ..rows.figures import Figures, Waiting
-from ..rows.flush import WAL_LIMIT, wal_bytes
+from ..rows.flush import wal_bytes, wal_limit
 from ..rows.renew import CELLS_SUFFIX, is_damage
 from ..rows.sweep import sweep_words
 from ..trouble import Trouble
@@ -190,7 +190,7 @@ def _assembled(
 
 def _settle_if_free(connection: apsw.Connection, file: CellsFile, keep_dead: int) -> None:
     """Settle the dead after a scrape, unless another process is writing: the next flush or scrape does it then."""
-    if not file.writable or wal_bytes(connection.filename) > WAL_LIMIT:
+    if not file.writable or wal_bytes(connection.filename) > wal_limit(connection.filename):
         return
     connection.set_busy_timeout(0)
     try:
