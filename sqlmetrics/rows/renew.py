@@ -96,13 +96,17 @@ def _what_is_left(
     Of what this process has open, else of what is at the path, else of that without its WAL.
     """
     for source in _sources(path, last):
-        try:
-            connection = locks.enter_context(source())
-            locks.enter_context(_quiet(connection))
-            return _freed_of_cells(_copy_of(connection, path), path, cells)
-        except (apsw.Error, SQLMetricsError, *_NONSENSE) as error:
-            if not is_damage(error):
-                raise
+        with contextlib.ExitStack() as held:  # until the next source is tried, which may be the same database
+            try:
+                connection = held.enter_context(source())
+                held.enter_context(_quiet(connection))
+                found = _freed_of_cells(_copy_of(connection, path), path, cells)
+            except (apsw.Error, SQLMetricsError, *_NONSENSE) as error:
+                if not is_damage(error):
+                    raise
+                continue
+            locks.push(held.pop_all())
+            return found
     return None
 
 
