@@ -16,7 +16,7 @@ from ..errors import ForeignFileError, JournalModeError, NoStoreError, PathError
 from . import unhooked
 from .unbelieved import unbelieved
 from .yielding import BUSY_MS as BUSY_MS
-from .yielding import Connection, opening
+from .yielding import Connection, YieldedError, opening
 
 WAL_BYTES = 4 * 1024 * 1024
 """A flusher checkpoints when the WAL is longer than this: 1,000 pages, as SQLite itself would."""
@@ -283,6 +283,8 @@ def use_wal(connection: StoreConnection, path: str) -> None:
     """Switch to write-ahead logging and read it back. Raises JournalModeError that names the mode found."""
     try:
         mode = connection.pragma("journal_mode", "wal")
+    except YieldedError:
+        raise
     except apsw.BusyError:
         mode = f"{connection.pragma('journal_mode')} (another program keeps it locked)"
     if mode != "wal":

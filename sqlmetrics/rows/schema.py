@@ -11,6 +11,7 @@ import apsw
 from ..errors import DamagedError, ForeignFileError, SchemaError, StoreError
 from . import unhooked
 from .database import not_a_database, transaction
+from .yielding import YieldedError
 
 APPLICATION_ID = 0x736D6574  # "smet"
 COUNT_OUR_TABLES = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name IN ('store', 'series', 'sample')"
@@ -46,6 +47,8 @@ def check(connection: apsw.Connection, path: str) -> int:
         empty = not connection.execute("SELECT count(*) FROM sqlite_schema").get
     except apsw.NotADBError:
         raise not_a_database(path) from None
+    except YieldedError:
+        raise
     except apsw.BusyError as error:
         raise StoreError(f"{path}: another program keeps the file locked for itself ({error}); stop it") from error
     if application == 0 and version == 0 and empty:
