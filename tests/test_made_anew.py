@@ -222,7 +222,7 @@ def test_what_ended_processes_left_survives_a_failed_attempt(
         if failure == "no folder":
             os.rmdir(folder)
         elif failure == "no descriptor":
-            patch.setattr(renew, "_make", _fail)
+            patch.setattr(renew, "make_file", _fail)
         else:
             patch.setattr(files, "renew", _Failing())
         for _ in range(4):

@@ -86,11 +86,17 @@ def _open(name: str, settings: config.Settings) -> int | None:
     flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     with contextlib.suppress(FileNotFoundError):
         return _checked(os.open(name, flags), name)
-    mode = settings.mode | 0o600
-    try:
-        fd = os.open(name, flags | os.O_CREAT | os.O_EXCL, mode)
-    except FileExistsError:
-        return None
+    with contextlib.suppress(FileExistsError):
+        return make_file(name, settings.mode | 0o600, settings)
+    return None
+
+
+def make_file(name: str, mode: int, settings: config.Settings) -> int:
+    """Make a file of the store, with this mode and the configured group, and return a descriptor of it.
+
+    Raises PathError (mode or group cannot be set) or OSError, FileExistsError if there is one.
+    """
+    fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     try:
         os.fchmod(fd, mode)
         if settings.gid() >= 0:

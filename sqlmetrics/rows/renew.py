@@ -19,9 +19,10 @@ import apsw
 from .. import config
 from ..cells import marks, trust
 from ..cells.cellsfile import CellsFile, boot_id, create_cells, open_cells
-from ..errors import DamagedError, PathError, SQLMetricsError
+from ..errors import DamagedError, SQLMetricsError
 from . import bring, checkup, database, newest, schema, settle, unhooked
 from .database import NoDatabaseError, StoreConnection, identity_of
+from .making import make_file
 from .yielding import Connection, opening
 
 WAL_FILES = ("-wal", "-shm")
@@ -233,7 +234,7 @@ def _make_anew(name: str, settings: config.Settings) -> None:
     for tries_left in reversed(range(_TRIES)):
         _unlink(name)
         try:
-            os.close(_make(name, settings))
+            os.close(make_file(name, settings.mode, settings))
             return
         except FileExistsError:
             if not tries_left:
@@ -253,7 +254,7 @@ def _unlink(name: str) -> None:
 def _write(name: str, data: bytes, settings: config.Settings) -> database.Identity:
     trust.check_file(name)
     _unlink(name)
-    fd = _make(name, settings)
+    fd = make_file(name, settings.mode, settings)
     try:
         with open(fd, "wb") as file:
             file.write(data)
@@ -263,16 +264,3 @@ def _write(name: str, data: bytes, settings: config.Settings) -> database.Identi
     except OSError:
         os.unlink(name)
         raise
-
-
-def _make(name: str, settings: config.Settings) -> int:
-    fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, settings.mode)
-    try:
-        os.fchmod(fd, settings.mode)
-        if settings.gid() >= 0:
-            os.fchown(fd, -1, settings.gid())
-    except OSError as error:
-        os.close(fd)
-        os.unlink(name)
-        raise PathError(f"{name}: mode {settings.mode:o} and group {settings.group} cannot be set: {error}") from error
-    return fd
