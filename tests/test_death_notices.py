@@ -58,10 +58,11 @@ def test_it_comes_back(path: str, mode: str, by: str) -> None:
 
 def test_it_is_stopped_meanwhile(path: str) -> None:
     """And goes on as if nothing had been."""
-    sqlmetrics.install(path, flush_interval=1000)
+    store = sqlmetrics.install(path, flush_interval=1000)
     app = App("livesum")
-    with child(use=app.use) as one:
+    with child(use=app.use, rest=lambda: (store.flusher.stop(), None)[1]) as one:
         one.do("use")
+        one.do("rest")  # stopped in the middle of a flush it would keep the others from writing
         os.kill(one.pid, signal.SIGSTOP)
         sqlmetrics.mark_process_dead(one.pid)
         assert value("busy", at="work") is None
