@@ -94,7 +94,7 @@ class World:
         for name, kind in (("states", "B"), ("stale", "B"), ("uses", "I"), ("published", "Q"), ("lapsed", "B")):
             setattr(file, name, Array(self.tape, name, kind))
         file._uses_bytes = file.uses
-        file.blocks = file.extents = SimpleNamespace(free=lambda _: self.tape.ask(self._free))
+        file.blocks = file.extents = SimpleNamespace(free=lambda *_, **__: self.tape.ask(self._free))
         file.header = lambda: Header("", "", "", FIRST)
         file.own_slots = set()
         return file  # type: ignore[no-any-return]
