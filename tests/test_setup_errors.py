@@ -263,3 +263,22 @@ def test_a_reader_at_an_empty_file(folder: Path, path: str, reader: str) -> None
 
     assert os.path.getsize(path) == 0
     assert os.listdir(folder) == ["metrics.sqlite3"]
+
+
+def test_a_folder_that_may_not_be_entered_is_a_clear_error_for_readers(folder: Path) -> None:
+    """Also where nobody can say whether there is a store."""
+    folder.chmod(0)
+
+    def read() -> list[str]:
+        said = []
+        path = str(folder / "metrics.sqlite3")
+        for ask in (sqlmetrics.generate_latest, lambda path: sqlmetrics.MultiProcessCollector(None, path)):
+            with pytest.raises(sqlmetrics.PathError) as raised:
+                ask(path)
+            said.append(str(raised.value))
+        return said
+
+    said = unprivileged(read)
+
+    folder.chmod(0o755)
+    assert all("may not enter the folder" in text for text in said)  # type: ignore[attr-defined]

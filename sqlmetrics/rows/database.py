@@ -22,7 +22,7 @@ WAL_BYTES = 4 * 1024 * 1024
 """A flusher checkpoints when the WAL is longer than this: 1,000 pages, as SQLite itself would."""
 
 
-_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EACCES)
+_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
 Identity = tuple[int, int]
 """(device, inode) of a file."""
@@ -40,6 +40,16 @@ def file_identity(path: str) -> Identity | None:
             raise
         return None
     return identity_of(status)
+
+
+def found_at(path: str) -> Identity | None:
+    """The same, of a store that somebody has named. Raises PathError if its folder may not be entered, or OSError."""
+    try:
+        return file_identity(path)
+    except PermissionError as error:
+        raise PathError(
+            f"{path}: uid {os.geteuid()} may not enter the folder; change its owner or mode, or name another path"
+        ) from error
 
 
 def identity_of(status: os.stat_result) -> Identity:
@@ -184,7 +194,7 @@ def connect(path: str) -> StoreConnection:
 
     Raises NoStoreError, PathError (it cannot be opened), ForeignFileError, or StoreError if somebody keeps it locked.
     """
-    before = file_identity(path)
+    before = found_at(path)
     if before is None:
         raise NoStoreError(f"no store at {path!r}; is the app that calls sqlmetrics.install() running with that path?")
     trust.check(path)

@@ -12,7 +12,7 @@ from prometheus_client.registry import RestrictedRegistry
 
 from .. import stores
 from ..errors import NoStoreError
-from ..rows.database import file_identity
+from ..rows.database import found_at
 from .answer import metrics
 from .wanted import wanted
 
@@ -45,7 +45,7 @@ class MultiProcessCollector:
         self._reader = stores.reader(stores.meant(path))
         self._path = os.path.dirname(self._reader.path)  # where derived classes look for files, and find none
         self._wanted = wanted(created=created, self_metrics=self_metrics, modes=modes)
-        if file_identity(self._reader.path) is None and not stores.is_installed(self._reader.path):
+        if found_at(self._reader.path) is None and not stores.is_installed(self._reader.path):
             raise NoStoreError(
                 f"no store at {self._reader.path!r}; is the app that calls sqlmetrics.install() running with that path?"
             )
