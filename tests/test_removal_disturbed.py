@@ -62,10 +62,12 @@ def test_a_remover_that_is_killed_leaves_all_or_nothing(
         held.inc()
         wait_for(lambda: store.flush() is Outcome.NOTHING_CHANGED)
 
-    with child(count=count) as holder, child(die=die) as remover:
+    with child(count=count, rest=lambda: store.flusher.stop()) as holder, child(die=die) as remover:
         holder.do("count")
+        holder.do("rest")
         held.inc(100)
         wait_for(lambda: store.flush() is Outcome.NOTHING_CHANGED)
+        store.flusher.stop()
         with pytest.raises(AssertionError, match="failed in die"):
             remover.do("die")
         os.waitpid(remover.pid, 0)

@@ -64,9 +64,9 @@ def test_a_process_that_ended_is_seen_before_it_is_folded(store: sqlmetrics.Stor
     """By the scrape that sees it first."""
     requests = Counter("requests", "Requests")
     requests.inc()
-    store.flusher.stop()  # it would fold it, sooner or later
     with child(work=requests.inc) as one:
         one.do("work")
+        store.flusher.stop()  # it would fold it, sooner or later
         one.kill()
     assert own("processes", state="ended") == 1
 
