@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from disks import Disk
 
@@ -289,6 +290,8 @@ class Coordinator:
             spoil(self.path, self.choose, self.ledger)
             # Until they notice it, all is as before.
             self._wait_until("both files are others", lambda: self._are_others(before))
+            # Who is killed before that loses what it counts; and the store may look whole, by what it had flushed.
+            self._wait_until("all have moved to them", self._have_moved)
 
     def _fill_disk(self) -> None:
         assert self.plan.disk
@@ -304,6 +307,15 @@ class Coordinator:
     def _are_others(self, before: list[int]) -> bool:
         now = identities(self.path)
         return len(now) == 2 and not set(now) & set(before)
+
+    def _have_moved(self) -> bool:
+        """Whether each process that counts has mapped the new cells."""
+        try:
+            inode = os.stat(self.path + "-cells").st_ino
+            counting = [pid for pid, process in self.processes.items() if process.group is not None]
+            return all(f" {inode} " in Path(f"/proc/{pid}/maps").read_text() for pid in counting)
+        except OSError:  # deleted again, or somebody has just ended
+            return False
 
     # --- whether it is right ---------------------------------------------------------------------------------
 
