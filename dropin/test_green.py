@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -19,6 +18,7 @@ import pytest
 from helpers import Shell, scrape, sparing_restarts, wait_for
 
 import sqlmetrics
+from sqlmetrics.rows.making import LOCK_SUFFIX
 
 pytestmark = [
     pytest.mark.row("greenlets", f"{name}: monkey patching at any time", name) for name in ("gevent", "eventlet")
@@ -144,18 +144,26 @@ def test_rows_come_while_a_greenlet_computes(program: Program, path: str, folder
     assert program.end() == (0, "")
 
 
+def _target(link: Path) -> str:
+    with contextlib.suppress(OSError):  # closed meanwhile
+        return str(link.readlink())
+    return ""
+
+
 def test_greenlets_go_on_while_the_flusher_waits(program: Program, path: str, folder: Path) -> None:
-    """It waits for the folder's lock, to make deleted files anew; a greenlet that waits so would stop all others."""
+    """It waits for the lock under which deleted files are made anew; a greenlet that waits so would stop all others."""
     program.do("count", "/", 5, 5)
-    lock = os.open(folder, os.O_RDONLY)
+    files = os.listdir(folder)
+    lock = os.open(path + LOCK_SUFFIX, os.O_RDWR | os.O_CREAT, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)
-    for name in os.listdir(folder):
+    for name in files:
         os.unlink(folder / name)
-    waits = re.compile(rf"-> FLOCK +ADVISORY +WRITE {program.do('pid')} ")
-    wait_for(lambda: waits.search(Path("/proc/locks").read_text()))
+    opened = Path(f"/proc/{program.do('pid')}/fd")
+    wait_for(lambda: path + LOCK_SUFFIX in map(_target, opened.iterdir()))
 
     assert program.do("count", "/", 5, 5) == 25
 
+    os.unlink(path + LOCK_SUFFIX)
     os.close(lock)
 
     def is_mended() -> bool:
