@@ -13,7 +13,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from helpers import Shell, child, scrape
+from helpers import Shell, child, scrape, value
+from outsiders import Operator
 from prometheus_client import (
     REGISTRY,
     CollectorRegistry,
@@ -340,3 +341,16 @@ def test_what_is_removed_the_public_way_is_no_private_reset(store: sqlmetrics.St
         one.inc(2)
 
     assert shown() == [f'my_hits_total{{a="{name}"}} 2.0' for name in "xyz"]
+
+
+def test_a_reset_is_written_later_where_another_program_keeps_the_write_lock(path: str) -> None:
+    """The scrape does not wait for it; one that comes after it shows the reset."""
+    store = sqlmetrics.install(path, flush_interval=1000)
+    requests = Counter("requests", "Requests", ["by"])
+    requests.labels("here").inc()
+    store.flush()
+    with Operator(path, "BEGIN IMMEDIATE"):
+        requests._metrics.clear()
+        assert value("requests_total", by="here") == 1
+
+    assert value("requests_total", by="here") is None

@@ -29,6 +29,8 @@ _registered: weakref.WeakKeyDictionary[CollectorRegistry, dict[str, weakref.ref[
 """The metric that was registered last under each name, also after it was unregistered."""
 _unwritten: list[Key] = []
 """Children that were given up since the last scrape of this process."""
+_TRIES = 5
+"""How often a scrape tries to write that, 20 ms each: enough for another process's flush."""
 
 
 def give_up(metrics: Iterable[Any]) -> None:
@@ -75,12 +77,18 @@ def notice() -> None:
 
 
 def settle() -> None:
-    """Give back what is gone by now, before a scrape of this process shows it. Raises nothing."""
+    """Give back what is gone by now, before a scrape of this process shows it. Raises nothing.
+
+    Where another program keeps the write lock, the scrape does not wait for it, and shows it once more.
+    """
     notice()
     store = stores.installed()
     if _unwritten and store is not None and not store.is_held_here():
-        del _unwritten[:]
-        store.flush()
+        count = len(_unwritten)
+        for _ in range(_TRIES):
+            if flush.flush(store) is not flush.Outcome.BUSY:
+                del _unwritten[:count]
+                break
 
 
 def _notice_in(store: Store) -> None:
