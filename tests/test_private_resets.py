@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -354,3 +355,37 @@ def test_a_reset_is_written_later_where_another_program_keeps_the_write_lock(pat
         assert value("requests_total", by="here") == 1
 
     assert value("requests_total", by="here") is None
+
+
+def test_children_that_threads_make_at_once_are_all_counted(path: str) -> None:
+    """Beside removals in a third thread: no operation raises, and nothing is taken for a reset."""
+    sqlmetrics.install(path, flush_interval=1000)
+    requests = Counter("requests", "Requests", ["by"])
+    raised: list[BaseException] = []
+    ended: list[int] = []
+
+    def count(thread: int) -> None:
+        try:
+            for number in range(1500):
+                requests.labels(f"{thread}.{number}").inc()
+        except BaseException as error:
+            raised.append(error)
+        finally:
+            ended.append(thread)
+
+    threads = [threading.Thread(target=count, args=(number,)) for number in range(3)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        while len(ended) < 3:
+            requests.labels("gone").inc()
+            requests.remove("gone")
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+
+    assert raised == []
+    assert sum(found for (name, _), found in scrape().items() if name == "requests_total") == 4500

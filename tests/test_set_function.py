@@ -161,9 +161,11 @@ def test_functions_come_while_others_are_asked(store: sqlmetrics.Store) -> None:
     done: list[int] = []
 
     def add(thread: int) -> None:
-        for number in range(300):
-            gauge.labels(f"{thread}.{number}").set_function(lambda: 1)
-        done.append(thread)
+        try:
+            for number in range(300):
+                gauge.labels(f"{thread}.{number}").set_function(lambda: 1)
+        finally:
+            done.append(thread)
 
     threads = [threading.Thread(target=add, args=(number,)) for number in range(2)]
     interval = sys.getswitchinterval()

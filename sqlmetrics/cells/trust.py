@@ -94,4 +94,4 @@ def _what_is_wrong(name: str, status: os.stat_result) -> str:
 
 def _group_of(name: str) -> int:
     """The group that the store of this file is shared with, -1 if with none."""
-    return next((gid for path, gid in _groups.items() if name.startswith(path)), -1)
+    return next((gid for path, gid in _groups.copy().items() if name.startswith(path)), -1)

@@ -15,7 +15,8 @@ def missing(metric: Any) -> list[Any]:
     if not isinstance(now, dict) or (known is not None and len(known) == len(now)):
         return []
     metric._known_children = dict(now)
-    return [child for labelvalues, child in (known or {}).items() if now.get(labelvalues) is not child]
+    former = (known or {}).copy()  # a signal handler may make a child in the middle
+    return [child for labelvalues, child in former.items() if now.get(labelvalues) is not child]
 
 
 def is_missing_some(metric: Any) -> bool:
@@ -25,10 +26,15 @@ def is_missing_some(metric: Any) -> bool:
 
 
 def note(metric: Any, child: Any) -> None:
-    """Know a child, which may be new."""
+    """Know a child, which may be new.
+
+    Not if it has been removed since it was made: it would be taken for one that was taken out by hand.
+    """
     known, labelvalues = getattr(metric, "_known_children", None), child._labelvalues
     if known is not None and known.get(labelvalues) is not child:
-        known[labelvalues] = child
+        with metric._lock:
+            if metric._metrics.get(labelvalues) is child:
+                metric._known_children[labelvalues] = child
 
 
 def take_out(metric: Any, labelvalues: Any) -> None:

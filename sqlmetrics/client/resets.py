@@ -105,7 +105,7 @@ def _supersede(former: Any, metric: Any) -> None:
         return
     if former is not None:
         former._superseded = True
-        for one in [former, *getattr(former, "_metrics", {}).values()]:
+        for one in [former, *getattr(former, "_metrics", {}).copy().values()]:
             _into_memory(one)
     keys = {key: None for writer in store.part.writers.copy().values() for key in writer.known.copy()}
     of_name = [key for key in [*keys, *inherited_of(name)] if key[0].family == name]
