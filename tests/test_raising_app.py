@@ -241,8 +241,7 @@ def test_a_log_filter_that_forks_counts_and_flushes(path: str) -> None:
     logger.addFilter(fork)
     try:
         Gauge("bad", "Bad").set_function(lambda: fail("exit"))
-        wait_for(lambda: value("forks_total", by="parent") == 1)
-        assert value("forks_total", by="child") == 1
+        wait_for(lambda: value("forks_total", by="parent") == value("forks_total", by="child") == 1)
         forks.labels("parent").inc()
         wait_for(lambda: Shell(path)("SELECT 1 FROM samples WHERE metric = 'forks_total' AND value = 2"))
     finally:
