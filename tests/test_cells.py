@@ -17,6 +17,8 @@ from prometheus_client.values import MultiProcessValue as PeersMultiProcessValue
 import sqlmetrics
 from sqlmetrics.cells import cellsfile as cells
 from sqlmetrics.cells import layout
+from sqlmetrics.scrape.reader import Reader
+from sqlmetrics.scrape.wanted import Wanted
 from sqlmetrics.values import MultiProcessValue
 
 
@@ -126,6 +128,42 @@ def test_scrapes_race_with_deaths_and_reuse(path: str) -> None:
     os.close(report)
 
     assert shown() == workers * per_worker
+
+
+def test_two_threads_retire_one_slot(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One thread has looked whose slot it is; before it frees it, another does, and a new process takes it and ends."""
+    store = sqlmetrics.install(path, flush_interval=600)
+    requests = Counter("requests", "Requests")
+    requests.inc()
+    in_child(lambda: requests.inc(10))
+    has, retire = cells.CellsFile.has, cells.CellsFile.retire_slot
+    retiring: list[bool] = []
+
+    def look_and_wait(file: cells.CellsFile, slot: int, instance: int) -> bool:
+        found = has(file, slot, instance)
+        if retiring and not retiring.pop():
+            # As a collector does that reads another process's store: it settles whom it can.
+            other = threading.Thread(
+                target=Reader(path).read, args=[Wanted()], kwargs={"own": None, "finish": lambda *_: None}
+            )
+            other.start()
+            other.join()
+            in_child(lambda: requests.inc(100))
+        return found
+
+    def retire_and_look(file: cells.CellsFile, slot: int, instance: int, settler: object) -> None:
+        retiring.append(False)
+        retire(file, slot, instance, settler)
+        monkeypatch.setattr(cells.CellsFile, "retire_slot", retire)
+
+    monkeypatch.setattr(cells.CellsFile, "has", look_and_wait)
+    monkeypatch.setattr(cells.CellsFile, "retire_slot", retire_and_look)
+    store.flush()
+
+    assert not retiring
+    assert value("requests_total") == 111
+    store.flush()
+    assert value("requests_total") == 111
 
 
 def test_a_slot_is_alive_from_the_first(store: sqlmetrics.Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,7 +90,7 @@ class World:
     def file(self) -> CellsFile:
         """The cells file as one process has it mapped."""
         file: Any = CellsFile.__new__(CellsFile)
-        file._mapped, file._spare = SimpleNamespace(fd=-1), []
+        file._mapped, file._spare, file._settlers = SimpleNamespace(fd=-1), [], {}
         for name, kind in (("states", "B"), ("stale", "B"), ("uses", "I"), ("published", "Q"), ("lapsed", "B")):
             setattr(file, name, Array(self.tape, name, kind))
         file._uses_bytes = file.uses
@@ -129,13 +129,13 @@ class World:
         file = self.file()
         if not self._try_lock(-1, -1):  # SQLite's write lock
             return
-        seized = [one for one in file.live_slots() if file.seize(one[0])]
+        seized = [one for one in file.live_slots() if file.seize(one[0], self)]
         unsettled = [one for one in seized if not ingest.is_settled(self.rows, file, *one)]
         if unsettled:
             self.tape.ask(lambda shared, _: self._commit(shared, unsettled[0][1]))
         self._unlock(-1, -1)
         for one in seized:
-            file.retire_slot(*one)
+            file.retire_slot(*one, self)
 
     @staticmethod
     def _commit(shared: Shared, instance: int) -> None:

@@ -4,7 +4,8 @@ Who may write what, without any lock that a process could hold and die with:
 
 * A *slot* belongs to the process that holds the record lock on its state byte.
 * Its *state* and its *uses* are written by that process while it claims the slot, in the order CLAIMED, uses + 1,
-  LIVE, and by a settler, in the order SETTLED, FREE. Both hold the record lock on the slot's stale byte meanwhile.
+  LIVE, and by a settler, in the order SETTLED, FREE. Both hold the record lock on the slot's stale byte meanwhile,
+  and its entry in a table of this process: record locks do not keep two threads of one process apart.
   A settler writes SETTLED after the COMMIT that makes the rows say so. Whatever the moment, and wherever a writer is
   killed: uses only grow; while a slot is LIVE its uses are those of the instance that has it; and while it is FREE or
   SETTLED the rows know that this instance was settled, or it was never used. What a claim that was killed leaves is
@@ -76,6 +77,8 @@ class CellsFile:
         self.path = path
         self.identity = mapped.identity
         self.own_slots = mapped.own_slots
+        # By slot, whoever in this process holds its stale byte; a file mapped by another version of this has none yet.
+        self._settlers: dict[int, object] = mapped.__dict__.setdefault("settlers", {})
         self.bytes = memoryview(mapped.map)
         self.writable = not self.bytes.readonly
         self.flags = (os.O_RDWR if self.writable else os.O_RDONLY) | os.O_CLOEXEC
@@ -225,7 +228,8 @@ class CellsFile:
 
     def _claim(self, slot: int) -> bool:
         # Whoever frees a settled slot holds its stale byte meanwhile.
-        if not locks.try_lock(self.fd, layout.STALE_AT + slot):
+        claimer = object()
+        if not self._take_stale(slot, claimer):
             return False
         try:
             usable = self.states[slot] in _UNUSED and self.uses[slot] < layout.USES_LIMIT
@@ -233,7 +237,7 @@ class CellsFile:
                 self._begin_use(slot)
             return usable
         finally:
-            self.release(slot)
+            self.release(slot, claimer)
 
     def _begin_use(self, slot: int) -> None:
         """The writes of a claim; see above for what their order is good for."""
@@ -257,23 +261,38 @@ class CellsFile:
             held = True
         return held and self.states[slot] == layout.LIVE and self.uses[slot] == uses
 
-    def seize(self, slot: int) -> bool:
-        """Take a dead process's slot to settle it, until `release` or `retire_slot`; False if it lives or is seized.
+    def seize(self, slot: int, settler: object) -> bool:
+        """Take a dead process's slot to settle it, until `release`; False if it lives or is seized.
 
+        settler: who asks. A thread of this process is another one, and so is a signal handler.
         The process may live after all, having lost its lock by closing the file (POSIX): its next operation finds
         the notice, sees that the slot is seized, and counts in cells of a new one.
         """
-        if self.is_alive(slot) or not locks.try_lock(self.fd, layout.STALE_AT + slot):
+        if self.is_alive(slot) or not self._take_stale(slot, settler):
             return False
         if self.is_alive(slot):  # it has taken its lock again meanwhile
-            self.release(slot)
+            self.release(slot, settler)
             return False
         self.notify(slot)
         return True
 
-    def release(self, slot: int) -> None:
-        """Let others settle a slot."""
-        locks.unlock(self.fd, layout.STALE_AT + slot)
+    def _take_stale(self, slot: int, settler: object) -> bool:
+        """Lock a slot's stale byte: the kernel tells processes apart, the table the threads of this one."""
+        if self._settlers.setdefault(slot, settler) is not settler:
+            return False
+        taken = False
+        try:
+            taken = locks.try_lock(self.fd, layout.STALE_AT + slot)
+        finally:
+            if not taken:
+                del self._settlers[slot]
+        return taken
+
+    def release(self, slot: int, settler: object) -> None:
+        """Let others settle a slot, if it was this settler's."""
+        if self._settlers.get(slot) is settler:
+            locks.unlock(self.fd, layout.STALE_AT + slot)
+            del self._settlers[slot]  # only now: or another thread had a lock that this one releases
 
     def live_slots(self) -> list[tuple[int, int]]:
         """(slot, instance) of every process that is not settled, dead or alive."""
@@ -301,13 +320,14 @@ class CellsFile:
         self.lapsed[slot] = 1
         self.notify(slot)
 
-    def retire_slot(self, slot: int, instance: int) -> None:
+    def retire_slot(self, slot: int, instance: int, settler: object) -> None:
         """Give back all that a settled instance held; call after the COMMIT that settled it.
 
-        A living process's blocks (a forced reset) wait until it has let go: it may be writing to them.
+        Nothing if another settler has the slot, who does the same. A living process's blocks (a forced reset) wait
+        until it has let go: it may be writing to them.
         """
-        if not locks.try_lock(self.fd, layout.STALE_AT + slot):
-            return  # another process is doing it
+        if not self._take_stale(slot, settler):
+            return
         try:
             if self.states[slot] in _UNUSED or not self.has(slot, instance):
                 return
@@ -319,7 +339,7 @@ class CellsFile:
                 self.extents.free(slot, wiped=True)
                 self.states[slot] = layout.FREE
         finally:
-            self.release(slot)
+            self.release(slot, settler)
 
     def let_go(self, slot: int) -> None:
         """Give up the life lock of a slot of this process, which will not write to its blocks again."""
@@ -329,6 +349,7 @@ class CellsFile:
     def forget_own(self) -> None:
         """After a fork: the slots are the parent's, and so are their locks."""
         self.own_slots.clear()
+        self._settlers.clear()
         self._spare = []
 
 

@@ -56,12 +56,11 @@ def settling(connection: apsw.Connection, file: CellsFile) -> Iterator[list[Slot
             _refuse_others(connection, file)
             marks.bring(connection, file)
             yield settled
-    except BaseException:
+        for slot, instance in settled:
+            file.retire_slot(slot, instance, settled)
+    finally:
         for slot, _ in settled:
-            file.release(slot)
-        raise
-    for slot, instance in settled:
-        file.retire_slot(slot, instance)
+            file.release(slot, settled)
 
 
 def _refuse_others(connection: apsw.Connection, file: CellsFile) -> None:
@@ -84,7 +83,7 @@ def _settle_those_dead(
 ) -> list[Slot]:
     seized = []
     for one in slots:
-        if file.seize(one[0]):
+        if file.seize(one[0], settled):
             settled.append(one)
             seized.append(one)
     ended = _unsettled(connection, file, seized)
