@@ -13,7 +13,7 @@ from ..cells.records import ChildRecord, ExemplarRecord, ProcessRecord, Record
 from ..errors import DamagedError
 from . import exemplars, nonsense
 from .fold import Legacy
-from .ingest import SeriesIds, committed, insert_other
+from .ingest import SeriesIds, committed, insert_other, mode_of
 
 _OF_PROCESS = """
 SELECT sample.series, family.mode, sample.cell, sample.value, sample.timestamp, process.started
@@ -109,7 +109,7 @@ def _started(connection: apsw.Connection, ended: Ended) -> int:
 def _mode(connection: apsw.Connection, child: ChildRecord, modes: dict[tuple[str, str], str]) -> str:
     key = (child.family, child.type)
     if key not in modes:
-        modes[key] = str(connection.execute("SELECT mode FROM family WHERE name = ? AND type = ?", key).get or "")
+        modes[key] = mode_of(connection, child) or ""
     return modes[key]
 
 

@@ -33,6 +33,13 @@ IS_KNOWN = """
 SELECT count(*) FROM family
  WHERE name = ?1 AND type = ?2 AND mode = ?3 AND help = ?4 AND unit = ?6 AND registered = ifnull(?7, registered)
 """
+MODE_OF = "SELECT mode FROM family WHERE name = ? AND type = ?"
+# Whether a family's values are summed can change: a counter of a class of the app's own may be declared in a mode.
+MARK_GAUGES = """
+UPDATE sample SET gauge = ?3
+ WHERE series IN (SELECT series.id FROM series JOIN family ON family.id = series.family
+                   WHERE family.name = ?1 AND family.type = ?2)
+"""
 FIND_SERIES = """
 SELECT series.name, series.variant, series.id, series.created
   FROM family LEFT JOIN series ON series.family = family.id AND series.labels = ?3
@@ -47,9 +54,9 @@ MADE_EARLIER = "UPDATE series SET created = ?2 WHERE id = ?1 AND created > ?2"
 # A gauge that one process declares in two modes has two cells for one series: the newest declaration wins. So does a
 # child that is made again before its removal is committed. The new cell's value comes with the next flush.
 UPSERT_SAMPLE = """
-INSERT INTO sample (cell, series, process, timestamp) VALUES (?, ?, ?, ?)
+INSERT INTO sample (cell, series, process, timestamp, gauge) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT (process, series) DO UPDATE
-   SET cell = excluded.cell, value = excluded.value, timestamp = excluded.timestamp
+   SET cell = excluded.cell, value = excluded.value, timestamp = excluded.timestamp, gauge = excluded.gauge
  WHERE cell <> excluded.cell
 """
 TAKE_BACK = "DELETE FROM sample WHERE cell = ? AND series = ? AND process = ?"
@@ -132,7 +139,8 @@ class SeriesIds:
 def _insert_child(connection: apsw.Connection, instance: int, child: ChildRecord, ids: SeriesIds) -> None:
     timestamp = 0.0 if child.stamped else None
     pairs = zip(ids.of(child), child.samples(), strict=True)
-    rows = [(cell, series, instance, timestamp) for series, (_, _, cell) in pairs]
+    gauge = mode_of(connection, child) != ""
+    rows = [(cell, series, instance, timestamp, gauge) for series, (_, _, cell) in pairs]
     try:
         connection.executemany(UPSERT_SAMPLE, rows)
     except apsw.ConstraintError:  # the cell is another series'
@@ -146,7 +154,11 @@ def insert_other(connection: apsw.Connection, instance: int, record: FamilyRecor
         fields = (*record[:3], storable_help(record.help), *record[4:])
         if not connection.execute(IS_KNOWN, fields).get:
             connection.execute(RAISE_PLAN)
+        before = mode_of(connection, record)
         connection.execute(UPSERT_FAMILY, fields)
+        now = mode_of(connection, record)
+        if before is not None and (before == "") != (now == ""):
+            connection.execute(MARK_GAUGES, (*record[:2], now != ""))
         return
     pid = storable(record.pid)
     for statement in FORGET_NAMESAKES:
@@ -156,6 +168,12 @@ def insert_other(connection: apsw.Connection, instance: int, record: FamilyRecor
     connection.executemany(FORGET_ORPHANS, [(one, record.store) for one in record.lost])
     if forgotten or record.lost:
         connection.execute("UPDATE store SET ended = ended + 1")
+
+
+def mode_of(connection: apsw.Connection, record: ChildRecord | FamilyRecord) -> str | None:
+    """The mode of a record's family as the rows have it; None if they have none."""
+    found: Any = connection.execute(MODE_OF, record[:2]).get
+    return found  # type: ignore[no-any-return]
 
 
 def storable(text: str) -> str:
