@@ -34,9 +34,10 @@ SELECT orphan.series, orphan.value
   JOIN family ON family.id = series.family
  WHERE family.mode = '';
 
--- Parts of gauges, Infos and Enums. pid: NULL for what ended processes left together. child: what the states of one
--- Enum have in common. alive: 0 of a process that has ended.
-CREATE VIEW gauges (series, family, child, type, mode, pid, value, timestamp, started, alive) AS
+-- Parts of gauges, Infos and Enums. family, child: what the states of one Enum have in common. mode: how it is shown,
+-- `info` and `stateset` for these. pid: NULL for what ended processes left together, which
+-- has no part in the `live` modes.
+CREATE VIEW gauges (series, family, child, mode, pid, value, timestamp, started) AS
 WITH part (series, pid, value, timestamp, started, alive) AS (
     SELECT sample.series, process.pid, sample.value, sample.timestamp, process.started, 1
       FROM sample JOIN process ON process.id = sample.process
@@ -51,23 +52,22 @@ WITH part (series, pid, value, timestamp, started, alive) AS (
     SELECT kept.series, process.pid, kept.value, NULL, process.started, 0
       FROM kept JOIN process ON process.id = kept.process
 )
-SELECT part.series, family.id, series.labels, family.type, family.mode,
-       part.pid, part.value, part.timestamp, part.started, part.alive
+SELECT part.series,
+       family.id,
+       CASE WHEN family.type IN ('info', 'stateset') THEN series.labels END,
+       CASE WHEN family.type IN ('info', 'stateset') THEN family.type ELSE replace(family.mode, 'live', '') END,
+       part.pid, part.value, part.timestamp, part.started
   FROM part
   JOIN series ON series.id = part.series
   JOIN family ON family.id = series.family
- WHERE family.mode <> '';
+ WHERE family.mode <> '' AND (part.alive OR family.mode NOT LIKE 'live%');
 
 -- What the processes have together: the sums, the ten modes of gauges, Info and Enum. One row for each series; of the
 -- modes `all` and `liveall` one for each series and pid.
-CREATE VIEW totals (series, pid, value) AS
-WITH gauge AS MATERIALIZED (
-    SELECT series, family, child, type, replace(mode, 'live', '') AS mode, pid, value, timestamp, started
-      FROM gauges
-     WHERE alive OR mode NOT LIKE 'live%'
-)
+CREATE VIEW totals AS
+WITH gauge AS MATERIALIZED (SELECT * FROM gauges)
 -- A single NaN, which is NULL here, makes a sum NaN, where sum() alone would pass over it. So it does a min and a max.
-SELECT series, NULL, CASE WHEN count(*) = count(value) THEN sum(value) END
+SELECT series, NULL AS pid, CASE WHEN count(*) = count(value) THEN sum(value) END AS value
   FROM counts
  GROUP BY series
 UNION ALL
@@ -76,7 +76,7 @@ SELECT series, NULL, CASE WHEN count(*) > count(value) THEN NULL
                           WHEN mode = 'max' THEN max(value)
                           ELSE sum(value) END
   FROM gauge
- WHERE type = 'gauge' AND mode IN ('min', 'max', 'sum')
+ WHERE mode IN ('min', 'max', 'sum')
  GROUP BY series, mode
 UNION ALL
 -- The value that was set last; of a tie, the later process's. A gauge that nobody has set is not shown.
@@ -84,23 +84,24 @@ SELECT series, NULL, value
   FROM (SELECT series, value, timestamp,
                row_number() OVER (PARTITION BY series ORDER BY timestamp DESC, started DESC) AS place
           FROM gauge
-         WHERE type = 'gauge' AND mode = 'mostrecent')
+         WHERE mode = 'mostrecent')
  WHERE place = 1 AND timestamp > 0.0
 UNION ALL
--- Where two processes have had one pid, the later one's.
+-- Where two processes have had one pid, the later one's: of a row that has the max(), SQLite takes the other columns.
 SELECT series, pid, value
   FROM (SELECT series, pid, value, max(started)
           FROM gauge
-         WHERE type = 'gauge' AND mode = 'all' AND pid IS NOT NULL
+         WHERE mode = 'all' AND pid IS NOT NULL
          GROUP BY series, pid)
 UNION ALL
 -- The value of an Info, and of each state of an Enum, is the time when a process last said so. What was said last holds.
 SELECT series, NULL, max(place = 1)
-  FROM (SELECT series, type, row_number() OVER (PARTITION BY family, child ORDER BY value DESC, started DESC) AS place
+  FROM (SELECT series, mode,
+               row_number() OVER (PARTITION BY family, child ORDER BY value DESC, started DESC, series) AS place
           FROM gauge
-         WHERE type IN ('info', 'stateset'))
- GROUP BY series, type
-HAVING type = 'stateset' OR max(place = 1);
+         WHERE mode IN ('info', 'stateset'))
+ GROUP BY series, mode
+HAVING mode = 'stateset' OR max(place = 1);
 
 -- The labels of each series as they are shown, but for the pid of a gauge.
 CREATE VIEW labelled (series, family, type, metric, name, variant, labels) AS

@@ -17,7 +17,7 @@ import sqlmetrics
 from sqlmetrics.cells import cellsfile as cells
 from sqlmetrics.cells import journal, region
 from sqlmetrics.rows import database, flush, fold, harvest, ingest, settle
-from sqlmetrics.scrape import gauges, reader
+from sqlmetrics.scrape import query, reader, tables
 from sqlmetrics.scrape import reading as reading
 
 _TRACED = (settle, fold, harvest, region, ingest, flush, cells, database, journal)
@@ -162,7 +162,7 @@ def test_a_scrape_that_is_stopped(path: str, step: int) -> None:
         busy.labels("it").set(3)
 
     def look() -> object:
-        with signal_at(step, signal.SIGSTOP, (reader, reading, gauges)).watching():
+        with signal_at(step, signal.SIGSTOP, (reader, reading, query, tables)).watching():
             found = scrape(path)
         return [found.get(("requests_total", (("by", "it"),))), found.get(("busy", (("by", "it"),)), 3)]
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import prometheus_client
 import pytest
 from helpers import child, names_of
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
 import sqlmetrics
 
@@ -29,22 +31,30 @@ def test_a_restricted_registry_yields_these_names(store: sqlmetrics.Store, flag:
         assert b'own_total{path="/"} 2.0' in prometheus_client.generate_latest(restricted)
 
 
-def test_only_the_wanted_series_are_read(store: sqlmetrics.Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The names go into the query: the positions of other families are not added up."""
-    from sqlmetrics.scrape import columns
-    from sqlmetrics.scrape import reading as scrape
+def test_only_the_wanted_series_are_asked_for(store: sqlmetrics.Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The names go into the query, for what is in rows and for what is in journals."""
+    from sqlmetrics.scrape import query
 
-    for number in range(5):
-        Histogram(f"latency_{number}", "Latency", ["path"]).labels("/").observe(1)
+    def make(first: int) -> None:
+        for number in range(first, first + 5):
+            Histogram(f"latency_{number}", "Latency", ["path"]).labels("/").observe(1)
+            Gauge(f"level_{number}", "Level").set(1)
+
     seen: list[int] = []
+    ask = query.totals
 
-    def counting(columns_, extra, wanted, length):
-        seen.append(length if wanted is None else len(wanted := list(wanted)))
-        return columns.add_up(columns_, extra, wanted, length)
+    def count(*arguments: Any, **named: Any) -> query.Totals:
+        answer = ask(*arguments, **named)
+        seen.append(len(answer.values))
+        return answer
 
-    monkeypatch.setattr(scrape, "add_up", counting)
-    names_of(REGISTRY.restricted_registry(["latency_3_count"]))  # type: ignore[arg-type]
+    make(0)
+    store.flush()
+    make(5)
+    monkeypatch.setattr(query, "totals", count)
+    for number in (3, 8):
+        names_of(REGISTRY.restricted_registry([f"latency_{number}_count", f"level_{number}"]))  # type: ignore[arg-type]
     names_of(REGISTRY)
 
-    assert seen[0] == 16
-    assert seen[1] >= 5 * 16  # after the first flush, what the store counts of itself is there, too
+    assert seen[:2] == [3, 3]  # a bucket, the sum, and the gauge; what is 0 needs no answer
+    assert seen[2] >= 10 * 3  # what the store counts of itself is there, too

@@ -183,7 +183,7 @@ def _flush() -> str:
     return sqlmetrics.install().flush().name
 
 
-@pytest.mark.parametrize("step", ["_look_around", "_totals"])
+@pytest.mark.parametrize("step", ["_look_around", "result"])
 def test_a_scrape_begins_again_if_cells_are_used_again_in_the_middle(
     store: sqlmetrics.Store, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -241,7 +241,7 @@ def test_a_scrape_that_is_always_disturbed_gets_through(
     """In the third try it keeps writers out: a removal waits then, and nothing is used again in the middle."""
     counts = Counter("counts", "Counts", ["amount"])
     tries: list[int] = []
-    inside = Scrape._totals
+    inside = Scrape.result
 
     def replace(first: int) -> None:
         sqlmetrics.install().flusher.stop()
@@ -256,7 +256,7 @@ def test_a_scrape_that_is_always_disturbed_gets_through(
 
     with child(replace=replace) as one:
         one.do("replace", 1)
-        monkeypatch.setattr(Scrape, "_totals", disturbed)
+        monkeypatch.setattr(Scrape, "result", disturbed)
         shown = scrape()
 
     assert len(tries) == 3

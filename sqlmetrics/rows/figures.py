@@ -137,8 +137,10 @@ def completed(counted: Iterable[Shown], waiting: Waiting) -> list[Shown]:
         for (name, labels), value in zip(shown.lines, shown.values, strict=True):
             if (one := Figure(name, labels.get("cause", ""))).family() in _HELP:
                 values[one] = value
-    families = {name: Shown(Family(name, type_, "", help_, 0), [], []) for name, (type_, help_) in _HELP.items()}
-    for one, value in values.items():
-        families[one.family()].lines.append(Line(one.name, {"cause": one.cause} if one.cause else {}))
-        families[one.family()].values.append(value + waiting.get(one, 0.0))
-    return list(families.values())
+    families = []
+    for name, (type_, help_) in _HELP.items():
+        ours = [one for one in values if one.family() == name]
+        lines = [Line(one.name, {"cause": one.cause} if one.cause else {}) for one in ours]
+        numbers = [values[one] + waiting.get(one, 0.0) for one in ours]
+        families.append(Shown(Family(name, type_, "", help_, 0), lines, numbers))
+    return families

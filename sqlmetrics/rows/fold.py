@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import apsw
 
-from ..scrape.gauges import exact_sum
+from ..cells.sums import exact_sum
 
 _RETIRE = (
     "INSERT INTO retired (series, value, timestamp, started) VALUES (?, ?, ?, ?) ON CONFLICT (series) DO UPDATE SET "

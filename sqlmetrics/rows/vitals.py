@@ -12,8 +12,8 @@ from ..cells import layout
 from ..cells.cellsfile import CellsFile
 from ..cells.trust import SUFFIXES
 from ..scrape.plan import Family, Line
-from ..scrape.reading import Process
 from ..scrape.shown import Shown
+from ..scrape.tables import Living
 
 TABLES = ("family", "series", "process", "sample", "retired", "kept", "orphan", "exemplar")
 FILES = dict(zip(("database", "wal", "shm", "cells"), SUFFIXES, strict=True))
@@ -21,7 +21,7 @@ BLOCK = 512
 """Bytes of st_blocks, whatever the file system's own blocks are (POSIX stat.h)."""
 
 
-def families(connection: apsw.Connection, file: CellsFile, processes: Iterable[Process]) -> list[Shown]:
+def families(connection: apsw.Connection, file: CellsFile, processes: Iterable[Living]) -> list[Shown]:
     """The families, all of them gauges; within a read transaction. processes: those that are not settled."""
     living = Counter(process.pid for process in processes if process.alive)
     ended = sum(not process.alive for process in processes)

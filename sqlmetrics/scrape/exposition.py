@@ -7,7 +7,7 @@ encoders, so that each format and escaping scheme is theirs to the letter.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import chain, compress
 from typing import Any, NamedTuple
@@ -85,6 +85,8 @@ class Texts:
         self._heads: dict[FamilyId, tuple[Family, str]] = {}
         self._lines: dict[Lines, _Kept] = {}
         self._gauges: dict[tuple[Gauge, str | None], str] = {}
+        self._last: dict[FamilyId, tuple[list[tuple[Gauge, str | None]], list[str]]] = {}
+        """What gauges' lines were written last, and what comes before their values."""
 
     def text(self, shown: list[Shown]) -> bytes:
         """The exposition."""
@@ -127,13 +129,18 @@ class Texts:
         return kept.prefixes
 
     def _of_gauges(self, family: Family, keys: list[tuple[Gauge, str | None]]) -> list[str]:
+        last = self._last.get(family[:2])
+        if last is not None and last[0] is keys:
+            return last[1]
         fresh = [key for key in keys if key not in self._gauges]
         if fresh:
             lines = [gauge.line(pid) for gauge, pid in fresh]
             self._gauges.update(zip(fresh, self._write(family, lines), strict=True))
-        return [self._gauges[key] for key in keys]
+        found = [self._gauges[key] for key in keys]
+        self._last[family[:2]] = (keys, found)
+        return found
 
-    def _write(self, family: Family, lines: list[Line]) -> list[str]:
+    def _write(self, family: Family, lines: Sequence[Line]) -> list[str]:
         """What comes before the value of each line, with the end of the line before."""
         text = self._encode(family, [Sample(name, labels.copy(), 0.0) for name, labels in lines])
         written = text.split("\n")[-1 - len(lines) : -1]

@@ -1,15 +1,15 @@
-"""The text side of a scrape: families, series and their labels, and where each series' value is in a column.
+"""The text side of a scrape: families, series and their labels, and where the value of each goes.
 
-It is kept from one scrape to the next, and only grows: a series gets a position once. Building it costs more than
-adding up the values. Where rows were deleted (`store.epoch` in the database), another is begun.
+It is kept from one scrape to the next, and only grows: a series gets a position once. Where rows were deleted
+(`store.epoch` in the database), another is begun.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from itertools import accumulate, count, islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import apsw
 
@@ -18,6 +18,8 @@ from ..errors import DamagedError
 from ..rows.ingest import read_help
 
 FAMILIES = "SELECT id, name, type, mode, help, made, unit, registered FROM family ORDER BY id"
+_UNNAMED = -(2**62)
+"""Series that have no row are numbered from here on, upwards: in the order in which they were made."""
 FamilyId = tuple[str, str]
 """(name, type)"""
 
@@ -45,10 +47,15 @@ class Line(NamedTuple):
 
 
 class Gauge:
-    """One series of a gauge; its lines come with its values, for a mode may show one for each process."""
+    """One series of a gauge; its lines come with its values, for a mode may show one for each process.
 
-    def __init__(self, name: str, labels: dict[str, str]):
+    child: the labels that the variants of an Info or an Enum have in common, as JSON.
+    """
+
+    def __init__(self, family: FamilyId, name: str, labels: dict[str, str], child: str):
+        self.family = family
         self.name = name
+        self.child = child
         self._labels = labels
 
     def line(self, pid: str | None) -> Line:
@@ -58,13 +65,25 @@ class Gauge:
         return Line(self.name, {**self._labels, "process_pid" if "pid" in self._labels else "pid": pid})
 
 
-class State(Gauge):
-    """One state of an Enum, or what an Info was given. child: the labels that its variants have in common, as JSON."""
+def _shown_labels(family: FamilyId, labels: dict[str, str], variant: str) -> dict[str, str]:
+    """The labels of a gauge, of one state of an Enum, or of what an Info was given."""
+    if family[1] not in STATE_TYPES:
+        return labels
+    return {**labels, **(label_set(variant) if family[1] == "info" else {family[0]: variant})}
 
-    def __init__(self, family: FamilyId, name: str, labels: dict[str, str], text: str, variant: str):
-        self.child = text
-        self.is_info = family[1] == "info"
-        super().__init__(name, {**labels, **(label_set(variant) if self.is_info else {family[0]: variant})})
+
+class GaugeLines(Sequence[Line]):
+    """The lines of gauges, made when somebody wants them: who writes the text keeps it by gauge and pid."""
+
+    def __init__(self, keys: Sequence[tuple[Gauge, str | None]]):
+        self._keys = keys
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __getitem__(self, number: Any) -> Any:
+        gauge, pid = self._keys[number]
+        return gauge.line(pid)
 
 
 class Lines:
@@ -204,13 +223,24 @@ class Plan:
     def __init__(self) -> None:
         self.families: dict[FamilyId, Family] = {}
         self.sums: dict[FamilyId, Lines] = {}
-        self.gauges: dict[FamilyId, list[Gauge]] = {}
+        self.gauges: set[FamilyId] = set()
+        self.all_gauges: list[Gauge] = []
         self.length = 0
         """How many positions have been given."""
+        self.ids: dict[int | Gauge, int] = {}
+        """By what the query knows each series: its id in rows, or, as long as it has none, a number below 0."""
+        self.renamed: list[tuple[int, int]] = []
+        """(id, former id) of series that have become rows; whoever has written the former one takes them out."""
+        self.names: dict[FamilyId, set[str]] = {}
+        """Of the samples of each family."""
+        self.numbers: dict[FamilyId, int] = {}
+        """By what the query knows each family."""
         self._places: dict[tuple[FamilyId, str, str, str], int | Gauge] = {}
         self._labels: dict[str, dict[str, str]] = {}
         self._of_row: dict[int, int | Gauge] = {}
         self._newest_row = 0
+        self._last_unnamed = _UNNAMED
+        self._unnamed: dict[int, FamilyId] = {}
 
     def read(self, connection: apsw.Connection) -> None:
         """Read the families, and the series that have come since the last time."""
@@ -224,19 +254,44 @@ class Plan:
             "SELECT id, family, name, labels, variant FROM series WHERE id > ? ORDER BY id", (self._newest_row,)
         ).fetchall()
         for number, of, name, labels, variant in rows:
-            self._of_row[number] = self.place(ids[of], name, labels, variant)  # type: ignore[index, arg-type]
+            self._name(self._place(ids[of], name, labels, variant), number)  # type: ignore[arg-type, index]
             self._newest_row = number  # type: ignore[assignment]
+
+    def _name(self, place: int | Gauge, number: int) -> None:
+        former = self.ids.get(place)
+        if former is not None:
+            self.renamed.append((number, former))
+            del self._of_row[former], self._unnamed[former]
+        self.ids[place] = number
+        self._of_row[number] = place
 
     def add_family(self, family: Family) -> None:
         """Add a family; of those of one name and type the newest counts."""
+        self.numbers.setdefault(family[:2], len(self.numbers))
+        self.names.setdefault(family[:2], set())
         known = self.families.get(family[:2])
         if known is None or known.made <= family.made:
             if known is not None and family.registered is None:
                 family = family._replace(registered=known.registered)
             self.families[family[:2]] = family
 
-    def place(self, family: FamilyId, name: str, labels: str, variant: str) -> int | Gauge:
-        """Where a series' values go: its position in columns, or, of a gauge, the gauge itself."""
+    def id_of(self, family: FamilyId, name: str, labels: str, variant: str) -> int:
+        """By what the query knows a series that a journal tells of."""
+        place = self._place(family, name, labels, variant)
+        number = self.ids.get(place)
+        if number is None:
+            self._last_unnamed += 1
+            number = self._last_unnamed
+            self._unnamed[number] = family
+            self._name(place, number)
+        return number
+
+    def unnamed(self, families: Container[FamilyId]) -> list[int]:
+        """The numbers of the series of these families that have no row yet."""
+        return [number for number, family in self._unnamed.items() if family in families]
+
+    def _place(self, family: FamilyId, name: str, labels: str, variant: str) -> int | Gauge:
+        """What stands for a series: its position among all sums, or, of a gauge, the gauge itself."""
         key = (family, name, labels, variant)
         known = self._places.get(key)
         return self._add(*key) if known is None else known
@@ -253,14 +308,15 @@ class Plan:
             raise DamagedError(f"rows name series {series}, which is not there") from None
 
     def _add(self, family: FamilyId, name: str, text: str, variant: str) -> int | Gauge:
+        self.names[family].update((name, f"{family[0]}_count") if family[1] == "histogram" and variant else (name,))
         labels = self._labels.get(text)
         if labels is None:
             labels = self._labels[text] = label_set(text)
         place: int | Gauge
         if family[1] in STATE_TYPES or self.families[family].mode:
-            is_state = family[1] in STATE_TYPES
-            place = State(family, name, labels, text, variant) if is_state else Gauge(name, labels)
-            self.gauges.setdefault(family, []).append(place)
+            place = Gauge(family, name, _shown_labels(family, labels, variant), text)
+            self.gauges.add(family)
+            self.all_gauges.append(place)
         else:
             place = self.length
             if family not in self.sums:

@@ -154,12 +154,14 @@ class Reader(fork.ForkAware):
         with access() as connection:
             file = files.open_existing(connection, self.path)
             slots, before = file.live_slots(), file.blocks.census()
+            remembered.tables_of(connection)
             try:
                 with database.transaction(connection, kind):
                     scrape = Scrape(connection, file, remembered, wanted, slots)
                     result = scrape.result()
                     about = vitals.families(connection, file, scrape.processes.values()) if own is not None else []
             except journal.JournalGoneError:
+                remembered.tables = None  # its rows were rolled back
                 return None
             except BaseException:  # it may have learned one half of something
                 remembered.forget()

@@ -1,43 +1,61 @@
-"""The work of one scrape, within a read transaction: journals, cells and what the dead left become values of lines."""
+"""The work of one scrape, within a read transaction: what journals add is put beside the rows for the query."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
 from itertools import compress
-from typing import Any, NamedTuple
+from typing import Any
 
 import apsw
 
 from ..cells import journal
 from ..cells.cellsfile import CellsFile
 from ..cells.records import ChildRecord, ExemplarRecord, FamilyRecord, ProcessRecord, Record
-from ..cells.shape import STATE_TYPES
+from ..cells.shape import MOST_RECENT_MODES, STATE_TYPES
 from ..rows.ingest import storable
 from ..rows.newest import Newest, among
-from .columns import Column, Extra, add_up
-from .gauges import Part, aggregate, counted
-from .left import Left
-from .plan import Family, FamilyId, Gauge, Plan
+from . import query
+from .plan import Family, FamilyId, Gauge, GaugeLines, Plan
 from .shown import Shown
-from .states import last_words
+from .tables import Announcement, Living, Tables
 from .wanted import Wanted
 
-VERSION = "SELECT id, pair, epoch, plan, ended, exemplars FROM store"
+VERSION = "SELECT id, pair, epoch, plan, exemplars FROM store"
 UNSETTLED = "SELECT id, pid, started, journal FROM process WHERE died IS NULL"
 CREATED = """
 SELECT family.name, family.type, series.labels, min(series.created)
   FROM series JOIN family ON family.id = series.family
  GROUP BY series.family, series.labels
 """
-ROWS = "SELECT series, cell, timestamp IS NOT NULL FROM sample WHERE process = ? ORDER BY cell"
+Key = tuple[Gauge, str | None]
+"""What a line of a gauge is kept by: the gauge, and the pid of the process, if it is one's."""
+GaugeValues = tuple[list[Key], list[float]]
 
 
-class Process(NamedTuple):
-    """A process that is not settled."""
+class Order:
+    """Where each value of an answer goes: the same from one scrape to the next, as long as no series comes or goes.
 
-    pid: str
-    started: int
-    alive: bool
+    sums: (position, number in the answer); gauges: the lines of each family, and their numbers in the answer.
+    """
+
+    def __init__(self, plan: Plan, answer: query.Totals):
+        self._answers = (plan, *answer[:3])
+        self.sums: list[tuple[int, int]] = []
+        self.gauges: dict[FamilyId, tuple[list[Key], list[int]]] = {}
+        series = answer.series.split()
+        pids = [None] * len(series) + json.loads(answer.pids)
+        for number, (one, pid) in enumerate(zip([*series, *answer.each.split()], pids, strict=True)):
+            place = plan.place_of_row(int(one))
+            if isinstance(place, int):
+                self.sums.append((place, number))
+            else:
+                keys, numbers = self.gauges.setdefault(place.family, ([], []))
+                keys.append((place, pid))
+                numbers.append(number)
+
+    def is_of(self, plan: Plan, answer: query.Totals) -> bool:
+        """Whether it is that of this answer, too."""
+        return self._answers == (plan, *answer[:3])
 
 
 class Remembered:
@@ -51,29 +69,42 @@ class Remembered:
         self.of: object = None
         self.plan = Plan()
         self.plan_read = -1
-        self.left_read: object = None
-        self.left: Left | None = None
+        self.tables: Tables | None = None
+        self._order: Order | None = None
         self.exemplars = Newest()
-        self.columns: dict[int, Column] = {}
+        self.introduced: dict[int, ProcessRecord] = {}
+        """What processes said of themselves in their journals."""
         self.created_read = -1
         self.created: dict[FamilyId, dict[str, float]] = {}
         """When each child was made, by its labels as JSON: what journals told, and rows once somebody wants it."""
         self.kept: dict[object, Any] = {}
         """What those who write the text keep."""
 
+    def tables_of(self, connection: apsw.Connection) -> Tables:
+        """The tables for the query, which are the connection's; in no transaction."""
+        if self.tables is None or self.tables.connection is not connection:
+            self.tables = Tables(connection)
+        return self.tables
+
     def catch_up(self, connection: apsw.Connection, version: tuple[object, ...]) -> None:
         """Read what rows there are that it does not know. version: see `VERSION`."""
-        *of, plan, ended, exemplars = version
+        *of, plan, exemplars = version
         if self.of != of:
+            tables = self.tables
             self.forget()
-            self.of = of
+            self.tables, self.of = tables, of
+            if tables is not None:
+                tables.empty()
         if self.plan_read != plan:
             self.plan.read(connection)
             self.plan_read = plan  # type: ignore[assignment]
-        if self.left_read != ended or self.left is None:
-            self.left = Left(connection, self.plan)
-            self.left_read = ended
         self.exemplars.catch_up(connection, self.plan, int(str(exemplars)))
+
+    def order_of(self, answer: query.Totals) -> Order:
+        """Where the values of an answer go."""
+        if self._order is None or not self._order.is_of(self.plan, answer):
+            self._order = Order(self.plan, answer)
+        return self._order
 
     def read_created(self, connection: apsw.Connection) -> None:
         """Read when children were made, if that may have changed."""
@@ -111,15 +142,17 @@ class Scrape:
         remembered.catch_up(connection, self._store)
         if wanted.created:
             remembered.read_created(connection)
+        assert remembered.tables is not None
         self._remembered = remembered
         self._plan = remembered.plan
-        self.processes: dict[int, Process] = {}
+        self._tables = remembered.tables
+        self.processes: dict[int, Living] = {}
         self._look_around(slots)
+        self._write_tables()
         self.census = file.blocks.census()
         """How often each block had been given out when it was certain whose they are; see `region.Region.changed`."""
         if not file.are_live(self.processes):
             raise journal.JournalGoneError  # settled since, and its blocks may be others' by now
-        self._plan.lay_out()
 
     def saw_dead(self) -> bool:
         """Whether a process has ended and nobody has settled it yet."""
@@ -129,90 +162,98 @@ class Scrape:
         """Find the processes that are not settled, whether they live, and what their journals add."""
         settled: dict[int, int] = dict(self._connection.execute("SELECT slot, settled FROM slot").fetchall())  # type: ignore[arg-type]
         known = {row[0]: row[1:] for row in self._connection.execute(UNSETTLED).fetchall()}
-        columns: dict[int, Column] = {}
         for slot, instance in self._file.live_slots():
             if settled.get(slot) != instance:
                 alive = self._file.is_alive(slot)
-                column = columns[instance] = self._column(slot, instance, known.pop(instance, None))
-                self.processes[instance] = Process(column.pid, column.started, alive)
-        self._remembered.columns = columns  # without those of processes that are settled
-        gone = [s for s in slots_before if s[1] not in self.processes and settled.get(s[0]) != s[1]]
-        if known or gone:
+                row: Any = known.pop(instance, None)
+                self._follow(slot, instance, row[2] if row else 0)
+                pid, started = row[:2] if row else self._introduction(instance)
+                self.processes[instance] = Living(instance, pid, started, alive)
+        self._tables.keep_only(self.processes)
+        for gone in self._remembered.introduced.keys() - self.processes.keys():
+            del self._remembered.introduced[gone]
+        missing = [s for s in slots_before if s[1] not in self.processes and settled.get(s[0]) != s[1]]
+        if known or missing:
             # Settled since the snapshot was taken; a short-lived process may not even have had a row in it.
             raise journal.JournalGoneError
 
-    def _column(self, slot: int, instance: int, row: Any) -> Column:
-        """The column of a process, with all that it has announced by now."""
-        column = self._remembered.columns.get(instance)
-        if column is not None:
-            try:
-                return self._follow(column, slot, instance)
-            except journal.JournalGoneError:
-                pass  # it is rows by now, and the journal's pages were given back
-        return self._follow(self._from_rows(instance, row), slot, instance)
+    def _introduction(self, instance: int) -> tuple[str, int]:
+        record = self._remembered.introduced.get(instance)
+        return (storable(record.pid), record.started) if record else ("", 0)
 
-    def _from_rows(self, instance: int, row: Any) -> Column:
-        column = Column(*row) if row else Column()
-        for series, cell, stamped in self._connection.execute(ROWS, (instance,)).fetchall():
-            column.put(self._plan.place_of_row(series), cell, stamped=bool(stamped))  # type: ignore[arg-type]
-        return column
-
-    def _follow(self, column: Column, slot: int, instance: int) -> Column:
-        records, end, _ = journal.read(self._file, slot, instance, column.upto)
+    def _follow(self, slot: int, instance: int, committed: int) -> None:
+        """Put what a process has announced by now beside the rows. committed: bytes of its journal that are rows."""
+        start = self._tables.follow(instance, committed)
+        records, end, _ = journal.read(self._file, slot, instance, start)
+        found: list[Announcement] = []
         for record in records:
-            self._apply(column, record)
-        column.upto = end
-        return column
+            self._apply(instance, record, end, found)
+        self._tables.announce(instance, end, found)
 
-    def _apply(self, column: Column, record: Record) -> None:
+    def _apply(self, instance: int, record: Record, end: int, found: list[Announcement]) -> None:
         if isinstance(record, ChildRecord):
             family, labels = (record.family, record.type), record.labels()
             if family not in self._plan.families:
                 self._plan.add_family(Family(*record.stand_in()))
             self._remembered.note_created(family, labels, record.created)
+            is_gauge = self._plan.families[family].mode != ""
             for name, variant, cell in record.samples():
-                column.put(self._plan.place(family, name, labels, variant), cell, stamped=record.stamped)
+                number = self._plan.id_of(family, name, labels, variant)
+                found.append(Announcement(cell, number, is_gauge, record.stamped, end))
         elif isinstance(record, FamilyRecord):
             self._plan.add_family(Family(*record))
         elif isinstance(record, ExemplarRecord):
             self._remembered.exemplars.note(self._plan, record)
         else:
-            self._introduce(column, record)
+            self._remembered.introduced[instance] = record
 
-    def _introduce(self, column: Column, record: ProcessRecord) -> None:
-        column.pid, column.started = storable(record.pid), record.started
-        if record.store == self._store[0]:
-            column.lost = record.lost
+    def _write_tables(self) -> None:
+        """Bring what the query needs to know of this scrape to its tables."""
+        plan, said = self._plan, self._remembered.introduced.values()
+        plan.lay_out()
+        self._tables.write_living(self.processes.values())
+        self._tables.write_returned({0, *(lost for one in said if one.store == self._store[0] for lost in one.lost)})
+        shown = {family: self._wanted.mode_of(plan.families[family]) for family in plan.gauges}
+        self._tables.write_gauges(plan, shown)
+        self._stamped = any(kind not in STATE_TYPES and mode in MOST_RECENT_MODES for (_, kind), mode in shown.items())
+        names = self._wanted.names
+        self._asked = {
+            family for family in plan.families if names is None or any(one in names for one in plan.names[family])
+        }
+        if names is not None:
+            self._tables.ask(json.dumps(list(self._asked)), plan.unnamed(self._asked))
 
     def result(self) -> list[Shown]:
         """Every family with its lines; a mostrecent gauge that was never set is a family without any."""
-        extra: Extra = {}
-        gauges = self._gauge_parts()
-        returned = {0, *(lost for column in self._remembered.columns.values() for lost in column.lost)}
-        assert self._remembered.left is not None
-        self._remembered.left.add_to(extra, gauges, returned)
-        totals = self._totals(extra)
+        cells = self._tables.read(self._file, self.census.owners, stamped=self._stamped)
+        restricted = self._wanted.names is not None
+        answer = query.totals(self._connection, cells, restricted=restricted)
+        order = self._remembered.order_of(answer)
+        totals = [0.0] * self._plan.length
+        for position, number in order.sums:
+            totals[position] = answer.values[number]
+        gauges = {
+            family: (keys, [answer.values[n] for n in numbers]) for family, (keys, numbers) in order.gauges.items()
+        }
+        if self._stamped:
+            self._add_unset(gauges, query.set_or_not(self._connection, cells, restricted=restricted))
         found = []
         for family in self._plan.families.values():
-            is_sum = family[:2] not in self._plan.gauges
-            shown = self._sum(family, totals) if is_sum else self._gauge(family, gauges)
-            if shown is not None:
-                found.append(shown)
+            if family[:2] in self._asked:
+                is_sum = family[:2] not in self._plan.gauges
+                shown = self._sum(family, totals) if is_sum else self._gauge(family, gauges)
+                if shown is not None:
+                    found.append(shown)
         return found
 
-    def _totals(self, extra: Extra) -> list[float]:
-        assert self._remembered.left is not None
-        length = self._plan.length
-        read = [column.read(self._file.bytes, length, extra) for column in self._remembered.columns.values()]
-        columns = [self._remembered.left.column(length), *(column for column in read if column is not None)]
-        return add_up(columns, extra, self._wanted_positions(), length)
-
-    def _wanted_positions(self) -> Iterable[int] | None:
-        names = self._wanted.names
-        if names is None:
-            return None
-        families = (lines for lines in self._plan.sums.values() if any(line.name in names for line in lines.lines))
-        return (position for lines in families for position in lines.positions())
+    def _add_unset(self, gauges: dict[FamilyId, GaugeValues], there: set[int]) -> None:
+        """Note the mostrecent gauges that nobody has set: their families are shown, and they, if that is wanted."""
+        for number in sorted(there):
+            gauge = self._plan.place_of_row(number)
+            assert isinstance(gauge, Gauge)
+            keys, values = gauges.setdefault(gauge.family, ([], []))
+            if self._wanted.unset and (gauge, None) not in keys:
+                gauges[gauge.family] = [*keys, (gauge, None)], [*values, 0.0]
 
     def _sum(self, family: Family, totals: list[float]) -> Shown | None:
         source = self._plan.sums.get(family[:2])
@@ -229,30 +270,12 @@ class Scrape:
         found = list(compress(lines, chosen)), list(compress(values, chosen))
         return Shown(family, *found, (source, chosen), created=created, exemplars=among(exemplars, chosen))
 
-    def _gauge_parts(self) -> dict[Gauge, list[Part]]:
-        parts: dict[Gauge, list[Part]] = {}
-        cells = self._file.cells
-        for instance, column in self._remembered.columns.items():
-            pid, started, alive = self.processes[instance]
-            for gauge, (cell, stamped) in column.gauges.items():
-                # The timestamp first: it is written after the value, so it is never newer than the value read.
-                timestamp = cells[cell - 1] if stamped else 0.0
-                part = Part(pid, cells[cell], timestamp, started, alive, instance)
-                parts.setdefault(gauge, []).append(part)
-        return parts
-
-    def _gauge(self, family: Family, parts: dict[Gauge, list[Part]]) -> Shown | None:
-        names, mode = self._wanted.names, self._wanted.mode_of(family)
-        found = {
-            gauge: chosen
-            for gauge in self._plan.gauges[family[:2]]
-            if (names is None or gauge.name in names) and (chosen := counted(mode, parts.get(gauge, [])))
-        }
-        if family.type in STATE_TYPES:
-            keys, values = last_words(found)
-        else:
-            none = [(None, 0.0)] if self._wanted.unset else []
-            shown = [(gauge, *one) for gauge, chosen in found.items() for one in aggregate(mode, chosen) or none]
-            keys, values = [(gauge, pid) for gauge, pid, _ in shown], [value for _, _, value in shown]
-        lines = [gauge.line(pid) for gauge, pid in keys]
-        return Shown(family, lines, values, keys=keys) if keys or (found and names is None) else None
+    def _gauge(self, family: Family, gauges: dict[FamilyId, GaugeValues]) -> Shown | None:
+        names, found = self._wanted.names, gauges.get(family[:2])
+        if found is None:
+            return None
+        keys, values = found
+        if names is not None:
+            chosen = [gauge.name in names for gauge, _ in keys]
+            keys, values = list(compress(keys, chosen)), list(compress(values, chosen))
+        return Shown(family, GaugeLines(keys), values, keys=keys) if keys or names is None else None

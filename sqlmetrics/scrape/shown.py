@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from itertools import compress
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ class Shown(NamedTuple):
     """
 
     family: Family
-    lines: list[Line]
+    lines: Sequence[Line]
     values: list[float]
     source: tuple[Lines, list[bool] | None] | None = None
     keys: list[tuple[Gauge, str | None]] | None = None

@@ -1,0 +1,237 @@
+"""What the query needs to know of a reader, as rows of temporary tables of its connection.
+
+Mostly what journals hold beyond the rows: a child that was announced a moment ago takes part as if it had its rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import apsw
+
+from ..cells import layout
+from ..cells.cellsfile import CellsFile
+from ..cells.shape import LIVE_MODES, STATE_TYPES
+from .plan import FamilyId, Plan
+from .query import Cells
+
+CREATE = """
+CREATE TEMP TABLE IF NOT EXISTS block (place INTEGER PRIMARY KEY, first INTEGER NOT NULL);
+CREATE TEMP TABLE IF NOT EXISTS living (
+    id INTEGER PRIMARY KEY, pid TEXT NOT NULL, started INTEGER NOT NULL, alive INTEGER NOT NULL);
+CREATE TEMP TABLE IF NOT EXISTS announced (
+    cell INTEGER PRIMARY KEY, series INTEGER NOT NULL, process INTEGER NOT NULL, gauge INTEGER NOT NULL,
+    value REAL, timestamp REAL, UNIQUE (process, series));
+CREATE TEMP TABLE IF NOT EXISTS stamp (cell INTEGER PRIMARY KEY, value REAL);
+CREATE TEMP TABLE IF NOT EXISTS known (id INTEGER PRIMARY KEY, family INTEGER NOT NULL, child TEXT);
+CREATE TEMP TABLE IF NOT EXISTS declared (family INTEGER PRIMARY KEY, mode TEXT NOT NULL, live INTEGER NOT NULL);
+CREATE TEMP TABLE IF NOT EXISTS returned (id INTEGER PRIMARY KEY);
+CREATE TEMP TABLE IF NOT EXISTS asked (series INTEGER PRIMARY KEY);
+"""
+TABLES = ("block", "living", "announced", "stamp", "known", "declared", "returned", "asked")
+GAUGE_BLOCKS = """
+WITH RECURSIVE gauge_block (number) AS (
+    SELECT min(cell) / 512 FROM sample WHERE gauge
+    UNION ALL
+    SELECT (SELECT min(cell) / 512 FROM sample WHERE gauge AND cell >= (number + 1) * 512)
+      FROM gauge_block WHERE number IS NOT NULL
+)
+SELECT group_concat(number, ' ') FROM gauge_block
+"""
+ANNOUNCE = "INSERT OR REPLACE INTO announced (cell, series, process, gauge, value, timestamp) VALUES (?, ?, ?, ?, ?, ?)"
+SUPERSEDED = """
+SELECT group_concat(sample.cell, ' ') FROM announced JOIN sample USING (process, series) WHERE NOT announced.gauge
+"""
+STAMP = """
+INSERT INTO stamp
+SELECT block.first + (item.rowid - 1) % 512 + 1, item.value  -- a timestamp is in the cell before its value's
+  FROM carray(?) AS item CROSS JOIN block ON block.place = (item.rowid - 1) / 512
+"""
+ASK = """
+INSERT INTO asked
+SELECT series.id FROM series JOIN family ON family.id = series.family
+ WHERE (family.name, family.type) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?))
+"""
+
+
+_SPREAD = 1.5
+"""Where blocks are spread over more than so many times their number, those between are not read."""
+_ZEROS = bytes(layout.PAGE)
+
+
+class Living(NamedTuple):
+    """A process that is not settled."""
+
+    id: int
+    pid: str
+    started: int
+    alive: bool
+
+
+class Announcement(NamedTuple):
+    """A sample of a child that has no row yet. upto: the byte of its process's journal behind its record."""
+
+    cell: int
+    series: int
+    gauge: bool
+    stamped: bool
+    upto: int
+
+
+class Tables:
+    """The temporary tables of one connection, and what was written to them."""
+
+    def __init__(self, connection: apsw.Connection):
+        """Make the tables, empty; in no transaction, for a rollback would take them back."""
+        self.connection = connection
+        connection.execute(CREATE)
+        self.empty()
+
+    def empty(self) -> None:
+        """Know nothing."""
+        for table in TABLES:
+            self.connection.execute(f"DELETE FROM temp.{table}")  # noqa: S608
+        self._blocks: list[int] = []
+        self._living: list[Living] = []
+        self._announced: dict[int, list[Announcement]] = {}
+        self._known = 0
+        self._declared: dict[int, str] = {}
+        self._returned: set[int] = set()
+        self.upto: dict[int, int] = {}
+        """The byte up to which each process's journal is known."""
+
+    def follow(self, instance: int, committed: int) -> int:
+        """Forget what was announced and is rows by now; return the byte from which on the journal is to be read.
+
+        committed: bytes of the journal that are rows in this snapshot.
+        """
+        waiting = self._announced.get(instance, [])
+        if waiting and waiting[0].upto <= committed:
+            gone = [(one.cell,) for one in waiting if one.upto <= committed]
+            self.connection.executemany("DELETE FROM announced WHERE cell = ?", gone)
+            self._announced[instance] = [one for one in waiting if one.upto > committed]
+        return max(self.upto.get(instance, 0), committed)
+
+    def announce(self, instance: int, upto: int, found: list[Announcement]) -> None:
+        """Note what a process has announced up to a byte of its journal."""
+        self.upto[instance] = upto
+        if found:
+            rows = [(one.cell, one.series, instance, one.gauge, 0.0, 0.0 if one.stamped else None) for one in found]
+            self.connection.executemany(ANNOUNCE, rows)
+            self._announced.setdefault(instance, []).extend(found)
+
+    def keep_only(self, instances: Iterable[int]) -> None:
+        """Forget the journals of all other processes: they are settled."""
+        for gone in self.upto.keys() - set(instances):
+            del self.upto[gone]
+            if self._announced.pop(gone, None):
+                self.connection.execute("DELETE FROM announced WHERE process = ?", (gone,))
+
+    def write_living(self, processes: Iterable[Living]) -> None:
+        """Write who is not settled; no two have started at one moment, so that the later one of two wins."""
+        found: list[Living] = []
+        for one in sorted(processes, key=lambda one: (one.started, one.id)):
+            earliest = found[-1].started + 1 if found else one.started
+            found.append(one._replace(started=max(one.started, earliest)))
+        if found != self._living:
+            self.connection.execute("DELETE FROM living")
+            self.connection.executemany("INSERT INTO living VALUES (?, ?, ?, ?)", found)
+            self._living = found
+
+    def write_returned(self, lost: set[int]) -> None:
+        """Write whose values are in other cells by now."""
+        if lost != self._returned:
+            self.connection.execute("DELETE FROM returned")
+            self.connection.executemany("INSERT INTO returned VALUES (?)", [(one,) for one in lost])
+            self._returned = lost
+
+    def write_gauges(self, plan: Plan, modes: Mapping[FamilyId, str]) -> None:
+        """Write what is known of gauges. modes: of each family, as it is to be shown."""
+        for new, old in plan.renamed:
+            self.connection.execute("UPDATE announced SET series = ? WHERE series = ?", (new, old))
+            self.connection.execute("UPDATE OR REPLACE known SET id = ? WHERE id = ?", (new, old))
+        plan.renamed.clear()
+        fresh = plan.all_gauges[self._known :]
+        states = {family for family in modes if family[1] in STATE_TYPES}
+        rows = [
+            (plan.ids[gauge], plan.numbers[gauge.family], gauge.child if gauge.family in states else None)
+            for gauge in fresh
+        ]
+        self.connection.executemany("INSERT INTO known VALUES (?, ?, ?)", rows)
+        self._known += len(fresh)
+        for family, mode in modes.items():
+            number, shown = plan.numbers[family], family[1] if family in states else mode.removeprefix("live")
+            if self._declared.get(number) != mode:
+                row = (number, shown, mode in LIVE_MODES)
+                self.connection.execute("INSERT OR REPLACE INTO declared VALUES (?, ?, ?)", row)
+                self._declared[number] = mode
+
+    def ask(self, families: str, ids: Iterable[int]) -> None:
+        """Write which series are asked for: those of families (JSON of names and types), and of these ids."""
+        self.connection.execute("DELETE FROM asked")
+        self.connection.execute(ASK, (families,))
+        self.connection.executemany("INSERT OR IGNORE INTO asked VALUES (?)", [(one,) for one in ids])
+
+    def read(self, file: CellsFile, owners: list[int], *, stamped: bool) -> Cells:
+        """Copy the cells. owners: of each block; those of nobody are not touched. stamped: whether times are needed."""
+        blocks = [block for block, owner in enumerate(owners) if owner]
+        cells = self._copy(file, blocks, stamped=stamped)
+        waiting = [one for some in self._announced.values() for one in some]
+        if waiting:
+            self._write_values(file, waiting)
+            self._leave_out_superseded(cells)
+        return cells
+
+    def _copy(self, file: CellsFile, blocks: list[int], *, stamped: bool) -> Cells:
+        found: Any = self.connection.execute(GAUGE_BLOCKS).get
+        of_gauges = sorted(set(blocks).intersection(map(int, (found or "").split())))
+        gauges = _doubles([_block(file, block) for block in of_gauges])
+        first, count = (blocks[0], blocks[-1] + 1 - blocks[0]) if blocks else (0, 0)
+        if count <= _SPREAD * len(blocks):
+            numbered, before = of_gauges, first * layout.BLOCK_CELLS - 1
+            owned = set(blocks)
+            pieces = [_block(file, block) if block in owned else _ZEROS for block in range(first, first + count)]
+        else:
+            numbered, before = of_gauges + [block for block in blocks if block not in set(of_gauges)], None
+            pieces = [_block(file, block) for block in numbered]
+        self._number(numbered)
+        if stamped:
+            self.connection.execute("DELETE FROM stamp")
+            self.connection.execute(STAMP, (apsw.carray(gauges),))
+        return Cells(_doubles(pieces), before, gauges)
+
+    def _number(self, blocks: list[int]) -> None:
+        if blocks != self._blocks:
+            self.connection.execute("DELETE FROM block")
+            rows = [(place, block * layout.BLOCK_CELLS) for place, block in enumerate(blocks)]
+            self.connection.executemany("INSERT INTO block VALUES (?, ?)", rows)
+            self._blocks = blocks
+
+    def _write_values(self, file: CellsFile, waiting: list[Announcement]) -> None:
+        cells = file.cells
+        # The timestamp first: it is written after the value, so it is never newer than the value read.
+        values = [(cells[one.cell - 1] if one.stamped else None, cells[one.cell], one.cell) for one in waiting]
+        self.connection.executemany("UPDATE announced SET timestamp = ?, value = ? WHERE cell = ?", values)
+
+    def _leave_out_superseded(self, cells: Cells) -> None:
+        """Of a series that was removed and made anew, only the last cell counts."""
+        found: Any = self.connection.execute(SUPERSEDED).get
+        for cell in map(int, (found or "").split()):
+            if cells.before is not None:
+                place = cell - cells.before - 1
+            else:
+                block, number = divmod(cell, layout.BLOCK_CELLS)
+                place = self._blocks.index(block) * layout.BLOCK_CELLS + number if block in self._blocks else -1
+            if 0 <= place < len(cells.values):
+                cells.values[place] = 0.0
+
+
+def _block(file: CellsFile, block: int) -> memoryview[int]:
+    start = layout.CELLS_AT + block * layout.PAGE
+    return file.bytes[start : start + layout.PAGE]
+
+
+def _doubles(pieces: Iterable[memoryview[int] | bytes]) -> memoryview[float]:
+    """The doubles of some pieces, one at least: a block begins with a bitmap, and that is no sample's cell."""
+    return memoryview(bytearray().join(pieces) or bytearray(8)).cast("d")
