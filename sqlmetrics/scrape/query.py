@@ -106,8 +106,8 @@ class Cells(NamedTuple):
 class Totals(NamedTuple):
     """The answer.
 
-    series: the ids of the series, as text. each, pids: the same of gauges that are shown for each process, and of which,
-    as JSON. values: of the first ones, and then of these, in their order.
+    series: the ids of the series, as text. each, pids: the same of gauges that are shown for each process, and of which
+    process, as JSON. values: of the first ones, and then of these, in their order.
     """
 
     series: str
