@@ -154,7 +154,7 @@ def test_reading_a_store_of_a_newer_version(path: str) -> None:
     with Operator(path, "PRAGMA user_version = 99", "UPDATE store SET min_writer = 98"):
         pass
 
-    with pytest.raises(sqlmetrics.SchemaError, match=r"schema 99, written by 98 .* knows 2: upgrade"):
+    with pytest.raises(sqlmetrics.SchemaError, match=r"schema 99, written by 98 .* knows 3: upgrade"):
         list(sqlmetrics.MultiProcessCollector(None, path).collect())
 
 
