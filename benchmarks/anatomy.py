@@ -44,7 +44,7 @@ FLUSH = {
     "ingest.ingest": "new children to rows",
     "ingest.copy_images": "changed cells to rows",
     "settle.settle_dead": "who has ended",
-    "flush._checkpoint": "checkpoint",
+    "flush.checkpoint": "checkpoint",
 }
 
 

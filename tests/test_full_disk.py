@@ -14,7 +14,7 @@ from outsiders import Operator
 from prometheus_client import Counter, Gauge, Histogram
 
 import sqlmetrics
-from sqlmetrics.rows import flush
+from sqlmetrics.rows import flush, wal
 
 pytestmark = pytest.mark.skipif(not can_mount(), reason="mounting a small tmpfs needs root and CAP_SYS_ADMIN")
 
@@ -162,7 +162,7 @@ def test_full_and_free_again_and_again(folder: Path, mounted: list[Disk]) -> Non
 
 def test_a_reader_that_never_ends(path: str, monkeypatch: pytest.MonkeyPatch, shell: Shell) -> None:
     """The WAL stays within its bound, scrapes are exact meanwhile, and the rows come when the reader has gone."""
-    monkeypatch.setattr(flush, "WAL_LIMIT", 512 * 1024)
+    monkeypatch.setattr(wal, "WAL_LIMIT", 512 * 1024)
     store = sqlmetrics.install(path, flush_interval=1000)
     requests = Counter("requests", "Requests", ["path"])
     children = [requests.labels(f"/{number}") for number in range(300)]

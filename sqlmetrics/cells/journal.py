@@ -136,15 +136,16 @@ class Reading(NamedTuple):
     left_out: list[str]
 
 
-def read(file: CellsFile, slot: int, instance: int, start: int) -> Reading:
-    """Return the records of an instance from byte `start` on.
+def read(file: CellsFile, slot: int, instance: int, start: int, *, most: int | None = None) -> Reading:
+    """Return the records of an instance from byte `start` on; no more than fit into `most` bytes, but for the first.
 
     A record that makes no sense is left out. If that is the process's own, which is the first one, another stands
     in for it: what the process counts is shown and kept.
     Raises JournalGoneError if the slot is another instance's by now or the extents were given back, and
     DamagedError if there is something else than frames.
     """
-    end, wiping = file.published[slot], file.wiping.state()
+    published, wiping = file.published[slot], file.wiping.state()
+    end = published if most is None else min(published, start + most)
     try:
         data = _bytes(file, slot, instance, start, end) if start < end else b""
         if not file.has(slot, instance):
@@ -154,11 +155,14 @@ def read(file: CellsFile, slot: int, instance: int, start: int) -> Reading:
             start,
             lambda record: _refuse(file, slot, record),
             lambda length: _may_be_wiped(file, wiping, length),
+            is_part=end < published,
         )
     except (struct.error, IndexError, ValueError, KeyError, TypeError, MemoryError) as error:
         raise DamagedError(f"the journal in slot {slot} of the cells file is damaged ({error!r})") from error
     if reading.left_out and not file.has(slot, instance):
         raise JournalGoneError  # its cells may be others' by now, that is all
+    if reading.end == start and end < published:
+        return read(file, slot, instance, start, most=2 * LONGEST)
     if start == 0 and reading.end and not any(isinstance(record, ProcessRecord) for record in reading.records):
         reading.records.insert(0, unknown_process(instance))
     return reading
@@ -173,7 +177,15 @@ def _may_be_wiped(file: CellsFile, before: tuple[int, int], length: int) -> bool
     return now != before or not file.wiping.is_done() or (length == 0 and now != (0, 0))
 
 
-def _records(data: bytes, start: int, refuse: Callable[[Record], None], may_be_wiped: Callable[[int], bool]) -> Reading:
+def _records(
+    data: bytes,
+    start: int,
+    refuse: Callable[[Record], None],
+    may_be_wiped: Callable[[int], bool],
+    *,
+    is_part: bool,
+) -> Reading:
+    """is_part: whether the last record may go on behind the data."""
     records: list[Record] = []
     left_out: list[str] = []
     at = 0
@@ -181,6 +193,8 @@ def _records(data: bytes, start: int, refuse: Callable[[Record], None], may_be_w
         fork.give_way()  # 60 MiB of them take seconds
         length, checksum = FRAME.unpack_from(data, at)
         payload = data[at + FRAME.size : at + FRAME.size + length]
+        if is_part and len(payload) < length <= LONGEST:
+            break
         if not length or len(payload) < length or zlib.crc32(payload) != checksum:
             if may_be_wiped(length):
                 raise JournalGoneError

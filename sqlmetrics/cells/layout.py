@@ -36,6 +36,8 @@ REMOVALS_AT = 312
 """64 bits, raised at each removal with SQLite's write lock held."""
 CHORES_AT = 320
 """Four times two 64-bit counts and a time, see `chores`."""
+SLICES_LOCK_AT = 3999
+"""This byte is locked by the process whose turn it is to write in slices, see `rows/slices.py`."""
 RUN_LOCK_AT = 4000
 """This byte is locked, shared, by every launcher (gunicorn's master) for as long as it lives."""
 

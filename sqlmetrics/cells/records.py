@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Iterator
+from json.encoder import encode_basestring as quote
 from typing import NamedTuple
 
 from .shape import STATE_MODE, STATE_TYPES, Shape, canonical_labels
@@ -92,7 +93,17 @@ class ExemplarRecord(NamedTuple):
 
 @functools.lru_cache(10_000)  # processes of one app have the same labels
 def _labels(names: tuple[str, ...], values: tuple[str, ...]) -> str:
-    return canonical_labels(names, values)
+    if not "".join(values).isascii():
+        return canonical_labels(names, values)
+    beginnings = _beginnings(names)
+    return "{" + ",".join([text + quote(values[place]) for place, text in beginnings]) + "}"
+
+
+@functools.lru_cache(1_000)
+def _beginnings(names: tuple[str, ...]) -> list[tuple[int, str]]:
+    """(place of the value, what comes before it) of each label in the order of the names, in `canonical_labels`."""
+    places = sorted(range(len(names)), key=names.__getitem__)
+    return [(place, canonical_labels([names[place]], [""])[1:-3]) for place in places]
 
 
 Record = ProcessRecord | FamilyRecord | ChildRecord | ExemplarRecord

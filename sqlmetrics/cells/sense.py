@@ -37,10 +37,8 @@ class NonsenseError(ValueError):
 def decode(payload: bytes) -> Record:
     """Read a record from the JSON of its frame. Raises NonsenseError."""
     try:
-        kind, *fields = json.loads(payload.decode("ascii"))
-        if kind not in _KINDS:
-            raise NonsenseError(f"a record of a kind that this version does not know: {_shown(payload)}")
-        record = _KINDS[kind](fields)
+        text = payload.decode("ascii")
+        record = _like_another(text) or _any(text)
     except NonsenseError:
         raise
     except (ValueError, TypeError, ArithmeticError, RecursionError):  # of JSON, or in one of the checks
@@ -48,6 +46,42 @@ def decode(payload: bytes) -> Record:
     if record is None:
         raise NonsenseError(f"a record that makes no sense: {_shown(payload)}")
     return record
+
+
+def _any(text: str) -> Record | None:
+    kind, *fields = json.loads(text)
+    if kind not in _KINDS:
+        raise NonsenseError(f"a record of a kind that this version does not know: {_shown(text.encode())}")
+    record = _KINDS[kind](fields)
+    if isinstance(record, ChildRecord):
+        _remember(text, record)
+    return record
+
+
+_beginnings: dict[str, tuple[str, list[Any]]] = {}
+"""What records of children begin with that came last, and the fields that this is: those of all of a metric's children.
+
+By their texts up to the label names, so that of each metric there is one.
+"""
+_MOST_BEGINNINGS = 10_000
+
+
+def _like_another(text: str) -> ChildRecord | None:
+    """Read the record of a child of a metric of which another was read; None if it is something else, or no sense."""
+    beginning, fields = _beginnings.get(text[: text.find("[", 1)], (None, ()))
+    if beginning is None or not text.startswith(beginning):
+        return None
+    rest = json.loads("[" + text[len(beginning) :])
+    return _complete(ChildRecord(*fields, *rest))
+
+
+def _remember(text: str, record: ChildRecord) -> None:
+    fields = [*record[:6]]
+    beginning = json.dumps(["child", *fields])[:-1] + ", "
+    if text.startswith(beginning):
+        if len(_beginnings) >= _MOST_BEGINNINGS:
+            _beginnings.clear()
+        _beginnings[text[: text.find("[", 1)]] = beginning, fields
 
 
 def _shown(payload: bytes) -> str:
@@ -123,16 +157,18 @@ def _family(fields: list[Any]) -> FamilyRecord | None:
 def _child(fields: list[Any]) -> ChildRecord | None:
     record = ChildRecord(*fields)
     lists = record.labelnames, record.names, record.variants
+    is_shape = set(map(type, lists)) == {list} and _is_shape(*record[:3], *map(tuple, lists))
+    return _complete(record) if is_shape else None
+
+
+def _complete(record: ChildRecord) -> ChildRecord | None:
+    """The record of a child if the fields that are its own make sense."""
+    _, _, _, labelnames, _, _, labelvalues, cell, created = record
     makes_sense = (
-        set(map(type, lists)) == {list}
-        and _is_shape(record.family, record.type, record.stamped, *map(tuple, lists))
-        and _are_texts(record.labelvalues)
-        and len(record.labelvalues) == len(record.labelnames)
-        and _is_whole(record.cell)
-        and _is_time(record.created)
+        _are_texts(labelvalues) and len(labelvalues) == len(labelnames) and _is_whole(cell) and _is_time(created)
     )
-    if makes_sense and type(record.created) is int:
-        record = record._replace(created=float(record.created))
+    if makes_sense and type(created) is int:
+        record = record._replace(created=float(created))
     return record if makes_sense else None
 
 

@@ -16,7 +16,8 @@ import apsw
 from ..cells.records import FamilyRecord
 from .database import transaction
 from .fold import Legacy, fold
-from .ingest import RAISE_PLAN, insert_other, read_help
+from .ingest import insert_other
+from .series import RAISE_PLAN, read_help
 
 BEGAN = "UPDATE store SET began = ?"
 IS_MISSING = "SELECT began > ? AND NOT EXISTS (SELECT 1 FROM brought WHERE brought.store = ?) FROM store"

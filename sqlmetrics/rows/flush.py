@@ -18,22 +18,20 @@ from ..cells.freed import Run
 from ..cells.images import Image
 from ..cells.journal import JournalGoneError
 from ..client import children
-from ..errors import DamagedError, StoreError
+from ..errors import DamagedError
 from ..process import fork
-from . import checkup, database, erasure, exemplars, fold, ingest, nonsense, removal, settle
+from . import checkup, database, erasure, exemplars, fold, ingest, nonsense, removal, settle, slices
 from .renew import is_damage
 from .sweep import sweep, sweep_words
+from .wal import checkpoint, refuse_long
+from .wal import wal_bytes as wal_bytes
+from .wal import wal_limit as wal_limit
 
 if TYPE_CHECKING:
     from ..store import Store
 
-WAL_LIMIT = 64 * 1024 * 1024
-"""Bytes of WAL above which flushes write registrations and folds only, above twice that nothing, until a checkpoint
-succeeds: a reader that does not end its transaction keeps SQLite from using the WAL again from its beginning."""
-
-
-class WalTooLongError(StoreError):
-    """Nothing is written: a reader keeps the WAL from being checkpointed. Cells and journals hold what is new."""
+_BLOCKS_AT_ONCE = 32
+"""Blocks of cells, 4 KiB each, that one transaction brings to rows."""
 
 
 class Outcome(enum.Enum):
@@ -142,37 +140,62 @@ def _has_work(store: Store) -> bool:
 def _flush(store: Store) -> Outcome:
     store.figures.bring()
     begun = time.perf_counter()
+    _bring_long_journals(store)
     with store.writing() as connection:
-        limit = wal_limit(store.path)
-        if wal_bytes(store.path) > 2 * limit:
-            _checkpoint(store.path, connection)
-            if wal_bytes(store.path) > 2 * limit:
-                raise WalTooLongError(f"{store.path}-wal is longer than {2 * limit >> 20} MiB")
+        refuse_long(connection)
         store.act_on_notices(connection)
         store.remover.act(connection)
         store.part.look_for_marks()
         heirs.bring(connection, store)
         store.wards.bring(connection)
         arenas = [arena for arena in store.part.arenas() if arena.is_mine()]
-        too_long = wal_bytes(store.path) > limit
-        changed = {} if too_long else {arena: arena.changed_blocks() for arena in arenas}
-        gives_back = store.part.has_given_back()
-        with database.unreferenced(connection) if gives_back else contextlib.nullcontext():
-            _write(store, connection, arenas, changed)
+        first, *others = _pieces(arenas, with_values=wal_bytes(store.path) <= wal_limit(store.path))
+        _write(store, connection, arenas, first)
         store.conflicts.look(connection)
-        _checkpoint(store.path, connection)
+        checkpoint(connection)
+    for piece in others:
+        with slices.turn(store.file, slices.PATIENCE), store.writing() as connection:
+            refuse_long(connection)
+            _write(store, connection, arenas, piece)
+            checkpoint(connection)
+        slices.leave_turn()
     store.figures.took("flush", time.perf_counter() - begun)
     return Outcome.DONE
+
+
+def _bring_long_journals(store: Store) -> None:
+    """Leave no more of them to one transaction than it can take."""
+    file = store.file
+    for arena in store.part.arenas():
+        if arena.is_mine() and arena.backlog() > slices.PORTION:
+            for end in slices.bring_journal(store.writing, arena.file, arena.slot, arena.instance):
+                with store.part.binding():
+                    _note_ingested(arena, end)
+    slices.bring_all(store.writing, file, [one for one in file.live_slots() if not file.is_alive(one[0])])
+
+
+def _pieces(arenas: list[SharedArena], *, with_values: bool) -> list[dict[SharedArena, list[int]]]:
+    """The blocks that are to be written, by the transactions in which they are; one at least."""
+    changed = [(arena, block) for arena in arenas if with_values for block in arena.changed_blocks()]
+    pieces: list[dict[SharedArena, list[int]]] = []
+    for start in range(0, len(changed), _BLOCKS_AT_ONCE):
+        piece: dict[SharedArena, list[int]] = {}
+        for arena, block in changed[start : start + _BLOCKS_AT_ONCE]:
+            piece.setdefault(arena, []).append(block)
+        pieces.append(piece)
+    return pieces or [{}]
 
 
 def _write(
     store: Store, connection: apsw.Connection, arenas: list[SharedArena], changed: dict[SharedArena, list[int]]
 ) -> None:
-    """The transaction of a flush."""
+    """A transaction of a flush."""
     # Images first: what a child has counted in them, its record tells of in the journal that is read after.
     images = {arena: arena.take_images(blocks) for arena, blocks in changed.items()}
+    gives_back = store.part.has_given_back()
+    unreferenced = database.unreferenced(connection) if gives_back else contextlib.nullcontext()
     try:
-        with settle.settling(connection, store.file) as settled:
+        with unreferenced, settle.settling(connection, store.file) as settled:
             # Another process may have settled this one (see `SharedArena.is_mine`): its rows must not come back.
             mine = [one for one in arenas if not ingest.is_settled(connection, one.file, one.slot, one.instance)]
             for arena in mine:
@@ -211,8 +234,7 @@ def _after_commit(
 ) -> None:
     with store.part.binding():
         for arena, end in ends.items():
-            arena.journal.release(end)
-            arena.ingested = end
+            _note_ingested(arena, end)
         for arena, image in images.items():
             arena.note_flushed(image)
         for arena, runs in left.items():
@@ -220,28 +242,7 @@ def _after_commit(
             arena.recycle(runs)
 
 
-def wal_bytes(path: str) -> int:
-    """The size of a store's WAL file, 0 where there is none."""
-    try:
-        return os.stat(path + "-wal").st_size
-    except OSError:
-        return 0
-
-
-def wal_limit(path: str) -> int:
-    """`WAL_LIMIT`, or less on a small disk: a checkpoint needs room for what it copies, so half of the disk stays free.
-
-    Else a WAL that has filled the disk, while a reader kept it from starting over, could never be shortened.
-    """
-    found = os.statvfs(os.path.dirname(path))
-    room = found.f_bavail * found.f_frsize + wal_bytes(path)
-    return min(WAL_LIMIT, max(room // 4, database.WAL_BYTES))
-
-
-def _checkpoint(path: str, connection: apsw.Connection) -> None:
-    size = wal_bytes(path)
-    with contextlib.suppress(apsw.BusyError):  # somebody reads or writes: it will be tried at the next flush
-        if size > wal_limit(path):
-            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-        elif size > database.WAL_BYTES:
-            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+def _note_ingested(arena: SharedArena, end: int) -> None:
+    """Note after the COMMIT what of the journal is rows; call it inside `binding`."""
+    arena.journal.release(end)
+    arena.ingested = end

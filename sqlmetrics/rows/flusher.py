@@ -20,7 +20,11 @@ from .flush import Outcome
 BATCH_SECONDS = 0.01
 """New children are upserted together with those that come within this time after them."""
 BUSY_SECONDS = 0.05
-"""When another process was writing, the next try comes after this time."""
+"""When another process was writing, the next try comes after this time; the first of them sooner, so as to be there in
+the short time that a process which has much to write leaves to others."""
+_SOON_SECONDS = 0.01
+_SOON = 50
+"""So many tries."""
 STOP_SECONDS = 2.0
 """How long an exit waits for a flush that is under way; its own waits are 20 ms at most."""
 FORK_SECONDS = 0.1
@@ -58,6 +62,7 @@ class Flusher:
         """Whether a fork, or the end of the process, waits for it."""
         self._thread_id = 0
         self._is_missing = False
+        self._tries = 0  # that another process has made fail, in a row
         self.is_awaited = False
         """Whether there would be a thread now, if this process could have one."""
         self._turn_at = 0.0
@@ -96,7 +101,11 @@ class Flusher:
             self._turn_at = now + self._pause(self._round())
 
     def _pause(self, outcome: Outcome) -> float:
-        return min(self._interval, BUSY_SECONDS) if outcome is Outcome.BUSY else self._interval
+        if outcome is not Outcome.BUSY:
+            self._tries = 0
+            return self._interval
+        self._tries += 1
+        return min(self._interval, _SOON_SECONDS if self._tries <= _SOON else BUSY_SECONDS)
 
     def _ring(self) -> None:
         with contextlib.suppress(RuntimeError):  # it has been rung

@@ -78,6 +78,7 @@ def legacies_in_cells(
         now = _in_cell(file, ended.slot, cell, value, timestamp)
         found[series] = Legacy(ended.instance, series, mode, *now, started)
     started = _started(connection, ended)
+    ids.learn(children)
     for child in children:
         numbers = ids.of(child)  # first: it may make a family
         mode, timestamp = _mode(connection, child, modes), 0.0 if child.stamped else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import apsw
@@ -10,7 +11,7 @@ import apsw
 from ..cells import given
 from ..cells.selection import Selection
 from ..process import fork
-from . import database, erasure, settle
+from . import database, erasure, settle, slices
 from .removal import Removal, carry_out
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ class Remover:
         store = self._store
         for removal in removals:
             removal.detach(store.part)
+        slices.bring_all(lambda: nullcontext(connection), store.file, store.file.live_slots())
         with database.unreferenced(connection), settle.settling(connection, store.file):
             is_unmarked = carry_out(connection, store.file, store.part, removals)
         self._is_unmarked = self._is_unmarked or is_unmarked

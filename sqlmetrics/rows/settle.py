@@ -19,7 +19,7 @@ from ..process import native
 from .database import CutOffError, transaction
 from .fold import Legacy, end, fold, orphan
 from .harvest import Ended, legacies_in_cells, legacies_in_rows, legacies_of_orphans
-from .ingest import SeriesIds, ingest, is_settled
+from .ingest import SeriesIds, committed, ingest, is_settled
 from .schema import ids, refuse_newer
 
 Slot = tuple[int, int]
@@ -139,7 +139,9 @@ def mark_dead(connection: apsw.Connection, file: CellsFile, pid: str, settled: l
     namesakes = [slot for slot in file.live_slots() if _is_named(connection, file, slot, pid)]
     if _settle_those_dead(connection, file, namesakes, settled):
         return []
-    for _, instance in namesakes:
+    for slot, instance in namesakes:
+        with contextlib.suppress(JournalGoneError, DamagedError):
+            ingest(connection, file, slot, instance)
         connection.execute(DELETE_LIVE, {"process": instance})
         connection.execute("UPDATE store SET epoch = epoch + 1")
     return [slot for slot, _ in namesakes]
@@ -149,7 +151,8 @@ def _is_named(connection: apsw.Connection, file: CellsFile, slot: Slot, pid: str
     if is_settled(connection, file, *slot):
         return False
     try:
-        ingest(connection, file, *slot)
+        if committed(connection, slot[1]) is None:
+            ingest(connection, file, *slot, most=layout.PAGE)  # what it says of itself comes first
     except (JournalGoneError, DamagedError):
         return False
     found = connection.execute("SELECT pid, pid_namespace FROM process WHERE id = ?", (slot[1],)).fetchall()

@@ -7,6 +7,7 @@ process.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import apsw
@@ -14,7 +15,7 @@ import apsw
 from ..cells import layout
 from ..cells.arenas import SharedArena
 from ..cells.images import Image
-from . import settle
+from . import settle, slices
 from .ingest import copy_images, ingest, is_settled
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class Ward:
 
     def bring(self, connection: apsw.Connection) -> None:
         """Write its rows, in a transaction of their own. Raises apsw.Error, JournalGoneError or DamagedError."""
+        slices.bring_all(lambda: nullcontext(connection), self._file, [(self._slot, self._instance)])
         with settle.settling(connection, self._file):
             if is_settled(connection, self._file, self._slot, self._instance):
                 return

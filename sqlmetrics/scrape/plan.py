@@ -15,7 +15,7 @@ import apsw
 
 from ..cells.shape import STATE_TYPES
 from ..errors import DamagedError
-from ..rows.ingest import read_help
+from ..rows.series import read_help
 
 FAMILIES = "SELECT id, name, type, mode, help, made, unit, registered FROM family ORDER BY id"
 _UNNAMED = -(2**62)

@@ -1,0 +1,217 @@
+"""Families and series as rows. What is announced comes many at a time: a label with a user's id in it makes thousands.
+
+Each step of a statement gives up the interpreter lock, and where another thread of the process computes, it may take
+milliseconds to get it back. So the number of statements, and of rows that they return, must not grow with the number
+of children: all of them go into one JSON text that SQLite takes apart.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+import apsw
+
+from ..cells.records import ChildRecord, FamilyRecord
+from . import nonsense
+
+UPSERT_FAMILY = """
+INSERT INTO family (name, type, mode, help, made, unit, registered) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ifnull(?7, 0))
+ON CONFLICT (name, type) DO UPDATE
+   SET mode = excluded.mode, help = excluded.help, made = excluded.made, unit = excluded.unit,
+       registered = ifnull(?7, registered)
+ WHERE excluded.made >= family.made
+"""
+RAISE_PLAN = "UPDATE store SET plan = plan + 1"
+IS_KNOWN = """
+SELECT count(*) FROM family
+ WHERE name = ?1 AND type = ?2 AND mode = ?3 AND help = ?4 AND unit = ?6 AND registered = ifnull(?7, registered)
+"""
+ID_AND_MODE = "SELECT id, mode FROM family WHERE name = ? AND type = ?"
+# Whether a family's values are summed can change: a counter of a class of the app's own may be declared in a mode.
+MARK_GAUGES = """
+UPDATE sample SET gauge = ?3
+ WHERE series IN (SELECT series.id FROM series JOIN family ON family.id = series.family
+                   WHERE family.name = ?1 AND family.type = ?2)
+"""
+# :children is [[labels, created, first cell], …], :samples is [[name, variant, cells after the first], …].
+_EACH = "jsonb_each(:children) AS child CROSS JOIN jsonb_each(:samples) AS sample"
+_SAME = """series.family = :family AND series.labels = child.value ->> 0
+       AND series.name = sample.value ->> 0 AND series.variant = sample.value ->> 1"""
+UPSERT_SERIES = f"""
+INSERT INTO series (family, labels, name, variant, created)
+SELECT :family, child.value ->> 0, sample.value ->> 0, sample.value ->> 1, child.value ->> 1
+  FROM {_EACH}
+ WHERE true
+ON CONFLICT (family, labels, name, variant) DO UPDATE
+   SET created = excluded.created
+ WHERE excluded.created < series.created
+"""  # noqa: S608
+IDS = f"SELECT json_group_array((SELECT id FROM series WHERE {_SAME})) FROM {_EACH}"  # noqa: S608
+# A gauge that one process declares in two modes has two cells for one series: the newest declaration wins. So does a
+# child that is made again before its removal is committed. The new cell's value comes with the next flush.
+UPSERT_SAMPLES = f"""
+INSERT INTO sample (cell, series, process, timestamp, gauge)
+SELECT (child.value ->> 2) + (sample.value ->> 2), series.id, :process, :timestamp, :gauge
+  FROM {_EACH} CROSS JOIN series
+    ON {_SAME}
+ WHERE true
+ON CONFLICT (process, series) DO UPDATE
+   SET cell = excluded.cell, value = excluded.value, timestamp = excluded.timestamp, gauge = excluded.gauge
+ WHERE cell <> excluded.cell
+"""  # noqa: S608
+_MOST = 10_000
+"""Samples that one statement brings."""
+
+
+def insert_family(connection: apsw.Connection, record: FamilyRecord) -> None:
+    """Insert or change the row of a family; what was said last of it wins."""
+    fields = (*record[:3], storable_help(record.help), *record[4:])
+    if not connection.execute(IS_KNOWN, fields).get:
+        connection.execute(RAISE_PLAN)
+    before = mode_of(connection, record)
+    connection.execute(UPSERT_FAMILY, fields)
+    now = mode_of(connection, record)
+    if before is not None and (before == "") != (now == ""):
+        connection.execute(MARK_GAUGES, (*record[:2], now != ""))
+
+
+def mode_of(connection: apsw.Connection, record: ChildRecord | FamilyRecord) -> str | None:
+    """The mode of a record's family as the rows have it; None if they have none."""
+    found: Any = connection.execute(ID_AND_MODE, record[:2]).fetchone()
+    return found[1] if found else None
+
+
+class Batch(NamedTuple):
+    """Children of one family, in the order in which they were announced, that have the same samples."""
+
+    family: int
+    gauge: bool
+    children: Sequence[ChildRecord]
+
+    def samples(self) -> list[tuple[str, str]]:
+        """(name, variant) of each sample of a child."""
+        return list(zip(self.children[0].names, self.children[0].variants, strict=True))
+
+    def bindings(self) -> dict[str, Any]:
+        """What the statements above need but for the process."""
+        stamped = self.children[0].stamped
+        samples = [(*sample, place * (2 if stamped else 1)) for place, sample in enumerate(self.samples())]
+        return {
+            "family": self.family,
+            "gauge": self.gauge,
+            "timestamp": 0.0 if stamped else None,
+            "children": json.dumps([(child.labels(), child.created, child.cell) for child in self.children]),
+            "samples": json.dumps(samples),
+        }
+
+
+def insert_children(connection: apsw.Connection, instance: int, children: Iterable[ChildRecord]) -> None:
+    """Make rows of children of one process, and of series that have none, within the caller's transaction.
+
+    A child in cells of another one is left out, and noted.
+    """
+    for batch in _batches(connection, children):
+        if not _try_to_insert(connection, instance, batch):
+            for child in batch.children:
+                if not _try_to_insert(connection, instance, batch._replace(children=[child])):
+                    nonsense.note_clash(connection.filename, instance, child)
+
+
+def _try_to_insert(connection: apsw.Connection, instance: int, batch: Batch) -> bool:
+    """False, and nothing is inserted, where a cell is another series'."""
+    bindings = batch.bindings() | {"process": instance}
+    connection.execute("SAVEPOINT batch")
+    _insert_series(connection, bindings)
+    try:
+        connection.execute(UPSERT_SAMPLES, bindings)
+    except apsw.ConstraintError:
+        fits = False
+        connection.execute("ROLLBACK TO batch")
+    else:
+        fits = True
+    connection.execute("RELEASE batch")
+    return fits
+
+
+def _insert_series(connection: apsw.Connection, bindings: dict[str, Any]) -> None:
+    connection.execute(UPSERT_SERIES, bindings)
+    if connection.changes():
+        connection.execute(RAISE_PLAN)
+
+
+def _batches(connection: apsw.Connection, children: Iterable[ChildRecord]) -> Iterator[Batch]:
+    """The children by families; of one family in their order, for of a child that comes twice the last cell counts."""
+    by_family: dict[tuple[str, str], list[ChildRecord]] = {}
+    for child in children:
+        by_family.setdefault(child[:2], []).append(child)
+    for some in by_family.values():
+        family, mode = _family(connection, some[0])
+        for _, alike in groupby(some, itemgetter(2, 4, 5)):  # stamped, names, variants
+            run = list(alike)
+            size = max(_MOST // len(run[0].names), 1)
+            for start in range(0, len(run), size):
+                yield Batch(family, mode != "", run[start : start + size])
+
+
+def _family(connection: apsw.Connection, child: ChildRecord) -> tuple[int, str]:
+    """The id and the mode of a child's family, which gets a row if it has none."""
+    if (found := connection.execute(ID_AND_MODE, child[:2]).fetchone()) is None:
+        insert_family(connection, child.stand_in())
+        found = connection.execute(ID_AND_MODE, child[:2]).fetchone()
+    family: Any = found
+    return family  # type: ignore[no-any-return]
+
+
+class SeriesIds:
+    """The ids that series have in rows; those that have none get one. Within the caller's transaction."""
+
+    def __init__(self, connection: apsw.Connection):
+        self._connection = connection
+        self._known: dict[tuple[str, str, str], dict[tuple[str, str], tuple[int, float]]] = {}
+
+    def learn(self, children: Iterable[ChildRecord]) -> None:
+        """Look up, or make, the series of many children: `of` needs no statement for these then."""
+        for batch in _batches(self._connection, [child for child in children if self._ids(child) is None]):
+            self._learn(batch)
+
+    def of(self, child: ChildRecord) -> list[int]:
+        """The id of each of a child's series."""
+        if (found := self._ids(child)) is None:
+            self.learn([child])
+            found = self._ids(child)
+        assert found is not None, child
+        return found
+
+    def _ids(self, child: ChildRecord) -> list[int] | None:
+        """None if one of the series is not known, or known to be made later than the child."""
+        known = self._known.get((child.family, child.type, child.labels()), {})
+        found = [known.get(sample, (0, math.inf)) for sample in zip(child.names, child.variants, strict=True)]
+        return [number for number, _ in found] if all(made <= child.created for _, made in found) else None
+
+    def _learn(self, batch: Batch) -> None:
+        bindings = batch.bindings()
+        _insert_series(self._connection, bindings)
+        ids = iter(json.loads(str(self._connection.execute(IDS, bindings).get)))
+        samples = batch.samples()
+        for child in batch.children:
+            known = self._known.setdefault((child.family, child.type, child.labels()), {})
+            known.update((sample, (next(ids), child.created)) for sample in samples)
+
+
+def storable_help(text: str) -> str | bytes:
+    """Return the help text, as UTF-8 bytes where lone surrogates keep it from being text; see `read_help`."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass")
+    return text
+
+
+def read_help(stored: object) -> str:
+    """The inverse of `storable_help`."""
+    return stored.decode("utf-8", "surrogatepass") if isinstance(stored, bytes) else str(stored)

@@ -1,0 +1,107 @@
+"""What takes long is written in slices, each a transaction of its own, so that others get their turn in between.
+
+SQLite has no queue for its write lock: whoever tries at the right moment gets it. So only one process at a time writes
+in slices, and leaves the write lock alone between any two of them, its own or another's, for longer than those wait
+between two tries that have little to write: other flushes, folds and removals.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+
+import apsw
+
+from ..cells import layout, locks
+from ..cells.cellsfile import CellsFile
+from ..cells.journal import JournalGoneError
+from ..errors import DamagedError
+from ..process import fork, native
+from .database import BUSY_MS
+from .ingest import committed, ingest, is_settled
+from .settle import settling
+from .wal import checkpoint
+
+PORTION = 256 * 1024
+"""Bytes of a journal that are read at once, and that one transaction may bring beside other things."""
+SECONDS = 0.05
+"""After so long a transaction brings no further portion."""
+PAUSE = 0.012
+"""Seconds between two slices: SQLite looks for its lock every 10 ms at most while it waits."""
+_LOOK_SECONDS = 0.003
+PATIENCE = 1.0
+"""Who has written a slice waits so many seconds for the turn to write the next one."""
+
+Writing = Callable[[], AbstractContextManager[apsw.Connection]]
+"""Gives a connection for the time of one slice."""
+
+
+@contextlib.contextmanager
+def turn(file: CellsFile, patience: float = BUSY_MS / 1000) -> Iterator[None]:
+    """Write one slice within. patience: seconds. Raises apsw.BusyError if other processes write theirs for longer."""
+    end = time.monotonic() + patience
+    while not locks.try_lock(file.fd, layout.SLICES_LOCK_AT):
+        fork.give_way()
+        if time.monotonic() > end:
+            raise apsw.BusyError("another process writes in slices")
+        native.sleep(_LOOK_SECONDS)
+    try:
+        native.sleep(PAUSE)
+        yield
+    finally:
+        locks.unlock(file.fd, layout.SLICES_LOCK_AT)
+
+
+def leave_turn() -> None:
+    """Between two slices: wait until another process that waits for its turn has it."""
+    native.sleep(2 * _LOOK_SECONDS)
+
+
+def bring_journal(writing: Writing, file: CellsFile, slot: int, instance: int) -> Iterator[int]:
+    """Make rows of an instance's journal, as long as there is more of it than one transaction takes.
+
+    Yields after each slice how many bytes of it are rows. Does nothing once the instance is settled.
+    Raises apsw.Error, JournalGoneError or DamagedError.
+    """
+    patience = BUSY_MS / 1000
+    while True:
+        with turn(file, patience), writing() as connection:
+            with settling(connection, file):
+                end = _bring_some(connection, file, slot, instance)
+            checkpoint(connection)
+        if end is None:
+            return
+        yield end
+        if file.published[slot] - end <= PORTION:
+            return
+        patience = PATIENCE
+        leave_turn()
+
+
+def _bring_some(connection: apsw.Connection, file: CellsFile, slot: int, instance: int) -> int | None:
+    if is_settled(connection, file, slot, instance):
+        return None
+    begun = time.monotonic()
+    while True:
+        end = ingest(connection, file, slot, instance, most=PORTION)
+        if file.published[slot] - end <= PORTION or time.monotonic() - begun > SECONDS:
+            return end
+
+
+def bring_all(writing: Writing, file: CellsFile, slots: Iterable[tuple[int, int]]) -> None:
+    """The same for those (slot, instance) whose journal is that long; not what cannot be read of one.
+
+    Raises apsw.Error.
+    """
+    for slot, instance in slots:
+        with contextlib.suppress(JournalGoneError, DamagedError):
+            if file.published[slot] > PORTION and _is_long(writing, file, slot, instance):
+                for _ in bring_journal(writing, file, slot, instance):
+                    pass
+
+
+def _is_long(writing: Writing, file: CellsFile, slot: int, instance: int) -> bool:
+    with writing() as connection:
+        return file.published[slot] - (committed(connection, instance) or 0) > PORTION

@@ -1,0 +1,58 @@
+"""The length of the WAL: what is checkpointed when, and what is not written while that cannot be done."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+import apsw
+
+from ..errors import StoreError
+from . import database
+
+WAL_LIMIT = 64 * 1024 * 1024
+"""Bytes of WAL above which flushes write registrations and folds only, above twice that nothing, until a checkpoint
+succeeds: a reader that does not end its transaction keeps SQLite from using the WAL again from its beginning."""
+
+
+class WalTooLongError(StoreError):
+    """Nothing is written: a reader keeps the WAL from being checkpointed. Cells and journals hold what is new."""
+
+
+def refuse_long(connection: apsw.Connection) -> None:
+    """Raise WalTooLongError where nothing can be written until a checkpoint succeeds."""
+    path = connection.filename
+    limit = wal_limit(path)
+    if wal_bytes(path) > 2 * limit:
+        checkpoint(connection)
+        if wal_bytes(path) > 2 * limit:
+            raise WalTooLongError(f"{path}-wal is longer than {2 * limit >> 20} MiB")
+
+
+def wal_bytes(path: str) -> int:
+    """The size of a store's WAL file, 0 where there is none."""
+    try:
+        return os.stat(path + "-wal").st_size
+    except OSError:
+        return 0
+
+
+def wal_limit(path: str) -> int:
+    """`WAL_LIMIT`, or less on a small disk: a checkpoint needs room for what it copies, so half of the disk stays free.
+
+    Else a WAL that has filled the disk, while a reader kept it from starting over, could never be shortened.
+    """
+    found = os.statvfs(os.path.dirname(path))
+    room = found.f_bavail * found.f_frsize + wal_bytes(path)
+    return min(WAL_LIMIT, max(room // 4, database.WAL_BYTES))
+
+
+def checkpoint(connection: apsw.Connection) -> None:
+    """Checkpoint what has come together, outside of a transaction; where somebody reads or writes, another time."""
+    path = connection.filename
+    size = wal_bytes(path)
+    with contextlib.suppress(apsw.BusyError):
+        if size > wal_limit(path):
+            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        elif size > database.WAL_BYTES:
+            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
