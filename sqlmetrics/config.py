@@ -30,6 +30,7 @@ class Settings:
     mode: permission bits of the store's files, such as 0o600.
     group: the group (name or number) that owns the files, or None to leave it.
     keep_dead: how many dead processes' ``all`` gauges are remembered, >= 0.
+    max_series: how many label sets a family may have, >= 1, or None for any number; see `client.limit`.
     persist: whether a launcher (gunicorn's master) keeps the sums of earlier runs; by the environment only.
     """
 
@@ -38,6 +39,7 @@ class Settings:
     mode: int = 0o600
     group: str | int | None = None
     keep_dead: int = 1000
+    max_series: int | None = None
     persist: bool = False
 
     def gid(self) -> int:
@@ -60,6 +62,13 @@ def _import(name: str) -> Identifier:
     return found
 
 
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError("wanted is a whole number, 1 or more") from None
+
+
 def _truth(text: str) -> bool:
     known = {**dict.fromkeys(("1", "true", "yes", "on"), True), **dict.fromkeys(("0", "false", "no", "off"), False)}
     if text.lower() not in known:
@@ -73,6 +82,7 @@ _FROM_TEXT: dict[str, Callable[[str], object]] = {
     "mode": lambda text: int(text, 8),
     "group": str,
     "keep_dead": int,
+    "max_series": _whole,
     "persist": _truth,
 }
 
@@ -124,11 +134,17 @@ def checked(result: Settings) -> Settings:
         raise ValueError(f"flush_interval is {result.flush_interval!r}; it must be more than 0 seconds, a day at most")
     if result.keep_dead < 0:
         raise ValueError(f"keep_dead is {result.keep_dead!r}; it must be 0 or more processes")
+    if result.max_series is not None and not _is_positive(result.max_series):
+        raise ValueError(f"max_series is {result.max_series!r}; it must be a whole number of label sets, 1 or more")
     if not 0 <= result.mode <= 0o777:
         raise ValueError(f"mode is {result.mode:#o}; it must be permission bits, such as 0o600 or 0o660")
     if result.group is not None:
         result.gid()
     return result
+
+
+def _is_positive(number: object) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool) and number >= 1
 
 
 def resolve(path: str | os.PathLike[str] | None = None) -> str:

@@ -19,7 +19,7 @@ from .cells.part import Part
 from .errors import ForeignFileError, JournalModeError, SQLMetricsError, StoreError, StoreInUseError
 from .process import fork, under_uwsgi
 from .process.wiped import wiped_bytes
-from .rows import database, erasure, files, flush, fold, resets, settle, wal_reset
+from .rows import admission, database, erasure, files, flush, fold, resets, settle, wal_reset
 from .rows.conflicts import Conflicts
 from .rows.connections import Access
 from .rows.figures import Figures
@@ -56,6 +56,7 @@ class Store(fork.ForkAware):
         self.trouble = Trouble()
         self.figures = Figures(self)
         self.conflicts = Conflicts(self)
+        self.admission = admission.Admission(self)
         if settings.group is not None:
             trust.share(path, settings.gid())
         self._file: CellsFile | None = None
@@ -120,6 +121,7 @@ class Store(fork.ForkAware):
             raise
         except StoreError as error:
             self.trouble.report("closed", f"{error}; counting in memory until it can be opened")
+        self.admission.begin()
         self._tell_of_sqlite()
         self.trouble.write_log()
 
@@ -249,6 +251,7 @@ class Store(fork.ForkAware):
         """See `notices.reset`. Raises StoreInUseError, apsw.BusyError."""
         fork.notice()
         resets.reset(self, force=force, keep_own=keep_own)
+        self.admission.begin()
 
     def begin_run(self, *, uid: int, gid: int) -> None:
         """Be a launcher for as long as this process lives; drop what earlier runs left if nobody else uses the store.
@@ -265,6 +268,7 @@ class Store(fork.ForkAware):
         if locks.try_lock(self.file.fd, layout.RUN_LOCK_AT):
             with contextlib.suppress(StoreInUseError):
                 resets.begin_with_sums(self) if self.settings.persist else self.reset(force=False, keep_own=True)
+            self.admission.begin()
         self.join_run(30)
 
     def join_run(self, seconds: int = 1) -> None:

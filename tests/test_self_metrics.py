@@ -36,9 +36,12 @@ def test_they_are_shown_on_request_only(store: sqlmetrics.Store, shell: Shell) -
         assert {row["metric"] for row in shell(f"SELECT metric FROM {view}")} == {"requests_total", "others_total"}
 
 
-def test_they_are_well_formed(store: sqlmetrics.Store) -> None:
+def test_they_are_well_formed(path: str) -> None:
     """In the stricter of the two formats, with a help text each, and units where a name promises one."""
-    Counter("requests", "Requests").inc()
+    sqlmetrics.install(path, max_series=1)
+    requests = Counter("requests", "Requests", ["path"])
+    for number in range(2):
+        requests.labels(f"/{number}").inc()
     families = list(parser.text_string_to_metric_families(openmetrics.generate_latest(watching()).decode()))
     mine = {family.name: family for family in families if family.name.startswith("sqlmetrics_")}
     assert {"sqlmetrics_processes", "sqlmetrics_bytes", *figures.NAMES} <= set(mine)

@@ -31,6 +31,7 @@ def test_the_variables_of_the_keywords(path: str, monkeypatch: pytest.MonkeyPatc
         "SQLMETRICS_MODE": "640",
         "SQLMETRICS_GROUP": str(os.getegid()),
         "SQLMETRICS_KEEP_DEAD": "5",
+        "SQLMETRICS_MAX_SERIES": "12",
     }
     for name, text in found.items():
         monkeypatch.setenv(name, text)
@@ -42,6 +43,7 @@ def test_the_variables_of_the_keywords(path: str, monkeypatch: pytest.MonkeyPatc
     assert store.settings.mode == 0o600
     assert store.settings.gid() == os.getegid()
     assert store.settings.keep_dead == 5
+    assert store.settings.max_series == 12
     Gauge("busy", "Busy").set(3)
     assert value("busy", pid="7") == 3
 
@@ -63,6 +65,10 @@ def test_the_variables_of_the_keywords(path: str, monkeypatch: pytest.MonkeyPatc
         ("SQLMETRICS_GROUP", "no-such-group"),
         ("SQLMETRICS_KEEP_DEAD", "some"),
         ("SQLMETRICS_KEEP_DEAD", "-1"),
+        ("SQLMETRICS_MAX_SERIES", "many"),
+        ("SQLMETRICS_MAX_SERIES", "1.5"),
+        ("SQLMETRICS_MAX_SERIES", "0"),
+        ("SQLMETRICS_MAX_SERIES", "-3"),
     ],
 )
 def test_a_variable_that_cannot_be_used(path: str, monkeypatch: pytest.MonkeyPatch, name: str, text: str) -> None:

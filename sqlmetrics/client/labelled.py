@@ -84,7 +84,9 @@ def _check_is_labelled(metric: Any) -> None:
 
 def _remove(metric: Any, labels: dict[str, str], *, whole: bool) -> None:
     if not is_private(metric):
-        stores.default_store().remover.remove(Selection.of(metric, labels, whole=whole))
+        store, selection = stores.default_store(), Selection.of(metric, labels, whole=whole)
+        store.admission.forget(selection)
+        store.remover.remove(selection)
 
 
 REPLACED: tuple[tuple[type, str, Any], ...] = tuple(

@@ -21,7 +21,7 @@ from ..cells import given
 from ..cells.shape import describe, family_of
 from ..process import native
 from ..values import SharedValue
-from . import labelsets, private
+from . import labelsets, limit, private
 from .buckets import SharedBuckets
 
 _peer_labels = MetricWrapperBase.labels
@@ -54,15 +54,24 @@ def labels(self: Any, *labelvalues: object, **labelkwargs: object) -> Any:
     make_reentrant(self)
     notice_missing(self)
     try:
-        child = _peer_labels(self, *labelvalues, **labelkwargs)
+        child = _find_or_make(self, labelvalues, labelkwargs)
     except KeyError:  # a signal handler has removed the child right after it was made
-        child = _peer_labels(self, *labelvalues, **labelkwargs)
+        child = _find_or_make(self, labelvalues, labelkwargs)
     labelsets.note(self, child)
     if hasattr(self, "_superseded"):
         from . import resets  # here: it knows of all that can be reset
 
         resets.keep_apart(child)
     return child
+
+
+def _find_or_make(metric: Any, labelvalues: tuple[object, ...], labelkwargs: dict[str, object]) -> Any:
+    rule = limit.rule_for(metric)
+    if rule is None:
+        return _peer_labels(metric, *labelvalues, **labelkwargs)
+    with metric._lock:
+        labelvalues, labelkwargs = limit.admitted(rule, metric, labelvalues, labelkwargs)
+        return _peer_labels(metric, *labelvalues, **labelkwargs)
 
 
 def notice_missing(metric: Any) -> None:

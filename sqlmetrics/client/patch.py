@@ -93,6 +93,7 @@ def install(
     mode: int | None = None,
     group: str | int | None = None,
     keep_dead: int | None = None,
+    max_series: int | None = None,
 ) -> Store:
     """Switch `prometheus_client` to the store, in this process and in those that are forked from it.
 
@@ -105,6 +106,8 @@ def install(
     process_identifier: names this process, see `values.MultiProcessValue`; default `os.getpid`.
     mode, group: permission bits and group of the store's files; default 0o600 and the process's own.
     keep_dead: how many ended processes' ``all`` gauges are remembered; default 1000.
+    max_series: how many label sets a metric may have, all processes together; new ones beyond it count in one series
+        whose label values are all ``(other)``; default: any number.
 
     Each keyword that is not given is taken from ``SQLMETRICS_<NAME>``, if that is set.
     Raises PathError, StoreError (and what is derived from it), ValueError, or InstallError: it was called with
@@ -116,6 +119,7 @@ def install(
         "mode": mode,
         "group": group,
         "keep_dead": keep_dead,
+        "max_series": max_series,
     }
     before = stores.installed()
     copies.refuse_others(_replaced)

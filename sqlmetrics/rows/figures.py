@@ -25,20 +25,30 @@ _HELP = {
     "sqlmetrics_errors": ("counter", "What could not be done at once, by cause; the log says more."),
     "sqlmetrics_flush_seconds": ("summary", "Flushes that wrote rows."),
     "sqlmetrics_scrape_seconds": ("summary", "Scrapes."),
+    "sqlmetrics_series_limited": ("counter", "Calls of labels() that got the series (other), by family."),
 }
 NAMES = frozenset(_HELP)
 """Families that no app may have; the views of the schema leave them out, too."""
 
 
+_LABEL = {"sqlmetrics_errors": "cause", "sqlmetrics_series_limited": "family"}
+"""The label of each family that has one."""
+
+
 class Figure(NamedTuple):
-    """One sample: its name, and the cause that it counts, or ''."""
+    """One sample: its name, and the value of its label, or ''."""
 
     name: str
-    cause: str = ""
+    of: str = ""
 
     def family(self) -> str:
         """The name of its family."""
         return self.name.rsplit("_", 1)[0]
+
+    def labels(self) -> dict[str, str]:
+        """Its label, if it has one."""
+        label = _LABEL.get(self.family())
+        return {label: self.of} if label else {}
 
 
 Waiting = dict[Figure, float]
@@ -56,6 +66,8 @@ class Figures:
         self._trouble = store.trouble if store is not None else trouble
         self._durations: deque[tuple[str, float]] = deque(maxlen=1000)  # if nobody ever asks
         self._errors_seen: Counter[str] = Counter()
+        self._limited: dict[str, int] = {}
+        self._limited_seen: Counter[str] = Counter()
         # What a full disk brings about is to have its cells before the disk is full.
         self._waiting: Waiting = {Figure("sqlmetrics_errors_total", cause): 0 for cause in ("cells", "flush")}
         self._values: dict[Figure, SharedValue] = {}
@@ -66,6 +78,11 @@ class Figures:
     def took(self, work: str, seconds: float) -> None:
         """Note how long a piece of work took, 'flush' or 'scrape'. Takes no lock."""
         self._durations.append((work, seconds))
+
+    def limited(self, family: str) -> None:
+        """Note that a label set got no series of its own. Call it with the lock of its metric held."""
+        self._limited.setdefault(family, 0)
+        self._limited[family] += 1
 
     def bring(self) -> Waiting:
         """Count in the store what was noted. Never waits for another thread.
@@ -92,6 +109,9 @@ class Figures:
         for cause, count in errors.items():
             self._add(Figure("sqlmetrics_errors_total", cause), count - self._errors_seen[cause])
             self._errors_seen[cause] = count
+        for family, count in self._limited.copy().items():
+            self._add(Figure("sqlmetrics_series_limited_total", family), count - self._limited_seen[family])
+            self._limited_seen[family] = count
 
     def _add(self, figure: Figure, amount: float) -> None:
         self._waiting[figure] = self._waiting.get(figure, 0) + amount
@@ -105,9 +125,11 @@ class Figures:
 
     def _make(self, figure: Figure) -> None:
         type_, help_ = _HELP[figure.family()]
-        names, values = (("cause",), (figure.cause,)) if figure.cause else ((), ())
-        for one in [figure] if figure.cause else _pair(figure.family()):
-            self._values[one] = self._class(type_, figure.family(), one.name, names, values, help_)
+        labels = figure.labels()
+        for one in [figure] if labels else _pair(figure.family()):
+            self._values[one] = self._class(
+                type_, figure.family(), one.name, tuple(labels), tuple(labels.values()), help_
+            )
 
 
 def _value_class(store: Store) -> type[SharedValue]:
@@ -132,15 +154,15 @@ _ALL = [
 
 def completed(counted: Iterable[Shown], waiting: Waiting) -> list[Shown]:
     """The figures' families: what the store has of them, and what waits in this process; 0 where there is nothing."""
-    values = dict.fromkeys(_ALL, 0.0)
+    values = dict.fromkeys([*_ALL, *waiting], 0.0)
     for shown in counted:
         for (name, labels), value in zip(shown.lines, shown.values, strict=True):
-            if (one := Figure(name, labels.get("cause", ""))).family() in _HELP:
+            if (one := Figure(name, next(iter(labels.values()), ""))).family() in _HELP:
                 values[one] = value
     families = []
     for name, (type_, help_) in _HELP.items():
         ours = [one for one in values if one.family() == name]
-        lines = [Line(one.name, {"cause": one.cause} if one.cause else {}) for one in ours]
+        lines = [Line(one.name, one.labels()) for one in ours]
         numbers = [values[one] + waiting.get(one, 0.0) for one in ours]
         families.append(Shown(Family(name, type_, "", help_, 0), lines, numbers))
     return families

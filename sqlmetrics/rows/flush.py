@@ -82,6 +82,7 @@ def flush(store: Store, *, pause: float = 0.0) -> Outcome:
         checkup.check_if_due(store.path, store.file)
         _look_for_planted(store)
         outcome = _flush(store) if _has_work(store) else Outcome.NOTHING_CHANGED
+        store.admission.look_if_written()
         erasure.carry_on(store)
         store.part.zero_unread()
         children.drop(store.part)

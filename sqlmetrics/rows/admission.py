@@ -1,0 +1,177 @@
+"""How many label sets each family has, in rows and in this process: whether there is room for one more.
+
+An operation asks no database. So a process knows the label sets of the rows as they were when it looked last, which it
+does when it is installed and with its flushes, and it counts those that it has made itself since.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import apsw
+
+from ..cells import given
+from ..cells.selection import Selection
+from ..cells.shape import canonical_labels
+from ..errors import SQLMetricsError
+
+if TYPE_CHECKING:
+    from ..store import Store
+
+OTHER = "(other)"
+"""Each label value of the series that stands for all label sets beyond the limit."""
+_STATE = "SELECT id, plan, epoch FROM store"
+_NEW = """
+SELECT series.id, family.name, family.type, series.labels
+  FROM series JOIN family ON family.id = series.family
+ WHERE series.id > ? AND series.labels <> '{}'
+ ORDER BY series.id
+"""
+_SHARE = 20
+"""All label sets are read anew after removals, but in one part of so many of the time at most."""
+
+Family = tuple[str, str]
+"""(name, type)"""
+
+
+class Admission:
+    """What one process knows of the label sets of a store. Without a limit it looks at nothing."""
+
+    def __init__(self, store: Store):
+        self._store = store
+        self._seen: object = None
+        self._removals: object = None
+        self._last = 0
+        self._next_reading = 0.0
+        self._written: object = None
+        self._in_rows: dict[Family, set[str]] = {}
+        self._made: dict[Family, dict[str, tuple[weakref.ref[Any], tuple[str, ...]]]] = {}
+        """Label sets, as JSON, that this process has made, and that were in no row when it looked last."""
+        self._told: set[Family] = set()
+
+    @property
+    def limit(self) -> int | None:
+        """How many label sets a family may have; None: any number."""
+        return self._store.settings.max_series
+
+    def admits(self, metric: Any, values: tuple[str, ...]) -> bool:
+        """Whether a label set that a metric does not have yet gets a series of its own; then it is counted.
+
+        Call it with the lock of the metric held.
+        """
+        family = given.name(metric._name), metric._type
+        in_rows, made = self._in_rows.get(family, ()), self._made.setdefault(family, {})
+        text = _text(given.labels(metric._labelnames, values))
+        if is_other(values) or text in in_rows or text in made:
+            return True
+        # First it is counted, then it is looked whether there was room: a signal handler may make one in the middle.
+        made[text] = weakref.ref(metric), values
+        if self._has_room(metric, values, len(in_rows) + len(made)):
+            return True
+        made.pop(text, None)
+        self._refuse(family)
+        return False
+
+    def _has_room(self, metric: Any, values: tuple[str, ...], counted: int) -> bool:
+        # What a metric had before the store was installed is in no row until the first flush.
+        here = len(metric._metrics) - ((OTHER,) * len(values) in metric._metrics)
+        return self.limit is None or (counted <= self.limit and here < self.limit)
+
+    def _refuse(self, family: Family) -> None:
+        self._store.figures.limited(family[0])
+        if family not in self._told:
+            self._told.add(family)
+            self._store.trouble.remark(
+                f"{self._store.path}: the metric {family[0]} has as many label sets as max_series lets it have"
+                f" ({self.limit}); new ones count in one series, the label values of which are {OTHER}"
+            )
+            self._store.flusher.wake()
+
+    def forget(self, selection: Selection) -> None:
+        """Have room for what this process has removed, before the rows are looked at again."""
+        family = selection.family, selection.type
+        for known in (self._in_rows.get(family, set()), self._made.get(family, {})):
+            for text in [_text(selection.labels)] if selection.whole else list(known):
+                if selection.whole or selection.labels.items() <= json.loads(text).items():
+                    known.discard(text) if isinstance(known, set) else known.pop(text, None)
+
+    # --- looking at the rows ------------------------------------------------------------------------------
+
+    def look(self, connection: apsw.Connection) -> None:
+        """Learn which label sets are in rows; what has come since the last time, or all after a removal."""
+        if self.limit is None:
+            return
+        state = connection.execute(_STATE).fetchall()[0]
+        if state == self._seen:
+            return
+        removals = state[0], state[2]
+        if removals == self._removals or time.monotonic() < self._next_reading:
+            self._read(connection, self._in_rows)
+        else:
+            self._read_anew(connection)
+            self._removals = removals
+        self._seen = state if removals == self._removals else None
+        self._settle_made()
+
+    def _read_anew(self, connection: apsw.Connection) -> None:
+        begun = time.monotonic()
+        self._last, found = 0, dict[Family, set[str]]()
+        self._read(connection, found)
+        self._in_rows = found
+        self._next_reading = time.monotonic() + _SHARE * (time.monotonic() - begun)
+
+    def _read(self, connection: apsw.Connection, found: dict[Family, set[str]]) -> None:
+        rows: Any = connection.execute(_NEW, (self._last,)).fetchall()
+        for number, name, typ, text in rows:
+            if OTHER not in text or not is_other(json.loads(text).values()):
+                found.setdefault((name, typ), set()).add(text)
+            self._last = number
+
+    def _settle_made(self) -> None:
+        """Forget what is in rows by now, or was taken out of its metric."""
+        for family, made in list(self._made.items()):
+            in_rows = self._in_rows.get(family, ())
+            for text, (reference, values) in list(made.items()):
+                metric = reference()
+                if text in in_rows or metric is None or values not in metric._metrics:
+                    made.pop(text, None)
+
+    def look_if_written(self) -> None:
+        """Look if anybody has written since the last time; asks the kernel for that. Raises apsw.Error and others."""
+        if self.limit is None or not self._store.is_open():
+            return
+        written = _time_of(self._store.path + "-wal")
+        if written != self._written:
+            with self._store.writing() as connection:
+                self.look(connection)
+            self._written = written
+
+    def begin(self) -> None:
+        """Look for the first time, or after the store was emptied; what is in the way of that is met later."""
+        self._written = None
+        self._next_reading = 0.0
+        with contextlib.suppress(apsw.Error, OSError, SQLMetricsError):
+            self.look_if_written()
+
+
+def is_other(values: Any) -> bool:
+    """Whether these are the label values of the series for all beyond the limit."""
+    return {*values} == {OTHER}
+
+
+def _text(labels: dict[str, str]) -> str:
+    """A label set as the rows have it."""
+    return canonical_labels(labels.keys(), labels.values())
+
+
+def _time_of(name: str) -> object:
+    try:
+        found = os.stat(name)
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
