@@ -10,7 +10,24 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from . import anatomy, background, churn, creation, curves, forks, gunicorn, operations, scrapes, stall, table, weight
+from . import (
+    anatomy,
+    background,
+    burst,
+    churn,
+    creation,
+    curves,
+    forks,
+    gunicorn,
+    imports,
+    jobs,
+    operations,
+    scrapes,
+    stall,
+    table,
+    waits,
+    weight,
+)
 from .comparison import DifferenceError
 from .sizes import FULL, QUICK, Sizes
 
@@ -20,9 +37,13 @@ PARTS: dict[str, tuple[Callable[[str, Sizes], Iterator[table.Row]], ...]] = {
     "operations": (operations.measure,),
     "scrapes": (scrapes.measure, scrapes.measure_gauges, scrapes.measure_after_deaths),
     "large": (scrapes.measure_large,),
-    "creation": (creation.measure_alone, creation.measure_together),
+    "creation": (creation.measure_alone, creation.measure_together, creation.measure_counters),
+    "burst": (burst.measure,),
+    "waits": (waits.measure,),
     "weight": (weight.measure,),
     "forks": (forks.measure,),
+    "jobs": (jobs.measure,),
+    "imports": (imports.measure,),
     "background": (background.measure,),
     "gunicorn": (gunicorn.measure,),
     "stall": (stall.measure,),

@@ -8,12 +8,14 @@ import time
 from multiprocessing.connection import Connection
 from typing import Any, TypeAlias
 
-from prometheus_client import Histogram
+from prometheus_client import Counter, Histogram
 
 from .library import Metrics
 
 Pipe: TypeAlias = "Connection[Any, Any]"
 _fork = multiprocessing.get_context("fork")
+IN_EACH_BUCKET = tuple(number / 256 for number in (1, 2, 4, 8, 16, 24, 32, 96, 160, 224, 512, 1024, 1536, 2048, 4096))
+"""A number in each of the default buckets; sums of such numbers are exact, whatever the order."""
 
 
 class Crowd:
@@ -53,13 +55,20 @@ class Crowd:
         self._beats[self._newest] = self._beats.get(self._newest, 0) + 1
         return str(self._newest), self._beats[self._newest]
 
+    def change_all(self) -> None:
+        """Let each process observe something in each bucket of each of its children."""
+        for pipe in self._pipes:
+            pipe.send(None)
+        for pipe in self._pipes:
+            pipe.recv()
 
-def make_children(histogram: Histogram, prefix: str, count: int) -> float:
+
+def make_children(metric: Counter | Histogram, prefix: str, count: int) -> float:
     """Make labelled children and return the seconds for each."""
     values = [f"/{prefix}/{number}" for number in range(count)]
     start = time.perf_counter()
     for value in values:
-        histogram.labels(value)
+        metric.labels(value)
     return (time.perf_counter() - start) / count
 
 
@@ -89,5 +98,15 @@ def _member(
             beat = pipe.recv()
         except EOFError:
             return
-        metrics.beats.labels(beat).inc()
+        if beat is None:
+            _observe_everywhere(metrics.latency, children)
+        else:
+            metrics.beats.labels(beat).inc()
         pipe.send("counted")
+
+
+def _observe_everywhere(histogram: Histogram, children: int) -> None:
+    for place in range(children):
+        child = histogram.labels(f"/page/{place}")
+        for amount in IN_EACH_BUCKET:
+            child.observe(amount)

@@ -33,10 +33,18 @@ class Side:
 
     def ask(self, task: str, **arguments: Any) -> Any:
         """Let the process do one thing and return its answer. Raises RuntimeError if it has ended."""
+        self.tell(task, **arguments)
+        return self.hear()
+
+    def tell(self, task: str, **arguments: Any) -> None:
+        """Let the process begin one thing; `hear` waits for the answer."""
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
         self._process.stdin.write(json.dumps([task, arguments]) + "\n")
         self._process.stdin.flush()
+
+    def hear(self) -> Any:
+        """The answer to what it was told. Raises RuntimeError if it has ended."""
+        assert self._process.stdout is not None
         answer = self._process.stdout.readline()
         if not answer:
             raise RuntimeError(f"the process of {self.name} ended with status {self._process.wait()}")

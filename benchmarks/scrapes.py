@@ -28,10 +28,12 @@ def measure(folder: str, sizes: Sizes) -> Iterator[Row]:
             side.ask("gather", members=sizes.members, children=sizes.children)
         time.sleep(SETTLING)
         yield Row(f"scrape, {crowd}, own function", rounds(running, sizes, "own"), "ms", target=1 / 20)
+        changed = rounds(running, sizes, "own", change_all=True)
+        yield Row(f"scrape, {crowd}, every sample changed", changed, "ms", target=1 / 15)
         of_peer = rounds(running, sizes, "generate_latest")
         yield Row(f"scrape, {crowd}, generate_latest", of_peer, "ms", target=1 / 6)
         yield Row("scrape, a series is new each time", rounds(running, sizes, "own", new_series=True), "ms")
-        yield Row("the first scrape of a process", _first(running, sizes), "ms")
+        yield Row("the first scrape of a process", _first(running, sizes), "ms", target=0.3)
         compare("the scrapes of all processes", {name: side.ask("content") for name, side in running.items()})
 
 
@@ -53,7 +55,7 @@ def measure_gauges(folder: str, sizes: Sizes) -> Iterator[Row]:
             side.ask("gather", members=sizes.members, children=1, gauges=sizes.gauges)
         time.sleep(SETTLING)
         times = rounds(running, sizes, "own")
-        yield Row(f"scrape, {sizes.members} x {sizes.gauges:,} gauges of mode all", times, "ms")
+        yield Row(f"scrape, {sizes.members} x {sizes.gauges:,} gauges of mode all", times, "ms", target=0.25)
         compare("the gauges of all processes", {name: _without_pids(side) for name, side in running.items()})
 
 
@@ -107,15 +109,19 @@ def rounds(
     way: str,
     *,
     new_series: bool = False,
+    change_all: bool = False,
     few: tuple[str, ...] = (),
 ) -> dict[str, list[float]]:
     """Seconds of each side's scrapes; before each of them a process counts something, which it must show.
 
-    few: sides whose scrapes take long; their figures are repeated, so that all have as many.
+    change_all: have each process change each of its samples before. few: sides whose scrapes take long; their figures
+        are repeated, so that all have as many.
     """
     times: dict[str, list[float]] = {name: [] for name in running}
     for number in range(-1, sizes.scrape_rounds):
         for name, side in running.items():
+            if change_all:
+                side.ask("change_all")
             counted = side.ask("count", member=number % 4, new_series=new_series)
             if name in few and number >= sizes.slow_rounds:
                 times[name].append(times[name][number % sizes.slow_rounds])

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 class Sizes:
     """Counts of one run; `members` live at the same time and make `children` each, a lone process `alone` a round.
 
+    some, many: counter children in one process, and in each of the workers of a burst; known: those of a process, an
+    operation on one of which must not wait.
     deaths: after how many of them a store is looked at. lived, living, series: the numbers of the three curves.
     """
 
@@ -28,6 +30,16 @@ class Sizes:
     weighed: int = 400
     fork_rounds: int = 9
     inherited: int = 5_000
+    counter_rounds: int = 5
+    some: int = 1_000
+    many: int = 20_000
+    burst_rounds: int = 3
+    known: int = 50_000
+    wait_rounds: int = 2
+    wait_seconds: float = 8.0
+    jobs: int = 60
+    job_rounds: int = 5
+    import_rounds: int = 21
     busy_rounds: int = 3
     busy_seconds: float = 10.0
     served_rounds: int = 11
@@ -55,6 +67,16 @@ QUICK = replace(
     together_rounds=2,
     weighed=100,
     fork_rounds=3,
+    counter_rounds=2,
+    some=200,
+    many=2_000,
+    burst_rounds=1,
+    known=2_000,
+    wait_rounds=1,
+    wait_seconds=4.0,
+    jobs=20,
+    job_rounds=2,
+    import_rounds=5,
     busy_rounds=1,
     busy_seconds=3.0,
     served_rounds=1,

@@ -49,6 +49,8 @@ class Row:
         )
 
     def _verdict(self, ratio: float | None) -> tuple[str, str]:
+        if self.most is not None and "sqlmetrics" not in self.times:
+            return f"{_short(self.most * UNITS[self.unit])} {self.unit}", "-"
         if self.most is not None:
             is_met = median(self.times["sqlmetrics"]) <= self.most
             return f"{_short(self.most * UNITS[self.unit])} {self.unit}", "met" if is_met else "missed"
@@ -86,5 +88,5 @@ def print_row(row: Row) -> None:
 
 
 def _print(cells: Sequence[str]) -> None:
-    widths = (46, *(12 for _ in SIDES), 16, 8, 6)
+    widths = (54, *(12 for _ in SIDES), 16, 8, 6)
     print("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip(), flush=True)

@@ -13,11 +13,14 @@ from typing import Any
 
 from . import anatomy
 from .background import Busy
+from .burst import Burst
 from .churn import Workers, footprint
 from .crowd import Crowd, make_children
 from .forks import first_operation
+from .jobs import cpu_of_jobs
 from .library import Library, Metrics, flat
-from .stall import longest_stall
+from .stall import longest_stall, share_of_another_thread
+from .waits import longest_inc, make_known
 from .weight import Growing
 
 
@@ -36,9 +39,9 @@ class Worker:
         """Run a statement so often and return the seconds of one."""
         return timeit.Timer(statement, globals=self._metrics.operated).timeit(count) / count
 
-    def create(self, prefix: str, count: int) -> float:
-        """Make histogram children and return the seconds of one."""
-        return make_children(self._metrics.latency, prefix, count)
+    def create(self, prefix: str, count: int, kind: str = "histogram") -> float:
+        """Make children and return the seconds of one."""
+        return make_children(self._metrics.hits if kind == "counter" else self._metrics.latency, prefix, count)
 
     def grow(self, members: int, first: int, count: int) -> tuple[float, int]:
         """Let processes make children; see `weight.Growing`."""
@@ -53,6 +56,39 @@ class Worker:
     def count(self, member: int, new_series: bool) -> list[Any]:
         """Let one of them count something; returns the label and value of it that a scrape must show."""
         return list(self._crowd.count(member, new_series))
+
+    def change_all(self) -> None:
+        """Let all of them change all samples that they have."""
+        self._crowd.change_all()
+
+    def explode(self, count: int) -> list[float]:
+        """Let four workers make so many children at once; see `burst.Burst`."""
+        self._burst = Burst(self._library)
+        return self._burst.explode(count)
+
+    def scrape_after_burst(self) -> tuple[float, dict[str, Any]]:
+        """The first scrape of one of these workers: its seconds, and what it shows."""
+        return self._burst.scrape()
+
+    def make_known(self, children: int) -> None:
+        """Make so many children, until they are rows."""
+        make_known(self._metrics, children)
+
+    def longest_inc(self, seconds: float) -> tuple[float, int]:
+        """The seconds of the slowest operation on one of them, and how many there were."""
+        return longest_inc(self._metrics, seconds)
+
+    def remove(self, path: str) -> None:
+        """Remove one of them, whichever process has it."""
+        self._metrics.hits.remove(path)
+
+    def cpu_of_jobs(self, jobs: int) -> float:
+        """The CPU seconds of a process that is forked for one job."""
+        return cpu_of_jobs(self._metrics, jobs)
+
+    def share_of_another_thread(self) -> float:
+        """What another thread gets done during scrapes, as a part of what it gets done without."""
+        return share_of_another_thread(self._library)
 
     def scrape(self, way: str) -> tuple[float, list[Any]]:
         """Scrape, and return the seconds and what was counted last, as the scrape shows it."""
