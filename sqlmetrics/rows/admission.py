@@ -1,7 +1,8 @@
-"""How many label sets each family has, in rows and in this process: whether there is room for one more.
+"""How many label sets each family has, in all processes: whether there is room for one more.
 
 An operation asks no database. So a process knows the label sets of the rows as they were when it looked last, which it
-does when it is installed and with its flushes, and it counts those that it has made itself since.
+does when it is installed and with its flushes; what others have made since it reads in their journals, and its own it
+counts itself.
 """
 
 from __future__ import annotations
@@ -15,25 +16,33 @@ from typing import TYPE_CHECKING, Any
 
 import apsw
 
-from ..cells import given
+from ..cells import given, journal
+from ..cells.records import ChildRecord
 from ..cells.selection import Selection
 from ..cells.shape import canonical_labels
-from ..errors import SQLMetricsError
+from ..errors import DamagedError, SQLMetricsError
+from ..process import fork
 
 if TYPE_CHECKING:
+    from ..cells.cellsfile import CellsFile
     from ..store import Store
 
 OTHER = "(other)"
 """Each label value of the series that stands for all label sets beyond the limit."""
 _STATE = "SELECT id, plan, epoch FROM store"
+_ENDS = "SELECT id, journal FROM process WHERE died IS NULL"
+# Of a histogram's child one series is enough.
 _NEW = """
 SELECT series.id, family.name, family.type, series.labels
   FROM series JOIN family ON family.id = series.family
- WHERE series.id > ? AND series.labels <> '{}'
+ WHERE series.id > ? AND series.labels <> '{}' AND (family.type <> 'histogram' OR series.variant = '')
  ORDER BY series.id
 """
 _SHARE = 20
 """All label sets are read anew after removals, but in one part of so many of the time at most."""
+
+_LONGEST = 1 << 18
+"""Bytes of a journal that are read in an operation; of a longer rest, a look at the rows tells."""
 
 Family = tuple[str, str]
 """(name, type)"""
@@ -49,9 +58,14 @@ class Admission:
         self._last = 0
         self._next_reading = 0.0
         self._written: object = None
-        self._in_rows: dict[Family, set[str]] = {}
+        self._known: dict[Family, set[str]] = {}
+        """Label sets, as JSON, that are in rows or in journals."""
+        self._slots: object = None
+        self._others: list[tuple[int, int]] = []
+        self._upto: dict[int, int] = {}
+        """How much of the journal of each instance is known, in bytes."""
         self._made: dict[Family, dict[str, tuple[weakref.ref[Any], tuple[str, ...]]]] = {}
-        """Label sets, as JSON, that this process has made, and that were in no row when it looked last."""
+        """Label sets that this process has made, and that were in no row when it looked last."""
         self._told: set[Family] = set()
 
     @property
@@ -64,14 +78,15 @@ class Admission:
 
         Call it with the lock of the metric held.
         """
+        self._hear()
         family = given.name(metric._name), metric._type
-        in_rows, made = self._in_rows.get(family, ()), self._made.setdefault(family, {})
+        known, made = self._known.get(family, ()), self._made.setdefault(family, {})
         text = _text(given.labels(metric._labelnames, values))
-        if is_other(values) or text in in_rows or text in made:
+        if is_other(values) or text in known or text in made:
             return True
         # First it is counted, then it is looked whether there was room: a signal handler may make one in the middle.
         made[text] = weakref.ref(metric), values
-        if self._has_room(metric, values, len(in_rows) + len(made)):
+        if self._has_room(metric, values, len(known) + len(made)):
             return True
         made.pop(text, None)
         self._refuse(family)
@@ -95,10 +110,41 @@ class Admission:
     def forget(self, selection: Selection) -> None:
         """Have room for what this process has removed, before the rows are looked at again."""
         family = selection.family, selection.type
-        for known in (self._in_rows.get(family, set()), self._made.get(family, {})):
+        for known in (self._known.get(family, set()), self._made.get(family, {})):
             for text in [_text(selection.labels)] if selection.whole else list(known):
                 if selection.whole or selection.labels.items() <= json.loads(text).items():
                     known.discard(text) if isinstance(known, set) else known.pop(text, None)
+
+    # --- listening to other processes ---------------------------------------------------------------------
+
+    def _hear(self) -> None:
+        """Know what is in the journals of others and not in rows yet; takes no lock, and asks nobody."""
+        if not self._store.is_open():
+            return
+        file = self._store.file
+        slots = file.identity, bytes(file.states), tuple(file.own_slots)  # a child's are not its parent's
+        if slots != self._slots:
+            self._others = [(slot, one) for slot, one in file.live_slots() if slot not in slots[2]]
+            self._slots = slots
+        for slot, instance in self._others:
+            if 0 < file.published[slot] - self._upto.get(instance, 0) <= _LONGEST:
+                self._hear_of(file, slot, instance)
+
+    def _hear_of(self, file: CellsFile, slot: int, instance: int) -> None:
+        published = file.published[slot]
+        try:
+            records, end, _ = journal.read(file, slot, instance, self._upto.get(instance, 0))
+        except fork.GaveWayError:
+            return
+        except (journal.JournalGoneError, DamagedError):  # it is in rows by now, or its process is another
+            self._slots, self._upto[instance] = None, published
+            return
+        for record in records:
+            if isinstance(record, ChildRecord) and not is_other(record.labelvalues):
+                family, text = (record.family, record.type), record.labels()
+                if text not in self._made.get(family, ()):
+                    self._known.setdefault(family, set()).add(text)
+        self._upto[instance] = end
 
     # --- looking at the rows ------------------------------------------------------------------------------
 
@@ -106,15 +152,19 @@ class Admission:
         """Learn which label sets are in rows; what has come since the last time, or all after a removal."""
         if self.limit is None:
             return
+        # First how much of each journal is in rows: those label sets are in what is read afterwards.
+        found: Any = connection.execute(_ENDS).fetchall()
+        ends: dict[int, int] = dict(found)
         state = connection.execute(_STATE).fetchall()[0]
         if state == self._seen:
             return
         removals = state[0], state[2]
         if removals == self._removals or time.monotonic() < self._next_reading:
-            self._read(connection, self._in_rows)
+            self._read(connection, self._known)
+            self._upto = {one: max(end, self._upto.get(one, 0)) for one, end in ends.items()}
         else:
             self._read_anew(connection)
-            self._removals = removals
+            self._removals, self._upto = removals, ends
         self._seen = state if removals == self._removals else None
         self._settle_made()
 
@@ -122,11 +172,11 @@ class Admission:
         begun = time.monotonic()
         self._last, found = 0, dict[Family, set[str]]()
         self._read(connection, found)
-        self._in_rows = found
+        self._known = found
         self._next_reading = time.monotonic() + _SHARE * (time.monotonic() - begun)
 
     def _read(self, connection: apsw.Connection, found: dict[Family, set[str]]) -> None:
-        rows: Any = connection.execute(_NEW, (self._last,)).fetchall()
+        rows: Any = connection.execute(_NEW, (self._last,))
         for number, name, typ, text in rows:
             if OTHER not in text or not is_other(json.loads(text).values()):
                 found.setdefault((name, typ), set()).add(text)
@@ -135,10 +185,10 @@ class Admission:
     def _settle_made(self) -> None:
         """Forget what is in rows by now, or was taken out of its metric."""
         for family, made in list(self._made.items()):
-            in_rows = self._in_rows.get(family, ())
+            known = self._known.get(family, ())
             for text, (reference, values) in list(made.items()):
                 metric = reference()
-                if text in in_rows or metric is None or values not in metric._metrics:
+                if text in known or metric is None or values not in metric._metrics:
                     made.pop(text, None)
 
     def look_if_written(self) -> None:
