@@ -22,29 +22,30 @@ if TYPE_CHECKING:
     from .library import Metrics
 
 SCRAPE = {
-    "reader.Reader.read": "whole",
-    "cells.CellsFile.live_slots": "who lives",
-    "cells.CellsFile.is_alive": "who lives",
-    "cells.CellsFile.are_live": "who lives",
-    "region.Region.census": "who lives",
-    "region.Region.changed": "who lives",
-    "scrape.Remembered.catch_up": "rows that are new",
-    "scrape.Scrape._column": "journals",
-    "columns.Column.read": "copy the cells",
-    "scrape.add_up": "add them up",
-    "scrape.Scrape._sum": "values of the lines",
-    "scrape.Scrape._gauge_parts": "gauges",
-    "scrape.Scrape._gauge": "gauges",
-    "exposition.Texts.text": "write the text",
+    "scrape.reader.Reader.read": "whole",
+    "cells.cellsfile.CellsFile.live_slots": "who lives",
+    "cells.cellsfile.CellsFile.is_alive": "who lives",
+    "cells.cellsfile.CellsFile.are_live": "who lives",
+    "cells.region.Region.census": "who lives",
+    "cells.region.Region.changed": "who lives",
+    "scrape.reading.Remembered.catch_up": "rows that are new",
+    "scrape.reading.Scrape._follow": "journals",
+    "scrape.reading.Scrape._write_tables": "what the query is told",
+    "scrape.tables.Tables.read": "copy the cells",
+    "scrape.query.totals": "the query",
+    "scrape.reading.Remembered.order_of": "values of the lines",
+    "scrape.reading.Scrape._sum": "values of the lines",
+    "scrape.reading.Scrape._gauge": "values of the lines",
+    "scrape.exposition.Texts.text": "write the text",
 }
 FLUSH = {
-    "flush.flush": "whole",
-    "arenas.SharedArena.changed_blocks": "which blocks have changed",
-    "arenas.SharedArena.take_images": "which blocks have changed",
-    "ingest.ingest": "new children to rows",
-    "ingest.copy_images": "changed cells to rows",
-    "settle.settle_dead": "who has ended",
-    "flush.checkpoint": "checkpoint",
+    "rows.flush.flush": "whole",
+    "cells.arenas.SharedArena.changed_blocks": "which blocks have changed",
+    "cells.arenas.SharedArena.take_images": "which blocks have changed",
+    "rows.ingest.ingest": "new children to rows",
+    "rows.ingest.copy_images": "changed cells to rows",
+    "rows.settle.settle_dead": "who has ended",
+    "rows.flush.checkpoint": "checkpoint",
 }
 
 
@@ -92,8 +93,9 @@ def _timed(functions: dict[str, str]) -> Iterator[Counter[str]]:
 
 
 def _find(name: str) -> tuple[Any, str]:
-    module, *path, attribute = name.split(".")
-    where: Any = importlib.import_module(f"sqlmetrics.{module}")
+    """Where a function is, and its name there."""
+    room, module, *path, attribute = name.split(".")
+    where: Any = importlib.import_module(f"sqlmetrics.{room}.{module}")
     for one in path:
         where = getattr(where, one)
     return where, attribute
