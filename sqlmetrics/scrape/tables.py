@@ -39,7 +39,14 @@ WITH RECURSIVE gauge_block (number) AS (
 )
 SELECT group_concat(number, ' ') FROM gauge_block
 """
-ANNOUNCE = "INSERT OR REPLACE INTO announced (cell, series, process, gauge, value, timestamp) VALUES (?, ?, ?, ?, ?, ?)"
+# Of a series that is announced twice by a process the last cell counts; a cell is the child's that came first.
+ANNOUNCE = """
+INSERT INTO announced (cell, series, process, gauge, value, timestamp)
+SELECT ?1, ?2, ?3, ?4, 0.0, ?5 WHERE NOT EXISTS (SELECT 1 FROM sample WHERE cell = ?1)
+ON CONFLICT (cell) DO NOTHING
+ON CONFLICT (process, series) DO UPDATE
+   SET cell = excluded.cell, gauge = excluded.gauge, value = 0.0, timestamp = excluded.timestamp
+"""
 SUPERSEDED = """
 SELECT group_concat(sample.cell, ' ') FROM announced JOIN sample USING (process, series) WHERE NOT announced.gauge
 """
@@ -108,8 +115,8 @@ class Tables:
         """
         waiting = self._announced.get(instance, [])
         if waiting and waiting[0].upto <= committed:
-            gone = [(one.cell,) for one in waiting if one.upto <= committed]
-            self.connection.executemany("DELETE FROM announced WHERE cell = ?", gone)
+            gone = [(one.cell, instance) for one in waiting if one.upto <= committed]
+            self.connection.executemany("DELETE FROM announced WHERE cell = ? AND process = ?", gone)
             self._announced[instance] = [one for one in waiting if one.upto > committed]
         return max(self.upto.get(instance, 0), committed)
 
@@ -117,7 +124,7 @@ class Tables:
         """Note what a process has announced up to a byte of its journal."""
         self.upto[instance] = upto
         if found:
-            rows = [(one.cell, one.series, instance, one.gauge, 0.0, 0.0 if one.stamped else None) for one in found]
+            rows = [(one.cell, one.series, instance, one.gauge, 0.0 if one.stamped else None) for one in found]
             self.connection.executemany(ANNOUNCE, rows)
             self._announced.setdefault(instance, []).extend(found)
 
