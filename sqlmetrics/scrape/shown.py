@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from itertools import compress
 from typing import NamedTuple
 
 from prometheus_client.samples import Exemplar, Sample
 
-from ..cells.shape import canonical_labels
 from ..rows.newest import NO_EXEMPLARS
 from .plan import Family, Gauge, Line, Lines
 
@@ -46,13 +45,20 @@ class Shown(NamedTuple):
     def _with_created(self, samples: list[Sample], created: Mapping[str, float]) -> Iterator[Sample]:
         """Each child's time behind its samples, where OpenMetrics wants it."""
         name = f"{self.family.name}_created"
-        for sample, line, following in zip(samples, self.lines, [*self.lines[1:], None], strict=True):
+        following_lines = [*self.lines[1:], None]
+        for sample, line, following, text in zip(samples, self.lines, following_lines, self._texts(), strict=True):
             yield sample
             if following is None or self._is_next_child(line, following):
                 labels = {key: value for key, value in sample.labels.items() if key != "le"}
-                when = created.get(canonical_labels(labels, labels.values()))
+                when = created.get(text)
                 if when is not None:
                     yield Sample(name, labels, when)
+
+    def _texts(self) -> Iterable[str]:
+        """The labels of each line, as the app gave them, as JSON."""
+        assert self.source is not None  # else there would be no times
+        source, chosen = self.source
+        return source.texts if chosen is None else compress(source.texts, chosen)
 
     def _is_next_child(self, line: Line, following: Line) -> bool:
         if self.family.type == "histogram":

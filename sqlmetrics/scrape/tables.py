@@ -22,7 +22,7 @@ CREATE TEMP TABLE IF NOT EXISTS living (
     id INTEGER PRIMARY KEY, pid TEXT NOT NULL, started INTEGER NOT NULL, alive INTEGER NOT NULL);
 CREATE TEMP TABLE IF NOT EXISTS announced (
     cell INTEGER PRIMARY KEY, series INTEGER NOT NULL, process INTEGER NOT NULL, gauge INTEGER NOT NULL,
-    value REAL, timestamp REAL, UNIQUE (process, series));
+    value, timestamp REAL, UNIQUE (process, series));  -- a column that is REAL has no -0.0
 CREATE TEMP TABLE IF NOT EXISTS stamp (cell INTEGER PRIMARY KEY, value REAL);
 CREATE TEMP TABLE IF NOT EXISTS known (id INTEGER PRIMARY KEY, family INTEGER NOT NULL, child TEXT);
 CREATE TEMP TABLE IF NOT EXISTS declared (family INTEGER PRIMARY KEY, mode TEXT NOT NULL, live INTEGER NOT NULL);
