@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from helpers import Shell, child, own, value, wait_for, watching
+from outsiders import Operator
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.openmetrics import parser
@@ -225,3 +227,41 @@ def test_the_peers_class_that_somebody_imported_earlier(path: str) -> None:
     registry = CollectorRegistry()
     MultiProcessCollector(registry, self_metrics=True)
     assert registry.get_sample_value("sqlmetrics_processes", {"state": "live"}) == 1
+
+
+def test_how_far_the_rows_are_behind(store: sqlmetrics.Store, path: str) -> None:
+    """By values and by new children of processes that cannot flush; idle ones are not behind, however long."""
+    requests = Counter("requests", "Requests", ["path"])
+    known = requests.labels("/known")
+    known.inc()
+    with child(work=requests.labels("/other").inc) as other:
+        known.inc()
+        wait_for(lambda: own("rows_behind_seconds") == own("journal_bytes_behind") == 0)
+        with Operator(path, "BEGIN IMMEDIATE"):
+            known.inc()
+            wait_for(lambda: (own("rows_behind_seconds") or 0) > 0.1)
+            announced = own("journal_bytes_behind") or 0
+            other.do("work")
+            assert (own("journal_bytes_behind") or 0) > announced + 100
+            assert (own("rows_behind_seconds") or 0) > 0.1
+        wait_for(lambda: own("rows_behind_seconds") == own("journal_bytes_behind") == 0)
+
+
+def test_a_process_that_does_not_flush_is_behind_since_it_announced_something(
+    store: sqlmetrics.Store, path: str
+) -> None:
+    """Others flush meanwhile, and whoever asks for the first time knows it nevertheless."""
+    requests = Counter("requests", "Requests", ["path"])
+
+    def work() -> None:
+        sqlmetrics.install(path).flusher.stop()
+        requests.labels("/new").inc()
+
+    with child(work=work) as other:
+        begun = time.time()
+        other.do("work")
+        wait_for(lambda: time.time() > begun + 0.2)
+        requests.labels("/own").inc()
+        assert store.flush() is not Outcome.FAILED
+        assert 0.2 < (own("rows_behind_seconds") or 0) < time.time() - begun + 0.1
+        assert (own("journal_bytes_behind") or 0) > 100

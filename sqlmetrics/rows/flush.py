@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import apsw
 
 from ..appcode import is_for_caller, told
-from ..cells import heirs, trust
+from ..cells import given, heirs, trust
 from ..cells.arenas import SharedArena
 from ..cells.freed import Run
 from ..cells.images import Image
@@ -20,7 +20,7 @@ from ..cells.journal import JournalGoneError
 from ..client import children
 from ..errors import DamagedError
 from ..process import fork
-from . import checkup, database, erasure, exemplars, fold, ingest, nonsense, removal, settle, slices
+from . import behind, checkup, database, erasure, exemplars, fold, ingest, nonsense, removal, settle, slices
 from .renew import is_damage
 from .sweep import sweep, sweep_words
 from .wal import checkpoint, refuse_long
@@ -150,14 +150,16 @@ def _flush(store: Store) -> Outcome:
         heirs.bring(connection, store)
         store.wards.bring(connection)
         arenas = [arena for arena in store.part.arenas() if arena.is_mine()]
-        first, *others = _pieces(arenas, with_values=wal_bytes(store.path) <= wal_limit(store.path))
-        _write(store, connection, arenas, first)
+        with_values = wal_bytes(store.path) <= wal_limit(store.path)
+        now = given.now_ns()
+        first, *others = _pieces(arenas, with_values=with_values)
+        _write(store, connection, arenas, first, now if with_values and not others else None)
         store.conflicts.look(connection)
         checkpoint(connection)
-    for piece in others:
+    for number, piece in enumerate(others, 1):
         with slices.turn(store.file, slices.PATIENCE), store.writing() as connection:
             refuse_long(connection)
-            _write(store, connection, arenas, piece)
+            _write(store, connection, arenas, piece, now if number == len(others) else None)
             checkpoint(connection)
         slices.leave_turn()
     store.figures.took("flush", time.perf_counter() - begun)
@@ -188,9 +190,13 @@ def _pieces(arenas: list[SharedArena], *, with_values: bool) -> list[dict[Shared
 
 
 def _write(
-    store: Store, connection: apsw.Connection, arenas: list[SharedArena], changed: dict[SharedArena, list[int]]
+    store: Store,
+    connection: apsw.Connection,
+    arenas: list[SharedArena],
+    changed: dict[SharedArena, list[int]],
+    complete: int | None,
 ) -> None:
-    """A transaction of a flush."""
+    """A transaction of a flush. complete: up to when all is in rows then; None if more is to come."""
     # Images first: what a child has counted in them, its record tells of in the journal that is read after.
     images = {arena: arena.take_images(blocks) for arena, blocks in changed.items()}
     gives_back = store.part.has_given_back()
@@ -209,6 +215,10 @@ def _write(
                 sweep(connection, store.file, given_back)
             for arena in mine:
                 ingest.copy_images(connection, arena.instance, images.get(arena, {}), stamped=arena.stamped)
+            if complete is None:
+                behind.note_partial(connection, [arena.instance for arena in mine])
+            else:
+                behind.note_complete(connection, [arena.instance for arena in mine], complete)
             settle.settle_dead(connection, store.file, settled)
             if settled:
                 fold.forget_oldest(connection, store.settings.keep_dead)

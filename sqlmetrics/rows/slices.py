@@ -19,6 +19,7 @@ from ..cells.cellsfile import CellsFile
 from ..cells.journal import JournalGoneError
 from ..errors import DamagedError
 from ..process import fork, native
+from . import behind
 from .database import BUSY_MS
 from .ingest import committed, ingest, is_settled
 from .settle import settling
@@ -87,6 +88,7 @@ def _bring_some(connection: apsw.Connection, file: CellsFile, slot: int, instanc
     while True:
         end = ingest(connection, file, slot, instance, most=PORTION)
         if file.published[slot] - end <= PORTION or time.monotonic() - begun > SECONDS:
+            behind.note_partial(connection, [instance])
             return end
 
 

@@ -14,9 +14,12 @@ from ..cells.trust import SUFFIXES
 from ..scrape.plan import Family, Line
 from ..scrape.shown import Shown
 from ..scrape.tables import Living
+from . import behind
 
 TABLES = ("family", "series", "process", "sample", "retired", "kept", "orphan", "exemplar")
 FILES = dict(zip(("database", "wal", "shm", "cells"), SUFFIXES, strict=True))
+_BEHIND = "Since when living processes have had something that is not in rows; 0 if they have not."
+_ANNOUNCED = "What living processes have announced, new children above all, and what is not in rows yet."
 BLOCK = 512
 """Bytes of st_blocks, whatever the file system's own blocks are (POSIX stat.h)."""
 
@@ -28,6 +31,7 @@ def families(connection: apsw.Connection, file: CellsFile, processes: Iterable[L
     remembered = _count(connection, "SELECT count(*) FROM process WHERE died IS NOT NULL")
     states = {"live": living.total(), "ended": ended, "remembered": remembered}
     rows = {table: _count(connection, f"SELECT count(*) FROM {table}") for table in TABLES}  # noqa: S608
+    lag = behind.lag(connection, file)
     return [
         _gauge("processes", "Living; ended, but not folded yet; remembered for their `all` gauges.", "state", states),
         _gauge("pid_clashes", "Living processes that have the pid of another.", "", {"": living.total() - len(living)}),
@@ -35,6 +39,8 @@ def families(connection: apsw.Connection, file: CellsFile, processes: Iterable[L
         _gauge("bytes", "What each file takes on the disk.", "file", _bytes(connection.filename)),
         _gauge("free_bytes", "Room on the disk of the store for its user.", "", {"": _free(connection.filename)}),
         _gauge("used_ratio", "What is taken of each limit of the cells file, 0 to 1.", "limit", _used(file)),
+        _gauge("rows_behind_seconds", _BEHIND, "", {"": lag.seconds}),
+        _gauge("journal_bytes_behind", _ANNOUNCED, "", {"": lag.journal_bytes}),
     ]
 
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import apsw
 
-from ..cells import layout
+from ..cells import given, layout
 from ..cells.arenas import SharedArena
 from ..cells.images import Image
-from . import settle, slices
+from . import behind, settle, slices
 from .ingest import copy_images, ingest, is_settled
 
 if TYPE_CHECKING:
@@ -55,11 +55,13 @@ class Ward:
         with settle.settling(connection, self._file):
             if is_settled(connection, self._file, self._slot, self._instance):
                 return
+            now = given.now_ns()
             self._take_up_blocks()
             # Images first: what a child has counted in them, its record tells of in the journal that is read after.
             images = self._changed()
             end = ingest(connection, self._file, self._slot, self._instance)
             copy_images(connection, self._instance, images, stamped=True)
+            behind.note_complete(connection, [self._instance], now)
         self._take_up_blocks()
         self._ingested = end
         self._shown.update((block, image.now) for block, image in images.items())
