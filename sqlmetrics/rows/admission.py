@@ -40,7 +40,6 @@ SELECT series.id, family.name, family.type, series.labels
 """
 _SHARE = 20
 """All label sets are read anew after removals, but in one part of so many of the time at most."""
-
 _LONGEST = 1 << 18
 """Bytes of a journal that are read in an operation; of a longer rest, a look at the rows tells."""
 
@@ -131,13 +130,12 @@ class Admission:
                 self._hear_of(file, slot, instance)
 
     def _hear_of(self, file: CellsFile, slot: int, instance: int) -> None:
-        published = file.published[slot]
         try:
             records, end, _ = journal.read(file, slot, instance, self._upto.get(instance, 0))
         except fork.GaveWayError:
             return
-        except (journal.JournalGoneError, DamagedError):  # it is in rows by now, or its process is another
-            self._slots, self._upto[instance] = None, published
+        except (journal.JournalGoneError, DamagedError):  # rows have it by now, or its process is another
+            self._slots = None
             return
         for record in records:
             if isinstance(record, ChildRecord) and not is_other(record.labelvalues):
@@ -156,23 +154,25 @@ class Admission:
         found: Any = connection.execute(_ENDS).fetchall()
         ends: dict[int, int] = dict(found)
         state = connection.execute(_STATE).fetchall()[0]
-        if state == self._seen:
-            return
-        removals = state[0], state[2]
+        if state != self._seen:
+            self._learn(connection, (state[0], state[2]), ends)
+            self._seen = state if (state[0], state[2]) == self._removals else None
+            self._settle_made()
+        self._upto = {one: max(end, self._upto.get(one, 0)) for one, end in ends.items()}
+
+    def _learn(self, connection: apsw.Connection, removals: object, ends: dict[int, int]) -> None:
+        """removals: what is another after each removal. ends: how much of each journal is in rows."""
         if removals == self._removals or time.monotonic() < self._next_reading:
             self._read(connection, self._known)
-            self._upto = {one: max(end, self._upto.get(one, 0)) for one, end in ends.items()}
         else:
-            self._read_anew(connection)
-            self._removals, self._upto = removals, ends
-        self._seen = state if removals == self._removals else None
-        self._settle_made()
+            self._read_anew(connection, ends)
+            self._removals = removals
 
-    def _read_anew(self, connection: apsw.Connection) -> None:
+    def _read_anew(self, connection: apsw.Connection, ends: dict[int, int]) -> None:
         begun = time.monotonic()
         self._last, found = 0, dict[Family, set[str]]()
         self._read(connection, found)
-        self._known = found
+        self._known, self._upto = found, ends.copy()
         self._next_reading = time.monotonic() + _SHARE * (time.monotonic() - begun)
 
     def _read(self, connection: apsw.Connection, found: dict[Family, set[str]]) -> None:

@@ -81,6 +81,7 @@ def flush(store: Store, *, pause: float = 0.0) -> Outcome:
         store.part.teller.tell_exemplars(pause)
         checkup.check_if_due(store.path, store.file)
         _look_for_planted(store)
+        store.admission.look_if_written()  # at once, for a burst of new children has begun, maybe
         outcome = _flush(store) if _has_work(store) else Outcome.NOTHING_CHANGED
         store.admission.look_if_written()
         erasure.carry_on(store)
