@@ -32,8 +32,8 @@ _LONGEST = 120
 """Seconds after which rows that are not there are taken for lost."""
 _WAIT_FOR_ROWS = """
 import sqlite3, sys, time
-path, count, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
-connection, begun = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10), time.monotonic()
+path, count, begun, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), float(sys.argv[4])
+connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)
 wanted = "SELECT sum(value) FROM sample WHERE series IN (SELECT id FROM series WHERE name = 'visits_total')"
 while connection.execute(wanted).fetchone() != (count,):
     if time.monotonic() - begun > seconds:
@@ -121,5 +121,5 @@ def measure(folder: str, sizes: Sizes) -> Iterator[Row]:
 
 def _wait_for_rows(side: Side, sizes: Sizes) -> subprocess.Popen[str]:
     path, count = f"{side.folder}/metrics.sqlite3", str(WORKERS * sizes.many)
-    command = [sys.executable, "-c", _WAIT_FOR_ROWS, path, count, str(_LONGEST)]
+    command = [sys.executable, "-c", _WAIT_FOR_ROWS, path, count, str(time.monotonic()), str(_LONGEST)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
