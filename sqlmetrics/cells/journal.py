@@ -136,8 +136,18 @@ class Reading(NamedTuple):
     left_out: list[str]
 
 
-def read(file: CellsFile, slot: int, instance: int, start: int, *, most: int | None = None) -> Reading:
+def read(
+    file: CellsFile,
+    slot: int,
+    instance: int,
+    start: int,
+    decode: Callable[[bytes], Record] = decode,
+    *,
+    most: int | None = None,
+) -> Reading:
     """Return the records of an instance from byte `start` on; no more than fit into `most` bytes, but for the first.
+
+    decode: makes a record of the JSON in a frame; for many journals a `sense.Decoder`.
 
     A record that makes no sense is left out. If that is the process's own, which is the first one, another stands
     in for it: what the process counts is shown and kept.
@@ -153,6 +163,7 @@ def read(file: CellsFile, slot: int, instance: int, start: int, *, most: int | N
         reading = _records(
             data,
             start,
+            decode,
             lambda record: _refuse(file, slot, record),
             lambda length: _may_be_wiped(file, wiping, length),
             is_part=end < published,
@@ -162,7 +173,7 @@ def read(file: CellsFile, slot: int, instance: int, start: int, *, most: int | N
     if reading.left_out and not file.has(slot, instance):
         raise JournalGoneError  # its cells may be others' by now, that is all
     if reading.end == start and end < published:
-        return read(file, slot, instance, start, most=2 * LONGEST)
+        return read(file, slot, instance, start, decode, most=2 * LONGEST)
     if start == 0 and reading.end and not any(isinstance(record, ProcessRecord) for record in reading.records):
         reading.records.insert(0, unknown_process(instance))
     return reading
@@ -180,6 +191,7 @@ def _may_be_wiped(file: CellsFile, before: tuple[int, int], length: int) -> bool
 def _records(
     data: bytes,
     start: int,
+    decode: Callable[[bytes], Record],
     refuse: Callable[[Record], None],
     may_be_wiped: Callable[[int], bool],
     *,

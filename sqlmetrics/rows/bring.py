@@ -74,7 +74,7 @@ def bring(connection: apsw.Connection, old: apsw.Connection, store: str) -> None
 def _legacies(connection: apsw.Connection, old: apsw.Connection) -> Iterable[Legacy]:
     for *series, process, value, timestamp, started in _rows(old, LEFT):
         ((number, mode),) = _rows(connection, UPSERT_SERIES, series)
-        yield Legacy(process, number, mode, value, timestamp, started)
+        yield Legacy.of_one(process, number, mode, value, timestamp, started)
 
 
 def _rows(connection: apsw.Connection, sql: str, bindings: Any = ()) -> list[Any]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Iterable, Sequence
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import apsw
@@ -38,23 +40,25 @@ _KEEP = """
 INSERT INTO kept (process, series, value) VALUES (?, ?, ?)
 ON CONFLICT (process, series) DO UPDATE SET value = excluded.value
 """
-# Its pid may have been given to another process before it was settled.
+# Lists of processes are bound as JSON: one statement for however many there are.
+# A pid may have been given to another process before the one that had it was settled.
 DROP_SUCCEEDED = """
 DELETE FROM kept
- WHERE process = :process
-   AND EXISTS (SELECT 1 FROM process AS this JOIN process AS later
-                   ON later.pid = this.pid AND later.pid_namespace = this.pid_namespace AND later.started > this.started
-                WHERE this.id = :process)
+ WHERE process IN (SELECT this.id FROM process AS this JOIN process AS later
+                       ON later.pid = this.pid AND later.pid_namespace = this.pid_namespace
+                          AND later.started > this.started
+                    WHERE this.id IN (SELECT value FROM json_each(:processes)))
 """
 # A process that has no `all` gauge leaves nothing of its own.
 BURY = """
 DELETE FROM process
- WHERE id = :process AND NOT EXISTS (SELECT 1 FROM kept WHERE kept.process = process.id)
+ WHERE id IN (SELECT value FROM json_each(:processes))
+   AND NOT EXISTS (SELECT 1 FROM kept WHERE kept.process = process.id)
 """
 END = (
     DROP_SUCCEEDED,
-    "DELETE FROM sample WHERE process = :process",
-    "UPDATE process SET died = :died WHERE id = :process",
+    "DELETE FROM sample WHERE process IN (SELECT value FROM json_each(:processes))",
+    "UPDATE process SET died = :died WHERE id IN (SELECT value FROM json_each(:processes))",
     BURY,
 )
 FORGET_OLDEST = """
@@ -67,60 +71,71 @@ _NOTE = "UPDATE store SET ended = ended + 1"
 
 
 class Legacy(NamedTuple):
-    """What an ended process had of one series; timestamp: of a `mostrecent` gauge only."""
+    """What ended processes had of one series, each one's in its place of the lists.
 
-    process: int
+    timestamps: of a `mostrecent` gauge only. started: when each process has, in nanoseconds since the epoch.
+    """
+
     series: int
     mode: str
-    value: float | None
-    timestamp: float | None
-    started: int
+    processes: list[int]
+    values: list[float | None]
+    timestamps: list[float | None]
+    started: list[int]
+
+    @classmethod
+    def of_one(
+        cls, process: int, series: int, mode: str, value: float | None, timestamp: float | None, started: int
+    ) -> Legacy:
+        """That of one process."""
+        return cls(series, mode, [process], [value], [timestamp], [started])
 
 
 def fold(connection: apsw.Connection, legacies: Iterable[Legacy]) -> None:
     """Add what ended processes had to what outlives them, within the caller's transaction."""
-    sums: dict[int, list[Legacy]] = {}
+    sums: dict[int, tuple[int, list[float | None]]] = {}
     others: dict[str, list[Sequence[Any]]] = {mode: [] for mode in _RETIRES}
     kept: list[Sequence[Any]] = []
     for one in legacies:
+        every = repeat(one.series)
         if one.mode in _SUMMED:
-            sums.setdefault(one.series, []).append(one)
+            sums.setdefault(one.series, (one.started[0], []))[1].extend(one.values)
         elif one.mode == "all":
-            kept.append((one.process, one.series, one.value))
+            kept += zip(one.processes, every, one.values, strict=False)
         elif one.mode in others:  # or it is gone with its process
-            others[one.mode].append((one.series, one.value, one.timestamp, one.started))
-    connection.executemany(_ADD, [row for group in sums.values() for row in _summed(group)])
+            others[one.mode] += zip(every, one.values, one.timestamps, one.started, strict=False)
+    connection.executemany(_ADD, [row for series, values in sums.items() for row in _summed(series, *values)])
     for mode, rows in others.items():
         connection.executemany(_RETIRES[mode], rows)
     connection.executemany(_KEEP, kept)
     connection.execute(_NOTE)
 
 
-def _summed(group: list[Legacy]) -> list[Sequence[Any]]:
+def _summed(series: int, started: int, parts: list[float | None]) -> list[Sequence[Any]]:
     """One row for all of a series, and another one for what was rounded off."""
-    values = [math.nan if one.value is None else one.value for one in group]
+    values = [math.nan if value is None else value for value in parts]
     total = exact_sum(values)
     rest = exact_sum([*values, -total]) if math.isfinite(total) else 0.0
     rows = [total, rest] if rest else [total]
-    return [(group[0].series, value, None, group[0].started) for value in rows]
+    return [(series, value, None, started) for value in rows]
 
 
 def orphan(connection: apsw.Connection, legacies: Iterable[Legacy]) -> None:
     """Keep what processes had that have lost their cells and may live, until they bring it themselves."""
     for one in legacies:
+        parts = zip(one.processes, one.values, one.timestamps, one.started, strict=True)
         if one.mode == "all":
-            connection.execute(_KEEP, (one.process, one.series, one.value))
+            connection.executemany(_KEEP, [(process, one.series, value) for process, value, _, _ in parts])
         elif one.mode in _SUMMED or one.mode in _RETIRES:
-            connection.execute(_ORPHAN, (one.series, one.value, one.timestamp, one.started, one.process))
+            connection.executemany(_ORPHAN, [(one.series, *values, process) for process, *values in parts])
     connection.execute(_NOTE)
 
 
 def end(connection: apsw.Connection, instances: Iterable[int]) -> None:
     """Drop the rows of processes whose legacies are where they belong, within the caller's transaction."""
-    died = time.clock_gettime_ns(time.CLOCK_REALTIME)
-    for instance in instances:
-        for statement in END:
-            connection.execute(statement, {"process": instance, "died": died})
+    bindings = {"processes": json.dumps(list(instances)), "died": time.clock_gettime_ns(time.CLOCK_REALTIME)}
+    for statement in END:
+        connection.execute(statement, bindings)
 
 
 def forget_oldest(connection: apsw.Connection, keep_dead: int) -> None:

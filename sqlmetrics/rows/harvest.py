@@ -1,22 +1,37 @@
-"""What an ended process has counted, series by series: where its values are is in rows and in its journal."""
+"""What ended processes have counted, series by series: where their values are is in rows and in their journals."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterator
+from itertools import chain
 from typing import Any, NamedTuple
 
 import apsw
 
 from ..cells import journal, layout
 from ..cells.cellsfile import CellsFile
-from ..cells.records import ChildRecord, ExemplarRecord, ProcessRecord, Record
+from ..cells.records import ChildRecord, ExemplarRecord, FamilyRecord, ProcessRecord, Record
+from ..cells.sense import Decoder
 from ..errors import DamagedError
+from ..process import fork
 from . import exemplars, nonsense
 from .fold import Legacy
-from .ingest import SeriesIds, committed, insert_other, mode_of
+from .ingest import FORGET_ORPHANS, UPSERT_PROCESS, SeriesIds, insert_other, mode_of, storable
 
+# Lists of ids are bound as JSON: one statement for however many there are.
+_COMMITTED = "SELECT id, journal FROM process WHERE id IN (SELECT value FROM json_each(?))"
+_SETTLED = "SELECT slot, settled FROM slot WHERE slot IN (SELECT value FROM json_each(?))"
+_STARTED = "SELECT id, started FROM process WHERE id IN (SELECT value FROM json_each(?))"
+_OF_PROCESSES = """
+SELECT sample.process, sample.series, family.mode, sample.cell, sample.value, sample.timestamp
+  FROM sample
+  JOIN series ON series.id = sample.series
+  JOIN family ON family.id = series.family
+ WHERE sample.process IN (SELECT value FROM json_each(?))
+"""
 _OF_PROCESS = """
-SELECT sample.series, family.mode, sample.cell, sample.value, sample.timestamp, process.started
+SELECT sample.process, sample.series, family.mode, sample.value, sample.timestamp, process.started
   FROM sample
   JOIN process ON process.id = sample.process
   JOIN series ON series.id = sample.series
@@ -30,6 +45,11 @@ SELECT orphan.process, orphan.series, family.mode, orphan.value, orphan.timestam
   JOIN family ON family.id = series.family
 """
 _IDENTITY = "SELECT os_pid, pid_namespace FROM process WHERE id = ?"
+_ENDED = "SELECT id, pid, pid_namespace FROM process WHERE died IS NOT NULL"
+_FORGET = (
+    "DELETE FROM kept WHERE process IN (SELECT value FROM json_each(?))",
+    "DELETE FROM process WHERE id IN (SELECT value FROM json_each(?))",
+)
 
 
 class Ended(NamedTuple):
@@ -38,16 +58,6 @@ class Ended(NamedTuple):
     slot: int
     instance: int
     records: list[Record]
-
-    @classmethod
-    def read(cls, connection: apsw.Connection, file: CellsFile, slot: int, instance: int) -> Ended:
-        """Read what it has announced; of a damaged journal nothing: what has rows is folded all the same."""
-        try:
-            reading = journal.read(file, slot, instance, committed(connection, instance) or 0)
-        except (journal.JournalGoneError, DamagedError):
-            return cls(slot, instance, [])
-        nonsense.note(connection.filename, instance, reading)
-        return cls(slot, instance, reading.records)
 
     def identity(self, connection: apsw.Connection) -> tuple[int, int] | None:
         """Its number and its pid namespace, as far as they are known."""
@@ -58,69 +68,193 @@ class Ended(NamedTuple):
         return found  # type: ignore[no-any-return]
 
 
-def legacies_in_cells(
-    connection: apsw.Connection, file: CellsFile, ended: Ended, ids: SeriesIds, modes: dict[tuple[str, str], str]
-) -> Iterable[Legacy]:
-    """What it has in cells, within the caller's transaction; its other records become rows.
-
-    ids, modes: of the series and families that other processes had before it.
-    """
-    children = []
-    for record in ended.records:
-        if isinstance(record, ChildRecord):
-            children.append(record)
-        elif not isinstance(record, ExemplarRecord):
-            insert_other(connection, ended.instance, record)
-            modes.clear()
-    found = {}
-    rows: list[Any] = connection.execute(_OF_PROCESS, (ended.instance,)).fetchall()
-    for series, mode, cell, value, timestamp, started in rows:
-        now = _in_cell(file, ended.slot, cell, value, timestamp)
-        found[series] = Legacy(ended.instance, series, mode, *now, started)
-    started = _started(connection, ended)
-    ids.learn(children)
-    for child in children:
-        numbers = ids.of(child)  # first: it may make a family
-        mode, timestamp = _mode(connection, child, modes), 0.0 if child.stamped else None
-        for series, (_, _, cell) in zip(numbers, child.samples(), strict=True):
-            # Of a gauge that was announced twice, the last cell counts.
-            now = _in_cell(file, ended.slot, cell, 0.0, timestamp)
-            found[series] = Legacy(ended.instance, series, mode, *now, started)
-    exemplars.write(connection, file, [record for record in ended.records if isinstance(record, ExemplarRecord)])
-    return found.values()
+def unsettled(connection: apsw.Connection, file: CellsFile, slots: list[tuple[int, int]]) -> list[Ended]:
+    """Of some (slot, instance), those whose rows have not been settled, with what they have announced."""
+    if not slots:
+        return []
+    settled = dict(_rows(connection, _SETTLED, [slot for slot, _ in slots]))
+    ended = [(s, i) for s, i in slots if settled.get(s) != i and file.has(s, i)]  # as `ingest.is_settled` says
+    committed = dict(_rows(connection, _COMMITTED, [instance for _, instance in ended]))
+    decoder = Decoder()
+    return [
+        Ended(slot, instance, _announced(connection, file, slot, instance, committed.get(instance, 0), decoder))
+        for slot, instance in ended
+    ]
 
 
-def _in_cell(
-    file: CellsFile, slot: int, cell: int, value: float | None, timestamp: float | None
-) -> tuple[float | None, float | None]:
-    """Value and timestamp; those that are known already if damage says that the cell is none of the process's."""
+def _rows(connection: apsw.Connection, sql: str, numbers: list[int]) -> list[Any]:
+    return connection.execute(sql, (json.dumps(numbers),)).fetchall()
+
+
+def _announced(
+    connection: apsw.Connection, file: CellsFile, slot: int, instance: int, start: int, decoder: Decoder
+) -> list[Record]:
+    """Of a damaged journal nothing: what has rows is folded all the same."""
+    try:
+        reading = journal.read(file, slot, instance, start, decoder)
+    except (journal.JournalGoneError, DamagedError):
+        return []
+    nonsense.note(connection.filename, instance, reading)
+    return reading.records
+
+
+class _Column(NamedTuple):
+    """One series of several processes. places: in what order they were announced; 0 for what is in rows."""
+
+    places: list[int]
+    processes: list[int]
+    values: list[Any]
+    timestamps: list[Any]
+
+
+class _Group:
+    """Children of one description: of one label set of one metric, in several processes."""
+
+    def __init__(self, child: ChildRecord):
+        self.child = child
+        self.places: list[int] = []
+        self.processes: list[int] = []
+        self.cells: list[Any] = []
+        """What each has in its cells."""
+
+    def add(self, file: CellsFile, ended: Ended, child: ChildRecord, place: int) -> None:
+        """One process's."""
+        if child.created < self.child.created:
+            self.child = child
+        first, count = child.cell - child.stamped, len(child.names) * (1 + child.stamped)
+        owned = _is_owned(file, ended.slot, first)  # or damage says that they are none of this process's
+        self.cells.append(file.cells[first : first + count].tolist() if owned else [0.0] * count)
+        self.places.append(place)
+        self.processes.append(ended.instance)
+
+    def columns(self) -> Iterator[_Column]:
+        """For each sample of the child; a timestamp is read before its value, which is written before it."""
+        cells = list(zip(*self.cells, strict=True))
+        stamped = self.child.stamped
+        for place in range(len(self.child.names)):
+            values = list(cells[2 * place + 1 if stamped else place])
+            timestamps = list(cells[2 * place]) if stamped else [None] * len(values)
+            yield _Column(self.places, self.processes, values, timestamps)
+
+
+def _is_owned(file: CellsFile, slot: int, cell: int) -> bool:
     block = cell // layout.BLOCK_CELLS
-    if not 0 <= block < layout.CELL_BLOCKS or file.blocks.owners[block] != slot + 1:
-        return value, timestamp
-    if timestamp is not None:
-        timestamp = file.cells[cell - 1]  # first: it is written after the value
-    return file.cells[cell], timestamp
+    return 0 <= block < layout.CELL_BLOCKS and file.blocks.owners[block] == slot + 1
 
 
-def _started(connection: apsw.Connection, ended: Ended) -> int:
-    found = connection.execute("SELECT started FROM process WHERE id = ?", (ended.instance,)).get
-    return found if isinstance(found, int) else 0
+def legacies_in_cells(
+    connection: apsw.Connection, file: CellsFile, ended: list[Ended], ids: SeriesIds
+) -> Iterator[Legacy]:
+    """What processes have in cells, within the caller's transaction; their other records become rows.
+
+    ids: of the series that other processes had before them.
+    """
+    _introduce(connection, ended)
+    _tell_families(connection, ended)
+    started = dict(_rows(connection, _STARTED, [one.instance for one in ended]))
+    found: dict[int, tuple[str, list[_Column]]] = {}
+    for series, mode, column in chain(_in_rows(connection, file, ended), _in_journals(connection, file, ended, ids)):
+        found.setdefault(series, (mode, []))[1].append(column)
+    for one in ended:
+        exemplars.write(connection, file, [record for record in one.records if isinstance(record, ExemplarRecord)])
+    for series, (mode, columns) in found.items():
+        fork.give_way()
+        processes, values, timestamps = _each_once(columns)
+        yield Legacy(series, mode, processes, values, timestamps, [started.get(one, 0) for one in processes])
 
 
-def _mode(connection: apsw.Connection, child: ChildRecord, modes: dict[tuple[str, str], str]) -> str:
-    key = (child.family, child.type)
-    if key not in modes:
-        modes[key] = mode_of(connection, child) or ""
-    return modes[key]
+def _each_once(columns: list[_Column]) -> tuple[list[int], list[float | None], list[float | None]]:
+    """The column, or one made of several. Of a gauge that a process has announced twice, the last cell counts."""
+    _, processes, values, timestamps = (list(chain(*lists)) for lists in zip(*columns, strict=True))
+    if len(set(processes)) == len(processes):
+        return processes, values, timestamps
+    parts = sorted((part for column in columns for part in zip(*column, strict=True)), key=lambda part: part[0])
+    last = {process: (process, value, timestamp) for _, process, value, timestamp in parts}
+    return tuple(map(list, zip(*last.values(), strict=True)))  # type: ignore[return-value]
+
+
+def _in_rows(connection: apsw.Connection, file: CellsFile, ended: list[Ended]) -> Iterator[tuple[int, str, _Column]]:
+    slots = {one.instance: one.slot for one in ended}
+    found: dict[int, tuple[str, _Column]] = {}
+    for process, series, mode, cell, value, timestamp in _rows(connection, _OF_PROCESSES, list(slots)):
+        if _is_owned(file, slots[process], cell):
+            if timestamp is not None:
+                timestamp = file.cells[cell - 1]  # first: it is written after the value
+            value = file.cells[cell]
+        _, column = found.setdefault(series, (mode, _Column([], [], [], [])))
+        for values, new in zip(column, (0, process, value, timestamp), strict=True):
+            values.append(new)
+    for series, (mode, column) in found.items():
+        yield series, mode, column
+
+
+def _in_journals(
+    connection: apsw.Connection, file: CellsFile, ended: list[Ended], ids: SeriesIds
+) -> Iterator[tuple[int, str, _Column]]:
+    groups: dict[int, _Group] = {}
+    for place, (one, child) in enumerate(_children(ended), 1):
+        fork.give_way()
+        key = id(child.labelvalues)  # children of one text share this list; see `Decoder`
+        if key not in groups:
+            groups[key] = _Group(child)
+        groups[key].add(file, one, child, place)
+    ids.learn([group.child for group in groups.values()])
+    for group in groups.values():
+        numbers = ids.of(group.child)  # first: it may make a family
+        mode = mode_of(connection, group.child) or ""
+        for series, column in zip(numbers, group.columns(), strict=True):
+            yield series, mode, column
+
+
+def _children(ended: list[Ended]) -> Iterator[tuple[Ended, ChildRecord]]:
+    return ((one, record) for one in ended for record in one.records if isinstance(record, ChildRecord))
+
+
+def _introduce(connection: apsw.Connection, ended: list[Ended]) -> None:
+    """Make rows of the processes, as `ingest.insert_other` does for one that lives."""
+    cards = [(one.instance, record) for one in ended for record in one.records if isinstance(record, ProcessRecord)]
+    if not cards:
+        return
+    pids = {(storable(card.pid), card.pid_namespace) for _, card in cards}
+    namesakes = [number for number, *identity in connection.execute(_ENDED).fetchall() if tuple(identity) in pids]
+    if namesakes:
+        for statement in _FORGET:
+            connection.execute(statement, (json.dumps(namesakes),))
+    rows = [(instance, storable(card.pid), *card[1:4]) for instance, card in cards]
+    connection.executemany(UPSERT_PROCESS, rows)
+    connection.executemany(FORGET_ORPHANS, [(lost, card.store) for _, card in cards for lost in card.lost])
+
+
+def _tell_families(connection: apsw.Connection, ended: list[Ended]) -> None:
+    """Make rows of what was said of families; what several processes have said alike is said once."""
+    said: dict[tuple[str, str], list[FamilyRecord]] = {}
+    for one in ended:
+        for record in one.records:
+            if isinstance(record, FamilyRecord):
+                _add_to(said.setdefault((record.name, record.type), []), record)
+    for records in said.values():
+        for record in records:
+            insert_other(connection, 0, record)
+
+
+def _add_to(records: list[FamilyRecord], record: FamilyRecord) -> None:
+    """Keep it unless something newer was said before; it takes the place of one that said the same earlier."""
+    if records and record.made < records[-1].made:
+        return
+    if records and record._replace(made=records[-1].made) == records[-1]:
+        records.pop()
+    records.append(record)
 
 
 def legacies_in_rows(connection: apsw.Connection, instance: int) -> list[Legacy]:
     """What it had when its rows were written; its cells are gone."""
-    rows: list[Any] = connection.execute(_OF_PROCESS, (instance,)).fetchall()
-    return [Legacy(instance, series, mode, value, stamp, at) for series, mode, _, value, stamp, at in rows]
+    return [Legacy.of_one(*row) for row in _execute(connection, _OF_PROCESS, (instance,))]
 
 
 def legacies_of_orphans(connection: apsw.Connection) -> list[Legacy]:
     """What processes had whose cells were lost earlier."""
-    rows: list[Any] = connection.execute(_OF_ORPHANS).fetchall()
-    return [Legacy(*row) for row in rows]
+    return [Legacy.of_one(*row) for row in _execute(connection, _OF_ORPHANS)]
+
+
+def _execute(connection: apsw.Connection, sql: str, bindings: tuple[int, ...] = ()) -> list[Any]:
+    return connection.execute(sql, bindings).fetchall()

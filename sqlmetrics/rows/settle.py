@@ -18,7 +18,7 @@ from ..errors import DamagedError
 from ..process import native
 from .database import CutOffError, transaction
 from .fold import Legacy, end, fold, orphan
-from .harvest import Ended, legacies_in_cells, legacies_in_rows, legacies_of_orphans
+from .harvest import Ended, legacies_in_cells, legacies_in_rows, legacies_of_orphans, unsettled
 from .ingest import SeriesIds, committed, ingest, is_settled
 from .schema import ids, refuse_newer
 
@@ -86,21 +86,19 @@ def _settle_those_dead(
         if file.seize(one[0], settled):
             settled.append(one)
             seized.append(one)
-    ended = _unsettled(connection, file, seized)
-    if any(_may_live(one.identity(connection)) for one in ended):
+    ended = unsettled(connection, file, seized)
+    if _may_any_live(connection, ended):
         native.sleep(LAST_WORDS_SECONDS)
-        ended = _unsettled(connection, file, seized)
+        ended = unsettled(connection, file, seized)
     settle(connection, file, ended)
     return seized
 
 
-def _unsettled(connection: apsw.Connection, file: CellsFile, slots: list[Slot]) -> list[Ended]:
-    return [Ended.read(connection, file, *one) for one in slots if not is_settled(connection, file, *one)]
-
-
-def _may_live(identity: tuple[int, int] | None) -> bool:
-    """Whether a process that is to be settled might be there, without its lock; in another pid namespace, it might."""
-    return identity is not None and (identity[1] != pid_namespace() or _exists(identity[0]))
+def _may_any_live(connection: apsw.Connection, ended: list[Ended]) -> bool:
+    """Whether one that is to be settled might be there, without its lock; in another pid namespace, it might."""
+    here = pid_namespace() if ended else 0
+    known = (identity for one in ended if (identity := one.identity(connection)) is not None)
+    return any(namespace != here or _exists(pid) for pid, namespace in known)
 
 
 def _exists(pid: int) -> bool:
@@ -121,11 +119,10 @@ def settle(
 
     become: what makes rows of what they had; `fold` or `orphan`.
     """
-    ids, modes = SeriesIds(connection), dict[tuple[str, str], str]()
+    ids = SeriesIds(connection)
     for start in range(0, len(ended), _AT_ONCE):
         some = ended[start : start + _AT_ONCE]
-        legacies = [one for process in some for one in legacies_in_cells(connection, file, process, ids, modes)]
-        become(connection, legacies)
+        become(connection, list(legacies_in_cells(connection, file, some, ids)))
         end(connection, [process.instance for process in some])
         connection.executemany(RECORD_SETTLED, [{"slot": one.slot, "process": one.instance} for one in some])
 
@@ -194,14 +191,14 @@ def return_to(connection: apsw.Connection, file: CellsFile) -> None:
     """
     with settling(connection, file) as settled:
         own = [(slot, instance) for slot, instance in file.live_slots() if slot in file.own_slots]
-        settle(connection, file, _unsettled(connection, file, own), orphan)
+        settle(connection, file, unsettled(connection, file, own), orphan)
         settled += own
 
 
 def settle_left(connection: apsw.Connection, file: CellsFile) -> None:
     """Settle every process that is dead into a copy of the rows, within the caller's transaction; no slot is freed."""
     dead = [(slot, instance) for slot, instance in file.live_slots() if not file.is_alive(slot)]
-    settle(connection, file, _unsettled(connection, file, dead))
+    settle(connection, file, unsettled(connection, file, dead))
 
 
 def adopt(connection: apsw.Connection, *, all_dead: bool, above: int) -> int:

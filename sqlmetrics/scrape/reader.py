@@ -37,6 +37,9 @@ Finish = Callable[[list[Shown], dict[object, Any]], T]
 _TRIES = 100
 _UNDISTURBED = 2
 """Where so many tries were disturbed, by removals all the time, every other one keeps writers out meanwhile."""
+_FEW = 8
+"""If more processes than that have ended and nobody has settled them, a scrape does so first: it reads their journals
+once and in bulk. Of few it shows that they have ended (`sqlmetrics_processes`), and settles them when it has read."""
 _PAUSE = 0.02
 """Seconds before the next try where the store was busy: two seconds in all."""
 
@@ -153,6 +156,8 @@ class Reader(fork.ForkAware):
     ) -> tuple[T] | None:
         with access() as connection:
             file = files.open_existing(connection, self.path)
+            if sum(not file.is_alive(slot) for slot, _ in file.live_slots()) > _FEW:
+                _settle_if_free(connection, file, self.keep_dead)
             slots, before = file.live_slots(), file.blocks.census()
             remembered.tables_of(connection)
             try:
@@ -191,7 +196,7 @@ def _assembled(
 
 
 def _settle_if_free(connection: apsw.Connection, file: CellsFile, keep_dead: int) -> None:
-    """Settle the dead after a scrape, unless another process is writing: the next flush or scrape does it then."""
+    """Settle the dead, unless another process is writing: the next flush or scrape does it then."""
     if not file.writable or wal_bytes(connection.filename) > wal_limit(connection.filename):
         return
     connection.set_busy_timeout(0)
