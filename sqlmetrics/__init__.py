@@ -1,26 +1,40 @@
-"""prometheus_client for many processes: all workers' metrics in one SQLite store."""
+"""prometheus_client for many processes: all workers' metrics in one SQLite store.
 
-from .client.patch import install, uninstall
-from .client.sampling import publish, unpublish
-from .client.sharing import private
-from .errors import (
-    DamagedError,
-    ForeignFileError,
-    InstallError,
-    JournalModeError,
-    NoStoreError,
-    PathError,
-    SchemaError,
-    SQLMetricsError,
-    StoreError,
-    StoreInUseError,
-)
-from .notices import mark_process_dead, reset
-from .process import real
-from .scrape.collector import MultiProcessCollector
-from .scrape.exposition import generate_latest
-from .scrape.web import make_asgi_app, make_wsgi_app, start_http_server
-from .store import Store
+The import itself loads next to nothing. The first use of a name loads all that the package needs, as `install` has to:
+later a worker may have given up the right to read the package's files.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .names import (
+        DamagedError,
+        ForeignFileError,
+        InstallError,
+        JournalModeError,
+        MultiProcessCollector,
+        NoStoreError,
+        PathError,
+        SchemaError,
+        SQLMetricsError,
+        Store,
+        StoreError,
+        StoreInUseError,
+        generate_latest,
+        install,
+        make_asgi_app,
+        make_wsgi_app,
+        mark_process_dead,
+        private,
+        publish,
+        reset,
+        start_http_server,
+        uninstall,
+        unpublish,
+    )
 
 __all__ = [
     "install",
@@ -47,5 +61,22 @@ __all__ = [
     "InstallError",
     "StoreInUseError",
 ]
-real.keep(__name__)
 __version__ = "0.1.0"
+_MODULES = ("errors", "values")
+"""Those that are there without an import of their own, as they have always been."""
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        """Load the package for one of its names, or a public module of it (PEP 562)."""
+        if name in _MODULES:
+            return import_module(f".{name}", __name__)
+        if name not in __all__:  # `from . import …` asks for modules that are not loaded yet, too
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        names = import_module(".names", __name__)
+        globals().update((one, getattr(names, one)) for one in __all__)
+        return globals()[name]
+
+    def __dir__() -> list[str]:
+        """All names, loaded or not."""
+        return sorted({*globals(), *__all__, *_MODULES})

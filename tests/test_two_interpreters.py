@@ -234,6 +234,7 @@ def test_a_copy_under_another_name_is_refused_and_then_installed(folder: Path, p
     """As a library has that brings its own; what is refused leaves nothing behind."""
     program = """
 import vendored
+vendored.install  # the first use of a name loads the rest
 exec(COUNT)
 saying(vendored.install, STORE)
 saying(vendored.install, STORE + "2")
@@ -249,11 +250,12 @@ scraped()
     assert "more_total 1.0" in lines[-1]
 
 
-def test_a_copy_that_is_imported_when_another_is_installed_stays_refused(folder: Path, path: str) -> None:
+def test_a_copy_that_is_loaded_when_another_is_installed_stays_refused(folder: Path, path: str) -> None:
     """What it takes for prometheus_client's own names are the other's."""
     program = """
 exec(COUNT)
 import vendored
+vendored.install
 sqlmetrics.uninstall()
 saying(vendored.install, STORE)
 """

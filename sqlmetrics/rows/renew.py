@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
-import uuid
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 from urllib.parse import quote
@@ -190,14 +189,14 @@ def _copy_of(source: apsw.Connection, path: str) -> apsw.Connection:
 
 def _freed_of_cells(content: apsw.Connection, path: str, cells: CellsFile | None) -> tuple[apsw.Connection, int]:
     """Prepare rows for a new cells file, and return them and its first uses."""
-    pair = uuid.uuid4().hex
+    pair = os.urandom(16).hex()
     version = schema.check(content, path)
     schema.migrate(content, version)
     content.execute("PRAGMA foreign_keys = ON")
     with database.transaction(content):
         if version == 0:
             bring.note_began(content)
-        content.execute("UPDATE store SET id = ? WHERE id = ''", (uuid.uuid4().hex,))
+        content.execute("UPDATE store SET id = ? WHERE id = ''", (os.urandom(16).hex(),))
         old = _cells_of(content, path, cells)
         header = old.header() if old else None
         rebooted = header is not None and header.boot != boot_id()

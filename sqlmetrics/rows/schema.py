@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from pathlib import Path
+import os
 
 import apsw
 
@@ -23,9 +23,17 @@ def migrations() -> list[tuple[int, str]]:
 
     Read once, when this module is imported: a worker that has given up its rights may not read them any more.
     """
-    here = Path(__file__).parent.parent
-    folder = here / "migrations" if (here / "migrations").is_dir() else here.parent / "migrations"
-    return [(int(file.name[:4]), file.read_text("utf-8")) for file in sorted(folder.glob("[0-9]*.sql"))]
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    folders = [os.path.join(place, "migrations") for place in (package, os.path.dirname(package))]
+    folder = folders[0] if os.path.isdir(folders[0]) else folders[1]
+    there = os.listdir(folder) if os.path.isdir(folder) else []
+    files = sorted(name for name in there if name[:4].isdigit() and name.endswith(".sql"))
+    return [(int(name[:4]), _read(os.path.join(folder, name))) for name in files]
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="utf-8") as file:
+        return file.read()
 
 
 migrations()

@@ -24,9 +24,9 @@ from ..process import fork
 from ..rows import database, figures, files, fold, nonsense, settle, vitals
 from ..rows.connections import Access
 from ..rows.figures import Figures, Waiting
-from ..rows.flush import wal_bytes, wal_limit
 from ..rows.renew import CELLS_SUFFIX, is_damage
 from ..rows.sweep import sweep_words
+from ..rows.wal import wal_bytes, wal_limit
 from ..trouble import Trouble
 from .reading import Remembered, Scrape
 from .shown import Shown
