@@ -23,15 +23,14 @@ class Image(NamedTuple):
         return self.shown is not None and self.now[layout.MARKS :] == self.shown[layout.MARKS :]
 
 
-def changed_cells(image: Image) -> list[tuple[int, float]]:
-    """(place in the block, value) of each cell that is not as shown; of all, where it is not known what is.
+def changed_cells(image: Image) -> list[int]:
+    """The places in the block of all cells that are not as shown; of all, where it is not known what is.
 
     By the bits, as a NaN is not equal to itself.
     """
-    values = memoryview(image.now).cast("d")
     if image.shown is None:
-        return list(enumerate(values))
-    found: list[tuple[int, float]] = []
+        return list(range(layout.BLOCK_CELLS))
+    found: list[int] = []
     for start in range(0, layout.PAGE, _PIECE):
         now, shown = image.now[start : start + _PIECE], image.shown[start : start + _PIECE]
         if now != shown:
@@ -39,6 +38,5 @@ def changed_cells(image: Image) -> list[tuple[int, float]]:
             while different:
                 place = (different.bit_length() - 1) // _BITS
                 different &= (1 << place * _BITS) - 1
-                place += start // _DOUBLE
-                found.append((place, values[place]))
+                found.append(place + start // _DOUBLE)
     return found
