@@ -139,13 +139,14 @@ class Store(fork.ForkAware):
         if self._launched:
             self._hold_run_lock()
 
-    def _new_flusher(self) -> Flusher:
+    def _new_flusher(self, *, forked: bool = False) -> Flusher:
         interval = self.settings.flush_interval
         return Flusher(
             interval,
             flush=lambda: flush.flush(self, pause=interval),
             before=lambda: flush.ask(self),
             after=lambda: self.trouble.write_log(),  # a child has a `trouble` of its own
+            forked=forked,
         )
 
     # --- what the flusher and the set-up calls do ---------------------------------------------------------
@@ -331,9 +332,9 @@ class Store(fork.ForkAware):
         self._notices = []
         self.remover = Remover(self)
         self.trouble = Trouble()
-        self.figures = Figures(self)
+        self.figures = Figures(self, parent=self.figures)
         self.writing = self.writing.after_fork_in_child()
-        self.flusher = self._new_flusher()
+        self.flusher = self._new_flusher(forked=True)
 
     def close(self) -> None:
         """Flush for the last time and close the connection; the values stay in the store."""

@@ -119,6 +119,7 @@ def process_record(record: ProcessRecord) -> str:
     return json.dumps(["process", *record])
 
 
+@functools.lru_cache(1_000)  # processes that are forked say what their parent said
 def family_record(record: FamilyRecord) -> str:
     """The JSON of a family record."""
     return json.dumps(["family", *record])
@@ -131,6 +132,7 @@ def exemplar_record(shape: Shape, position: int) -> str:
     return json.dumps(record)[:-1] + ", "
 
 
+@functools.lru_cache(10_000)
 def child_record(shape: Shape) -> str:
     """The JSON of a child record up to its label values: the same for all children of a metric."""
     names, variants = zip(*shape.samples, strict=True)

@@ -6,6 +6,7 @@ import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 from . import layout, locks
@@ -54,7 +55,7 @@ class Region:
         while ever < self.ever():  # others may have taken all that was looked at
             ever = self.ever()
             cursor = min(self._cursor[0], ever)
-            for block in (*range(cursor, ever), *range(cursor), *range(ever, min(ever + 64, self.count))):
+            for block in chain(range(cursor, ever), range(cursor), range(ever, min(ever + 64, self.count))):
                 if not self.owners[block] and self._take(block, slot):
                     self._cursor[0] = block + 1
                     return int(block)

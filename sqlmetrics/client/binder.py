@@ -187,7 +187,10 @@ class Binder(fork.ForkAware):
                 at, gate = cell + value._offset, own if value._plain else UNBOUND
                 # All of it or nothing: no signal handler can come in between where there is no call.
                 value._word, value._cells, value._cell, value._own, value._gate = word, cells, at, own, gate
-        store.flusher.wake()
+        if part.heirs.waiting:
+            store.flusher.wake()  # which of its parent's gauges it has, a flush finds out
+        else:
+            store.flusher.note_child()
 
     def _name_for(self, store: Store) -> str:
         """What names this process now.

@@ -19,6 +19,9 @@ from .flush import Outcome
 
 BATCH_SECONDS = 0.01
 """New children are upserted together with those that come within this time after them."""
+QUIET_SECONDS = 1.0
+"""A forked process makes rows of its first children when it is so old (or an interval, if that is less): one that ends
+earlier need not open SQLite, and others make rows of what it has counted."""
 BUSY_SECONDS = 0.05
 """When another process was writing, the next try comes after this time; the first of them sooner, so as to be there in
 the short time that a process which has much to write leaves to others."""
@@ -36,6 +39,10 @@ _AFTER_ERROR_SECONDS = 0.01
 T = TypeVar("T")
 
 
+def _now() -> float:
+    return time.clock_gettime(time.CLOCK_MONOTONIC)
+
+
 class Flusher:
     """A thread that starts at a process's first operation; it is not there while a process forks.
 
@@ -45,12 +52,20 @@ class Flusher:
     flush: calls no code of the app. before, after: call what comes from the app, functions before each flush and log
         handlers after it. Where the app's threads are greenlets, it is a greenlet that calls both: the locks of such an
         app are made for greenlets, and eventlet's for those of one thread only.
+    forked: whether this process was forked just now; see `QUIET_SECONDS`.
     """
 
     def __init__(
-        self, interval: float, flush: Callable[[], Outcome], before: Callable[[], None], after: Callable[[], None]
+        self,
+        interval: float,
+        flush: Callable[[], Outcome],
+        before: Callable[[], None],
+        after: Callable[[], None],
+        *,
+        forked: bool = False,
     ):
         self._interval = interval
+        self._quiet_until = _now() + min(interval, QUIET_SECONDS) if forked else 0.0
         self._flush = flush
         self._before = before
         self._after = after
@@ -74,6 +89,15 @@ class Flusher:
         self.start()
         self._ring()
 
+    def note_child(self) -> None:
+        """A child is new: start the thread if there is none, and make it flush soon, or when it is time to begin."""
+        self.start()
+        if not self._is_quiet():
+            self._ring()
+
+    def _is_quiet(self) -> bool:
+        return self._quiet_until > 0.0 and _now() < self._quiet_until
+
     def start(self) -> None:
         """Start the thread if there is none, for a flush after the usual time."""
         if not self._running and not self.is_stopping:
@@ -92,7 +116,7 @@ class Flusher:
         """Between two requests: start the thread if it can be by now, else flush here if it is time. Never raises."""
         if not self.is_awaited or self.is_stopping:
             return
-        now = time.clock_gettime(time.CLOCK_MONOTONIC)
+        now = _now()
         if now < self._turn_at:
             return
         if under_uwsgi.can_have_threads():
@@ -170,7 +194,9 @@ class Flusher:
     def _rounds(self) -> None:
         outcome = Outcome.DONE
         while not self.is_stopping:
-            if self._bell.acquire(timeout=self._pause(outcome)) and not self.is_stopping:
+            if self._is_quiet():
+                self._bell.acquire(timeout=max(0.0, self._quiet_until - _now()))
+            elif self._bell.acquire(timeout=self._pause(outcome)) and not self.is_stopping:
                 self._bell.acquire(timeout=BATCH_SECONDS)  # a bell that rings on is a stop, or more children
             if not self.is_stopping:
                 outcome = self._round()
