@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import ExitStack
 
 import pytest
 from helpers import Shell, child, scrape
@@ -92,3 +93,26 @@ def test_what_is_urgent_does_not_wait_for_the_first_moments_to_be_over(
         one.do("wake")
         shell.wait_for_row(_ROW.format("8.0", f"'{one.pid}'"))
     assert scrape()["jobs_total", (("queue", "b"),)] == 8
+
+
+def test_a_process_in_cells_that_a_settled_one_had_is_in_the_next_scrape(path: str) -> None:
+    """Each scrape settles the last one, whose blocks the next one gets; all are known from their journals only."""
+    store = sqlmetrics.install(path, flush_interval=1000)
+    jobs = Counter("jobs", "Jobs", ["queue"])
+    taken = []
+
+    def do(number: int) -> list[int]:
+        store.flusher.stop()
+        jobs.labels("").inc()
+        jobs.labels(f"{number}").inc()
+        (slot,) = store.file.own_slots
+        return store.file.blocks.owned_by(slot)
+
+    with ExitStack() as stack:  # all at once: a fork closes the connection of the process that scrapes
+        for number, one in enumerate([stack.enter_context(child(do=do)) for _ in range(8)], 1):
+            taken += one.do("do", number)  # type: ignore[operator]
+            assert scrape()["jobs_total", (("queue", ""),)] == number
+            assert scrape()["jobs_total", (("queue", f"{number}"),)] == 1
+            one.kill()
+            assert scrape()["jobs_total", (("queue", ""),)] == number
+    assert len(set(taken)) < len(taken)  # else the test has shown nothing

@@ -162,14 +162,14 @@ class Scrape:
         """Find the processes that are not settled, whether they live, and what their journals add."""
         settled: dict[int, int] = dict(self._connection.execute("SELECT slot, settled FROM slot").fetchall())  # type: ignore[arg-type]
         known = {row[0]: row[1:] for row in self._connection.execute(UNSETTLED).fetchall()}
-        for slot, instance in self._file.live_slots():
-            if settled.get(slot) != instance:
-                alive = self._file.is_alive(slot)
-                row: Any = known.pop(instance, None)
-                self._follow(slot, instance, row[2] if row else 0)
-                pid, started = row[:2] if row else self._introduction(instance)
-                self.processes[instance] = Living(instance, pid, started, alive)
-        self._tables.keep_only(self.processes)
+        held = [(slot, instance) for slot, instance in self._file.live_slots() if settled.get(slot) != instance]
+        self._tables.keep_only(instance for _, instance in held)  # first: others have the cells of the settled by now
+        for slot, instance in held:
+            alive = self._file.is_alive(slot)
+            row: Any = known.pop(instance, None)
+            self._follow(slot, instance, row[2] if row else 0)
+            pid, started = row[:2] if row else self._introduction(instance)
+            self.processes[instance] = Living(instance, pid, started, alive)
         for gone in self._remembered.introduced.keys() - self.processes.keys():
             del self._remembered.introduced[gone]
         missing = [s for s in slots_before if s[1] not in self.processes and settled.get(s[0]) != s[1]]
