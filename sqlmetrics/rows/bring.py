@@ -32,7 +32,10 @@ SELECT family.name, family.type, series.labels, series.name, series.variant, ser
   JOIN series ON series.id = part.series JOIN family ON family.id = series.family
 """
 ENDED = "SELECT id, pid, os_pid, pid_namespace, started, journal, died FROM process WHERE died IS NOT NULL"
-INSERT_ENDED = "INSERT INTO process VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING"
+INSERT_ENDED = """
+INSERT INTO process (id, pid, os_pid, pid_namespace, started, journal, died) VALUES (?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (id) DO NOTHING
+"""
 UPSERT_SERIES = """
 INSERT INTO series (family, labels, name, variant, created)
 SELECT id, ?3, ?4, ?5, ?6 FROM family WHERE name = ?1 AND type = ?2
