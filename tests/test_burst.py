@@ -17,7 +17,7 @@ from prometheus_client import Counter, Histogram
 from test_forks_wait_for_nothing import in_a_thread, timed_fork
 
 import sqlmetrics
-from sqlmetrics.rows import flush, slices
+from sqlmetrics.rows import flush, remover, slices
 
 MANY = 3000
 COUNTED = "SELECT count(*) AS series, total(value) AS value FROM samples WHERE metric = 'visits_total'"
@@ -192,6 +192,32 @@ def test_others_get_their_turn_in_the_middle_of_a_flush(small: None, path: str, 
         {"labels": '{"user":"stays"}', "value": 2}
     ]
     assert scrape(path)["wide_count", (("of", "7"),)] == 2
+
+
+def test_a_removal_that_would_have_to_wait_for_a_burst_is_left_to_the_flusher(
+    small: None, path: str, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """First all that was announced has to become rows; what was removed is gone after the next flush."""
+    store = alone(path)
+    visits = Counter("visits", "Visits", ["user"])
+    visits.labels("one/7").inc()
+    store.flush()
+
+    def burst() -> float:
+        alone(path)
+        return make(visits, "one", 500)
+
+    with child(burst=burst) as one:
+        value = one.do("burst")
+        alone(path)
+        monkeypatch.setattr(remover, "_PATIENCE", 0.0)
+        visits.remove("one/7")
+        assert store.remover.has_work()
+        assert store.flush() is flush.Outcome.DONE
+        assert not store.remover.has_work()
+        assert value == sum(range(500))
+        assert shell.value("SELECT count(*) FROM samples WHERE labels LIKE '%one/7\"%'") == 0
+        assert sum(scrape(path).values()) == sum(range(500)) - 7
 
 
 def test_a_fork_in_the_middle_of_a_flush_waits_for_a_slice_at_most(small: None, path: str, shell: Shell) -> None:

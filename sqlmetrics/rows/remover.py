@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
@@ -16,6 +18,10 @@ from .removal import Removal, carry_out
 
 if TYPE_CHECKING:
     from ..store import Store
+
+
+_PATIENCE = 1.0
+"""Seconds that a removal takes to make rows of what others have announced; beyond that it is left to the flusher."""
 
 
 class Remover:
@@ -41,7 +47,8 @@ class Remover:
             store.flusher.wake()
             return
         try:
-            store.patiently(self.act)
+            until = time.monotonic() + _PATIENCE
+            store.patiently(lambda connection: self.act(connection, until))
             store.flusher.start()  # the files are rid of it with the next flush, see `erasure`
         except Exception as error:  # whatever it is: the flusher meets it, too, and mends what can be mended
             self._is_stuck = True  # who removes the next one does not wait as long for the same
@@ -52,11 +59,15 @@ class Remover:
         """Whether a removal waits."""
         return bool(self._waiting) or self._is_unmarked
 
-    def act(self, connection: apsw.Connection) -> None:
-        """Carry out what waits, also what comes meanwhile. Raises apsw.Error."""
+    def act(self, connection: apsw.Connection, until: float = math.inf) -> None:
+        """Carry out what waits, also what comes meanwhile. Raises apsw.Error.
+
+        until: when to give up where what was announced takes long to become rows, in seconds of CLOCK_MONOTONIC;
+        raises slices.TooMuchError then.
+        """
         while self._waiting:
             removals = list(self._waiting)
-            self._act(connection, removals)
+            self._act(connection, removals, until)
             del self._waiting[: len(removals)]
         if self._is_unmarked:
             with settle.settling(connection, self._store.file):
@@ -67,11 +78,11 @@ class Remover:
             self._is_stuck = False
             self._store.trouble.over("removal", f"{self._store.path}: removed series are gone")
 
-    def _act(self, connection: apsw.Connection, removals: list[Removal]) -> None:
+    def _act(self, connection: apsw.Connection, removals: list[Removal], until: float) -> None:
         store = self._store
         for removal in removals:
             removal.detach(store.part)
-        slices.bring_all(lambda: nullcontext(connection), store.file, store.file.live_slots())
+        slices.bring_all(lambda: nullcontext(connection), store.file, store.file.live_slots(), until)
         with database.unreferenced(connection), settle.settling(connection, store.file):
             is_unmarked = carry_out(connection, store.file, store.part, removals)
         self._is_unmarked = self._is_unmarked or is_unmarked

@@ -8,6 +8,7 @@ between two tries that have little to write: other flushes, folds and removals.
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
@@ -17,7 +18,7 @@ import apsw
 from ..cells import layout, locks
 from ..cells.cellsfile import CellsFile
 from ..cells.journal import JournalGoneError
-from ..errors import DamagedError
+from ..errors import DamagedError, StoreError
 from ..process import fork, native
 from . import behind
 from .database import BUSY_MS
@@ -92,16 +93,21 @@ def _bring_some(connection: apsw.Connection, file: CellsFile, slot: int, instanc
             return end
 
 
-def bring_all(writing: Writing, file: CellsFile, slots: Iterable[tuple[int, int]]) -> None:
+class TooMuchError(StoreError):
+    """What is to be made rows first takes longer than somebody can wait for."""
+
+
+def bring_all(writing: Writing, file: CellsFile, slots: Iterable[tuple[int, int]], until: float = math.inf) -> None:
     """The same for those (slot, instance) whose journal is that long; not what cannot be read of one.
 
-    Raises apsw.Error.
+    until: in seconds of CLOCK_MONOTONIC. Raises apsw.Error, or TooMuchError at that time.
     """
     for slot, instance in slots:
         with contextlib.suppress(JournalGoneError, DamagedError):
             if file.published[slot] > PORTION and _is_long(writing, file, slot, instance):
                 for _ in bring_journal(writing, file, slot, instance):
-                    pass
+                    if time.monotonic() > until:
+                        raise TooMuchError("thousands of new children are to be made rows first")
 
 
 def _is_long(writing: Writing, file: CellsFile, slot: int, instance: int) -> bool:
