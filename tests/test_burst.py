@@ -237,6 +237,33 @@ def test_a_fork_in_the_middle_of_a_flush_waits_for_a_slice_at_most(small: None, 
     assert shell(COUNTED) == [{"series": MANY, "value": value}]
 
 
+@pytest.mark.parametrize("of", ["journal", "values"])
+def test_files_that_are_replaced_between_two_slices(small: None, path: str, shell: Shell, of: str) -> None:
+    """The flush begins again, with the new files."""
+    store = alone(path)
+    visits = Counter("visits", "Visits", ["user"])
+    wide = Histogram("wide", "Wide", ["of"], buckets=range(300))
+    value = make(visits, "one", 1000)
+    for number in range(60):
+        wide.labels(str(number)).observe(1)
+    left = [3]
+
+    def replacing() -> None:
+        left[0] -= (of == "values") != store.part.arenas()[0].has_news()
+        if left[0] == 0:
+            left[0] = -1
+            for suffix in ("", "-wal", "-shm", "-cells"):
+                os.unlink(path + suffix)
+            wait_for(lambda: store.follow_replacement() and os.path.exists(path))
+
+    slices.leave_turn = replacing
+    wait_for(lambda: store.flush() is flush.Outcome.NOTHING_CHANGED)
+    assert left[0] < 0
+    assert not store.trouble.counts.get("flush")
+    assert shell(COUNTED) == [{"series": 1000, "value": value}]
+    assert shell.value("SELECT total(value) FROM metrics WHERE metric = 'wide_count'") == 60
+
+
 def test_a_view_says_how_far_the_rows_are_behind(small: None, path: str, shell: Shell) -> None:
     """Nothing before the first flush; since the last whole one while a flush has written a part; 0 else, also later."""
     store = alone(path)

@@ -150,7 +150,7 @@ def _flush(store: Store) -> Outcome:
         store.part.look_for_marks()
         heirs.bring(connection, store)
         store.wards.bring(connection)
-        arenas = [arena for arena in store.part.arenas() if arena.is_mine()]
+        arenas = _own(store)
         with_values = wal_bytes(store.path) <= wal_limit(store.path)
         now = given.now_ns()
         first, *others = _pieces(arenas, with_values=with_values)
@@ -160,6 +160,8 @@ def _flush(store: Store) -> Outcome:
     for number, piece in enumerate(others, 1):
         with slices.turn(store.file, slices.PATIENCE), store.writing() as connection:
             refuse_long(connection)
+            if _own(store) != arenas:
+                raise database.CutOffError(f"{store.path}: this process has moved to other cells meanwhile")
             _write(store, connection, arenas, piece, now if number == len(others) else None)
             checkpoint(connection)
         slices.leave_turn()
@@ -175,7 +177,12 @@ def _bring_long_journals(store: Store) -> None:
             for end in slices.bring_journal(store.writing, arena.file, arena.slot, arena.instance):
                 with store.part.binding():
                     _note_ingested(arena, end)
-    slices.bring_all(store.writing, file, [one for one in file.live_slots() if not file.is_alive(one[0])])
+    long = [(slot, instance) for slot, instance in file.live_slots() if file.published[slot] > slices.PORTION]
+    slices.bring_all(store.writing, file, [one for one in long if not file.is_alive(one[0])])
+
+
+def _own(store: Store) -> list[SharedArena]:
+    return [arena for arena in store.part.arenas() if arena.is_mine()]
 
 
 def _pieces(arenas: list[SharedArena], *, with_values: bool) -> list[dict[SharedArena, list[int]]]:

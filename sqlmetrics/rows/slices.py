@@ -24,7 +24,7 @@ from . import behind
 from .database import BUSY_MS
 from .ingest import committed, ingest, is_settled
 from .settle import settling
-from .wal import checkpoint
+from .wal import checkpoint, refuse_long
 
 PORTION = 256 * 1024
 """Bytes of a journal that are read at once, and that one transaction may bring beside other things."""
@@ -65,11 +65,12 @@ def bring_journal(writing: Writing, file: CellsFile, slot: int, instance: int) -
     """Make rows of an instance's journal, as long as there is more of it than one transaction takes.
 
     Yields after each slice how many bytes of it are rows. Does nothing once the instance is settled.
-    Raises apsw.Error, JournalGoneError or DamagedError.
+    Raises apsw.Error, JournalGoneError, DamagedError or WalTooLongError.
     """
     patience = BUSY_MS / 1000
     while True:
         with turn(file, patience), writing() as connection:
+            refuse_long(connection)
             with settling(connection, file):
                 end = _bring_some(connection, file, slot, instance)
             checkpoint(connection)
