@@ -191,8 +191,12 @@ class Store(fork.ForkAware):
         for _ in range(_LOOKS):
             try:
                 if not self._follower.is_behind():
+                    if self.part.is_moving():
+                        self.part.move_in()
                     return
                 self.follow_replacement()
+            except fork.GaveWayError:
+                pass
             except (apsw.Error, OSError, SQLMetricsError):
                 break
             time.sleep(database.BUSY_MS / 1000)

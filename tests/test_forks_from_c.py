@@ -69,7 +69,7 @@ def rest(store: sqlmetrics.Store) -> None:
     looks: list[bool] = []
 
     def at_rest() -> bool:
-        is_rung = not store.flusher._bell.locked()
+        is_rung = store.flusher._is_rung or not store.flusher._bell.locked()
         looks.append(is_rung or bool(store.writing._holder) or any(a.has_news() for a in store.part.arenas()))
         return len(looks) >= 5 and not any(looks[-5:])
 

@@ -13,12 +13,15 @@ from .freed import Freed, Run
 from .images import Image
 from .journal import JournalWriter, refuse_longer
 from .records import FamilyRecord, ProcessRecord, child_record, family_record, process_record
-from .shape import About, Family, Key, Shape, abouts
+from .shape import About, Family, Key, Shape, abouts, news
 
 _PRIVATE_CELLS = 4096
 LONGEST_HELP = 1 << 16
 """Characters of a help text that others are told; with it, any record of a family is short enough for a journal."""
 _UNMARKED = bytes(layout.MARKS)
+_SHORT = 1000
+"""Characters of label values that are short enough for a journal, whatever they are."""
+_quoted = json.encoder.encode_basestring_ascii
 
 
 class SharedArena:
@@ -28,7 +31,7 @@ class SharedArena:
     slot's stale byte, which other processes change to be noticed.
     """
 
-    def __init__(self, file: CellsFile, identifier: str, store: str, lost: list[int]):
+    def __init__(self, file: CellsFile, identifier: str, store: str, lost: list[int], *, is_held_back: bool = False):
         card = process_record(_card(identifier, store, lost))
         refuse_longer(len(card))
         self.file = file
@@ -39,7 +42,8 @@ class SharedArena:
         self.cells = file.cells
         self._next = self._end = 0
         self._families: dict[Family, About] = {}
-        self._records: dict[Shape, str] = {}
+        self._records: dict[Shape, str] = {}  # of families that others have been told all of, up to this news
+        self._told_upto = news.count
         self.flushed: dict[int, bytes] = {}  # block: what of it is in rows
         self.ingested = 0  # bytes of the journal that are rows
         self.stamped = False  # whether some of the cells are timestamps
@@ -47,7 +51,7 @@ class SharedArena:
         self.freed = Freed()
         try:
             self.own = wiped_bytes.take()
-            self.journal = JournalWriter(file, self.slot)
+            self.journal = JournalWriter(file, self.slot, is_held_back=is_held_back)  # see `moving`
             self.journal.append(card)
         except BaseException:
             file.spare(self.slot)
@@ -78,6 +82,7 @@ class SharedArena:
         self.word[0] = layout.mark_of(self.uses)
         self._unbind()
         self._families.clear()
+        self._records.clear()
         lapsed = self.file.lapsed[self.slot] != 0
         self.file.lapsed[self.slot] = 0
         return lapsed
@@ -91,34 +96,43 @@ class SharedArena:
         self.own[0] = 0
         self.own = wiped_bytes.take()
 
-    def place(self, key: Key) -> int:
-        """Give a child its cells, tell everybody, and return the first one. Raises OSError where there is no room."""
-        cell = self.allocate(key[0].cells)
-        self.announce_new(key, cell)
-        return cell
-
-    def announce_new(self, key: Key, cell: int) -> None:
+    def announce_new(self, key: Key, cell: int, created: float | None = None) -> None:
         """Append the record of a child that has just got its cells; if that cannot be, they are given back."""
         try:
-            self.announce(key, cell)
+            self.announce(key, cell, created)
         except OSError:
             self._zero([(cell, key[0].cells)])
             self.freed.give_back(cell, key[0].cells)
             raise
 
-    def announce(self, key: Key, cell: int) -> None:
-        """Append the record of a child to the journal. Raises TooLongError, or another OSError for want of room."""
+    def announce(self, key: Key, cell: int, created: float | None = None) -> None:
+        """Append the record of a child to the journal. Raises TooLongError, or another OSError for want of room.
+
+        created: when it was made, in seconds since the epoch; default: now.
+        """
         shape, labelvalues = key
-        refuse_longer(sum(map(len, labelvalues)))  # before a text is made of them
+        record = self._records.get(shape) if self._told_upto == news.count else None
+        if record is None:
+            record = self._begin_record(shape)
+        for text in labelvalues:
+            if len(text) > _SHORT:
+                refuse_longer(sum(map(len, labelvalues)))  # before a text is made of them
+                break
+        quoted = ", ".join(map(_quoted, labelvalues))
+        created = given.now() if created is None else created
+        self.journal.append(f"{record}[{quoted}], {cell + shape.stamped}, {created!r}]")
+
+    def _begin_record(self, shape: Shape) -> str:
+        """Tell of a family what is to be told of it, and return what the records of its children begin with."""
+        if self._told_upto != news.count:
+            self._told_upto = news.count
+            self._records.clear()
         self.stamped |= shape.stamped
         self.describe((shape.family, shape.type, shape.mode))
-        record = self._records.get(shape)
-        if record is None:
-            record = child_record(shape)
-            if shape.type != "info":  # each of its label sets has a shape of its own
-                self._records[shape] = record
-        quoted = ", ".join(map(json.encoder.encode_basestring_ascii, labelvalues))
-        self.journal.append(f"{record}[{quoted}], {cell + shape.stamped}, {given.now()!r}]")
+        record = child_record(shape)
+        if shape.type != "info":  # each of its label sets has a shape of its own
+            self._records[shape] = record
+        return record
 
     def announce_again(self, key: Key, cell: int) -> None:
         """Append the record of a child whose rows were deleted."""

@@ -6,6 +6,8 @@ marks since a removal, or is gone. Then the rows tell, which the flusher asks.
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Container
 from typing import TYPE_CHECKING
 
 import apsw
@@ -27,13 +29,25 @@ Seen = tuple[tuple[int, int], int]
 class Heirs:
     """What one process knows of the gauges that it has inherited, or leaves to those that it forks.
 
-    waiting: gauges that it will have if they are in the rows.
+    waiting: gauges that it will have if they are in the rows. sure: those that it will have anyway, as soon as the
+    flusher comes to them, and what says that they have not been removed meanwhile.
     """
 
     def __init__(self, store: Store, parent: Heirs | None):
         self._store = store
         self._seen: Seen | None = parent._seen if parent else None
         self.waiting: list[tuple[Writer, Key]] = []
+        self.sure: deque[tuple[Writer, Key, Container[Key]]] = deque()
+
+    def place_one(self) -> bool:
+        """Give this process one of the gauges that it is sure to have; False if there is none. Inside `binding`."""
+        if not self.sure:
+            return False
+        writer, key, inherited = self.sure.popleft()
+        part = self._store.part
+        if key in inherited and part.writers.get(writer.identifier) is writer:
+            part.place(writer, key, True)
+        return True
 
     def now(self) -> Seen | None:
         """How many removals there have been."""
@@ -69,11 +83,10 @@ def bring(connection: apsw.Connection, store: Store) -> None:
         marks.catch_up(connection, store.file)
         gone = {key for _, key in waiting if not _is_in_rows(connection, key)}
     with store.part.binding():
-        for writer, key in waiting:
-            if key not in gone and store.part.writers.get(writer.identifier) is writer:
-                store.part.place(writer, key, True)
         forget_inherited(key for key in gone if not store.part.has_known(key))
+        heirs.sure.extend((writer, key, {key}) for writer, key in waiting if key not in gone)
         del heirs.waiting[: len(waiting)]
+    store.part.in_slices(heirs.place_one)
 
 
 def _is_in_rows(connection: apsw.Connection, key: Key) -> bool:

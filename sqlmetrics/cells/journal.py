@@ -47,15 +47,22 @@ class JournalGoneError(Exception):
 
 
 class JournalWriter:
-    """Appends to the journal of one slot of this process."""
+    """Appends to the journal of one slot of this process.
 
-    def __init__(self, file: CellsFile, slot: int):
+    is_held_back: nobody sees it before `publish`.
+    """
+
+    def __init__(self, file: CellsFile, slot: int, *, is_held_back: bool = False):
+        self.is_held_back = is_held_back
         self._file = file
+        self._bytes = file.bytes
         self._slot = slot
         self._instance = layout.instance_of(file.uses[slot], slot)
         self._extents: list[int] = []  # from the oldest that is not given back
         self._oldest = 0  # its number in the journal
         self._end = 0
+        self._last = 0  # where the last extent begins, in the journal and in the file
+        self._last_at = 0
         self._grow(1)
 
     def append(self, text: str) -> None:
@@ -63,13 +70,27 @@ class JournalWriter:
 
         Raises TooLongError, or another OSError when no extent can be had; then nothing has been taken.
         """
-        refuse_longer(len(text))
         payload = text.encode("ascii")
-        frame = FRAME.pack(len(payload), zlib.crc32(payload)) + payload
-        end = self._end + len(frame)
-        self._grow(-(-end // layout.EXTENT_PAYLOAD) - self._oldest - len(self._extents))
-        self._write(frame)
-        self._file.published[self._slot] = self._end
+        length = len(payload)
+        frame = FRAME.pack(length, zlib.crc32(payload)) + payload
+        end = self._end + length + FRAME.size
+        place = self._end - self._last
+        if place >= 0 and end <= self._last + layout.EXTENT_PAYLOAD:  # as usual, it fits into the last extent
+            at = self._last_at + place
+            self._bytes[at : at + FRAME.size + length] = frame
+            self._end = end
+        else:
+            refuse_longer(length)
+            self._grow(-(-end // layout.EXTENT_PAYLOAD) - self._oldest - len(self._extents))
+            self._write(frame)
+        if not self.is_held_back:
+            self._file.published[self._slot] = self._end
+
+    def publish(self) -> None:
+        """Show a journal that was held back."""
+        if self.is_held_back:
+            self.is_held_back = False
+            self._file.published[self._slot] = self._end
 
     def _write(self, data: bytes) -> None:
         while data:
@@ -98,7 +119,8 @@ class JournalWriter:
     def _leave_room(self, count: int) -> None:
         """Raise NoRoomError where a long journal would be longer than what is left for those of all other processes."""
         length, extents = len(self._extents) + count, self._file.extents
-        if length > _MODEST and length > extents.count - extents.used() - count:
+        most_left = extents.count - extents.ever() - count
+        if length > max(_MODEST, most_left) and length > extents.count - extents.used() - count:
             raise NoRoomError(f"{length:,} extents of {extents.count:,} for one process would leave others too few")
 
     def _link(self, extent: int) -> None:
@@ -110,6 +132,7 @@ class JournalWriter:
         else:
             self._file.first[self._slot] = extent
         self._extents.append(extent)
+        self._last, self._last_at = number * layout.EXTENT_PAYLOAD, _address(extent) + layout.EXTENT_HEADER.size
 
     def release(self, upto: int) -> None:
         """Give back the extents that lie wholly before `upto` (bytes of the stream, committed as rows)."""

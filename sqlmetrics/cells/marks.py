@@ -76,7 +76,7 @@ def marked(file: CellsFile, blocks: Iterable[int]) -> set[int]:
         if bits != _NONE:
             number = int.from_bytes(bits, "little")
             first = block * layout.BLOCK_CELLS
-            found.update(first + place for place in range(layout.BLOCK_CELLS) if number >> place & 1)
+            found.update([first + place for place in range(layout.BLOCK_CELLS) if number >> place & 1])
     return found
 
 

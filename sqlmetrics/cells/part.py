@@ -5,8 +5,11 @@ An operation that has its cell comes by without any of this.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import contextlib
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from ..process import fork, native
@@ -14,23 +17,91 @@ from .arenas import LONGEST_HELP, SharedArena
 from .freed import Run
 from .heirs import Heirs
 from .journal import LONGEST
+from .moving import Place
 from .selection import Selection
 from .shape import Key, abouts
 from .telling import Teller
-from .writer import Aside, Place, Writer
+from .writer import Aside, Writer
 
 if TYPE_CHECKING:
     from ..store import Store
 
 T = TypeVar("T")
+_SLICE_SECONDS = 0.003
+_BREAK_SECONDS = 0.0003
+_AT_ONCE = 100
+"""Children that one operation may announce for all: half a millisecond; the flusher goes on with the others."""
+
+
+def take_break() -> None:
+    """Let others have the lock: without a wait this thread would have it again before any that waits for it.
+
+    Raises GaveWayError where another thread forks.
+    """
+    fork.give_way()
+    native.sleep(_BREAK_SECONDS)
 
 
 class _Hold:
-    """The lock, and how often the thread that has it has entered it."""
+    """The lock under which children get their cells; see `Part.binding`.
 
-    def __init__(self) -> None:
+    depth: how often the thread that has it has entered it. has_aside: whether something was counted aside meanwhile.
+    """
+
+    def __init__(self, take_in: Callable[[], None]):
         self.lock = native.RLock()
         self.depth = 0
+        self.has_aside = False
+        self._take_in = take_in
+
+    def __enter__(self) -> bool:
+        self.lock.acquire()
+        self.depth += 1
+        return self.depth == 1
+
+    def enter_at_once(self) -> bool:
+        """Enter it as the outermost; False if that cannot be, or not without waiting. Leave it by `__exit__`."""
+        if not self.lock.acquire(blocking=False):
+            return False
+        if self.depth:
+            self.lock.release()
+            return False
+        self.depth = 1
+        return True
+
+    def __exit__(self, *_: object) -> None:
+        self.depth -= 1
+        try:
+            while self.has_aside and self.depth == 0:
+                self.depth = 1
+                self.has_aside = False
+                try:
+                    self._take_in()
+                finally:
+                    self.depth = 0
+        finally:  # whatever comes out of it: a RecursionError, or what a signal handler raises
+            self.lock.release()
+
+
+class _BriefHold:
+    """The same, for a thread that does not wait for ever: then None is what it gets."""
+
+    def __init__(self, hold: _Hold, seconds: float):
+        self._hold = hold
+        self._seconds = seconds
+        self._has_it = False
+
+    def __enter__(self) -> bool | None:
+        self._has_it = self._hold.lock.acquire(timeout=self._seconds)
+        if not self._has_it:
+            return None
+        outermost = self._hold.__enter__()
+        self._hold.lock.release()  # entered twice
+        return outermost
+
+    def __exit__(self, *_: object) -> None:
+        if self._has_it:
+            self._hold.__exit__()
 
 
 class Part:
@@ -38,38 +109,24 @@ class Part:
 
     def __init__(self, store: Store, parent: Part | None = None):
         self._store = store
-        self._hold = _Hold()
+        self.hold = _Hold(self._take_in)
         self._is_held = False  # for a fork
         self.writers: dict[str, Writer] = {}
         self.teller = Teller(self)
         self.heirs: Heirs = Heirs(store, parent.heirs if parent else None)
 
-    @contextmanager
-    def binding(self, seconds: float = -1) -> Iterator[bool | None]:
+    def binding(self, seconds: float = -1) -> AbstractContextManager[bool | None]:
         """Hold the lock under which children get their cells; wait so long for other threads, or for ever.
 
-        Yields False where this thread holds it already: in a signal handler or a garbage collection that came in
-        the middle. There, children that are on the move count aside (see `Aside`), until the outermost is done.
-        Yields None if others held it all the time.
+        What is entered is False where this thread holds it already: in a signal handler or a garbage collection that
+        came in the middle. There, children that are on the move count aside (see `Aside`), until the outermost is
+        done. It is None if others held it all the time.
         """
-        hold = self._hold
-        if not hold.lock.acquire(timeout=seconds):
-            yield None
-            return
-        hold.depth += 1
-        try:
-            yield hold.depth == 1
-        finally:
-            hold.depth -= 1
-            try:
-                while hold.depth == 0 and self._is_some_aside():
-                    self._take_in(hold)
-            finally:  # whatever comes out of it: a RecursionError, or what a signal handler raises
-                hold.lock.release()
+        return self.hold if seconds < 0 else _BriefHold(self.hold, seconds)
 
     def is_held_here(self) -> bool:
         """Whether this thread is inside `binding`."""
-        return self._hold.lock._is_owned()  # type: ignore[attr-defined, no-any-return]
+        return self.hold.lock._is_owned()  # type: ignore[attr-defined, no-any-return]
 
     def writer(self, identifier: str, outermost: bool) -> Writer:
         """Return this process's writer of that name, valid or made so. Call it inside `binding`."""
@@ -85,7 +142,7 @@ class Part:
         if shared is not None and not shared.is_active():
             self._check(writer, shared)
         if writer.lapsed:
-            self.attempt("find room in the cells file", writer.announce_lapsed)
+            self.attempt("find room in the cells file", lambda: writer.announce_lapsed(_AT_ONCE))
         if writer.shared is None:
             self.attempt("claim a part of the cells file", lambda: writer.join(self._store.file, self._store.id))
             self.heirs.begin()
@@ -104,10 +161,21 @@ class Part:
     def place(self, writer: Writer, key: Key, outermost: bool) -> Place:
         """Return where a child is; in memory if the cells file has no room. Call it inside `binding`."""
         if not outermost:
+            self.hold.has_aside = True
             return writer.bind_aside(key)
         found = self.attempt("find room in the cells file", lambda: writer.bind(key, shared=True))
         self._tell_of_long(writer, key)
         return found or writer.bind(key, shared=False)
+
+    def place_new(self, writer: Writer, key: Key, created: float | None) -> Place | None:
+        """Return where a new child of a writer at ease is; None if there is no room. Call it inside `binding`."""
+        try:
+            place = writer.bind_new(key, created)
+        except OSError:
+            return None
+        if writer.refused:
+            self._tell_of_long(writer, key)
+        return place
 
     def _tell_of_long(self, writer: Writer, key: Key | None = None) -> None:
         """Report records that were too long, and a help text that was shortened."""
@@ -121,20 +189,14 @@ class Part:
             message = f"the help text of {key[0].family} has {length:,} characters; others see {LONGEST_HELP:,} of them"
             store.trouble.report("too_long", f"{store.path}: {message}", about=f"help of {key[0].family}")
 
-    def _is_some_aside(self) -> bool:
-        return any(writer.aside.arenas for writer in self.writers.copy().values())
-
-    def _take_in(self, hold: _Hold) -> None:
-        hold.depth += 1
-        try:
-            for writer in self.writers.copy().values():
-                aside, writer.aside = writer.aside, Aside()
-                for arena in aside.arenas:
-                    arena.abandon()
-                for key, place in aside.places.copy().items():
-                    writer.merge(key, place, self.place(writer, key, True))
-        finally:
-            hold.depth -= 1
+    def _take_in(self) -> None:
+        """Take in what was counted aside; called with the lock held, and not as the outermost."""
+        for writer in self.writers.copy().values():
+            aside, writer.aside = writer.aside, Aside()
+            for arena in aside.arenas:
+                arena.abandon()
+            for key, place in aside.places.copy().items():
+                writer.merge(key, place, self.place(writer, key, True))
 
     def attempt(self, what: str, action: Callable[[], T]) -> T | None:
         """Do something for which there may be no room: then that is reported, and None returned."""
@@ -151,9 +213,18 @@ class Part:
         with self.binding():
             return [writer.shared for writer in self.writers.copy().values() if writer.shared]
 
-    def detach(self, selection: Selection) -> list[tuple[SharedArena, list[Run]]]:
-        """Forget children, and return the cells that they had. Call it inside `binding`, the outermost."""
-        found = [(writer.shared, writer.detach(selection)) for writer in self.writers.copy().values()]
+    def children(self) -> list[Key]:
+        """All children of this process."""
+        with self.binding():
+            return [key for writer in self.writers.copy().values() for key in writer.children()]
+
+    def detach(self, selection: Selection) -> list[tuple[SharedArena, list[Run]]] | None:
+        """Forget children, and return the cells that they had; None in the middle of an operation of this thread."""
+        keys = selection.among(() if selection.whole else self.children())
+        with self.binding() as outermost:
+            if not outermost:
+                return None
+            found = [(writer.shared, writer.detach(keys)) for writer in self.writers.copy().values()]
         return [(arena, runs) for arena, runs in found if arena and runs]
 
     def release(self, key: Key) -> None:
@@ -172,27 +243,41 @@ class Part:
 
     def has_given_back(self) -> bool:
         """Whether there are rows of children that this process uses no more."""
-        return any(arena.freed.leaving for arena in self.arenas())
+        return any(arena.freed.leaving for arena in self.arenas()) or self._is_forgetting()
+
+    def _is_forgetting(self) -> bool:
+        return any(writer.gone for writer in self.writers.copy().values())
 
     def cells_of(self, selection: Selection) -> set[tuple[int, int]]:
         """(instance, cell) of all cells that this process has for children in the cells file."""
-        with self.binding():
-            return {
-                (shared.instance, cell)
-                for writer in self.writers.copy().values()
-                if (shared := writer.shared)
-                for cell in writer.cells_of(selection)
-            }
+        return {
+            (shared.instance, cell)
+            for writer in self.writers.copy().values()
+            if (shared := writer.shared)
+            for cell in writer.cells_of(selection)
+        }
 
     def look_for_marks(self) -> None:
         """Forget what other processes have removed, also where they died before they could notify this one."""
+        seen = self.heirs.now()
         with self.binding() as outermost:
-            seen = self.heirs.now()
             for writer in self.writers.copy().values() if outermost else ():
                 if writer.shared and writer.shared.marked() and writer.shared.is_mine():
                     writer.notice()
-            if outermost:
+        for writer in self.writers.copy().values():
+            if writer.gone:
+                with contextlib.suppress(fork.GaveWayError):  # the next flush goes on
+                    self.in_slices(writer.forget_gone)
+                    self._renew(writer)
+        with self.binding() as outermost:
+            if outermost and not self._is_forgetting():
                 self.heirs.note(seen)
+
+    def _renew(self, writer: Writer) -> None:
+        """What a signal handler did in the middle may have been led to cells of a child that was gone."""
+        with self.binding() as outermost:
+            if outermost and writer.shared and writer.shared.is_active():
+                writer.shared.renew()
 
     def zero_unread(self) -> None:
         """Overwrite cells of removed children that nobody can read any more for what they were."""
@@ -204,22 +289,75 @@ class Part:
 
     def has_known(self, key: Key) -> bool:
         """Whether a child has a place."""
-        return any(key in writer.known for writer in self.writers.copy().values())
+        return any(writer.find(key) for writer in self.writers.copy().values())
+
+    def in_slices(self, step: Callable[[], bool]) -> None:
+        """Take steps inside `binding` until one returns False, and let others have the lock every few milliseconds.
+
+        Does nothing in the middle of an operation of this thread. Raises GaveWayError where another thread forks.
+        """
+        more = True
+        while more:
+            with self.binding() as outermost:
+                end = time.perf_counter() + _SLICE_SECONDS
+                while more := bool(outermost) and step():
+                    if time.perf_counter() > end:
+                        break
+            if more:
+                take_break()
+
+    def is_moving(self) -> bool:
+        """Whether children are on the move, see `moving`."""
+        return any(writer.moving for writer in self.writers.copy().values())
 
     def move_in(self) -> None:
-        """Bring what had to be counted in memory to the cells file, if there is room now."""
-        with self.binding() as outermost:
-            if outermost and any(writer.private for writer in self.writers.values()):
-                self.attempt("find room in the cells file", self._move_in)
-            for writer in self.writers.copy().values():
-                self._tell_of_long(writer)
+        """Go on with what many children wait for: to be moved (see `moving`), announced again or inherited.
 
-    def _move_in(self) -> None:
+        Raises GaveWayError where another thread forks.
+        """
         for writer in self.writers.copy().values():
-            if writer.shared is None:
-                writer.join(self._store.file, self._store.id)
-            writer.move_in()
-        self._store.trouble.over("cells", f"{self._store.path}: the cells file has room again, nothing was lost")
+            if self._begin_to_move(writer):
+                self.in_slices(partial(self._move_one, writer))
+            self._end_move(writer)
+            if writer.is_announcing:
+                self.in_slices(partial(self._announce_one, writer))
+            self._tell_of_long(writer)
+        self.in_slices(self.heirs.place_one)
+
+    def _begin_to_move(self, writer: Writer) -> bool:
+        with self.binding() as outermost:
+            if not outermost or not (writer.memory or writer.moving):
+                return False
+            writer.is_full = False
+            self.attempt("find room in the cells file", partial(self._open_way, writer))
+            return bool(writer.moving)
+
+    def _open_way(self, writer: Writer) -> None:
+        if writer.shared is None:
+            writer.join(self._store.file, self._store.id)
+        if writer.has_room():
+            writer.leave_memory()
+
+    def _move_one(self, writer: Writer) -> bool:
+        key = writer.next_moving()
+        if key is None:
+            return False
+        if writer.is_full:
+            writer.bind(key, shared=False)
+        else:
+            self.place(writer, key, True)
+            if key in writer.memory:
+                writer.stay_in_memory()
+        return True
+
+    def _end_move(self, writer: Writer) -> None:
+        with self.binding() as outermost:
+            has_room = bool(outermost) and writer.end_move()
+        if has_room:
+            self._store.trouble.over("cells", f"{self._store.path}: the cells file has room again, nothing was lost")
+
+    def _announce_one(self, writer: Writer) -> bool:
+        return bool(self.attempt("find room in the cells file", lambda: writer.announce_lapsed(1)))
 
     def go_over(self, store_id: str, settled: set[int], enter: Callable[[], None]) -> None:
         """Take the values of this process along to other files.
@@ -234,7 +372,8 @@ class Part:
                     writer.start_anew()
                 else:
                     writer.move_out(store_id)
-        self.move_in()
+        with contextlib.suppress(fork.GaveWayError):  # the next flush goes on
+            self.move_in()
 
     def leave(self) -> None:
         """Own nothing any more, as if this process had ended."""
@@ -250,7 +389,7 @@ class Part:
 
     def before_fork(self) -> None:
         """Wait until no other thread is placing a child."""
-        self._is_held = fork.acquire(self._hold.lock)
+        self._is_held = fork.acquire(self.hold.lock)
 
     def after_fork_in_parent(self, *, suspended: bool) -> bool:
         """Go on. suspended: have every value look for its place, and so for the flusher. True if there is news."""
@@ -258,10 +397,10 @@ class Part:
         for writer in self.writers.copy().values() if suspended else ():
             shared = writer.shared
             news = news or bool(shared and (shared.has_news() or shared.changed_blocks()))
-            news = news or writer.exemplars.is_waiting() or bool(writer.private)
+            news = news or writer.exemplars.is_waiting() or bool(writer.private or writer.moving)
             for arena in writer.arenas():
                 arena.own[0] = 0
         if self._is_held:
             self._is_held = False
-            self._hold.lock.release()
+            self.hold.lock.release()
         return news

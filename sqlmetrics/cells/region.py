@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 _ZEROS = bytes(layout.PAGE)
 _OWNER = struct.Struct("=H")
+_NOBODY = bytes(2)
+_GAP = 64
+"""Claims leave gaps of fewer blocks that were never given out."""
 
 
 class NoRoomError(OSError):
@@ -40,6 +43,7 @@ class Region:
         )
         self._owners_at = owners_at
         self.owners: memoryview[int] = file.view(owners_at, owners_at + 2 * count, "H")
+        self._owners_bytes = file.bytes[owners_at : owners_at + 2 * count]
         self.generations: memoryview[int] = file.view(generations_at, generations_at + 4 * count, "I")
         self.start = start
         self.count = count
@@ -51,15 +55,24 @@ class Region:
         The search goes round: a freed block rests as long as possible, so that a slow scrape seldom meets
         one that was given out again. Raises OSError (ENOSPC) on a full disk, NoRoomError at the limit.
         """
+        self._file.stay_open()
         ever = -1
         while ever < self.ever():  # others may have taken all that was looked at
             ever = self.ever()
             cursor = min(self._cursor[0], ever)
-            for block in chain(range(cursor, ever), range(cursor), range(ever, min(ever + 64, self.count))):
-                if not self.owners[block] and self._take(block, slot):
+            fresh = range(ever, min(ever + _GAP, self.count))
+            for block in chain(self._free(cursor, ever), self._free(0, cursor), fresh):
+                if self._take(block, slot):
                     self._cursor[0] = block + 1
                     return int(block)
         raise NoRoomError(f"all {self.count:,} blocks of the cells file are in use")
+
+    def _free(self, start: int, end: int) -> Iterator[int]:
+        """The blocks without an owner among some; there may be thousands with one before them."""
+        owners, at = bytes(self._owners_bytes[2 * start : 2 * end]), -1
+        while (at := owners.find(_NOBODY, at + 1)) >= 0:
+            if at % 2 == 0:
+                yield start + at // 2
 
     def _take(self, block: int, slot: int) -> bool:
         with self.holding(block) as held:
@@ -78,8 +91,8 @@ class Region:
 
     def ever(self) -> int:
         """How many blocks, from the first, have ever been given out."""
-        while piece := bytes(self.generations[self._ever : self._ever + 1024]).rstrip(b"\0"):
-            self._ever += (len(piece) + 3) // 4  # claims leave gaps of less than 64 blocks
+        while piece := bytes(self.generations[self._ever : self._ever + _GAP]).rstrip(b"\0"):
+            self._ever += (len(piece) + 3) // 4
         return self._ever
 
     def used(self) -> int:

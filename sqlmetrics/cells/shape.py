@@ -25,7 +25,8 @@ STATE_MODE = "max"
 """How times of several processes are folded."""
 EACH_MODES = ("all", "liveall")
 MODES = LIVE_MODES | {mode.removeprefix("live") for mode in LIVE_MODES}
-_MODES = ("", *MODES)
+_modes: dict[str, None] = {}
+"""Those that any child of this process has."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -44,12 +45,12 @@ class Shape:
     labelnames: tuple[str, ...]
     samples: tuple[tuple[str, str], ...]
 
-    @property
+    @functools.cached_property
     def stamped(self) -> bool:
         """Whether a value has a timestamp's cell right before it."""
         return self.mode in MOST_RECENT_MODES
 
-    @property
+    @functools.cached_property
     def cells(self) -> int:
         """How many cells a child takes."""
         return len(self.samples) * (2 if self.stamped else 1)
@@ -58,7 +59,7 @@ class Shape:
         """What a removal removes as one: a child, whatever its mode and its samples."""
         return self.family, self.type, self.labelnames, labelvalues
 
-    @property
+    @functools.cached_property
     def zero_shows(self) -> bool:
         """Whether a process that never touched a child changes a scrape merely by having it."""
         return self.type == "gauge" and not self.stamped
@@ -70,7 +71,8 @@ Family = tuple[str, str, str]
 """(name, type, mode)"""
 
 _shapes: dict[tuple[object, ...], Shape] = {}
-_children: dict[tuple[object, ...], list[Key]] = {}
+_children: dict[tuple[object, ...], Key | list[Key]] = {}
+"""The keys of each child, nearly always one, by family, type, mode, label names and their values."""
 
 
 class About(NamedTuple):
@@ -88,12 +90,22 @@ abouts: dict[Family, About] = {}
 """The newest of each family that this process has made; a fork keeps them."""
 
 
+class _News:
+    """count: how often something has come up about a family."""
+
+    count = 0
+
+
+news = _News()
+
+
 def describe(family: Family, **said: Any) -> None:
     """Note something of a family, of `About` by its names, unless it is known. Raises what `given.text` raises."""
     said = {name: _BY_VALUE[name](value) for name, value in said.items()}
     known = abouts.get(family) or About("", 0, "", None)
     if any(getattr(known, name) != value for name, value in said.items()) or not known.made:
         abouts[family] = known._replace(made=given.now_ns(), **said)
+        news.count += 1
 
 
 def family_of(metric: Any) -> Family:
@@ -105,6 +117,7 @@ def family_of(metric: Any) -> Family:
 def shape_of(family: Family, labelnames: tuple[str, ...], samples: Samples) -> Shape:
     """Return the one Shape object of these, so that keys are compared by identity."""
     parts = (family, labelnames, samples)
+    _modes[family[2]] = None
     return _shapes.get(parts) or _shapes.setdefault(parts, Shape(*family, labelnames, samples))
 
 
@@ -114,58 +127,81 @@ def place_samples(family: Family, labels: dict[str, str], samples: Samples) -> l
     A sample that another metric object of this process has already is that object's: both count in one cell. So a
     second histogram of one name but other buckets shares the sum and adds its own buckets.
     """
-    names, values, keys = _child(family, labels)
+    names, values = _sorted(labels)
+    keys = _keys((*family, names, values))
     known = {sample: (key, place) for key in keys for place, sample in enumerate(key[0].samples)}
     fresh = tuple(dict.fromkeys(sample for sample in samples if sample not in known))
     if fresh:
         key = (shape_of(family, names, fresh), values)
-        keys.append(key)
+        remember(key)
         known.update((sample, (key, place)) for place, sample in enumerate(fresh))
     return [known[sample] for sample in samples]
 
 
 def sole_key(family: Family, labels: dict[str, str], samples: Samples) -> Key | None:
     """Return the key of a child if these are all of its samples, None where another object made it of others."""
-    names, values, keys = _child(family, labels)
-    if not keys:
-        keys.append((shape_of(family, names, samples), values))
-    return keys[0] if len(keys) == 1 and keys[0][0].samples == samples else None
+    names, values = _sorted(labels)
+    key = (shape_of(family, names, samples), values)
+    remember_new(key)
+    return key if _keys((*family, names, values)) == [key] else None
 
 
-def _child(family: Family, labels: dict[str, str]) -> tuple[tuple[str, ...], tuple[str, ...], list[Key]]:
-    """The sorted label names of a child, their values, and the keys that this process has for it."""
+def _sorted(labels: dict[str, str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The label names of a child, sorted, and their values."""
     names = tuple(sorted(labels))
-    values = tuple([joined(labels[name]) for name in names])
-    return names, values, _children.setdefault((*family, names, values), [])
+    return names, tuple([joined(labels[name]) for name in names])
+
+
+def _keys(child: tuple[object, ...]) -> list[Key]:
+    """The keys that this process has for a child."""
+    found = _children.get(child, [])
+    return found if isinstance(found, list) else [found]
+
+
+def _child_of(key: Key) -> tuple[object, ...]:
+    shape, values = key
+    return shape.family, shape.type, shape.mode, shape.labelnames, values
 
 
 def keys_of(family: str, typ: str, labels: dict[str, str]) -> list[Key]:
     """The keys that this process has for a child, in whatever mode it was made."""
-    names = tuple(sorted(labels))
-    values = tuple([joined(labels[name]) for name in names])
-    return [key for mode in _MODES for key in _children.get((family, typ, mode, names, values), ())]
+    return _of_any_mode(family, typ, *_sorted(labels))
+
+
+def siblings_of(key: Key) -> list[Key]:
+    """The keys that this process has for the child of a key, in whatever mode they were made, itself included."""
+    return _of_any_mode(key[0].family, key[0].type, key[0].labelnames, key[1])
+
+
+def _of_any_mode(family: str, typ: str, *labels: tuple[str, ...]) -> list[Key]:
+    return [key for mode in _modes.copy() for key in _keys((family, typ, mode, *labels))]
 
 
 def remember(key: Key) -> None:
     """Know a key (again), which a metric object may still hold that was removed."""
+    if not remember_new(key) and key not in (keys := _keys(_child_of(key))):
+        _children[_child_of(key)] = [*keys, key]
+
+
+def remember_new(key: Key) -> bool:
+    """Know a key of a child of which this process has none; False if it has some."""
     shape, values = key
-    keys = _children.setdefault((shape.family, shape.type, shape.mode, shape.labelnames, values), [])
-    if key not in keys:
-        keys.append(key)
+    return _children.setdefault((shape.family, shape.type, shape.mode, shape.labelnames, values), key) is key
 
 
 def forget(keys: Iterable[Key]) -> None:
     """Forget children that were removed."""
-    for shape, values in keys:
-        _children.pop((shape.family, shape.type, shape.mode, shape.labelnames, values), None)
+    for key in keys:
+        _children.pop(_child_of(key), None)
 
 
 def forget_key(key: Key) -> None:
     """Forget one of the keys of a child, and its shape, of which it is the only one."""
-    shape, values = key
-    known = _children.get((shape.family, shape.type, shape.mode, shape.labelnames, values), [])
-    if key in known:
-        known.remove(key)
+    left = [one for one in _keys(_child_of(key)) if one != key]
+    _children.pop(_child_of(key), None)
+    if left:
+        _children[_child_of(key)] = left
+    shape = key[0]
     if shape.type == "info":
         _shapes.pop(((shape.family, shape.type, shape.mode), shape.labelnames, shape.samples), None)
 

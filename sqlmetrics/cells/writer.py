@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from typing import NamedTuple
+from itertools import islice
 
 from ..client.binder import forget_inherited
 from ..rows.exemplars import Kept, Series, record_of
@@ -12,28 +12,14 @@ from .arenas import PrivateArena, SharedArena
 from .cellsfile import CellsFile
 from .freed import Run
 from .journal import TooLongError
+from .moving import Moving, Place
 from .selection import Selection, forgotten, told_of_removals
-from .shape import LIVE_MODES, STATE_TYPES, Key, forget, forget_key, remember
+from .shape import LIVE_MODES, STATE_TYPES, Key, forget, forget_key, remember, siblings_of
 
-Arena = SharedArena | PrivateArena
+_AT_ONCE = 200
+"""Children that one operation forgets for all, when others have removed them: a millisecond or two."""
 _REMEMBERED = 100
 """Files that a process has gone over from. Only the last few may come back, brought by a process that has them open."""
-
-
-class Place(NamedTuple):
-    """Where a child's cells are."""
-
-    arena: Arena
-    cell: int
-
-    def run(self, key: Key) -> Run:
-        """All of the child's cells."""
-        return self.cell, key[0].cells
-
-    def copy_to(self, new: Place, key: Key) -> None:
-        """Copy the values of a child to cells that nobody uses yet."""
-        count = key[0].cells
-        new.arena.cells[new.cell : new.cell + count] = self.arena.cells[self.cell : self.cell + count]
 
 
 class Aside:
@@ -57,55 +43,127 @@ class Aside:
 
 
 class Writer:
-    """Where the children of one process instance are: in the cells file, or, for want of room, in memory."""
+    """Where the children of one process instance are: in the cells file, or, for want of room, in memory.
+
+    known: those that are in `shared`. memory: those in `private`, until there is room. apart: those in `unfit`, whose
+    records are too long for a journal. moving: those that are on the move, see `moving`.
+    """
 
     def __init__(self, identifier: str):
         self.identifier = identifier
         self.shared: SharedArena | None = None
-        self.private: list[PrivateArena] = []
-        self.unfit: list[PrivateArena] = []  # of children whose records are too long for a journal: they stay here
-        self.refused: deque[tuple[str, int]] = deque(maxlen=_REMEMBERED)  # (family, bytes) of such records
         self.known: dict[Key, Place] = {}
+        self._by_cell: dict[int, Key] = {}  # of `known`, by the cell of the first value
+        self._live: dict[Key, None] = {}  # of `known`, the gauges whose rows `mark_process_dead` deletes
+        self.private: list[PrivateArena] = []
+        self.memory: dict[Key, Place] = {}
+        self.unfit: list[PrivateArena] = []
+        self.apart: dict[Key, Place] = {}
+        self.moving: list[Moving] = []
+        self.gone: dict[Key, None] = {}
+        """Those that other processes have removed, as long as there are more than can be forgotten at once."""
+        self.refused: deque[tuple[str, int]] = deque(maxlen=_REMEMBERED)  # (family, bytes) of records too long
         self.aside = Aside()
         self.exemplars = Kept()
-        self.lapsed: set[Key] = set()  # live gauges to be announced again
+        self.lapsed: dict[Key, None] = {}  # live gauges to be announced again
+        self.has_moved = False
+        self.is_full = False
+        """Whether there was no room for one of those that are on the move."""
+        self.is_announcing = False
+        """Whether an operation has begun to announce them, and the flusher is to go on with it."""
         self.lost: deque[tuple[str, int]] = deque(maxlen=_REMEMBERED)  # (store, instance) before it lost its cells
 
     def join(self, file: CellsFile, store: str) -> None:
         """Take a slot of the cells file of the store with that id. Raises OSError where there is no room."""
-        self.shared = SharedArena(file, self.identifier, store, [lost for where, lost in self.lost if where == store])
+        lost = [lost for where, lost in self.lost if where == store]
+        held_back = bool(lost and (self.moving or self.memory))
+        self.shared = SharedArena(file, self.identifier, store, lost, is_held_back=held_back)
 
     def arenas(self) -> list[SharedArena | PrivateArena]:
         """All that values may be bound to."""
         return [*([self.shared] if self.shared else []), *self.private, *self.unfit]
 
+    def find(self, key: Key) -> Place | None:
+        """Where a child is now, be it on the move."""
+        place = self.known.get(key) or self.memory.get(key) or self.apart.get(key)
+        return place or next((found for one in self.moving if (found := one.places.get(key))), None)
+
+    def children(self) -> list[Key]:
+        """All of them. Call it inside `binding`."""
+        return [key for places in self._all() for key in places.copy()]
+
+    def _all(self) -> list[dict[Key, Place]]:
+        return [self.known, self.memory, self.apart, *(one.places for one in self.moving)]
+
     def bind(self, key: Key, *, shared: bool) -> Place:
-        """Return a child's place; a new one comes from the cells file if `shared`. Raises OSError for want of room."""
-        place = self.known.get(key)
+        """Return a child's place; a new one comes from the cells file if `shared`. Raises OSError for want of room.
+
+        A child that is on the move takes its values along, see `moving`.
+        """
+        if self.gone:
+            self._forget_if_gone(key)
+        place = self.known.get(key) or self.memory.get(key) or self.apart.get(key)
         if place is None:
+            former = self.find(key) if self.moving else None
             arena = self.shared if shared else None
-            try:
-                place = Place(arena, arena.place(key)) if arena else private_place(self.private, key)
-            except TooLongError as error:
-                place = self._refuse(key, error)
+            place = self._place_shared(key, arena, former) if arena else self._place_private(key, former)
             remember(key)
-            self.known[key] = place
+            for one in self.moving if former else ():
+                one.places.pop(key, None)  # last: what interrupts this thread finds it at one of both places
         return place
 
-    def _refuse(self, key: Key, error: TooLongError) -> Place:
-        self.refused.append((key[0].family, error.length))
-        return private_place(self.unfit, key)
+    def is_at_ease(self) -> bool:
+        """Whether nothing has to be seen to before a new child gets cells in the cells file."""
+        shared = self.shared
+        return (
+            shared is not None
+            and shared.own[0] == shared.word[0]
+            and not (self.moving or self.private or self.unfit or self.lapsed or self.gone)
+        )
 
-    def announce_lapsed(self) -> None:
-        """Announce the live gauges again whose rows may have been deleted. Raises OSError where there is no room."""
-        while self.lapsed and self.shared:
-            key = next(iter(self.lapsed))
-            self.shared.announce_again(key, self.known[key].cell)
-            self.lapsed.discard(key)
+    def bind_new(self, key: Key, created: float | None) -> Place | None:
+        """Place a child that this writer has never had. created: see `SharedArena.announce`. Raises OSError."""
+        if self.shared is None:
+            return None
+        return self._place_shared(key, self.shared, None, created)
+
+    def _place_shared(self, key: Key, shared: SharedArena, former: Place | None, created: float | None = None) -> Place:
+        shape = key[0]
+        cell = shared.allocate(shape.cells)
+        new = Place(shared, cell)
+        if former is not None:
+            former.copy_to(new, key)
+        try:
+            shared.announce_new(key, cell, created)
+        except TooLongError as error:
+            self.refused.append((key[0].family, error.length))
+            self.apart[key] = new = private_place(self.unfit, key, former)
+            return new
+        self.known[key] = new
+        self._by_cell[cell + shape.stamped] = key
+        if shape.mode in LIVE_MODES:
+            self._live[key] = None
+        return new
+
+    def _place_private(self, key: Key, former: Place | None) -> Place:
+        new = self.memory[key] = private_place(self.private, key, former)
+        return new
+
+    def announce_lapsed(self, count: int) -> bool:
+        """Announce so many live gauges again whose rows may have been deleted; True if there are more.
+
+        Raises OSError where there is no room.
+        """
+        for key in list(islice(self.lapsed, count)):
+            if self.shared and key not in self.gone and (place := self.known.get(key)):
+                self.shared.announce_again(key, place.cell)
+            self.lapsed.pop(key, None)
+        self.is_announcing = bool(self.lapsed)
+        return self.is_announcing
 
     def bind_aside(self, key: Key) -> Place:
         """Return a child's place for an operation in the middle of another one: where it is, or else aside."""
-        known = self.known.get(key)
+        known = self.find(key)
         return known if known is not None and known.arena.is_active() else self.aside.bind(key, known)
 
     def merge(self, key: Key, aside: Place, new: Place) -> None:
@@ -124,24 +182,43 @@ class Writer:
             lapsed = self.shared.answer()
             self.forget_removed()
             if lapsed:
-                placed = self._placed_in(SharedArena)
-                self.lapsed.update(key for key, _ in placed if key[0].mode in LIVE_MODES)
+                self.lapsed.update(self._live)
             self.shared.resume()
 
     def forget_removed(self) -> None:
-        """Forget the children whose series other processes have removed."""
+        """Forget the children whose series other processes have removed, or begin to; see `forget_gone`."""
         marked = self.shared.marked() if self.shared else set()
-        if self.shared and marked:
-            placed = self._placed_in(SharedArena)
-            removed = {key[0].child(key[1]) for key, place in placed if place.cell + key[0].stamped in marked}
-            # Also those of another mode, or other buckets, of which the rows know another cell or none.
-            keys = [key for key in self.known if key[0].child(key[1]) in removed]
-            self.shared.freed.leaving += self._forget(keys)
-            forgotten.extend(keys)
+        if marked:
+            self.gone.update(dict.fromkeys(map(self._by_cell.__getitem__, marked & self._by_cell.keys())))
+            self.forget_gone()
 
-    def detach(self, selection: Selection) -> list[Run]:
-        """Forget children of this process that are selected, and return the cells that they had in the cells file."""
-        keys = [key for key in selection.among(self.known) if key in self.known]
+    def forget_gone(self) -> bool:
+        """Forget some of the children that are to be forgotten; True if there are more.
+
+        Of more than a few, each is forgotten at its own next operation, or when the flusher comes to it.
+        """
+        self._forget_removed(list(islice(self.gone, _AT_ONCE)))
+        return bool(self.gone)
+
+    def _forget_removed(self, removed: list[Key]) -> None:
+        # Also those of another mode, or other buckets, of which the rows know another cell or none.
+        siblings = dict.fromkeys(sibling for key in removed for sibling in siblings_of(key))
+        keys = [key for key in (*siblings, *removed) if self.find(key)]
+        runs = self._forget(list(dict.fromkeys(keys)))
+        if self.shared:
+            self.shared.freed.leaving += runs
+        forgotten.extend(keys)
+        for key in removed:
+            self.gone.pop(key, None)
+
+    def _forget_if_gone(self, key: Key) -> None:
+        removed = [one for one in (key, *siblings_of(key)) if one in self.gone]
+        if removed:
+            self._forget_removed(removed)
+
+    def detach(self, keys: list[Key]) -> list[Run]:
+        """Forget children of this process, and return the cells that they had in the cells file."""
+        keys = [key for key in keys if self.find(key)]
         runs = self._forget(keys)
         forgotten.extend(keys)
         if runs and self.shared:
@@ -150,73 +227,56 @@ class Writer:
 
     def release(self, key: Key) -> None:
         """Forget a child of this process, for which another one has come."""
-        place = self.known.pop(key, None)
-        if place is not None and isinstance(place.arena, SharedArena):
-            self.lapsed.discard(key)
+        place = self._pop(key)
+        if place is not None and place.arena is self.shared:
             forget_key(key)
             forget_inherited([key])
-            place.arena.freed.leaving.append(place.run(key))
+            self.shared.freed.leaving.append(place.run(key))
             if key[0].type not in STATE_TYPES:  # a metric object may have it, too: it is to look for another place
-                place.arena.renew()
+                self.shared.renew()
 
     def give_up(self, keys: list[Key]) -> None:
         """Forget children of this process, and what it has counted of them; who uses one again begins at zero."""
-        runs = self._forget([key for key in dict.fromkeys(keys) if key in self.known])
+        runs = self._forget([key for key in dict.fromkeys(keys) if self.find(key)])
         if runs and self.shared:
             self.shared.freed.leaving += runs
             self.shared.renew()
 
     def cells_of(self, selection: Selection) -> Iterable[int]:
-        """The cells in the cells file of those children of this process that are selected."""
-        for key in selection.among(self.known):
-            place = self.known.get(key)
-            if place is not None and isinstance(place.arena, SharedArena):
+        """The cells in the cells file of those children of this process that are selected; needs no lock."""
+        known = self.known
+        for key in selection.among(known.copy()):
+            place = known.get(key)
+            if place is not None:
                 yield from range(place.cell, place.cell + key[0].cells)
 
     def _forget(self, keys: list[Key]) -> list[Run]:
-        places = [(key, self.known.pop(key)) for key in keys]
-        self.lapsed.difference_update(keys)
+        places = [(key, place) for key in keys if (place := self._pop(key))]
         forget(keys)
         forget_inherited(keys)
         self.exemplars.drop(keys)
         for tell in told_of_removals:
             tell(keys)
         for arena in {id(place.arena): place.arena for _, place in places}.values():
-            if isinstance(arena, PrivateArena):
+            if isinstance(arena, PrivateArena) and arena.is_active():
                 arena.renew()
-        return [place.run(key) for key, place in places if isinstance(place.arena, SharedArena)]
+        return [place.run(key) for key, place in places if place.arena is self.shared]
 
-    def move_in(self) -> None:
-        """Move the children that are in memory, with their values, to the cells file.
+    def _pop(self, key: Key) -> Place | None:
+        """Take a child out of all that is known of it, and return where it was."""
+        place = self.find(key)
+        for places in self._all():
+            places.pop(key, None)
+        for noted in (self._live, self.lapsed, self.gone):
+            noted.pop(key, None)
+        if place is not None and place.arena is self.shared:
+            self._by_cell.pop(place.cell + key[0].stamped, None)
+        return place
 
-        Raises OSError where the room ends; what has not moved by then goes on in memory.
-        """
-        if self.shared is None:
-            return
-        for arena in self.private:
-            arena.abandon()  # whoever uses a value meanwhile waits for its new place
-        try:
-            for key, place in self._placed_in(PrivateArena):
-                if place.arena not in self.unfit:
-                    self._move_in(key, place, self.shared)
-        finally:
-            left = {id(place.arena) for _, place in self._placed_in(PrivateArena)}
-            self.private = [arena for arena in self.private if id(arena) in left]
-            for arena in self.private:
-                arena.renew()
-
-    def _move_in(self, key: Key, place: Place, shared: SharedArena) -> None:
-        new = Place(shared, shared.allocate(key[0].cells))
-        place.copy_to(new, key)
-        try:
-            shared.announce_new(key, new.cell)
-        except TooLongError as error:
-            new = self._refuse(key, error)
-            place.copy_to(new, key)
-        self.known[key] = new
+    # --- moving: see `moving` -----------------------------------------------------------------------------
 
     def move_out(self, store: str) -> None:
-        """Move all children, with their values, to memory: the cells file was replaced by another.
+        """Have all children leave the cells file, with their values: it was replaced by another.
 
         store: the id of the store that it was of. Rows that it kept of this instance are not to be counted again.
         """
@@ -225,35 +285,84 @@ class Writer:
             return
         self.forget_removed()
         old.leave_behind()
-        for key, place in self._placed_in(SharedArena):
-            new = private_place(self.private, key)
-            place.copy_to(new, key)
-            self.known[key] = new
+        self._leave_shared()
         self.exemplars.tell_again()
         self.lost.append((store, old.instance))
-        self.shared = None
-        self.lapsed.clear()
 
     def start_anew(self) -> None:
-        """Another process has settled this one: forget its cells, but not what is in memory only."""
+        """Another process has settled this one: forget its cells, but not what is in memory only.
+
+        What nobody has been told of yet was not settled either.
+        """
         if self.shared is not None:
             self.shared.abandon()
-        self.shared = None
-        self.known = dict(self._placed_in(PrivateArena))
-        self.exemplars = self.exemplars.only(self.known)
-        self.lapsed.clear()
+            if not self.shared.journal.is_held_back:
+                self.known, self.gone = {}, {}
+            self._leave_shared()
+        self.exemplars = self.exemplars.only(set(self.children()))
+
+    def _leave_shared(self) -> None:
+        left, self.known, self.has_moved = Moving(self.known), {}, True
+        if left.places:
+            self.moving.append(left)
+        self.shared, self._by_cell, self._live, self.lapsed, self.is_announcing = None, {}, {}, {}, False
+
+    def has_room(self) -> bool:
+        """Whether the cells file would take one of the children that are in memory. Raises OSError if it would not."""
+        key = next(iter(self.memory), None)
+        if key is None or self.shared is None:
+            return False
+        self.shared.freed.give_back(self.shared.allocate(key[0].cells), key[0].cells)
+        return True
+
+    def leave_memory(self) -> None:
+        """Have the children that are in memory leave it."""
+        left, self.has_moved = Moving(self.memory, self.private), True
+        self.memory, self.private = {}, []
+        self.moving.append(left)
+        for arena in left.arenas:
+            arena.abandon()  # whoever uses a value meanwhile takes it along
+
+    def stay_in_memory(self) -> None:
+        """Have those that were about to leave memory, and have not done so, stay: there is no room any more."""
+        self.is_full = True
+        for one in [one for one in self.moving if one.arenas]:
+            one.places.update(self.memory)  # the few that came meanwhile
+            self.memory, self.private = one.places, one.arenas + self.private
+            self.moving.remove(one)
+            for arena in one.arenas:
+                arena.renew()
+
+    def next_moving(self) -> Key | None:
+        """One of the children that have not moved yet; None if all have."""
+        while self.moving:
+            if (key := self.moving[-1].next()) is None:
+                del self.moving[-1]
+            elif key in self.gone:
+                self._forget_if_gone(key)
+            else:
+                return key
+        return None
+
+    def end_move(self) -> bool:
+        """If all have moved, tell others of it; True if some have, and none is left in memory."""
+        if self.shared is None or self.moving:
+            return False
+        self.shared.journal.publish()
+        has_moved, self.has_moved = self.has_moved, False
+        return has_moved and not self.memory
 
     def tell(self, series: Series) -> bool:
         """Append the newest exemplar of a series to the journal; False while its child has no cells in the file.
 
         Raises OSError where there is no room.
         """
-        exemplar, place = self.exemplars.newest.get(series), self.known.get(series[0])
+        exemplar = self.exemplars.newest.get(series)
         if exemplar is None:
             return True  # forgotten meanwhile, with what its child has counted
-        if place is not None and place.arena in self.unfit:
+        if series[0] in self.apart:
             return True  # it is nobody else's business
-        if self.shared is None or place is None or place.arena is not self.shared:
+        if self.shared is None or series[0] not in self.known:
             return False
         try:
             self.shared.journal.append(record_of(series, exemplar))
@@ -261,16 +370,16 @@ class Writer:
             self.refused.append((series[0][0].family, error.length))
         return True
 
-    def _placed_in(self, kind: type) -> list[tuple[Key, Place]]:
-        return [(key, place) for key, place in self.known.items() if isinstance(place.arena, kind)]
 
-
-def private_place(arenas: list[PrivateArena], key: Key) -> Place:
-    """Take cells in the last of the arenas, or in a new one."""
-    count = key[0].cells
-    for arena in arenas[-1:]:
-        if (cell := arena.place(count)) >= 0:
-            return Place(arena, cell)
-    arena = PrivateArena()
-    arenas.append(arena)
-    return Place(arena, arena.place(count))
+def private_place(arenas: list[PrivateArena], key: Key, former: Place | None = None) -> Place:
+    """Take cells in the last of the arenas, or in a new one, for the values that a child has, if it has any."""
+    count, cell = key[0].cells, -1
+    if arenas:
+        cell = arenas[-1].place(count)
+    if cell < 0:
+        arenas.append(PrivateArena())
+        cell = arenas[-1].place(count)
+    place = Place(arenas[-1], cell)
+    if former is not None:
+        former.copy_to(place, key)
+    return place

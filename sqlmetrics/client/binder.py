@@ -20,6 +20,7 @@ from ..cells.shape import (
     is_last,
     joined,
     place_samples,
+    remember_new,
     shape_of,
     sole_key,
     upper_bound,
@@ -28,6 +29,7 @@ from ..process import fork, native
 from ..weak import members
 
 if TYPE_CHECKING:
+    from ..cells.moving import Arena
     from ..cells.part import Part
     from ..cells.writer import Writer
     from ..store import Store
@@ -44,6 +46,8 @@ _NO_CELLS = memoryview(bytearray(8)).cast("d")
 _LABELS_WAIT = 0.05
 """Seconds that a new child waits for another thread that binds. It is made with its metric's lock held, which a
 signal handler in that other thread may be waiting for: neither would ever go on."""
+_AT_ONCE = 100
+"""Gauges that the first operation of a new process brings along: half a millisecond; the flusher brings the others."""
 _LONGEST_BATCH = 200
 """Samples of one journal record, so that a child's cells always fit into one block of 512."""
 
@@ -64,6 +68,16 @@ class Bound:
         self._word, self._cells, self._cell, self._offset = _NEVER, _NO_CELLS, 0, 0
         self._key: Key | None = None
         self._named = ""
+
+
+def _lead(values: list[Bound], key: Key, name: str, arena: Arena, cell: int) -> None:
+    """Lead the values of a child to its cells. name: of the process."""
+    own, word, cells = arena.own, arena.word, arena.cells
+    for value in values:
+        value._key, value._named = key, name
+        at, gate = cell + value._offset, own if value._plain else UNBOUND
+        # All of it or nothing: no signal handler can come in between where there is no call.
+        value._word, value._cells, value._cell, value._own, value._gate = word, cells, at, own, gate
 
 
 class Binder(fork.ForkAware):
@@ -125,6 +139,32 @@ class Binder(fork.ForkAware):
         hold(bound)
         self._bind(bound._key, [bound], _LABELS_WAIT)
 
+    def add_new(self, key: Key, bounds: list[Bound], created: float | None) -> bool:
+        """Place a child that this process has never had, in the usual case; False if there is more to be done first.
+
+        created: when it was made, in seconds since the epoch; None: now.
+        """
+        writer, store = self._writer, self._store
+        if writer is None or store is None:
+            return False
+        part = store.part_of_attached  # if not: the writer is not at ease, its bytes are zero
+        hold = part.hold
+        if not hold.enter_at_once():
+            return False
+        try:
+            if not writer.is_at_ease() or not remember_new(key):
+                return False
+            if key[0].zero_shows:
+                self._inherited[key] = None
+            place = part.place_new(writer, key, created)
+            if place is None:
+                return False
+            _lead(bounds, key, writer.identifier, *place)
+        finally:
+            hold.__exit__()
+        store.flusher.note_child()
+        return True
+
     def release(self, bound: Bound) -> None:
         """Give back the cells of a child, unless another object holds it; its rows go with the next flush.
 
@@ -180,14 +220,8 @@ class Binder(fork.ForkAware):
             writer = part.writer(name, outermost)
             if outermost and writer is not self._writer:
                 self._inherit(writer, part)
-            arena, cell = part.place(writer, key, outermost)
-            own, word, cells = arena.own, arena.word, arena.cells
-            for value in values:
-                value._named = name
-                at, gate = cell + value._offset, own if value._plain else UNBOUND
-                # All of it or nothing: no signal handler can come in between where there is no call.
-                value._word, value._cells, value._cell, value._own, value._gate = word, cells, at, own, gate
-        if part.heirs.waiting:
+            _lead(values, key, name, *part.place(writer, key, outermost))
+        if part.heirs.waiting or part.heirs.sure:
             store.flusher.wake()  # which of its parent's gauges it has, a flush finds out
         else:
             store.flusher.note_child()
@@ -229,8 +263,11 @@ class Binder(fork.ForkAware):
         """In a new process (or under a new name) every gauge is there at zero, as in the peer's mode."""
         self._writer = writer
         if part.heirs.are_up_to_date():
-            for key in list(self._inherited):
-                part.place(writer, key, True)
+            for place, key in enumerate(list(self._inherited)):
+                if place < _AT_ONCE:
+                    part.place(writer, key, True)
+                else:
+                    part.heirs.sure.append((writer, key, self._inherited))
         else:
             part.heirs.waiting += [(writer, key) for key in list(self._inherited)]
 

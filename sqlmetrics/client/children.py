@@ -16,6 +16,10 @@ _PATIENCE = 0.05
 """Seconds for a metric's lock; what cannot be dropped now is dropped after a later flush."""
 
 
+_AT_ONCE = 500
+"""How many are dropped before new children may have the metric's lock again: a millisecond or two."""
+
+
 def drop(part: Part) -> None:
     """Drop those that nobody has used since. Call it with no lock of this package held."""
     keys = [forgotten.popleft() for _ in range(len(forgotten))]
@@ -24,8 +28,10 @@ def drop(part: Part) -> None:
         removed.setdefault((key[0].family, key[0].type), []).append(key)
     for parent in members(parents) if removed else ():
         of_parent = removed.get((parent._name, parent._type), [])
-        if of_parent and not _drop(parent, of_parent, part):
-            forgotten.extend(of_parent)
+        for start in range(0, len(of_parent), _AT_ONCE):
+            if not _drop(parent, of_parent[start : start + _AT_ONCE], part):
+                forgotten.extend(of_parent[start:])
+                break
 
 
 def _drop(parent: Any, keys: list[Key], part: Part) -> bool:

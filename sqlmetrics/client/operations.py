@@ -21,10 +21,9 @@ from ..cells import given
 from ..cells.shape import describe, family_of
 from ..process import native
 from ..values import SharedValue
-from . import labelsets, limit, private
+from . import labelsets, limit, making, private
 from .buckets import SharedBuckets
 
-_peer_labels = MetricWrapperBase.labels
 _peer_counter_inc = Counter.inc
 _peer_gauge_inc = Gauge.inc
 _peer_gauge_dec = Gauge.dec
@@ -68,10 +67,10 @@ def labels(self: Any, *labelvalues: object, **labelkwargs: object) -> Any:
 def _find_or_make(metric: Any, labelvalues: tuple[object, ...], labelkwargs: dict[str, object]) -> Any:
     rule = limit.rule_for(metric)
     if rule is None:
-        return _peer_labels(metric, *labelvalues, **labelkwargs)
+        return making.labels(metric, labelvalues, labelkwargs)
     with metric._lock:
         labelvalues, labelkwargs = limit.admitted(rule, metric, labelvalues, labelkwargs)
-        return _peer_labels(metric, *labelvalues, **labelkwargs)
+        return making.labels(metric, labelvalues, labelkwargs)
 
 
 def notice_missing(metric: Any) -> None:
@@ -91,10 +90,9 @@ def make_reentrant(metric: Any) -> None:
     A signal handler or a garbage collection may come in the middle and make a child of this metric too. Should two
     threads have two locks for a moment: a child that is made twice is in one cell.
     """
-    if hasattr(metric, "_metrics"):
+    if getattr(metric, "_lock", None).__class__ is not native.RLock and hasattr(metric, "_metrics"):
         parents.add(metric)
-        if metric._lock.__class__ is not native.RLock:
-            metric._lock = native.RLock()
+        metric._lock = native.RLock()
 
 
 def counter_inc(self: Any, amount: Any = 1, exemplar: Any = None) -> None:

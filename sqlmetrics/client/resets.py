@@ -107,7 +107,7 @@ def _supersede(former: Any, metric: Any) -> None:
         former._superseded = True
         for one in [former, *getattr(former, "_metrics", {}).copy().values()]:
             _into_memory(one)
-    keys = {key: None for writer in store.part.writers.copy().values() for key in writer.known.copy()}
+    keys = dict.fromkeys(store.part.children())
     of_name = [key for key in [*keys, *inherited_of(name)] if key[0].family == name]
     _give_back([key for key in of_name if not sampling.sampler.publications or not is_held(key)])
     for bound in bounds_of(metric):  # it is there, at zero

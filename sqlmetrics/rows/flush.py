@@ -212,7 +212,8 @@ def _write(
     try:
         with unreferenced, settle.settling(connection, store.file) as settled:
             # Another process may have settled this one (see `SharedArena.is_mine`): its rows must not come back.
-            mine = [one for one in arenas if not ingest.is_settled(connection, one.file, one.slot, one.instance)]
+            here = [one for one in arenas if one.file is store.file]  # another thread may have gone over to new files
+            mine = [one for one in here if not ingest.is_settled(connection, one.file, one.slot, one.instance)]
             for arena in mine:
                 _refuse_loss(connection, arena)
             # Before the journal is read: so the record of each child that was given back is among what is read.

@@ -18,7 +18,13 @@ from ..process import fork, native, under_uwsgi
 from .flush import Outcome
 
 BATCH_SECONDS = 0.01
-"""New children are upserted together with those that come within this time after them."""
+"""New children are upserted together with those that come within this time after them, and again after those."""
+_MOST_BATCH_SECONDS = 0.5
+"""But for no longer than this, or `flush_interval`."""
+_REST = 10
+"""After a long flush it rests for so many times as long as that has computed, but not longer than `flush_interval`:
+while children come by the thousands, the making of their rows must not take the time of their own making."""
+_LONG_SECONDS = 0.02
 QUIET_SECONDS = 1.0
 """A forked process makes rows of its first children when it is so old (or an interval, if that is less): one that ends
 earlier need not open SQLite, and others make rows of what it has counted."""
@@ -65,6 +71,7 @@ class Flusher:
         forked: bool = False,
     ):
         self._interval = interval
+        self._most_wait = min(interval, _MOST_BATCH_SECONDS)
         self._quiet_until = _now() + min(interval, QUIET_SECONDS) if forked else 0.0
         self._flush = flush
         self._before = before
@@ -73,6 +80,9 @@ class Flusher:
         self._bell.acquire()
         self._ended = native.allocate_lock()
         self._running = False
+        self._wakes = 0
+        self._is_rung = False
+        """Whether it has been woken, and has not begun to flush since."""
         self.is_stopping = False
         """Whether a fork, or the end of the process, waits for it."""
         self._thread_id = 0
@@ -86,14 +96,20 @@ class Flusher:
 
     def wake(self) -> None:
         """Start the thread if there is none, and make it flush soon. Never waits."""
-        self.start()
-        self._ring()
+        self._wakes += 1
+        if not (self._is_rung and self._running):
+            self.start()
+            self._is_rung = True
+            self._ring()
 
     def note_child(self) -> None:
         """A child is new: start the thread if there is none, and make it flush soon, or when it is time to begin."""
-        self.start()
-        if not self._is_quiet():
-            self._ring()
+        self._wakes += 1
+        if not (self._is_rung and self._running):
+            self.start()
+            if not self._is_quiet():
+                self._is_rung = True
+                self._ring()
 
     def _is_quiet(self) -> bool:
         return self._quiet_until > 0.0 and _now() < self._quiet_until
@@ -184,6 +200,7 @@ class Flusher:
 
     def _run(self) -> None:
         self._thread_id = native.get_native_id()
+        self._is_rung = False
         try:
             while not self.is_stopping:
                 self._surely(self._rounds)
@@ -192,14 +209,27 @@ class Flusher:
             self._ended.release()
 
     def _rounds(self) -> None:
-        outcome = Outcome.DONE
+        outcome, rest = Outcome.DONE, 0.0
         while not self.is_stopping:
             if self._is_quiet():
                 self._bell.acquire(timeout=max(0.0, self._quiet_until - _now()))
-            elif self._bell.acquire(timeout=self._pause(outcome)) and not self.is_stopping:
-                self._bell.acquire(timeout=BATCH_SECONDS)  # a bell that rings on is a stop, or more children
+            elif self._bell.acquire(timeout=self._pause(outcome)):
+                self._wait_for_more(rest)
             if not self.is_stopping:
+                self._is_rung = False
+                begun = time.clock_gettime(time.CLOCK_THREAD_CPUTIME_ID)
                 outcome = self._round()
+                took = time.clock_gettime(time.CLOCK_THREAD_CPUTIME_ID) - begun
+                rest = min(_REST * took, self._interval) if took > _LONG_SECONDS else 0.0
+
+    def _wait_for_more(self, rest: float) -> None:
+        """Wait until no more children come, or they have come for long enough, and for the rest of so many seconds."""
+        begun, wakes = time.clock_gettime(time.CLOCK_MONOTONIC), -1
+        waited = 0.0
+        while not self.is_stopping and (waited < rest or (wakes != self._wakes and waited < self._most_wait)):
+            wakes = self._wakes
+            self._bell.acquire(timeout=BATCH_SECONDS)  # a bell that rings on is a stop
+            waited = time.clock_gettime(time.CLOCK_MONOTONIC) - begun
 
     def _round(self) -> Outcome:
         self._greenlets = native.greenlets()  # it may have been patched meanwhile

@@ -63,9 +63,8 @@ class Removal:
         Does nothing in the middle of an operation that places children: it is done later then.
         """
         if self.detached is None:
-            with part.binding() as outermost:
-                if outermost:
-                    self.detached = [Detached(arena, runs) for arena, runs in part.detach(self.selection)]
+            found = part.detach(self.selection)
+            self.detached = None if found is None else [Detached(arena, runs) for arena, runs in found]
             if self.detached is not None and self._begin_anew is not None:
                 self._begin_anew()
 
