@@ -79,7 +79,7 @@ class Screen:
 
     def shell(self, findings: Findings) -> None:
         """What the three views say to another program."""
-        self._line(f"\n[bold]The same from outside[/], with {reader()}; rows are at most a second old")
+        self._line(f"\n[bold]The same from outside[/], with {reader()}; rows are about a second old")
         for sql, rows in zip(QUERIES, findings.rows, strict=True):
             self._line(f"[green]sqlite>[/] {escape(sql)};")
             self._rows(rows)
