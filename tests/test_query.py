@@ -152,6 +152,21 @@ def test_cells_are_found_however_blocks_are_spread(
             store.flush()
 
 
+@pytest.mark.parametrize("name", ['a"b', "a.b", "$", "a[0]", "a'b", "a b"])
+def test_names_that_are_no_json_paths(store: sqlmetrics.Store, shell: Shell, name: str) -> None:
+    """The state of an Enum is a label of the metric's name, which may be any text; the views show it as it is."""
+    Enum(name, "Odd", ["job"], states=["off", "on"]).labels("x").state("on")
+    Counter("requests", "Requests", [name, "le"]).labels("y", "z").inc()
+    store.flush()
+    expected = {
+        (name, tuple(sorted({"job": "x", name: state}.items()))): float(state == "on") for state in ("off", "on")
+    } | {("requests_total", tuple(sorted({name: "y", "le": "z"}.items()))): 1.0}
+
+    assert {key: one for key, one in scrape().items() if key in expected} == expected
+    assert _shown(shell("SELECT metric, labels, value FROM metrics")) == expected
+    assert len(shell("SELECT * FROM samples")) == 3
+
+
 def test_a_nan_or_two_infinities_make_a_sum_nan(store: sqlmetrics.Store) -> None:
     """Whether the parts are in cells, in rows or in a journal."""
     counts = Counter("counts", "Counts", ["of"])
