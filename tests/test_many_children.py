@@ -357,6 +357,10 @@ def test_a_wrong_notice_of_death_costs_an_operation_no_more_for_more_gauges(path
             store.flush()
             other.do("report")
             calls.append(calls_of(busy.labels("0").inc))
+            assert value("busy", of="0", pid=str(os.getpid())) is not None
+            assert value("busy", of=f"{size - 1}", pid=str(os.getpid())) is None
+            busy.labels(f"{size - 1}").inc()
+            assert value("busy", of=f"{size - 1}", pid=str(os.getpid())) == 2
             store.part.move_in()
             assert len(scrape()) == size
 

@@ -87,6 +87,12 @@ class SharedArena:
         self.file.lapsed[self.slot] = 0
         return lapsed
 
+    def publish(self) -> None:
+        """Show others what was held back, see `moving`; what a flush has made of the cells meanwhile led to no rows."""
+        if self.journal.is_held_back:
+            self._anew.update(self.flushed)
+            self.journal.publish()
+
     def renew(self) -> None:
         """Have every value that is bound here look for its place anew."""
         self._unbind()

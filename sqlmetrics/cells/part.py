@@ -164,6 +164,8 @@ class Part:
             self.hold.has_aside = True
             return writer.bind_aside(key)
         found = self.attempt("find room in the cells file", lambda: writer.bind(key, shared=True))
+        if key in writer.lapsed:  # what an operation of its own has set is shown at once
+            self.attempt("find room in the cells file", lambda: writer.announce_again(key))
         self._tell_of_long(writer, key)
         return found or writer.bind(key, shared=False)
 

@@ -155,11 +155,15 @@ class Writer:
         Raises OSError where there is no room.
         """
         for key in list(islice(self.lapsed, count)):
-            if self.shared and key not in self.gone and (place := self.known.get(key)):
-                self.shared.announce_again(key, place.cell)
-            self.lapsed.pop(key, None)
+            self.announce_again(key)
         self.is_announcing = bool(self.lapsed)
         return self.is_announcing
+
+    def announce_again(self, key: Key) -> None:
+        """Announce one of them again. Raises OSError where there is no room."""
+        if self.shared and key not in self.gone and (place := self.known.get(key)):
+            self.shared.announce_again(key, place.cell)
+        self.lapsed.pop(key, None)
 
     def bind_aside(self, key: Key) -> Place:
         """Return a child's place for an operation in the middle of another one: where it is, or else aside."""
@@ -348,7 +352,7 @@ class Writer:
         """If all have moved, tell others of it; True if some have, and none is left in memory."""
         if self.shared is None or self.moving:
             return False
-        self.shared.journal.publish()
+        self.shared.publish()
         has_moved, self.has_moved = self.has_moved, False
         return has_moved and not self.memory
 

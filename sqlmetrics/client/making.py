@@ -95,6 +95,7 @@ class Mould(NamedTuple):
     value_class: Any
     init: Any
     labelnames: tuple[str, ...]
+    documentation: str
     attributes: list[tuple[str, Any]]
     order: list[int]
     shape: Shape
@@ -109,14 +110,26 @@ class Mould(NamedTuple):
             return None
         first = next(iter(metric._metrics.copy().values()))
         shape = _shape_of(first, kind)
+        if shape is None:
+            return None
         attributes = _attributes(metric, kind)
-        if shape is None or any(getattr(first, name) != value for name, value in attributes if name != "_labelvalues"):
+        if any(getattr(first, name) != value for name, value in attributes if name != "_labelvalues"):
             return None
         names = metric._labelnames
         order = [names.index(name) for name in shape.labelnames]
         order = [] if order == sorted(order) else order
-        bounds = dict(attributes).get("_upper_bounds", [])
-        return cls(kind, value_class, kind._metric_init, names, attributes, order, shape, value_class._binder, bounds)
+        return cls(
+            kind=kind,
+            value_class=value_class,
+            init=kind._metric_init,
+            labelnames=names,
+            documentation=metric._documentation,
+            attributes=attributes,
+            order=order,
+            shape=shape,
+            binder=value_class._binder,
+            bounds=dict(attributes).get("_upper_bounds", []),
+        )
 
     def fits(self, metric: Any) -> bool:
         """Whether the metric, its class and the value class are what they were."""
@@ -124,6 +137,7 @@ class Mould(NamedTuple):
             values.ValueClass is self.value_class
             and self.kind._metric_init is self.init
             and metric._labelnames is self.labelnames
+            and metric._documentation is self.documentation
             and self.kind.__init__ is _INITS[self.kind]
             and _base.__init__ is metric_init
         )
