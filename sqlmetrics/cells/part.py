@@ -59,16 +59,6 @@ class _Hold:
         self.depth += 1
         return self.depth == 1
 
-    def enter_at_once(self) -> bool:
-        """Enter it as the outermost; False if that cannot be, or not without waiting. Leave it by `__exit__`."""
-        if not self.lock.acquire(blocking=False):
-            return False
-        if self.depth:
-            self.lock.release()
-            return False
-        self.depth = 1
-        return True
-
     def __exit__(self, *_: object) -> None:
         self.depth -= 1
         try:
@@ -168,16 +158,6 @@ class Part:
             self.attempt("find room in the cells file", lambda: writer.announce_again(key))
         self._tell_of_long(writer, key)
         return found or writer.bind(key, shared=False)
-
-    def place_new(self, writer: Writer, key: Key, created: float | None) -> Place | None:
-        """Return where a new child of a writer at ease is; None if there is no room. Call it inside `binding`."""
-        try:
-            place = writer.bind_new(key, created)
-        except OSError:
-            return None
-        if writer.refused:
-            self._tell_of_long(writer, key)
-        return place
 
     def _tell_of_long(self, writer: Writer, key: Key | None = None) -> None:
         """Report records that were too long, and a help text that was shortened."""

@@ -121,29 +121,40 @@ class Writer:
             and not (self.moving or self.private or self.unfit or self.lapsed or self.gone)
         )
 
-    def bind_new(self, key: Key, created: float | None) -> Place | None:
-        """Place a child that this writer has never had. created: see `SharedArena.announce`. Raises OSError."""
-        if self.shared is None:
-            return None
-        return self._place_shared(key, self.shared, None, created)
+    def place_new(self, key: Key, created: float | None) -> Place | None:
+        """Place a child that this writer has never had; None if there is no room for it or its record, or no writer.
 
-    def _place_shared(self, key: Key, shared: SharedArena, former: Place | None, created: float | None = None) -> Place:
-        shape = key[0]
-        cell = shared.allocate(shape.cells)
-        new = Place(shared, cell)
-        if former is not None:
-            former.copy_to(new, key)
+        created: see `SharedArena.announce`. Call it inside `binding`, for a writer at ease.
+        """
+        shared, shape = self.shared, key[0]
+        if shared is None:
+            return None
         try:
+            cell = shared.allocate(shape.cells)
             shared.announce_new(key, cell, created)
-        except TooLongError as error:
-            self.refused.append((key[0].family, error.length))
-            self.apart[key] = new = private_place(self.unfit, key, former)
-            return new
-        self.known[key] = new
+        except OSError:
+            return None
+        return self._know(key, shared, cell)
+
+    def _know(self, key: Key, shared: SharedArena, cell: int) -> Place:
+        place = self.known[key] = tuple.__new__(Place, (shared, cell))  # in half of the time of Place(...)
+        shape = key[0]
         self._by_cell[cell + shape.stamped] = key
         if shape.mode in LIVE_MODES:
             self._live[key] = None
-        return new
+        return place
+
+    def _place_shared(self, key: Key, shared: SharedArena, former: Place | None) -> Place:
+        cell = shared.allocate(key[0].cells)
+        if former is not None:
+            former.copy_to(Place(shared, cell), key)
+        try:
+            shared.announce_new(key, cell)
+        except TooLongError as error:
+            self.refused.append((key[0].family, error.length))
+            new = self.apart[key] = private_place(self.unfit, key, former)
+            return new
+        return self._know(key, shared, cell)
 
     def _place_private(self, key: Key, former: Place | None) -> Place:
         new = self.memory[key] = private_place(self.private, key, former)

@@ -149,17 +149,18 @@ class Binder(fork.ForkAware):
             return False
         part = store.part_of_attached  # if not: the writer is not at ease, its bytes are zero
         hold = part.hold
-        if not hold.enter_at_once():
+        if not hold.lock.acquire(blocking=False):
             return False
+        hold.depth += 1
         try:
-            if not writer.is_at_ease() or not remember_new(key):
+            if hold.depth > 1 or not writer.is_at_ease() or not remember_new(key):
                 return False
             if key[0].zero_shows:
                 self._inherited[key] = None
-            place = part.place_new(writer, key, created)
+            place = writer.place_new(key, created)
             if place is None:
                 return False
-            _lead(bounds, key, writer.identifier, *place)
+            _lead(bounds, key, writer.identifier, place[0], place[1])
         finally:
             hold.__exit__()
         store.flusher.note_child()

@@ -50,7 +50,8 @@ def labels(self: Any, *labelvalues: object, **labelkwargs: object) -> Any:
                 return self._metrics[labelvalues]
     except (KeyError, AttributeError):
         pass
-    make_reentrant(self)
+    if getattr(self, "_lock", None).__class__ is not native.RLock:
+        make_reentrant(self)
     notice_missing(self)
     try:
         child = _find_or_make(self, labelvalues, labelkwargs)
@@ -90,9 +91,10 @@ def make_reentrant(metric: Any) -> None:
     A signal handler or a garbage collection may come in the middle and make a child of this metric too. Should two
     threads have two locks for a moment: a child that is made twice is in one cell.
     """
-    if getattr(metric, "_lock", None).__class__ is not native.RLock and hasattr(metric, "_metrics"):
+    if hasattr(metric, "_metrics"):
         parents.add(metric)
-        metric._lock = native.RLock()
+        if metric._lock.__class__ is not native.RLock:
+            metric._lock = native.RLock()
 
 
 def counter_inc(self: Any, amount: Any = 1, exemplar: Any = None) -> None:
