@@ -32,8 +32,17 @@ _KINDS: dict[Any, tuple[str, ...]] = {
     Histogram: ("_buckets",),
 }
 """What a child has its values in, in the order of its cells."""
+_LATER: dict[Any, tuple[str, ...]] = {
+    Counter: ("_value", "_created"),
+    Gauge: ("_value",),
+    Summary: ("_count", "_sum", "_created"),
+    Histogram: ("_created", "_sum", "_buckets"),
+}
+"""What `_metric_init` gives a child, in its order: CPython keeps objects of one class small that have one order."""
 _INITS = {kind: kind.__dict__.get("__init__", metric_init) for kind in _KINDS}
 _base: Any = MetricWrapperBase
+metric_inits: dict[Any, Any] = {}
+"""What `operations` has put in the place of `_metric_init`, by classes; anything else there is the app's."""
 _PLAIN = 2
 """So many children of a metric are made in the usual way: for a few more, a mould is not worth it."""
 _probes: dict[type, type] = {}
@@ -87,13 +96,12 @@ def _make(metric: Any, texts: tuple[str, ...]) -> Any:
 class Mould(NamedTuple):
     """What the children of a metric have in common.
 
-    attributes: what they have beside their values. order: places of the label names when they are sorted; empty if
-    they are.
+    attributes: what they have, in order; None where each has its own. order: places of the label names when they are
+    sorted; empty if they are.
     """
 
     kind: Any
     value_class: Any
-    init: Any
     labelnames: tuple[str, ...]
     documentation: str
     attributes: list[tuple[str, Any]]
@@ -113,7 +121,8 @@ class Mould(NamedTuple):
         if shape is None:
             return None
         attributes = _attributes(metric, kind)
-        if any(getattr(first, name) != value for name, value in attributes if name != "_labelvalues"):
+        own = ("_labelvalues", *_LATER[kind])
+        if any(getattr(first, name) != value for name, value in attributes if name not in own):
             return None
         names = metric._labelnames
         order = [names.index(name) for name in shape.labelnames]
@@ -121,7 +130,6 @@ class Mould(NamedTuple):
         return cls(
             kind=kind,
             value_class=value_class,
-            init=kind._metric_init,
             labelnames=names,
             documentation=metric._documentation,
             attributes=attributes,
@@ -135,7 +143,7 @@ class Mould(NamedTuple):
         """Whether the metric, its class and the value class are what they were."""
         return (
             values.ValueClass is self.value_class
-            and self.kind._metric_init is self.init
+            and self.kind._metric_init is metric_inits[self.kind]
             and metric._labelnames is self.labelnames
             and metric._documentation is self.documentation
             and self.kind.__init__ is _INITS[self.kind]
@@ -185,6 +193,7 @@ def _is_usual(kind: Any, value_class: Any) -> bool:
         and value_class._plain
         and value_class.__init__ is SharedValue.__init__
         and value_class.__new__ is object.__new__
+        and kind._metric_init is metric_inits[kind]
         and kind.__init__ is _INITS[kind]
         and _base.__init__ is metric_init
         and kind.__new__ is object.__new__
@@ -203,11 +212,16 @@ def _shape_of(child: Any, kind: Any) -> Shape | None:
     return key[0] if sorted(map(given.text, child._labelnames)) == list(key[0].labelnames) else None
 
 
+def _give_places(probe: Any) -> None:
+    for name in _LATER[type(probe).__base__]:
+        setattr(probe, name, None)
+
+
 def _attributes(metric: Any, kind: Any) -> list[tuple[str, Any]]:
-    """What `prometheus_client` gives a child beside its values: those of one that is made so, but gets no values."""
+    """What `prometheus_client` gives a child, in its order: that of one that is made so, but gets no values."""
     probe = _probes.get(kind)
     if probe is None:
-        probe = _probes[kind] = type(kind.__name__, (kind,), {"_metric_init": lambda _: None})
+        probe = _probes[kind] = type(kind.__name__, (kind,), {"_metric_init": _give_places})
     given_anyway = ("namespace", "subsystem", "unit")
     others = {name: value for name, value in (metric._kwargs or {}).items() if name not in given_anyway}
     made = probe(

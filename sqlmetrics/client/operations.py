@@ -262,3 +262,4 @@ REPLACED: tuple[tuple[type, str, Any], ...] = (
     (Histogram, "_metric_init", _telling_unit(histogram_init)),
 )
 """(class, name, what it becomes)"""
+making.metric_inits.update({kind: new for kind, name, new in REPLACED if name == "_metric_init"})
