@@ -317,7 +317,7 @@ def test_four_processes_at_once_stay_at_the_limit(path: str, shell: Shell) -> No
             one.kill()
 
     assert sum(paths_of().values()) == 12_000
-    assert 200 + 1 <= len(paths_of()) <= 300
+    assert 200 + 1 <= len(paths_of()) <= 600  # 4 x 200 + 1 if they knew nothing of one another
     wait_for(lambda: shell.value("SELECT sum(value) FROM metrics") == 12_000)
 
 
