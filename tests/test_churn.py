@@ -22,7 +22,7 @@ AT_ONCE = 5
 FIRST = 10
 """Deaths after which sizes are noted, to be compared with those at the end."""
 UNSETTLED = 50
-"""Processes that may be waiting to be settled at one time on a busy machine, each with a block: chance, but no growth."""
+"""Processes that may wait to be settled at one time on a busy machine, each with a block: chance, but no growth."""
 MARGIN = 1.3
 
 

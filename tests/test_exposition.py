@@ -71,7 +71,7 @@ def test_texts_and_numbers(folder, labels: list[tuple[str, str]], help_text: str
 
     for pair in labels:
         names = (("one", pair[0]), ("two", pair[1]))
-        expected[("size", names)] = repr(number)
+        expected[("size", names)] = repr(number + 0.0)  # -0.0 is shown as 0.0
         expected[("done_total", names)] = "3.0"
     sqlmetrics.MultiProcessCollector(plain)
     with child(use=use, flush=lambda: store.flush() and None) as one:
@@ -81,8 +81,7 @@ def test_texts_and_numbers(folder, labels: list[tuple[str, str]], help_text: str
         assert [parsed(*how, plain) for how in FORMATS] == [expected] * 2
         one.kill()
     store.flush()
-    ended = {key: text.replace("-0.0", "0.0") if text == "-0.0" else text for key, text in expected.items()}
-    assert [parsed(*how, plain) for how in FORMATS] in ([expected] * 2, [ended] * 2)
+    assert [parsed(*how, plain) for how in FORMATS] == [expected] * 2
     helps = {family.name: family.documentation for family in plain.collect()}
     assert set(helps.values()) == {help_text}
     assert Shell(path).value("PRAGMA integrity_check") == "ok"

@@ -146,6 +146,7 @@ class Scrape:
         self._remembered = remembered
         self._plan = remembered.plan
         self._tables = remembered.tables
+        self._tables.rename(self._plan)
         self.processes: dict[int, Living] = {}
         self._look_around(slots)
         self._write_tables()

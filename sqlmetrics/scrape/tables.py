@@ -22,7 +22,7 @@ CREATE TEMP TABLE IF NOT EXISTS living (
     id INTEGER PRIMARY KEY, pid TEXT NOT NULL, started INTEGER NOT NULL, alive INTEGER NOT NULL);
 CREATE TEMP TABLE IF NOT EXISTS announced (
     cell INTEGER PRIMARY KEY, series INTEGER NOT NULL, process INTEGER NOT NULL, gauge INTEGER NOT NULL,
-    value, timestamp REAL, UNIQUE (process, series));  -- a column that is REAL has no -0.0
+    value REAL, timestamp REAL, UNIQUE (series, process));
 CREATE TEMP TABLE IF NOT EXISTS stamp (cell INTEGER PRIMARY KEY, value REAL);
 CREATE TEMP TABLE IF NOT EXISTS known (id INTEGER PRIMARY KEY, family INTEGER NOT NULL, child TEXT);
 CREATE TEMP TABLE IF NOT EXISTS declared (family INTEGER PRIMARY KEY, mode TEXT NOT NULL, live INTEGER NOT NULL);
@@ -153,12 +153,15 @@ class Tables:
             self.connection.executemany("INSERT INTO returned VALUES (?)", [(one,) for one in lost])
             self._returned = lost
 
-    def write_gauges(self, plan: Plan, modes: Mapping[FamilyId, str]) -> None:
-        """Write what is known of gauges. modes: of each family, as it is to be shown."""
+    def rename(self, plan: Plan) -> None:
+        """Call series that are rows by now by their ids; before anything is announced under these."""
         for new, old in plan.renamed:
             self.connection.execute("UPDATE announced SET series = ? WHERE series = ?", (new, old))
             self.connection.execute("UPDATE OR REPLACE known SET id = ? WHERE id = ?", (new, old))
         plan.renamed.clear()
+
+    def write_gauges(self, plan: Plan, modes: Mapping[FamilyId, str]) -> None:
+        """Write what is known of gauges. modes: of each family, as it is to be shown."""
         fresh = plan.all_gauges[self._known :]
         states = {family for family in modes if family[1] in STATE_TYPES}
         rows = [
