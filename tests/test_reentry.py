@@ -79,7 +79,7 @@ def deleted_store(app: App, store: sqlmetrics.Store, who: str) -> None:
     app.use(who)
 
 
-@pytest.mark.parametrize(("work", "stride"), [(new_child, 1), (wrong_notice, 3), (deleted_store, 5)])
+@pytest.mark.parametrize(("work", "stride"), [(new_child, 1), (wrong_notice, 3), (deleted_store, 3)])
 def test_interrupted_at_every_line(path: str, work: Callable[..., None], stride: int) -> None:
     """By a handler that uses what is known, what is being made at this moment, and what nobody has used yet."""
     store = sqlmetrics.install(path, flush_interval=1000)

@@ -50,7 +50,7 @@ def test_the_default_registry_yields_the_sum_of_all_processes(store: sqlmetrics.
 def test_each_registry_yields_its_own_metrics_only(store: sqlmetrics.Store) -> None:
     """A metric of another registry stays out, in every process."""
     registry = CollectorRegistry()
-    mine = Counter("mine", "Mine", registry=registry)
+    mine = Counter("only_here", "Mine", registry=registry)
     other = Counter("other", "Other")
 
     def count() -> None:
@@ -61,10 +61,10 @@ def test_each_registry_yields_its_own_metrics_only(store: sqlmetrics.Store) -> N
         one.do("count")
         mine.inc()
 
-        assert ask(registry, "mine_total") == 2
+        assert ask(registry, "only_here_total") == 2
         assert ask(registry, "other_total") is None
         assert ask(REGISTRY, "other_total") == 1
-        assert ask(REGISTRY, "mine_total") is None
+        assert ask(REGISTRY, "only_here_total") is None
 
 
 def test_metrics_that_were_never_imported_here_are_in_the_default_registry(store: sqlmetrics.Store, path: str) -> None:

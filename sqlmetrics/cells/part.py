@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
@@ -54,44 +54,34 @@ class _Hold:
         self.has_aside = False
         self._take_in = take_in
 
-    def __enter__(self) -> bool:
-        self.lock.acquire()
+    @contextlib.contextmanager
+    def held(self, seconds: float) -> Iterator[bool | None]:
+        """See `Part.binding`.
+
+        A generator, and no class of its own: it is closed, and the lock released, also where the stack has no room for
+        one more call, such as that of `__exit__`.
+        """
+        if not self.lock.acquire(timeout=seconds):
+            yield None
+            return
         self.depth += 1
-        return self.depth == 1
-
-    def __exit__(self, *_: object) -> None:
-        self.depth -= 1
         try:
-            while self.has_aside and self.depth == 0:
-                self.depth = 1
-                self.has_aside = False
-                try:
-                    self._take_in()
-                finally:
-                    self.depth = 0
-        finally:  # whatever comes out of it: a RecursionError, or what a signal handler raises
-            self.lock.release()
+            yield self.depth == 1
+        finally:
+            self.depth -= 1
+            try:
+                while self.has_aside and self.depth == 0:
+                    self._take_in_once()
+            finally:  # whatever comes out of it: a RecursionError, or what a signal handler raises
+                self.lock.release()
 
-
-class _BriefHold:
-    """The same, for a thread that does not wait for ever: then None is what it gets."""
-
-    def __init__(self, hold: _Hold, seconds: float):
-        self._hold = hold
-        self._seconds = seconds
-        self._has_it = False
-
-    def __enter__(self) -> bool | None:
-        self._has_it = self._hold.lock.acquire(timeout=self._seconds)
-        if not self._has_it:
-            return None
-        outermost = self._hold.__enter__()
-        self._hold.lock.release()  # entered twice
-        return outermost
-
-    def __exit__(self, *_: object) -> None:
-        if self._has_it:
-            self._hold.__exit__()
+    def _take_in_once(self) -> None:
+        self.depth = 1
+        self.has_aside = False
+        try:
+            self._take_in()
+        finally:
+            self.depth = 0
 
 
 class Part:
@@ -112,7 +102,7 @@ class Part:
         came in the middle. There, children that are on the move count aside (see `Aside`), until the outermost is
         done. It is None if others held it all the time.
         """
-        return self.hold if seconds < 0 else _BriefHold(self.hold, seconds)
+        return self.hold.held(seconds)
 
     def is_held_here(self) -> bool:
         """Whether this thread is inside `binding`."""

@@ -27,6 +27,8 @@ _MODES_OF: dict[str, frozenset[str]] = dict.fromkeys(METRIC_TYPES, _ANY_MODE) | 
     **dict.fromkeys(STATE_TYPES, frozenset((STATE_MODE,))),
 }
 """The modes that a family of each type can have."""
+_NESTED = 100
+"""Brackets of a record that may be nested too deep to be read."""
 _SHOWN = 200
 """Characters of a record that a message shows."""
 
@@ -42,7 +44,11 @@ def decode(payload: bytes) -> Record:
         record = _like_another(text) or _any(text)
     except NonsenseError:
         raise
-    except (ValueError, TypeError, ArithmeticError, RecursionError):  # of JSON, or in one of the checks
+    except RecursionError:
+        if payload.count(b"[") + payload.count(b"{") < _NESTED:
+            raise  # it is the reader's own stack that has no room
+        record = None
+    except (ValueError, TypeError, ArithmeticError):  # of JSON, or in one of the checks
         record = None
     if record is None:
         raise NonsenseError(f"a record that makes no sense: {_shown(payload)}")

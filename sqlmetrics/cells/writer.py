@@ -317,9 +317,10 @@ class Writer:
         self.exemplars = self.exemplars.only(set(self.children()))
 
     def _leave_shared(self) -> None:
-        left, self.known, self.has_moved = Moving(self.known), {}, True
-        if left.places:
+        left = Moving(self.known)
+        if left.places:  # first: a child is to be found at any moment, a signal handler may look for it
             self.moving.append(left)
+        self.known, self.has_moved = {}, True
         self.shared, self._by_cell, self._live, self.lapsed, self.is_announcing = None, {}, {}, {}, False
 
     def has_room(self) -> bool:
@@ -332,9 +333,9 @@ class Writer:
 
     def leave_memory(self) -> None:
         """Have the children that are in memory leave it."""
-        left, self.has_moved = Moving(self.memory, self.private), True
-        self.memory, self.private = {}, []
-        self.moving.append(left)
+        left = Moving(self.memory, self.private)
+        self.moving.append(left)  # first, as above
+        self.memory, self.private, self.has_moved = {}, [], True
         for arena in left.arenas:
             arena.abandon()  # whoever uses a value meanwhile takes it along
 

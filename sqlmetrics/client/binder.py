@@ -148,12 +148,8 @@ class Binder(fork.ForkAware):
         if writer is None or store is None:
             return False
         part = store.part_of_attached  # if not: the writer is not at ease, its bytes are zero
-        hold = part.hold
-        if not hold.lock.acquire(blocking=False):
-            return False
-        hold.depth += 1
-        try:
-            if hold.depth > 1 or not writer.is_at_ease() or not remember_new(key):
+        with part.binding(0) as outermost:
+            if not outermost or not writer.is_at_ease() or not remember_new(key):
                 return False
             if key[0].zero_shows:
                 self._inherited[key] = None
@@ -161,8 +157,6 @@ class Binder(fork.ForkAware):
             if place is None:
                 return False
             _lead(bounds, key, writer.identifier, place[0], place[1])
-        finally:
-            hold.__exit__()
         store.flusher.note_child()
         return True
 
