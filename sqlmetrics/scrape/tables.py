@@ -195,15 +195,15 @@ class Tables:
 
     def _copy(self, file: CellsFile, blocks: list[int], *, stamped: bool) -> Cells:
         found: Any = self.connection.execute(GAUGE_BLOCKS).get
-        of_gauges = sorted(set(blocks).intersection(map(int, (found or "").split())))
+        owned = set(blocks)
+        of_gauges = sorted(owned.intersection(map(int, (found or "").split())))
         gauges = _doubles([_block(file, block) for block in of_gauges])
         first, count = (blocks[0], blocks[-1] + 1 - blocks[0]) if blocks else (0, 0)
         if count <= _SPREAD * len(blocks):
             numbered, before = of_gauges, first * layout.BLOCK_CELLS - 1
-            owned = set(blocks)
             pieces = [_block(file, block) if block in owned else _ZEROS for block in range(first, first + count)]
         else:
-            numbered, before = of_gauges + [block for block in blocks if block not in set(of_gauges)], None
+            numbered, before = of_gauges + sorted(owned.difference(of_gauges)), None
             pieces = [_block(file, block) for block in numbered]
         self._number(numbered)
         if stamped:
