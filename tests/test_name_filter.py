@@ -41,7 +41,7 @@ def test_only_the_wanted_series_are_asked_for(store: sqlmetrics.Store, monkeypat
             Gauge(f"level_{number}", "Level").set(1)
 
     seen: list[int] = []
-    ask = query.totals
+    ask = query.sums
 
     def count(*arguments: Any, **named: Any) -> query.Totals:
         answer = ask(*arguments, **named)
@@ -51,7 +51,7 @@ def test_only_the_wanted_series_are_asked_for(store: sqlmetrics.Store, monkeypat
     make(0)
     store.flush()
     make(5)
-    monkeypatch.setattr(query, "totals", count)
+    monkeypatch.setattr(query, "sums", count)
     for number in (3, 8):
         names_of(REGISTRY.restricted_registry([f"latency_{number}_count", f"level_{number}"]))  # type: ignore[arg-type]
     names_of(REGISTRY)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from . import layout
+from .cellsfile import CellsFile
 
 _PIECE = 512
 """Bytes that are looked at as one number: with 12 cells changed of 512, that takes 11 µs, one by one 50 µs."""
@@ -40,3 +42,20 @@ def changed_cells(image: Image) -> list[int]:
                 different &= (1 << place * _BITS) - 1
                 found.append(place + start // _DOUBLE)
     return found
+
+
+def copy_blocks(file: CellsFile, blocks: Iterable[int]) -> dict[int, bytes]:
+    """The bytes of some blocks now, by their numbers."""
+    at, page, found = layout.CELLS_AT, layout.PAGE, file.bytes
+    return {block: bytes(found[at + block * page : at + (block + 1) * page]) for block in blocks}
+
+
+def changed_since(before: Mapping[int, bytes], now: Mapping[int, bytes], *, most: int) -> list[int] | None:
+    """The numbers of the cells that have changed, of the same blocks; None if that may be more than so many."""
+    blocks = [block for block, content in now.items() if content != before[block]]
+    if len(blocks) > most:
+        return None
+    found: list[int] = []
+    for block in blocks:
+        found += [block * layout.BLOCK_CELLS + place for place in changed_cells(Image(now[block], before[block]))]
+    return found if len(found) <= most else None

@@ -313,6 +313,20 @@ class Plan:
         except KeyError:
             raise DamagedError(f"rows name series {series}, which is not there") from None
 
+    def position_of_row(self, series: int) -> int:
+        """The position of a sum. Raises DamagedError."""
+        place = self.place_of_row(series)
+        if not isinstance(place, int):
+            raise DamagedError(f"rows add up series {series}, which is a gauge")
+        return place
+
+    def gauge_of_row(self, series: int) -> Gauge:
+        """The gauge of that id. Raises DamagedError."""
+        place = self.place_of_row(series)
+        if not isinstance(place, Gauge):
+            raise DamagedError(f"rows call series {series} a gauge, which is none")
+        return place
+
     def _add(self, family: FamilyId, name: str, text: str, variant: str) -> int | Gauge:
         if name not in self.names[family]:
             self.names[family].update((name, f"{family[0]}_count") if family[1] == "histogram" and variant else (name,))

@@ -1,11 +1,11 @@
 """The query that answers a scrape: the view `totals`, over values of living processes read in place from their cells.
 
 The view's text says what the ten modes, an Info and an Enum mean, and nothing else does. It is written over two
-relations, `counts` and `gauges`. In the store these are views over rows; `SOURCES` puts others in their place, of the
-same columns, in which the value of a sample is the one that its cell has now.
+relations, `counts` and `gauges`. In the store these are views over rows; `COUNTS` and `GAUGES` put others in their
+place, of the same columns, in which the value of a sample is the one that its cell has now.
 
 The cells come as an array that SQLite reads without a call into Python (https://www.sqlite.org/carray.html). So the
-interpreter lock is free while the query runs: it is one statement, and its answer is one row.
+interpreter lock is free while the query runs: its answer is one row.
 """
 
 from __future__ import annotations
@@ -22,12 +22,8 @@ _ONLY = "IN (SELECT series FROM asked)"
 # A zero is no part of a sum: what is left out is not sorted, which takes most of the time. `sample.cell` is in that
 # condition so that it is looked at when the row was found: from one cell to the next that takes 35 ns, and 180 ns where
 # zeros were skipped before. A series of which nothing is left is shown as 0 by who knows that there is one.
-SOURCES = """
-WITH gauge_cell (number, value) AS NOT MATERIALIZED (
-    SELECT block.first + (item.rowid - 1) % 512, item.value
-      FROM carray(:gauge_cells) AS item CROSS JOIN block ON block.place = (item.rowid - 1) / 512
-),
-counts (series, value) AS (
+COUNTS = """
+WITH counts (series, value) AS (
     SELECT sample.series, item.value
       FROM {numbered_cells}
      WHERE (item.value IS NOT 0.0 OR sample.cell < 0) AND NOT sample.gauge {and_sample}
@@ -40,6 +36,18 @@ counts (series, value) AS (
     UNION ALL
     SELECT series, value FROM orphan
      WHERE series NOT IN (SELECT id FROM known) AND process NOT IN (SELECT id FROM returned) {and_series}
+),
+gauges (series, family, child, mode, pid, value, timestamp, started) AS (
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL WHERE 0  -- asked for by themselves
+)
+"""
+GAUGES = """
+WITH gauge_cell (number, value) AS NOT MATERIALIZED (
+    SELECT block.first + (item.rowid - 1) % 512, item.value
+      FROM carray(:gauge_cells) AS item CROSS JOIN block ON block.place = (item.rowid - 1) / 512
+),
+counts (series, value) AS (
+    SELECT NULL, NULL WHERE 0
 ),
 gauges (series, family, child, mode, pid, value, timestamp, started) AS (
     WITH part (series, pid, value, timestamp, started, alive) AS (
@@ -73,47 +81,44 @@ gauges (series, family, child, mode, pid, value, timestamp, started) AS (
      WHERE (part.alive OR NOT declared.live) {and_known}
 )
 """
-# The numbers of the cells: in a row, or, where too many others are between, those of the blocks that somebody owns.
+# The numbers of the cells: in a row, or, where too many others are between, those of the blocks that somebody owns; or
+# those of the series that are asked for again.
 IN_A_ROW = "carray(:cells) AS item CROSS JOIN sample ON sample.cell = item.rowid + :before"
 BY_BLOCK = """
            carray(:cells) AS item
            CROSS JOIN block ON block.place = (item.rowid - 1) / 512
            CROSS JOIN sample ON sample.cell = block.first + (item.rowid - 1) % 512
 """
-# quote() writes doubles with all their digits, where json_group_array() of SQLite 3.51 writes 15.
-ANSWER = """
-SELECT group_concat(series, ' ') FILTER (WHERE pid IS NULL),
-       group_concat(quote(value), ' ') FILTER (WHERE pid IS NULL),
-       group_concat(series, ' ') FILTER (WHERE pid IS NOT NULL),
-       group_concat(quote(value), ' ') FILTER (WHERE pid IS NOT NULL),
-       json_group_array(pid) FILTER (WHERE pid IS NOT NULL)
-  FROM ({totals})
+CHOSEN = """
+           carray(:cells) AS item
+           CROSS JOIN chosen ON chosen.place = item.rowid
+           CROSS JOIN sample ON sample.cell = chosen.cell
 """
+# quote() writes doubles with all their digits, where json_group_array() of SQLite 3.51 writes 15.
+SUMS_ANSWER = "SELECT group_concat(series, ' '), group_concat(quote(value), ' ') FROM ({totals})"
+GAUGES_ANSWER = (
+    "SELECT group_concat(series, ' '), group_concat(quote(value), ' '), json_group_array(pid) FROM ({totals})"
+)
 SET_OR_NOT = "SELECT group_concat(DISTINCT series) FROM gauges WHERE mode = 'mostrecent'"
 
 
 class Cells(NamedTuple):
-    """What is read of the cells file: all that somebody owns, and the blocks in which some are gauges'.
+    """Values of cells, and how their numbers are found: `IN_A_ROW`, `BY_BLOCK` or `CHOSEN`.
 
-    before: the number of the cell before the first, if they are in a row; None: they are numbered by the table `block`.
+    before: the number of the cell before the first, if they are in a row.
     """
 
     values: memoryview[float]
-    before: int | None
-    gauges: memoryview[float]
+    found: str
+    before: int = 0
 
 
 class Totals(NamedTuple):
-    """The answer.
-
-    series: the ids of the series, as text. each, pids: the same of gauges that are shown for each process, and of which
-    process, as JSON. values: of the first ones, and then of these, in their order.
-    """
+    """The answer: the ids of series, as text, and the value of each. pids: of each, as JSON; null: of all together."""
 
     series: str
-    each: str
-    pids: str
     values: list[float]
+    pids: str = "[]"
 
 
 @functools.cache
@@ -124,27 +129,36 @@ def view() -> str:
 
 
 @functools.cache
-def _statement(query: str, *, restricted: bool, in_a_row: bool) -> str:
-    names = {"sample": "sample.series", "series": "series", "id": "series.id", "known": "part.series"}
+def _statement(query: str, *, restricted: bool, found: str = "") -> str:
+    names = {"sample": "sample.series", "series": "series", "known": "part.series"}
     only = {f"and_{name}": f"AND {column} {_ONLY}" if restricted else "" for name, column in names.items()}
-    return SOURCES.format(numbered_cells=IN_A_ROW if in_a_row else BY_BLOCK, **only) + query.format(totals=view())
+    return query.format(numbered_cells=found, totals=view(), **only)
 
 
-def totals(connection: apsw.Connection, cells: Cells, *, restricted: bool) -> Totals:
-    """Ask for what all processes have together, within a read transaction; the reader's tables are filled."""
-    row: Any = _ask(connection, ANSWER, cells, restricted=restricted).fetchone()
-    series, values, each, values_of_each, pids = row
-    numbers = f"{values or ''} {values_of_each or ''}".replace("NULL", "nan").split()
-    return Totals(series or "", each or "", pids, list(map(float, numbers)))
+def sums(connection: apsw.Connection, cells: Cells, *, restricted: bool) -> Totals:
+    """Ask for counters, summaries and histograms, within a read transaction; the reader's tables are filled.
+
+    restricted: to the series of the table `asked`.
+    """
+    statement = _statement(COUNTS + SUMS_ANSWER, restricted=restricted, found=cells.found)
+    bound = {"cells": apsw.carray(cells.values), "before": cells.before}
+    row: Any = connection.execute(statement, bound).fetchone()
+    return Totals(row[0] or "", _numbers(row[1]))
 
 
-def set_or_not(connection: apsw.Connection, cells: Cells, *, restricted: bool) -> set[int]:
+def gauges(connection: apsw.Connection, values: memoryview[float], *, restricted: bool) -> Totals:
+    """The same for gauges, Infos and Enums. values: of the blocks of cells that have any, as `block` numbers them."""
+    statement = _statement(GAUGES + GAUGES_ANSWER, restricted=restricted)
+    row: Any = connection.execute(statement, {"gauge_cells": apsw.carray(values)}).fetchone()
+    return Totals(row[0] or "", _numbers(row[1]), row[2])
+
+
+def set_or_not(connection: apsw.Connection, values: memoryview[float], *, restricted: bool) -> set[int]:
     """The mostrecent gauges that there are; those that nobody has set have no total."""
-    found: Any = _ask(connection, SET_OR_NOT, cells, restricted=restricted).get
+    statement = _statement(GAUGES + SET_OR_NOT, restricted=restricted)
+    found: Any = connection.execute(statement, {"gauge_cells": apsw.carray(values)}).get
     return set(map(int, found.split(","))) if found else set()
 
 
-def _ask(connection: apsw.Connection, query: str, cells: Cells, *, restricted: bool) -> apsw.Cursor:
-    statement = _statement(query, restricted=restricted, in_a_row=cells.before is not None)
-    bound = {"cells": apsw.carray(cells.values), "before": cells.before, "gauge_cells": apsw.carray(cells.gauges)}
-    return connection.execute(statement, bound)
+def _numbers(values: str | None) -> list[float]:
+    return list(map(float, (values or "").replace("NULL", "nan").split()))

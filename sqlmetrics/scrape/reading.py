@@ -8,8 +8,9 @@ from typing import Any
 
 import apsw
 
-from ..cells import journal
+from ..cells import journal, layout
 from ..cells.cellsfile import CellsFile
+from ..cells.images import changed_since
 from ..cells.records import ChildRecord, ExemplarRecord, FamilyRecord, ProcessRecord, Record
 from ..cells.shape import MOST_RECENT_MODES, STATE_TYPES
 from ..rows.ingest import storable
@@ -17,10 +18,12 @@ from ..rows.newest import Newest, among
 from . import query
 from .plan import Family, FamilyId, Gauge, GaugeLines, Plan
 from .shown import Shown
-from .tables import Announcement, Living, Tables
+from .tables import Announcement, Copies, Living, Tables
 from .wanted import Wanted
 
-VERSION = "SELECT id, pair, epoch, plan, exemplars FROM store"
+_COSTS = 16
+"""A cell of a series that is asked for again takes about so many times as long as one of all that are asked for."""
+VERSION = "SELECT id, pair, epoch, plan, ended, exemplars FROM store"
 UNSETTLED = "SELECT id, pid, started, journal FROM process WHERE died IS NULL"
 CREATED = """
 SELECT family.name, family.type, series.labels, min(series.created)
@@ -32,30 +35,75 @@ Key = tuple[Gauge, str | None]
 GaugeValues = tuple[list[Key], list[float]]
 
 
-class Order:
-    """Where each value of an answer goes: the same from one scrape to the next, as long as no series comes or goes.
+class Sums:
+    """The totals of counters, summaries and histograms, by their positions in the plan.
 
-    sums: (position, number in the answer); gauges: the lines of each family, and their numbers in the answer.
+    A scrape asks again for those that a cell was part of whose value is another than at the last scrape, and for all
+    where anything else is not as it was: which processes and series there are, whose the cells are, what journals say,
+    or what the ended left.
     """
 
-    def __init__(self, plan: Plan, answer: query.Totals):
-        self._answers = (plan, *answer[:3])
-        self.sums: list[tuple[int, int]] = []
-        self.gauges: dict[FamilyId, tuple[list[Key], list[int]]] = {}
-        series = answer.series.split()
-        pids = [None] * len(series) + json.loads(answer.pids)
-        for number, (one, pid) in enumerate(zip([*series, *answer.each.split()], pids, strict=True)):
-            place = plan.place_of_row(int(one))
-            if isinstance(place, int):
-                self.sums.append((place, number))
-            else:
-                keys, numbers = self.gauges.setdefault(place.family, ([], []))
-                keys.append((place, pid))
-                numbers.append(number)
+    def __init__(self) -> None:
+        self._all_else: object = None
+        self._copies: Copies = {}
+        self._order: tuple[str, list[int]] = "", []
+        self._totals: list[float] = []
 
-    def is_of(self, plan: Plan, answer: query.Totals) -> bool:
-        """Whether it is that of this answer, too."""
-        return self._answers == (plan, *answer[:3])
+    def totals(self, tables: Tables, plan: Plan, copies: Copies, all_else: object) -> list[float]:
+        """Bring them up to date. copies: of the cells; all_else: what else they depend on."""
+        known = all_else == self._all_else and not tables.is_announced()
+        most = len(copies) * layout.BLOCK_CELLS // (_COSTS * max(len(tables.upto), 1))
+        changed = changed_since(self._copies, copies, most=most) if known else None
+        self._all_else = None  # until all is done
+        if changed is None:
+            self._totals = self.all_totals(tables, plan, copies, restricted=False)
+        elif changed:
+            self._ask_again(tables, plan, copies, changed)
+        self._all_else, self._copies = all_else, copies
+        return self._totals
+
+    def all_totals(self, tables: Tables, plan: Plan, copies: Copies, *, restricted: bool) -> list[float]:
+        """Ask for all, or for those that are asked for."""
+        answer = query.sums(tables.connection, tables.all_cells(copies), restricted=restricted)
+        if self._order[0] != answer.series:
+            self._order = answer.series, [plan.position_of_row(int(one)) for one in answer.series.split()]
+        totals = [0.0] * plan.length
+        for position, value in zip(self._order[1], answer.values, strict=True):
+            totals[position] = value
+        return totals
+
+    def _ask_again(self, tables: Tables, plan: Plan, copies: Copies, changed: list[int]) -> None:
+        series, cells = tables.choose(copies, changed)
+        answer = query.sums(tables.connection, cells, restricted=True)
+        found = dict(zip(map(int, answer.series.split()), answer.values, strict=True))
+        for one in series:
+            self._totals[plan.position_of_row(one)] = found.get(one, 0.0)
+
+
+class Gauges:
+    """Where each value of an answer goes: the same from one scrape to the next, as long as no series comes or goes."""
+
+    def __init__(self) -> None:
+        self._answer: object = None
+        self._order: dict[FamilyId, tuple[list[Key], list[int]]] = {}
+
+    def sort(self, plan: Plan, answer: query.Totals) -> dict[FamilyId, GaugeValues]:
+        """The lines of each family, and their values."""
+        if self._answer != (plan, answer.series, answer.pids):
+            self._order = self._lay_out(plan, answer)
+            self._answer = plan, answer.series, answer.pids
+        values = answer.values
+        return {family: (keys, [values[n] for n in numbers]) for family, (keys, numbers) in self._order.items()}
+
+    @staticmethod
+    def _lay_out(plan: Plan, answer: query.Totals) -> dict[FamilyId, tuple[list[Key], list[int]]]:
+        order: dict[FamilyId, tuple[list[Key], list[int]]] = {}
+        for number, (one, pid) in enumerate(zip(answer.series.split(), json.loads(answer.pids), strict=True)):
+            gauge = plan.gauge_of_row(int(one))
+            keys, numbers = order.setdefault(gauge.family, ([], []))
+            keys.append((gauge, pid))
+            numbers.append(number)
+        return order
 
 
 class Remembered:
@@ -70,7 +118,8 @@ class Remembered:
         self.plan = Plan()
         self.plan_read = -1
         self.tables: Tables | None = None
-        self._order: Order | None = None
+        self.sums = Sums()
+        self.gauges = Gauges()
         self.exemplars = Newest()
         self.introduced: dict[int, ProcessRecord] = {}
         """What processes said of themselves in their journals."""
@@ -88,7 +137,7 @@ class Remembered:
 
     def catch_up(self, connection: apsw.Connection, version: tuple[object, ...]) -> None:
         """Read what rows there are that it does not know. version: see `VERSION`."""
-        *of, plan, exemplars = version
+        *of, plan, _, exemplars = version
         if self.of != of:
             tables = self.tables
             self.forget()
@@ -99,12 +148,6 @@ class Remembered:
             self.plan.read(connection)
             self.plan_read = plan  # type: ignore[assignment]
         self.exemplars.catch_up(connection, self.plan, int(str(exemplars)))
-
-    def order_of(self, answer: query.Totals) -> Order:
-        """Where the values of an answer go."""
-        if self._order is None or not self._order.is_of(self.plan, answer):
-            self._order = Order(self.plan, answer)
-        return self._order
 
     def read_created(self, connection: apsw.Connection) -> None:
         """Read when children were made, if that may have changed."""
@@ -226,18 +269,17 @@ class Scrape:
 
     def result(self) -> list[Shown]:
         """Every family with its lines; a mostrecent gauge that was never set is a family without any."""
-        cells = self._tables.read(self._file, self.census.owners, stamped=self._stamped)
-        restricted = self._wanted.names is not None
-        answer = query.totals(self._connection, cells, restricted=restricted)
-        order = self._remembered.order_of(answer)
-        totals = [0.0] * self._plan.length
-        for position, number in order.sums:
-            totals[position] = answer.values[number]
-        gauges = {
-            family: (keys, [answer.values[n] for n in numbers]) for family, (keys, numbers) in order.gauges.items()
-        }
+        tables, plan, restricted = self._tables, self._plan, self._wanted.names is not None
+        copies = tables.read(self._file, self.census.owners, stamped=self._stamped)
+        sums = self._remembered.sums
+        if restricted:
+            totals = sums.all_totals(tables, plan, copies, restricted=True)
+        else:
+            totals = sums.totals(tables, plan, copies, (self._store[:-1], self.census, dict(tables.upto)))
+        answer = query.gauges(self._connection, tables.gauges, restricted=restricted)
+        gauges = self._remembered.gauges.sort(plan, answer)
         if self._stamped:
-            self._add_unset(gauges, query.set_or_not(self._connection, cells, restricted=restricted))
+            self._add_unset(gauges, query.set_or_not(self._connection, tables.gauges, restricted=restricted))
         found = []
         for family in self._plan.families.values():
             if family[:2] in self._asked:
@@ -250,8 +292,7 @@ class Scrape:
     def _add_unset(self, gauges: dict[FamilyId, GaugeValues], there: set[int]) -> None:
         """Note the mostrecent gauges that nobody has set: their families are shown, and they, if that is wanted."""
         for number in sorted(there):
-            gauge = self._plan.place_of_row(number)
-            assert isinstance(gauge, Gauge)
+            gauge = self._plan.gauge_of_row(number)
             keys, values = gauges.setdefault(gauge.family, ([], []))
             if self._wanted.unset and (gauge, None) not in keys:
                 gauges[gauge.family] = [*keys, (gauge, None)], [*values, 0.0]

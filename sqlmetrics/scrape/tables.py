@@ -5,6 +5,9 @@ Mostly what journals hold beyond the rows: a child that was announced a moment a
 
 from __future__ import annotations
 
+import json
+import struct
+from array import array
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -12,9 +15,10 @@ import apsw
 
 from ..cells import layout
 from ..cells.cellsfile import CellsFile
+from ..cells.images import copy_blocks
 from ..cells.shape import LIVE_MODES, STATE_TYPES
 from .plan import FamilyId, Plan
-from .query import Cells
+from .query import BY_BLOCK, CHOSEN, IN_A_ROW, Cells
 
 CREATE = """
 CREATE TEMP TABLE IF NOT EXISTS block (place INTEGER PRIMARY KEY, first INTEGER NOT NULL);
@@ -28,8 +32,9 @@ CREATE TEMP TABLE IF NOT EXISTS known (id INTEGER PRIMARY KEY, family INTEGER NO
 CREATE TEMP TABLE IF NOT EXISTS declared (family INTEGER PRIMARY KEY, mode TEXT NOT NULL, live INTEGER NOT NULL);
 CREATE TEMP TABLE IF NOT EXISTS returned (id INTEGER PRIMARY KEY);
 CREATE TEMP TABLE IF NOT EXISTS asked (series INTEGER PRIMARY KEY);
+CREATE TEMP TABLE IF NOT EXISTS chosen (place INTEGER PRIMARY KEY, cell INTEGER NOT NULL);
 """
-TABLES = ("block", "living", "announced", "stamp", "known", "declared", "returned", "asked")
+TABLES = ("block", "living", "announced", "stamp", "known", "declared", "returned", "asked", "chosen")
 GAUGE_BLOCKS = """
 WITH RECURSIVE gauge_block (number) AS (
     SELECT min(cell) / 512 FROM sample WHERE gauge
@@ -60,11 +65,25 @@ INSERT INTO asked
 SELECT series.id FROM series JOIN family ON family.id = series.family
  WHERE (family.name, family.type) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?))
 """
+# The series of some cells, and all cells of these series.
+ASK_AGAIN = """
+INSERT OR IGNORE INTO asked
+SELECT sample.series FROM json_each(?) AS item CROSS JOIN sample ON sample.cell = item.value WHERE NOT sample.gauge
+"""
+CHOOSE = """
+INSERT INTO chosen (cell)
+SELECT sample.cell
+  FROM living CROSS JOIN asked CROSS JOIN sample ON sample.process = living.id AND sample.series = asked.series
+"""
 
-
+_DOUBLE = struct.Struct("=d")
 _SPREAD = 1.5
 """Where blocks are spread over more than so many times their number, those between are not read."""
 _ZEROS = bytes(layout.PAGE)
+
+
+Copies = Mapping[int, bytes]
+"""The bytes of blocks, by their numbers, in that order."""
 
 
 class Living(NamedTuple):
@@ -100,6 +119,9 @@ class Tables:
         for table in TABLES:
             self.connection.execute(f"DELETE FROM temp.{table}")  # noqa: S608
         self._blocks: list[int] = []
+        self._of_gauges: list[int] = []
+        self.gauges = _doubles([])
+        """The cells of the blocks in which some are gauges'."""
         self._living: list[Living] = []
         self._announced: dict[int, list[Announcement]] = {}
         self._known = 0
@@ -183,33 +205,51 @@ class Tables:
         self.connection.execute(ASK, (families,))
         self.connection.executemany("INSERT OR IGNORE INTO asked VALUES (?)", [(one,) for one in ids])
 
-    def read(self, file: CellsFile, owners: list[int], *, stamped: bool) -> Cells:
+    def read(self, file: CellsFile, owners: list[int], *, stamped: bool) -> Copies:
         """Copy the cells. owners: of each block; those of nobody are not touched. stamped: whether times are needed."""
-        blocks = [block for block, owner in enumerate(owners) if owner]
-        cells = self._copy(file, blocks, stamped=stamped)
+        copies = copy_blocks(file, [block for block, owner in enumerate(owners) if owner])
+        found: Any = self.connection.execute(GAUGE_BLOCKS).get
+        self._of_gauges = sorted(copies.keys() & set(map(int, (found or "").split())))
+        self._number(self._of_gauges)
+        self.gauges = _doubles(copies[block] for block in self._of_gauges)
+        if stamped:
+            self.connection.execute("DELETE FROM stamp")
+            self.connection.execute(STAMP, (apsw.carray(self.gauges),))
         waiting = [one for some in self._announced.values() for one in some]
         if waiting:
             self._write_values(file, waiting)
+        return copies
+
+    def is_announced(self) -> bool:
+        """Whether there are children that have no rows yet."""
+        return any(self._announced.values())
+
+    def all_cells(self, copies: Copies) -> Cells:
+        """The cells for a query that asks for all series."""
+        blocks = list(copies)
+        first, count = (blocks[0], blocks[-1] + 1 - blocks[0]) if blocks else (0, 0)
+        if count <= _SPREAD * len(blocks):
+            pieces = [copies.get(block, _ZEROS) for block in range(first, first + count)]
+            cells = Cells(_doubles(pieces), IN_A_ROW, first * layout.BLOCK_CELLS - 1)
+        else:
+            numbered = self._of_gauges + sorted(copies.keys() - set(self._of_gauges))
+            self._number(numbered)
+            cells = Cells(_doubles(copies[block] for block in numbered), BY_BLOCK)
+        if self.is_announced():
             self._leave_out_superseded(cells)
         return cells
 
-    def _copy(self, file: CellsFile, blocks: list[int], *, stamped: bool) -> Cells:
-        found: Any = self.connection.execute(GAUGE_BLOCKS).get
-        owned = set(blocks)
-        of_gauges = sorted(owned.intersection(map(int, (found or "").split())))
-        gauges = _doubles([_block(file, block) for block in of_gauges])
-        first, count = (blocks[0], blocks[-1] + 1 - blocks[0]) if blocks else (0, 0)
-        if count <= _SPREAD * len(blocks):
-            numbered, before = of_gauges, first * layout.BLOCK_CELLS - 1
-            pieces = [_block(file, block) if block in owned else _ZEROS for block in range(first, first + count)]
-        else:
-            numbered, before = of_gauges + sorted(owned.difference(of_gauges)), None
-            pieces = [_block(file, block) for block in numbered]
-        self._number(numbered)
-        if stamped:
-            self.connection.execute("DELETE FROM stamp")
-            self.connection.execute(STAMP, (apsw.carray(gauges),))
-        return Cells(_doubles(pieces), before, gauges)
+    def choose(self, copies: Copies, changed: list[int]) -> tuple[list[int], Cells]:
+        """Ask for the sums that some cells are part of; return the ids of their series, and all of their cells."""
+        self.connection.execute("DELETE FROM asked")
+        self.connection.execute("DELETE FROM chosen")
+        self.connection.execute(ASK_AGAIN, (json.dumps(changed),))
+        self.connection.execute(CHOOSE)
+        series: Any = self.connection.execute("SELECT group_concat(series, ' ') FROM asked").get
+        cells: Any = self.connection.execute("SELECT group_concat(cell, ' ') FROM chosen").get
+        places = [divmod(cell, layout.BLOCK_CELLS) for cell in map(int, (cells or "").split())]
+        values = [_DOUBLE.unpack_from(copies[block], place * _DOUBLE.size)[0] for block, place in places]
+        return list(map(int, (series or "").split())), Cells(memoryview(array("d", values or [0.0])), CHOSEN)
 
     def _number(self, blocks: list[int]) -> None:
         if blocks != self._blocks:
@@ -228,7 +268,7 @@ class Tables:
         """Of a series that was removed and made anew, only the last cell counts."""
         found: Any = self.connection.execute(SUPERSEDED).get
         for cell in map(int, (found or "").split()):
-            if cells.before is not None:
+            if cells.found is IN_A_ROW:
                 place = cell - cells.before - 1
             else:
                 block, number = divmod(cell, layout.BLOCK_CELLS)
@@ -237,11 +277,6 @@ class Tables:
                 cells.values[place] = 0.0
 
 
-def _block(file: CellsFile, block: int) -> memoryview[int]:
-    start = layout.CELLS_AT + block * layout.PAGE
-    return file.bytes[start : start + layout.PAGE]
-
-
-def _doubles(pieces: Iterable[memoryview[int] | bytes]) -> memoryview[float]:
+def _doubles(pieces: Iterable[bytes]) -> memoryview[float]:
     """The doubles of some pieces, one at least: a block begins with a bitmap, and that is no sample's cell."""
     return memoryview(bytearray().join(pieces) or bytearray(8)).cast("d")

@@ -277,7 +277,9 @@ class Coordinator:
         words[trouble] += 1
         began = time.monotonic()
         yield
+        words[accounts.STILL] = 1
         self._wait_until("the store is whole", self._is_whole)
+        words[accounts.STILL] = 0
         self.ledger.say("whole again", time.monotonic() - began)
         words[trouble] += 1
         words[accounts.CALM] = 0

@@ -30,10 +30,11 @@ COLUMNS = (*BY_SEAT, *SHARED, "plain", "fresh", *GONE, "top")
 WIDTH = 2 * len(COLUMNS)
 
 # Words of the header.
-ROOM, FILES, GATE, PORT, CALM = range(5)
+ROOM, FILES, GATE, PORT, CALM, STILL = range(6)
 """ROOM: how often the disk got full or had room again: odd while new children may be missing in scrapes.
 FILES: how often files were deleted or were in order again: odd while scrapes may show less, or fail.
-GATE: bursts that have been released. PORT: of the HTTP endpoint. CALM: whether nobody may end or be killed now."""
+GATE: bursts that have been released. PORT: of the HTTP endpoint. CALM: whether nobody may end or be killed now.
+STILL: whether nobody may begin an operation: while all count, a few that are missing cannot be told."""
 _REMOVALS = 16
 """Where the removals' words begin, three for each series; see `Snapshot.removal`."""
 _LIVES = _REMOVALS + 3 * PATHS

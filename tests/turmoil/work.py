@@ -185,7 +185,8 @@ class Worker:
         next_scrape = 0.0
         try:
             while not self._is_told_to_end.is_set():
-                operations.some(30)
+                if not self._ledger.words[accounts.STILL]:
+                    operations.some(30)
                 if thread == 0 and time.monotonic() > next_scrape:
                     next_scrape = time.monotonic() + 0.3 + operations.choose.random()
                     self._auditor.scrape(self._text_of_registry)
