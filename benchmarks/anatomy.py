@@ -32,8 +32,12 @@ SCRAPE = {
     "scrape.reading.Scrape._follow": "journals",
     "scrape.reading.Scrape._write_tables": "what the query is told",
     "scrape.tables.Tables.read": "copy the cells",
-    "scrape.query.totals": "the query",
-    "scrape.reading.Remembered.order_of": "values of the lines",
+    "scrape.tables.Tables.all_cells": "copy the cells",
+    "scrape.reading.changed_since": "which cells have changed",
+    "scrape.tables.Tables.choose": "which cells have changed",
+    "scrape.query.sums": "the query",
+    "scrape.query.gauges": "the query",
+    "scrape.reading.Gauges.sort": "values of the lines",
     "scrape.reading.Scrape._sum": "values of the lines",
     "scrape.reading.Scrape._gauge": "values of the lines",
     "scrape.exposition.Texts.text": "write the text",
@@ -144,8 +148,10 @@ def measure(folder: str, sizes: Sizes) -> str:
             side = running["sqlmetrics"]
             side.ask("gather", members=members, children=children)
             time.sleep(5)
-            columns.append({part: 1e3 * seconds for part, seconds in side.ask("scrape_parts").items()})
-            heads.append(f"{members} x {children * 17:,}, ms")
+            for everything, what in ((False, "one sample changed"), (True, "all sums asked for")):
+                found = side.ask("scrape_parts", everything=everything)
+                columns.append({part: 1e3 * seconds for part, seconds in found.items()})
+                heads.append(f"{members} x {children * 17:,}, {what}, ms")
     tables.append(_table("a scrape", heads, columns))
     return "\n".join(tables)
 

@@ -85,6 +85,13 @@ class Library:
 
         return sqlmetrics.generate_latest()
 
+    def forget_sums(self) -> None:
+        """Have the next scrape ask for the sums of all series."""
+        from sqlmetrics import stores
+        from sqlmetrics.scrape.reading import Sums
+
+        stores.reader()._remembered.sums = Sums()
+
     def content(self, family: str = "") -> dict[str, float | str]:
         """All that a scrape shows, or only one family, in a form that does not depend on the order."""
         families = text_string_to_metric_families(self.own_text().decode())

@@ -146,10 +146,17 @@ class Worker:
         runs = [observe_and_flush() for _ in range(7)]
         return {part: median(run[part] for run in runs) for part in runs[0]}
 
-    def scrape_parts(self) -> dict[str, float]:
-        """Seconds of the parts of a scrape."""
-        self._library.own_text()
-        return anatomy.parts_of(anatomy.SCRAPE, self._library.own_text, 7)
+    def scrape_parts(self, everything: bool) -> dict[str, float]:
+        """Seconds of the parts of a scrape after a process has counted; everything: as if all of them had."""
+
+        def scrape() -> None:
+            self.count(0, new_series=False)
+            if everything:
+                self._library.forget_sums()
+            self._library.own_text()
+
+        scrape()
+        return anatomy.parts_of(anatomy.SCRAPE, scrape, 7)
 
     def churn(self, deaths: int) -> None:
         """Let processes come and go until so many have ended."""
