@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import chain, compress
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from prometheus_client import exposition as plain
@@ -75,6 +76,18 @@ class _Kept(NamedTuple):
     prefixes: list[str]
 
 
+class _Form(NamedTuple):
+    """What comes before the value of samples of one name and with labels of the same names.
+
+    text: with `%s` for each label's value; quotes: in it. takes_any: whether values can be put into it.
+    """
+
+    text: str
+    quotes: int
+    values_of: Callable[[dict[str, str]], Any]
+    takes_any: bool
+
+
 class Texts:
     """What comes before the values, in one format."""
 
@@ -83,6 +96,7 @@ class Texts:
         self._end = encoder(_Families([])).decode()
         self._has_exemplars = " # {" in self._encode(_PROBE, [Sample("x_total", {}, 0.0, None, Exemplar({}, 0.0, 0.0))])
         self._heads: dict[FamilyId, tuple[Family, str]] = {}
+        self._forms: dict[tuple[str, ...], _Form] = {}
         self._lines: dict[Lines, _Kept] = {}
         self._gauges: dict[tuple[Gauge, str | None], str] = {}
         self._last: dict[FamilyId, tuple[list[tuple[Gauge, str | None]], list[str]]] = {}
@@ -142,6 +156,38 @@ class Texts:
 
     def _write(self, family: Family, lines: Sequence[Line]) -> list[str]:
         """What comes before the value of each line, with the end of the line before."""
+        written = [self._filled(family, line) for line in lines]
+        odd = [number for number, text in enumerate(written) if text is None]
+        if odd:
+            for number, text in zip(odd, self._encoded(family, [lines[number] for number in odd]), strict=True):
+                written[number] = text
+        return written  # type: ignore[return-value]
+
+    def _filled(self, family: Family, line: Line) -> str | None:
+        """The same of one line, by what the encoder wrote for labels of these names; None where it would escape any."""
+        name, labels = line
+        key = (family.name, family.type, name, *labels)
+        form = self._forms.get(key)
+        if form is None:
+            form = self._forms[key] = self._form(family, line)
+        if not form.takes_any:
+            return None
+        text = form.text % form.values_of(labels) if labels else form.text
+        is_plain = text.isascii() and "\\" not in text and text.count('"') == form.quotes and text.find("\n", 1) < 0
+        return text if is_plain else None
+
+    def _form(self, family: Family, line: Line) -> _Form:
+        marks = {label: f"\1{number}\1" for number, label in enumerate(line.labels)}
+        (text,) = self._encoded(family, [Line(line.name, marks)])
+        order = sorted(line.labels, key=lambda label: text.find(marks[label]))
+        text = text.replace("%", "%%")
+        for mark in marks.values():
+            text = text.replace(mark, "%s")
+        takes_any = text.count("%s") == len(order) and "\1" not in text
+        return _Form(text, text.count('"'), itemgetter(*order) if order else dict, takes_any)
+
+    def _encoded(self, family: Family, lines: Sequence[Line]) -> list[str]:
+        """The same of some lines, by the encoder."""
         text = self._encode(family, [Sample(name, labels.copy(), 0.0) for name, labels in lines])
         written = text.split("\n")[-1 - len(lines) : -1]
         if not all(line.endswith(" 0.0") for line in written):
