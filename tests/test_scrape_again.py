@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from helpers import Child, child, scrape, wait_for
-from prometheus_client import Counter, Enum, Gauge, Histogram, Summary
+from prometheus_client import Counter, Enum, Gauge, Histogram, Summary, values
 
 import sqlmetrics
 from sqlmetrics.rows.flush import Outcome
@@ -128,3 +128,30 @@ def test_only_what_has_changed_is_asked_for_again(store: sqlmetrics.Store, monke
 
     assert answers[0] == 1
     assert min(answers[1:]) >= 300
+
+
+@pytest.mark.parametrize(("first", "last", "amount"), [("", "max", 5), ("max", "", 8)])
+def test_a_counter_that_is_declared_in_another_mode_is_shown_in_it(
+    store: sqlmetrics.Store, first: str, last: str, amount: int
+) -> None:
+    """Sums and gauges are asked for apart; who has scraped before knows which of them the series was."""
+
+    def use(mode: str, amount: float) -> None:
+        one = values.ValueClass("counter", "hits", "hits_total", ("of",), ("x",), "Hits", multiprocess_mode=mode)
+        one.inc(amount)
+
+    def flush() -> bool:
+        return store.flush() is Outcome.NOTHING_CHANGED
+
+    def shown() -> float:
+        return scrape()["hits_total", (("of", "x"),)]
+
+    with child(use=use, flush=flush) as one, child(use=use, flush=flush) as two:
+        one.do("use", first, 3)
+        assert shown() == 3
+        wait_for(lambda: one.do("flush"))
+        assert shown() == 3
+        two.do("use", last, 5)
+        assert shown() == 8
+        wait_for(lambda: two.do("flush"))
+        assert shown() == amount

@@ -27,6 +27,7 @@ ON CONFLICT (name, type) DO UPDATE
  WHERE excluded.made >= family.made
 """
 RAISE_PLAN = "UPDATE store SET plan = plan + 1"
+RAISE_EPOCH = "UPDATE store SET epoch = epoch + 1"
 IS_KNOWN = """
 SELECT count(*) FROM family
  WHERE name = ?1 AND type = ?2 AND mode = ?3 AND help = ?4 AND unit = ?6 AND registered = ifnull(?7, registered)
@@ -78,6 +79,7 @@ def insert_family(connection: apsw.Connection, record: FamilyRecord) -> None:
     now = mode_of(connection, record)
     if before is not None and (before == "") != (now == ""):
         connection.execute(MARK_GAUGES, (*record[:2], now != ""))
+        connection.execute(RAISE_EPOCH)  # readers know each series as a sum or as a gauge
 
 
 def mode_of(connection: apsw.Connection, record: ChildRecord | FamilyRecord) -> str | None:

@@ -240,9 +240,10 @@ class Scrape:
             if family not in self._plan.families:
                 self._plan.add_family(Family(*record.stand_in()))
             self._remembered.note_created(family, labels, record.created)
-            is_gauge = self._plan.families[family].mode != ""
             for name, variant, cell in record.samples():
                 number = self._plan.id_of(family, name, labels, variant)
+                # As its rows, not as the newest declaration: a counter may be declared in a mode later.
+                is_gauge = isinstance(self._plan.place_of_row(number), Gauge)
                 found.append(Announcement(cell, number, is_gauge, record.stamped, end))
         elif isinstance(record, FamilyRecord):
             self._plan.add_family(Family(*record))
@@ -257,7 +258,7 @@ class Scrape:
         plan.lay_out()
         self._tables.write_living(self.processes.values())
         self._tables.write_returned({0, *(lost for one in said if one.store == self._store[0] for lost in one.lost)})
-        shown = {family: self._wanted.mode_of(plan.families[family]) for family in plan.gauges}
+        shown = {family: self._wanted.mode_of(plan.families[family]) or "sum" for family in plan.gauges}
         self._tables.write_gauges(plan, shown)
         self._stamped = any(kind not in STATE_TYPES and mode in MOST_RECENT_MODES for (_, kind), mode in shown.items())
         names = self._wanted.names
