@@ -34,7 +34,8 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     sqlmetrics.uninstall()
     for collector in set(REGISTRY._collector_to_names) - before:
         REGISTRY.unregister(collector)
-    shape._children.clear()  # a histogram of the same name has other buckets in the next test
+    for keys in shape._keys.values():
+        keys.clear()  # a histogram of the same name has other buckets in the next test
 
 
 @pytest.fixture

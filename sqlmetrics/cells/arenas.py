@@ -102,15 +102,6 @@ class SharedArena:
         self.own[0] = 0
         self.own = wiped_bytes.take()
 
-    def announce_new(self, key: Key, cell: int, created: float | None = None) -> None:
-        """Append the record of a child that has just got its cells; if that cannot be, they are given back."""
-        try:
-            self.announce(key, cell, created)
-        except OSError:
-            self._zero([(cell, key[0].cells)])
-            self.freed.give_back(cell, key[0].cells)
-            raise
-
     def announce(self, key: Key, cell: int, created: float | None = None) -> None:
         """Append the record of a child to the journal. Raises TooLongError, or another OSError for want of room.
 
@@ -171,6 +162,11 @@ class SharedArena:
         cell = self._next
         self._next = cell + count
         return cell
+
+    def give_back(self, cell: int, count: int) -> None:
+        """Take back cells that nobody has heard of."""
+        self._zero([(cell, count)])
+        self.freed.give_back(cell, count)
 
     def has_news(self) -> bool:
         """Whether the journal holds more than the rows."""

@@ -10,7 +10,7 @@ import functools
 import json
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from prometheus_client.utils import floatToGoString
@@ -31,12 +31,15 @@ _modes: dict[str, None] = {}
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Shape:
     """All that the children of one metric have in common; get it with `shape_of`, equal ones are the same object.
 
     labelnames: sorted, without a bucket's ``le``.
     samples: (sample name, variant) for each value of a child, in order; the variant is a bucket's upper bound, or ''.
+    stamped: whether a value has a timestamp's cell right before it. cells: how many a child takes.
+    zero_shows: whether a process that never touched a child changes a scrape merely by having it.
+    keys: those of each child, nearly always one, by label values; also of other shapes that differ in samples only.
     """
 
     family: str
@@ -44,25 +47,20 @@ class Shape:
     mode: str
     labelnames: tuple[str, ...]
     samples: tuple[tuple[str, str], ...]
+    stamped: bool = field(init=False)
+    cells: int = field(init=False)
+    zero_shows: bool = field(init=False)
+    keys: dict[tuple[str, ...], Key | list[Key]] = field(init=False, repr=False)
 
-    @functools.cached_property
-    def stamped(self) -> bool:
-        """Whether a value has a timestamp's cell right before it."""
-        return self.mode in MOST_RECENT_MODES
-
-    @functools.cached_property
-    def cells(self) -> int:
-        """How many cells a child takes."""
-        return len(self.samples) * (2 if self.stamped else 1)
+    def __post_init__(self) -> None:
+        self.stamped = self.mode in MOST_RECENT_MODES
+        self.cells = len(self.samples) * (2 if self.stamped else 1)
+        self.zero_shows = self.type == "gauge" and not self.stamped
+        self.keys = _keys.setdefault((self.family, self.type, self.mode, self.labelnames), {})
 
     def child(self, labelvalues: tuple[str, ...]) -> tuple[object, ...]:
         """What a removal removes as one: a child, whatever its mode and its samples."""
         return self.family, self.type, self.labelnames, labelvalues
-
-    @functools.cached_property
-    def zero_shows(self) -> bool:
-        """Whether a process that never touched a child changes a scrape merely by having it."""
-        return self.type == "gauge" and not self.stamped
 
 
 Samples = tuple[tuple[str, str], ...]
@@ -71,8 +69,8 @@ Family = tuple[str, str, str]
 """(name, type, mode)"""
 
 _shapes: dict[tuple[object, ...], Shape] = {}
-_children: dict[tuple[object, ...], Key | list[Key]] = {}
-"""The keys of each child, nearly always one, by family, type, mode, label names and their values."""
+_keys: dict[tuple[str, str, str, tuple[str, ...]], dict[tuple[str, ...], Key | list[Key]]] = {}
+"""`Shape.keys` by family, type, mode and label names."""
 
 
 class About(NamedTuple):
@@ -128,7 +126,7 @@ def place_samples(family: Family, labels: dict[str, str], samples: Samples) -> l
     second histogram of one name but other buckets shares the sum and adds its own buckets.
     """
     names, values = _sorted(labels)
-    keys = _keys((*family, names, values))
+    keys = _keys_of(_keys.get((*family, names), {}), values)
     known = {sample: (key, place) for key in keys for place, sample in enumerate(key[0].samples)}
     fresh = tuple(dict.fromkeys(sample for sample in samples if sample not in known))
     if fresh:
@@ -143,7 +141,7 @@ def sole_key(family: Family, labels: dict[str, str], samples: Samples) -> Key | 
     names, values = _sorted(labels)
     key = (shape_of(family, names, samples), values)
     remember_new(key)
-    return key if _keys((*family, names, values)) == [key] else None
+    return key if _keys_of(key[0].keys, values) == [key] else None
 
 
 def _sorted(labels: dict[str, str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -152,15 +150,10 @@ def _sorted(labels: dict[str, str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return names, tuple([joined(labels[name]) for name in names])
 
 
-def _keys(child: tuple[object, ...]) -> list[Key]:
+def _keys_of(keys: dict[tuple[str, ...], Key | list[Key]], values: tuple[str, ...]) -> list[Key]:
     """The keys that this process has for a child."""
-    found = _children.get(child, [])
+    found = keys.get(values, [])
     return found if isinstance(found, list) else [found]
-
-
-def _child_of(key: Key) -> tuple[object, ...]:
-    shape, values = key
-    return shape.family, shape.type, shape.mode, shape.labelnames, values
 
 
 def keys_of(family: str, typ: str, labels: dict[str, str]) -> list[Key]:
@@ -173,35 +166,36 @@ def siblings_of(key: Key) -> list[Key]:
     return _of_any_mode(key[0].family, key[0].type, key[0].labelnames, key[1])
 
 
-def _of_any_mode(family: str, typ: str, *labels: tuple[str, ...]) -> list[Key]:
-    return [key for mode in _modes.copy() for key in _keys((family, typ, mode, *labels))]
+def _of_any_mode(family: str, typ: str, names: tuple[str, ...], values: tuple[str, ...]) -> list[Key]:
+    of_modes = [_keys.get((family, typ, mode, names), {}) for mode in _modes.copy()]
+    return [key for keys in of_modes for key in _keys_of(keys, values)]
 
 
 def remember(key: Key) -> None:
     """Know a key (again), which a metric object may still hold that was removed."""
-    if not remember_new(key) and key not in (keys := _keys(_child_of(key))):
-        _children[_child_of(key)] = [*keys, key]
+    shape, values = key
+    if not remember_new(key) and key not in (keys := _keys_of(shape.keys, values)):
+        shape.keys[values] = [*keys, key]
 
 
 def remember_new(key: Key) -> bool:
     """Know a key of a child of which this process has none; False if it has some."""
-    shape, values = key
-    return _children.setdefault((shape.family, shape.type, shape.mode, shape.labelnames, values), key) is key
+    return key[0].keys.setdefault(key[1], key) is key
 
 
 def forget(keys: Iterable[Key]) -> None:
     """Forget children that were removed."""
-    for key in keys:
-        _children.pop(_child_of(key), None)
+    for shape, values in keys:
+        shape.keys.pop(values, None)
 
 
 def forget_key(key: Key) -> None:
     """Forget one of the keys of a child, and its shape, of which it is the only one."""
-    left = [one for one in _keys(_child_of(key)) if one != key]
-    _children.pop(_child_of(key), None)
+    shape, values = key
+    left = [one for one in _keys_of(shape.keys, values) if one != key]
+    shape.keys.pop(values, None)
     if left:
-        _children[_child_of(key)] = left
-    shape = key[0]
+        shape.keys[values] = left
     if shape.type == "info":
         _shapes.pop(((shape.family, shape.type, shape.mode), shape.labelnames, shape.samples), None)
 

@@ -14,7 +14,7 @@ from .freed import Run
 from .journal import TooLongError
 from .moving import Moving, Place
 from .selection import Selection, forgotten, told_of_removals
-from .shape import LIVE_MODES, STATE_TYPES, Key, forget, forget_key, remember, siblings_of
+from .shape import LIVE_MODES, STATE_TYPES, Key, forget, forget_key, remember, remember_new, siblings_of
 
 _AT_ONCE = 200
 """Children that one operation forgets for all, when others have removed them: a millisecond or two."""
@@ -112,49 +112,46 @@ class Writer:
                 one.places.pop(key, None)  # last: what interrupts this thread finds it at one of both places
         return place
 
-    def is_at_ease(self) -> bool:
-        """Whether nothing has to be seen to before a new child gets cells in the cells file."""
-        shared = self.shared
-        return (
-            shared is not None
-            and shared.own[0] == shared.word[0]
-            and not (self.moving or self.private or self.unfit or self.lapsed or self.gone)
-        )
-
     def place_new(self, key: Key, created: float | None) -> Place | None:
-        """Place a child that this writer has never had; None if there is no room for it or its record, or no writer.
+        """Place a child that this process has never had; None if it has, or if there is more to be seen to.
 
-        created: see `SharedArena.announce`. Call it inside `binding`, for a writer at ease.
+        created: see `SharedArena.announce`. Call it inside `binding`.
         """
-        shared, shape = self.shared, key[0]
-        if shared is None:
+        shared = self.shared
+        if shared is None or shared.own[0] != shared.word[0]:
+            return None
+        if self.moving or self.private or self.unfit or self.lapsed or self.gone or not remember_new(key):
             return None
         try:
-            cell = shared.allocate(shape.cells)
-            shared.announce_new(key, cell, created)
+            return self._take_cells(key, shared, None, created)
         except OSError:
             return None
-        return self._know(key, shared, cell)
 
-    def _know(self, key: Key, shared: SharedArena, cell: int) -> Place:
-        place = self.known[key] = tuple.__new__(Place, (shared, cell))  # in half of the time of Place(...)
+    def _take_cells(self, key: Key, shared: SharedArena, former: Place | None, created: float | None = None) -> Place:
+        """Raises TooLongError, or another OSError for want of room; then nothing has been taken."""
         shape = key[0]
+        cell = shared.allocate(shape.cells)
+        place: Place = tuple.__new__(Place, (shared, cell))  # in half of the time of Place(...)
+        if former is not None:
+            former.copy_to(place, key)
+        try:
+            shared.announce(key, cell, created)
+        except OSError:
+            shared.give_back(cell, shape.cells)
+            raise
+        self.known[key] = place
         self._by_cell[cell + shape.stamped] = key
         if shape.mode in LIVE_MODES:
             self._live[key] = None
         return place
 
     def _place_shared(self, key: Key, shared: SharedArena, former: Place | None) -> Place:
-        cell = shared.allocate(key[0].cells)
-        if former is not None:
-            former.copy_to(Place(shared, cell), key)
         try:
-            shared.announce_new(key, cell)
+            return self._take_cells(key, shared, former)
         except TooLongError as error:
             self.refused.append((key[0].family, error.length))
             new = self.apart[key] = private_place(self.unfit, key, former)
             return new
-        return self._know(key, shared, cell)
 
     def _place_private(self, key: Key, former: Place | None) -> Place:
         new = self.memory[key] = private_place(self.private, key, former)
@@ -328,7 +325,7 @@ class Writer:
         key = next(iter(self.memory), None)
         if key is None or self.shared is None:
             return False
-        self.shared.freed.give_back(self.shared.allocate(key[0].cells), key[0].cells)
+        self.shared.give_back(self.shared.allocate(key[0].cells), key[0].cells)
         return True
 
     def leave_memory(self) -> None:

@@ -20,7 +20,6 @@ from ..cells.shape import (
     is_last,
     joined,
     place_samples,
-    remember_new,
     shape_of,
     sole_key,
     upper_bound,
@@ -147,16 +146,24 @@ class Binder(fork.ForkAware):
         writer, store = self._writer, self._store
         if writer is None or store is None:
             return False
-        part = store.part_of_attached  # if not: the writer is not at ease, its bytes are zero
-        with part.binding(0) as outermost:
-            if not outermost or not writer.is_at_ease() or not remember_new(key):
+        part = store.part_of_attached  # if not: the writer's bytes are zero
+        hold = part.hold
+        if not hold.lock.acquire(False):
+            return False
+        try:  # what `binding` does, in a tenth of its time
+            hold.depth += 1
+            place = writer.place_new(key, created) if hold.depth == 1 else None
+            if place is None:
                 return False
             if key[0].zero_shows:
                 self._inherited[key] = None
-            place = writer.place_new(key, created)
-            if place is None:
-                return False
             _lead(bounds, key, writer.identifier, place[0], place[1])
+        finally:
+            hold.depth -= 1
+            hold.lock.release()
+            if hold.has_aside:
+                with part.binding():
+                    pass  # at its end it is taken in
         store.flusher.note_child()
         return True
 

@@ -12,14 +12,17 @@ process that has to look at its part of the store first.
 from __future__ import annotations
 
 import time
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from prometheus_client import Counter, Gauge, Histogram, Summary, values
 from prometheus_client.metrics import MetricWrapperBase
 
 from ..cells import given
 from ..cells.shape import Key, Shape, joined
+from ..process import native
 from ..values import SharedValue
+from . import limit
 from .binder import Binder, Bound
 from .buckets import SharedBuckets
 from .private import PrivateNames, metric_init
@@ -48,15 +51,29 @@ _PLAIN = 2
 _probes: dict[type, type] = {}
 
 
-def labels(metric: Any, labelvalues: tuple[object, ...], labelkwargs: dict[str, Any]) -> Any:
-    """`MetricWrapperBase.labels`, with the same errors. Call it with the metric's lock reentrant."""
+def at_once(metric: Any, labelvalues: tuple[object, ...], labelkwargs: dict[str, Any]) -> Any:
+    """A child of a metric that has a mould, found or made; None if there is more to be seen to."""
+    mould: Mould | None = getattr(metric, "_mould", None)
+    if mould is None or mould.is_limited or not mould.fits(metric) or hasattr(metric, "_superseded"):
+        return None
     texts = _texts(metric, labelvalues, labelkwargs)
     if texts is None:
-        return _peer_labels(metric, *labelvalues, **labelkwargs)
+        return None
     with metric._lock:
         child = metric._metrics.get(texts)
-        if child is None:
-            child = _make(metric, texts)
+        if child is None and len(metric._metrics) == len(metric._known_children):  # else some were taken out by hand
+            child = mould.make(metric, texts)
+    return child
+
+
+def labels(metric: Any, labelvalues: tuple[object, ...], labelkwargs: dict[str, Any]) -> Any:
+    """`MetricWrapperBase.labels`, with the same errors. Call it with the metric's lock reentrant."""
+    texts, child = _texts(metric, labelvalues, labelkwargs), None
+    if texts is not None:
+        with metric._lock:
+            child = metric._metrics.get(texts)
+            if child is None and (mould := _mould_of(metric)):
+                child = mould.make(metric, texts)
     return _peer_labels(metric, *labelvalues, **labelkwargs) if child is None else child
 
 
@@ -75,29 +92,23 @@ def _texts(metric: Any, labelvalues: tuple[Any, ...], labelkwargs: dict[str, Any
     return labelvalues
 
 
-def _make(metric: Any, texts: tuple[str, ...]) -> Any:
-    """Make a child, with the metric's lock held; None if it is not for a mould."""
+def _mould_of(metric: Any) -> Mould | None:
+    """The mould of a metric, with its lock held; None if its next child is not made from one."""
     mould: Mould | None = getattr(metric, "_mould", None)
-    if mould is None or not mould.fits(metric):
-        if len(metric._metrics) < _PLAIN:
-            return None
+    if mould is not None and mould.fits(metric):
+        return mould
+    if len(metric._metrics) >= _PLAIN:
         mould = metric._mould = Mould.of(metric)
-        if mould is None:
-            return None
-    child = mould.make(texts)
-    if child is not None:
-        metric._metrics[texts] = child
-        known = getattr(metric, "_known_children", None)
-        if known is not None:
-            known[texts] = child
-    return child
+        return mould
+    return None
 
 
-class Mould(NamedTuple):
+@dataclass(slots=True, eq=False)
+class Mould:
     """What the children of a metric have in common.
 
     attributes: what they have, in order; None where each has its own. order: places of the label names when they are
-    sorted; empty if they are.
+    sorted; empty if they are. is_limited: whether new ones have to be admitted, see `limit`.
     """
 
     kind: Any
@@ -109,12 +120,18 @@ class Mould(NamedTuple):
     shape: Shape
     binder: Binder
     bounds: list[float]
+    is_limited: bool
 
     @classmethod
     def of(cls, metric: Any) -> Mould | None:
         """The mould of a metric that has children already; None if they cannot be made so."""
         kind, value_class = type(metric), values.ValueClass
-        if kind not in _KINDS or isinstance(metric._labelnames, PrivateNames) or not _is_usual(kind, value_class):
+        if (
+            kind not in _KINDS
+            or not hasattr(metric, "_known_children")
+            or isinstance(metric._labelnames, PrivateNames)
+            or not _is_usual(kind, value_class)
+        ):
             return None
         first = next(iter(metric._metrics.copy().values()))
         shape = _shape_of(first, kind)
@@ -137,12 +154,14 @@ class Mould(NamedTuple):
             shape=shape,
             binder=value_class._binder,
             bounds=dict(attributes).get("_upper_bounds", []),
+            is_limited=limit.rule_for(metric) is not None,
         )
 
     def fits(self, metric: Any) -> bool:
-        """Whether the metric, its class and the value class are what they were."""
+        """Whether the metric, its class and the value class are what they were, and its lock is reentrant."""
         return (
             values.ValueClass is self.value_class
+            and metric._lock.__class__ is native.RLock
             and self.kind._metric_init is metric_inits[self.kind]
             and metric._labelnames is self.labelnames
             and metric._documentation is self.documentation
@@ -150,8 +169,8 @@ class Mould(NamedTuple):
             and _base.__init__ is metric_init
         )
 
-    def make(self, texts: tuple[str, ...]) -> Any:
-        """Make the child with these label values; None if it has to be made in the usual way."""
+    def make(self, metric: Any, texts: tuple[str, ...]) -> Any:
+        """Make the child with these label values, with the metric's lock held; None if it is for the usual way."""
         shape = self.shape
         labelvalues = tuple([texts[place] for place in self.order]) if self.order else texts
         for text in labelvalues:
@@ -168,7 +187,11 @@ class Mould(NamedTuple):
             if type(created) is not float or created - created != 0.0:
                 created = None  # of a clock that a test has replaced
         bounds = self._values(child)
-        return child if self.binder.add_new((shape, labelvalues), bounds, created) else None
+        if not self.binder.add_new((shape, labelvalues), bounds, created):
+            return None
+        metric._metrics[texts] = child
+        metric._known_children[texts] = child
+        return child
 
     def _values(self, child: Any) -> list[Bound]:
         if self.kind is Histogram:

@@ -50,6 +50,11 @@ def labels(self: Any, *labelvalues: object, **labelkwargs: object) -> Any:
                 return self._metrics[labelvalues]
     except (KeyError, AttributeError):
         pass
+    child = making.at_once(self, labelvalues, labelkwargs)
+    return _labels(self, labelvalues, labelkwargs) if child is None else child
+
+
+def _labels(self: Any, labelvalues: tuple[object, ...], labelkwargs: dict[str, object]) -> Any:
     if getattr(self, "_lock", None).__class__ is not native.RLock:
         make_reentrant(self)
     notice_missing(self)
