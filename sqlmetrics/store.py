@@ -327,7 +327,8 @@ class Store(fork.ForkAware):
     def after_fork_in_child(self) -> None:
         """Own nothing yet: the parent's cells are its own. Also called, late, in a child of a fork from C."""
         writers = self._part.writers.copy().values() if self.flusher.is_awaited and under_uwsgi.has_master() else ()
-        self.wards = Wards(writer.shared for writer in writers if writer.shared)
+        if writers or self.wards:
+            self.wards = Wards(writer.shared for writer in writers if writer.shared)
         self._part = Part(self, self._part)
         self._follower.after_fork_in_child()
         if self._file is not None:
@@ -335,8 +336,9 @@ class Store(fork.ForkAware):
         wiped_bytes.wipe()
         self._notices = []
         self.remover = Remover(self)
-        self.trouble = Trouble()
-        self.figures = Figures(self, parent=self.figures)
+        if self.trouble.is_any():
+            self.trouble = Trouble()
+        self.figures.after_fork_in_child()
         self.writing = self.writing.after_fork_in_child()
         self.flusher = self._new_flusher(forked=True)
 

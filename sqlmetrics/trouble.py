@@ -37,6 +37,10 @@ class Trouble:
         self._current: set[tuple[str, str]] = set()
         self._unlogged: deque[tuple[int, str]] = deque()
 
+    def is_any(self) -> bool:
+        """Whether there has ever been any."""
+        return bool(self.counts or self._current or self._unlogged)
+
     def report(self, cause: str, message: str, *, about: str = "") -> None:
         """Count a cause; the first time since it was last over, log its message at the next `write_log`.
 

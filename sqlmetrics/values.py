@@ -34,13 +34,19 @@ def _storable_type(typ: str, mode: str) -> tuple[str, str]:
     return (typ if typ in METRIC_TYPES else "unknown"), mode
 
 
+_shared_lock: Any = threading.RLock()
+"""For code that reads and writes ``_value`` under a value's lock; operations need none."""
+
+
+def renew_lock() -> None:
+    """In a child, where the thread that has it may not exist."""
+    global _shared_lock
+    _shared_lock = threading.RLock()
+
+
 class Compatible:
-    """The attributes of `prometheus_client`'s own value objects that tests and status pages use.
+    """The attributes of `prometheus_client`'s own value objects that tests and status pages use."""
 
-    shared_lock: for code that reads and writes ``_value`` under a value's lock; operations need none.
-    """
-
-    shared_lock: ClassVar[Any] = threading.RLock()
     __slots__ = ()
 
     @property
@@ -60,7 +66,7 @@ class Compatible:
 
     @property
     def _lock(self) -> Any:
-        return self.shared_lock
+        return _shared_lock
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(f"cannot pickle {type(self).__name__!r} object: it counts in this process")

@@ -141,8 +141,9 @@ class SharedArena:
         about = abouts[family]
         if self._families.get(family) is not about:
             name, type_, mode = family
-            told = about._replace(help=about.help[:LONGEST_HELP])
-            self.journal.append(family_record(FamilyRecord(name, type_, mode, *told)))
+            help_, made, unit, registered = about
+            record = FamilyRecord(name, type_, mode, help_[:LONGEST_HELP], made, unit, registered)
+            self.journal.append(family_record(record))
             self._families[family] = about
 
     def has_told_less(self, family: Family) -> bool:

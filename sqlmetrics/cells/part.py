@@ -89,6 +89,10 @@ class Part:
 
     def __init__(self, store: Store, parent: Part | None = None):
         self._store = store
+        # A child frees nothing of its parent's: that would copy the pages of all its children.
+        self._parent = parent
+        if parent is not None:
+            parent._parent = None
         self.hold = _Hold(self._take_in)
         self._is_held = False  # for a fork
         self.writers: dict[str, Writer] = {}

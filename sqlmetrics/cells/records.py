@@ -116,7 +116,9 @@ def unknown_process(instance: int) -> ProcessRecord:
 
 def process_record(record: ProcessRecord) -> str:
     """The JSON of a process record."""
-    return json.dumps(["process", *record])
+    texts = json.encoder.encode_basestring_ascii
+    pid, os_pid, pid_namespace, started, store, lost = record
+    return f'["process", {texts(pid)}, {os_pid}, {pid_namespace}, {started}, {texts(store)}, {lost}]'
 
 
 @functools.lru_cache(1_000)  # processes that are forked say what their parent said

@@ -113,14 +113,16 @@ class Writer:
         return place
 
     def place_new(self, key: Key, created: float | None) -> Place | None:
-        """Place a child that this process has never had; None if it has, or if there is more to be seen to.
+        """Place a child; None if this process has it, or keys beside this one, or if there is more to be seen to.
 
         created: see `SharedArena.announce`. Call it inside `binding`.
         """
         shared = self.shared
         if shared is None or shared.own[0] != shared.word[0]:
             return None
-        if self.moving or self.private or self.unfit or self.lapsed or self.gone or not remember_new(key):
+        if self.moving or self.private or self.unfit or self.lapsed or self.gone:
+            return None
+        if key in self.known or not remember_new(key):
             return None
         try:
             return self._take_cells(key, shared, None, created)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from prometheus_client.samples import Exemplar
@@ -139,7 +138,7 @@ class Binder(fork.ForkAware):
         self._bind(bound._key, [bound], _LABELS_WAIT)
 
     def add_new(self, key: Key, bounds: list[Bound], created: float | None) -> bool:
-        """Place a child that this process has never had, in the usual case; False if there is more to be done first.
+        """Place a child that this process does not have, in the usual case; False if there is more to be done first.
 
         created: when it was made, in seconds since the epoch; None: now.
         """
@@ -207,7 +206,7 @@ class Binder(fork.ForkAware):
         """Bind a value to its cell in the part of the store that this process owns now."""
         if value._key is None:
             self._close(value)
-        else:
+        elif not (value._plain and self.add_new(value._key, [value], None)):
             self._bind(value._key, [value])
 
     def _bind(self, key: Key, values: list[Bound], seconds: float = -1) -> None:
@@ -301,10 +300,9 @@ class Binder(fork.ForkAware):
 
     def after_fork_in_child(self) -> None:
         """In a child: half-made children belong to threads that are not here, and locks may be held by them."""
-        here = native.get_ident()
-        for batch_key in [key for key in self._batches if key[0] != here]:  # type: ignore[index]
-            with suppress(KeyError):
-                del self._batches[batch_key]
+        for batch_key in list(self._batches):
+            if batch_key[0] != native.get_ident():  # type: ignore[index]
+                self._batches.pop(batch_key, None)
         self._locks.clear()
 
 

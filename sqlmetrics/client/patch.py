@@ -21,7 +21,7 @@ from ..notices import mark_process_dead
 from ..process import fork, native
 from ..scrape.collector import MultiProcessCollector
 from ..store import Store
-from ..values import Compatible, MultiProcessValue
+from ..values import MultiProcessValue, renew_lock
 from ..weak import members
 from . import copies, info_enum, labelled, operations, registry, resets, sampling, sharing, takeover
 from .loading import maker
@@ -74,7 +74,7 @@ class _PeerLocks(fork.ForkAware):
     def after_fork_in_child(self) -> None:
         """Replace the locks, also those that look free: one may have been on its way to a thread that waited."""
         one: Any
-        Compatible.shared_lock = threading.RLock()
+        renew_lock()
         for one in members(operations.parents):
             one._lock = native.RLock()
         for one in members(resets.registries):

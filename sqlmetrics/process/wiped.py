@@ -7,7 +7,6 @@ hooks (uWSGI) leaves zeros in the child. Where the system lacks it, the at-fork 
 from __future__ import annotations
 
 import array
-import contextlib
 import mmap
 import weakref
 
@@ -18,7 +17,8 @@ class WipedBytes:
     """Hands out single bytes; each is used by one binding and never handed out twice."""
 
     def __init__(self) -> None:
-        # Each is there as long as one of its bytes is: who renews its byte again and again does not need more and more.
+        # Those that the kernel does not wipe. Each is there as long as one of its bytes is: who renews its byte again
+        # and again does not need more and more.
         self._pages: list[weakref.ref[mmap.mmap | array.array[int]]] = []
         self._page = memoryview(b"")
         self._next = mmap.PAGESIZE
@@ -26,8 +26,9 @@ class WipedBytes:
     def take(self) -> memoryview:
         """Return a view of one byte, 0 at first and 0 again in any forked child."""
         if self._next == mmap.PAGESIZE:
-            page = _page()
-            self._pages = [*(ref for ref in self._pages if ref() is not None), weakref.ref(page)]
+            page, is_wiped = _page()
+            if not is_wiped:
+                self._pages = [*(ref for ref in self._pages if ref() is not None), weakref.ref(page)]
             self._page = memoryview(page)
             self._next = 0
         index = self._next
@@ -42,18 +43,17 @@ class WipedBytes:
                 memoryview(page)[:] = bytes(mmap.PAGESIZE)
 
 
-def _page() -> mmap.mmap | array.array[int]:
+def _page() -> tuple[mmap.mmap | array.array[int], bool]:
+    """A page of zeros, and whether the kernel wipes it."""
     try:
-        return _private_page()
-    except OSError:  # no memory to be mapped (a limit, say); then this page is wiped by the hook only
-        return array.array("B", bytes(mmap.PAGESIZE))
-
-
-def _private_page() -> mmap.mmap:
-    page = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with contextlib.suppress(AttributeError, OSError):  # macOS and old kernels: see wipe()
+        page = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError:  # no memory to be mapped (a limit, say)
+        return array.array("B", bytes(mmap.PAGESIZE)), False
+    try:
         page.madvise(_WIPEONFORK)
-    return page
+    except (AttributeError, OSError):  # macOS and old kernels
+        return page, False
+    return page, True
 
 
 wiped_bytes = WipedBytes()

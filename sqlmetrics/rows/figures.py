@@ -53,28 +53,34 @@ class Figure(NamedTuple):
 
 Waiting = dict[Figure, float]
 """What a process has noted and not counted in the store."""
+_FIRST: Waiting = {Figure("sqlmetrics_errors_total", cause): 0 for cause in ("cells", "flush")}
 
 
 class Figures:
     """The figures of one process.
 
-    store: where it counts them; None in a process that only scrapes. trouble: of such a process. parent: those of the
-        process that forked this one, which have made the class of their values (300 µs) already.
+    store: where it counts them; None in a process that only scrapes. trouble: of such a process.
     """
 
-    def __init__(self, store: Store | None = None, trouble: Trouble | None = None, *, parent: Figures | None = None):
+    def __init__(self, store: Store | None = None, trouble: Trouble | None = None):
         self._store = store
-        self._trouble = store.trouble if store is not None else trouble
+        self._trouble = trouble
         self._durations: deque[tuple[str, float]] = deque(maxlen=1000)  # if nobody ever asks
         self._errors_seen: Counter[str] = Counter()
         self._limited: dict[str, int] = {}
         self._limited_seen: Counter[str] = Counter()
         # What a full disk brings about is to have its cells before the disk is full.
-        self._waiting: Waiting = {Figure("sqlmetrics_errors_total", cause): 0 for cause in ("cells", "flush")}
+        self._waiting = _FIRST.copy()
         self._values: dict[Figure, SharedValue] = {}
         # Not by the flusher, when there is something to count: a fork waits for it, and a new binder waits for forks.
-        made = _value_class(store) if store and not parent else SharedValue
-        self._class: type[SharedValue] = parent._class if parent else made
+        self._class: type[SharedValue] = _value_class(store) if store else SharedValue
+        self._busy = native.allocate_lock()
+
+    def after_fork_in_child(self) -> None:
+        """Have noted nothing yet."""
+        for noted in (self._durations, self._errors_seen, self._limited, self._limited_seen, self._values):
+            noted.clear()
+        self._waiting = _FIRST.copy()
         self._busy = native.allocate_lock()
 
     def took(self, work: str, seconds: float) -> None:
@@ -107,7 +113,8 @@ class Figures:
             work, seconds = self._durations.popleft()
             self._add(Figure(f"sqlmetrics_{work}_seconds_count"), 1)
             self._add(Figure(f"sqlmetrics_{work}_seconds_sum"), seconds)
-        errors = self._trouble.counts.copy() if self._trouble is not None else {}
+        trouble = self._trouble if self._store is None else self._store.trouble
+        errors = trouble.counts.copy() if trouble is not None else {}
         for cause, count in errors.items():
             self._add(Figure("sqlmetrics_errors_total", cause), count - self._errors_seen[cause])
             self._errors_seen[cause] = count

@@ -76,6 +76,9 @@ class Wards:
     def __init__(self, arenas: Iterable[SharedArena] = ()):
         self._all = [Ward(arena) for arena in arenas]
 
+    def __bool__(self) -> bool:
+        return bool(self._all)
+
     def have_news(self, store: Store) -> bool:
         """Whether there is something to write for one of them."""
         self._all = [ward for ward in self._all if not ward.is_left(store)]
