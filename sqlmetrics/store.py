@@ -54,7 +54,7 @@ class Store(fork.ForkAware):
         self.path = path
         self.settings = settings
         self.trouble = Trouble()
-        self.figures = Figures(self)
+        self._figures = Figures(self)
         self.conflicts = Conflicts(self)
         self.admission = admission.Admission(self)
         if settings.group is not None:
@@ -62,7 +62,7 @@ class Store(fork.ForkAware):
         self._file: CellsFile | None = None
         self._follower = Follower(self)
         self._launched = False
-        self._part = Part(self)
+        self._part = self._noted_by = Part(self)
         self.writing = Access(path)
         self._notices: list[str] = []
         self.remover = Remover(self)
@@ -94,6 +94,14 @@ class Store(fork.ForkAware):
     def part_of_attached(self) -> Part:
         """The same for who has seen that a value is attached: no fork has come by unnoticed."""
         return self._part
+
+    @property
+    def figures(self) -> Figures:
+        """What this process notes of its own work."""
+        if self._noted_by is not self._part:  # its parent has
+            self._noted_by = self._part
+            self._figures.clear()
+        return self._figures
 
     def is_open(self) -> bool:
         """Whether there is a store; False while it cannot be opened and this process counts in memory."""
@@ -338,7 +346,6 @@ class Store(fork.ForkAware):
         self.remover = Remover(self)
         if self.trouble.is_any():
             self.trouble = Trouble()
-        self.figures.after_fork_in_child()
         self.writing = self.writing.after_fork_in_child()
         self.flusher = self._new_flusher(forked=True)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -42,21 +41,34 @@ def take_break() -> None:
     native.sleep(_BREAK_SECONDS)
 
 
-class _Hold:
-    """The lock under which children get their cells; see `Part.binding`.
+class Part:
+    """The writers of one process, by their names.
 
-    depth: how often the thread that has it has entered it. has_aside: whether something was counted aside meanwhile.
+    lock: under which children get their cells, see `binding`. depth: how often the thread that has it has entered it.
+    has_aside: whether something was counted aside meanwhile.
     """
 
-    def __init__(self, take_in: Callable[[], None]):
+    def __init__(self, store: Store, parent: Part | None = None):
+        self._store = store
+        # A child frees nothing of its parent's: that would copy the pages of all its children.
+        self._parent = parent
+        if parent is not None:
+            parent._parent = None
         self.lock = native.RLock()
         self.depth = 0
         self.has_aside = False
-        self._take_in = take_in
+        self._is_held = False  # for a fork
+        self.writers: dict[str, Writer] = {}
+        self.teller = Teller(self)
+        self.heirs: Heirs = Heirs(store, parent.heirs if parent else None)
 
     @contextlib.contextmanager
-    def held(self, seconds: float) -> Iterator[bool | None]:
-        """See `Part.binding`.
+    def binding(self, seconds: float = -1) -> Iterator[bool | None]:
+        """Hold the lock under which children get their cells; wait so long for other threads, or for ever.
+
+        What is entered is False where this thread holds it already: in a signal handler or a garbage collection that
+        came in the middle. There, children that are on the move count aside (see `Aside`), until the outermost is
+        done. It is None if others held it all the time.
 
         A generator, and no class of its own: it is closed, and the lock released, also where the stack has no room for
         one more call, such as that of `__exit__`.
@@ -71,46 +83,13 @@ class _Hold:
             self.depth -= 1
             try:
                 while self.has_aside and self.depth == 0:
-                    self._take_in_once()
+                    self._take_in()
             finally:  # whatever comes out of it: a RecursionError, or what a signal handler raises
                 self.lock.release()
 
-    def _take_in_once(self) -> None:
-        self.depth = 1
-        self.has_aside = False
-        try:
-            self._take_in()
-        finally:
-            self.depth = 0
-
-
-class Part:
-    """The writers of one process, by their names."""
-
-    def __init__(self, store: Store, parent: Part | None = None):
-        self._store = store
-        # A child frees nothing of its parent's: that would copy the pages of all its children.
-        self._parent = parent
-        if parent is not None:
-            parent._parent = None
-        self.hold = _Hold(self._take_in)
-        self._is_held = False  # for a fork
-        self.writers: dict[str, Writer] = {}
-        self.teller = Teller(self)
-        self.heirs: Heirs = Heirs(store, parent.heirs if parent else None)
-
-    def binding(self, seconds: float = -1) -> AbstractContextManager[bool | None]:
-        """Hold the lock under which children get their cells; wait so long for other threads, or for ever.
-
-        What is entered is False where this thread holds it already: in a signal handler or a garbage collection that
-        came in the middle. There, children that are on the move count aside (see `Aside`), until the outermost is
-        done. It is None if others held it all the time.
-        """
-        return self.hold.held(seconds)
-
     def is_held_here(self) -> bool:
         """Whether this thread is inside `binding`."""
-        return self.hold.lock._is_owned()  # type: ignore[attr-defined, no-any-return]
+        return self.lock._is_owned()  # type: ignore[attr-defined, no-any-return]
 
     def writer(self, identifier: str, outermost: bool) -> Writer:
         """Return this process's writer of that name, valid or made so. Call it inside `binding`."""
@@ -145,7 +124,7 @@ class Part:
     def place(self, writer: Writer, key: Key, outermost: bool) -> Place:
         """Return where a child is; in memory if the cells file has no room. Call it inside `binding`."""
         if not outermost:
-            self.hold.has_aside = True
+            self.has_aside = True
             return writer.bind_aside(key)
         found = self.attempt("find room in the cells file", lambda: writer.bind(key, shared=True))
         if key in writer.lapsed:  # what an operation of its own has set is shown at once
@@ -166,13 +145,18 @@ class Part:
             store.trouble.report("too_long", f"{store.path}: {message}", about=f"help of {key[0].family}")
 
     def _take_in(self) -> None:
-        """Take in what was counted aside; called with the lock held, and not as the outermost."""
-        for writer in self.writers.copy().values():
-            aside, writer.aside = writer.aside, Aside()
-            for arena in aside.arenas:
-                arena.abandon()
-            for key, place in aside.places.copy().items():
-                writer.merge(key, place, self.place(writer, key, True))
+        """Take in what was counted aside; called with the lock held."""
+        self.depth = 1
+        self.has_aside = False
+        try:
+            for writer in self.writers.copy().values():
+                aside, writer.aside = writer.aside, Aside()
+                for arena in aside.arenas:
+                    arena.abandon()
+                for key, place in aside.places.copy().items():
+                    writer.merge(key, place, self.place(writer, key, True))
+        finally:
+            self.depth = 0
 
     def attempt(self, what: str, action: Callable[[], T]) -> T | None:
         """Do something for which there may be no room: then that is reported, and None returned."""
@@ -365,7 +349,7 @@ class Part:
 
     def before_fork(self) -> None:
         """Wait until no other thread is placing a child."""
-        self._is_held = fork.acquire(self.hold.lock)
+        self._is_held = fork.acquire(self.lock)
 
     def after_fork_in_parent(self, *, suspended: bool) -> bool:
         """Go on. suspended: have every value look for its place, and so for the flusher. True if there is news."""
@@ -378,5 +362,5 @@ class Part:
                 arena.own[0] = 0
         if self._is_held:
             self._is_held = False
-            self.hold.lock.release()
+            self.lock.release()
         return news

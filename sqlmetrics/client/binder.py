@@ -146,21 +146,20 @@ class Binder(fork.ForkAware):
         if writer is None or store is None:
             return False
         part = store.part_of_attached  # if not: the writer's bytes are zero
-        hold = part.hold
-        if not hold.lock.acquire(False):
+        if not part.lock.acquire(False):
             return False
         try:  # what `binding` does, in a tenth of its time
-            hold.depth += 1
-            place = writer.place_new(key, created) if hold.depth == 1 else None
+            part.depth += 1
+            place = writer.place_new(key, created) if part.depth == 1 else None
             if place is None:
                 return False
             if key[0].zero_shows:
                 self._inherited[key] = None
             _lead(bounds, key, writer.identifier, place[0], place[1])
         finally:
-            hold.depth -= 1
-            hold.lock.release()
-            if hold.has_aside:
+            part.depth -= 1
+            part.lock.release()
+            if part.has_aside:
                 with part.binding():
                     pass  # at its end it is taken in
         store.flusher.note_child()

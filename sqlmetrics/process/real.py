@@ -10,25 +10,15 @@ from __future__ import annotations
 import sys
 from functools import partial
 from types import ModuleType
-from typing import Any
 
 _FILES = ("os", "fcntl", "shutil")
 
 
 class _Same:
-    """Leads to a module, whatever is read or set."""
+    """Has what a module has, whatever is read or set."""
 
     def __init__(self, module: ModuleType):
-        self.__dict__["_module"] = module
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._module, name)
-
-    def __setattr__(self, name: str, value: object) -> None:
-        setattr(self._module, name, value)
-
-    def __delattr__(self, name: str) -> None:
-        delattr(self._module, name)
+        self.__dict__ = module.__dict__
 
 
 def keep(package: str) -> None:

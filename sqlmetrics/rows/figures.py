@@ -76,8 +76,8 @@ class Figures:
         self._class: type[SharedValue] = _value_class(store) if store else SharedValue
         self._busy = native.allocate_lock()
 
-    def after_fork_in_child(self) -> None:
-        """Have noted nothing yet."""
+    def clear(self) -> None:
+        """In a child: it has noted nothing yet."""
         for noted in (self._durations, self._errors_seen, self._limited, self._limited_seen, self._values):
             noted.clear()
         self._waiting = _FIRST.copy()

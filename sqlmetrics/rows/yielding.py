@@ -161,9 +161,9 @@ class _Interrupting(fork.ForkAware):
     def after_fork_in_child(self) -> None:
         """Use SQLite no more if the parent was in the middle of it."""
         self.lock = native.RLock()
-        _inherited.extend(_opening)
-        _inherited.extend(one for one in _living() if one.is_of_file)
-        _opening.clear()
+        if _open or _opening:
+            _inherited.extend([*_opening, *(one for one in _living() if one.is_of_file)])
+            _opening.clear()
 
 
 _interrupting = _Interrupting()
