@@ -11,7 +11,8 @@ from freezegun import freeze_time
 from helpers import Shell, child, in_child, scrape, value, wait_for
 
 import sqlmetrics
-from sqlmetrics.rows import exemplars, newest
+from sqlmetrics.cells import exemplars
+from sqlmetrics.rows import exemplars as rows
 
 KINDS = {"as one object": {}, "as 16 values": {"process_identifier": lambda: f"worker {os.getpid()}"}}
 
@@ -251,7 +252,7 @@ def test_scrapes_read_only_what_has_changed(path: str, monkeypatch: pytest.Monke
         app.count(str(number), "a")
     store.flush()
     parsed: list[str] = []
-    monkeypatch.setattr(newest, "label_set", lambda text: parsed.append(text) or {"trace": text})
+    monkeypatch.setattr(rows, "label_set", lambda text: parsed.append(text) or {"trace": text})
     assert len(traces()) == 100
     assert len(parsed) == 100
     parsed.clear()

@@ -282,7 +282,7 @@ CALLED = {
         "(name, labels, value, timestamp=None, exemplar=None, native_histogram=None)",
         "sqlmetrics.scrape.shown",
     ),
-    "Exemplar": (Exemplar, "(labels, value, timestamp=None)", "sqlmetrics.rows.exemplars"),
+    "Exemplar": (Exemplar, "(labels, value, timestamp=None)", "sqlmetrics.cells.exemplars"),
 }
 """What is called, or made of a tuple of its fields; parameters that may follow are ``…``."""
 

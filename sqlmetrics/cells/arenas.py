@@ -6,9 +6,9 @@ import json
 import os
 
 from ..process.wiped import wiped_bytes
-from ..rows.exemplars import BACKLOG, SHARE
 from . import given, layout, marks
 from .cellsfile import CellsFile
+from .exemplars import BACKLOG, SHARE
 from .freed import Freed, Run
 from .images import Image
 from .journal import JournalWriter, refuse_longer

@@ -232,3 +232,15 @@ def canonical_labels(names: Iterable[str], values: Iterable[str]) -> str:
     # As compact as SQLite's own json functions, which add to it in the views.
     text = json.dumps(labels, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def label_set(text: str) -> dict[str, str]:
+    """The labels of a JSON object. Raises ValueError if it is something else."""
+    return checked_label_set(json.loads(text), text)
+
+
+def checked_label_set(labels: Any, text: str) -> dict[str, str]:
+    """What was read of a text, if it is a label set. Raises ValueError if it is something else."""
+    if type(labels) is not dict or not set(map(type, labels.values())) <= {str}:
+        raise ValueError(f"{text!r} is no label set")
+    return labels

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from prometheus_client.samples import Exemplar
 
-from ..rows import exemplars
-from ..rows.exemplars import Series
+from . import exemplars
+from .exemplars import Series
 from .shape import Family, abouts
 
 if TYPE_CHECKING:

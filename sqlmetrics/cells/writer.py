@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from itertools import islice
 
 from ..client.binder import forget_inherited
-from ..rows.exemplars import Kept, Series, record_of
 from .arenas import PrivateArena, SharedArena
 from .cellsfile import CellsFile
+from .exemplars import Kept, Series, record_of
 from .freed import Run
 from .journal import TooLongError
 from .moving import Moving, Place

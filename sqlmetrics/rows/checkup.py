@@ -15,8 +15,7 @@ from ..cells import journal, layout
 from ..cells.cellsfile import CellsFile
 from ..errors import DamagedError
 from ..process import fork, native
-from ..scrape.plan import read_plan
-from . import database, ingest, newest, schema
+from . import database, exemplars, ingest, schema, series
 
 SECONDS = 60.0
 """Between two checks of a store."""
@@ -68,8 +67,8 @@ def check_rows(connection: apsw.Connection) -> None:
     try:
         schema.check_texts(connection)
         connection.execute("SELECT pid FROM process").fetchall()
-        read_plan(connection)
-        newest.check(connection)
+        series.check(connection)
+        exemplars.check(connection)
     except (ValueError, TypeError, LookupError) as error:
         raise DamagedError(f"a text is no name, label set, bound or pid: {error!r}"[:200]) from error
 

@@ -19,7 +19,7 @@ from .. import config
 from ..cells import marks, trust
 from ..cells.cellsfile import CellsFile, boot_id, create_cells, open_cells
 from ..errors import DamagedError, SQLMetricsError
-from . import bring, checkup, database, newest, schema, settle, unhooked
+from . import bring, checkup, database, exemplars, schema, settle, unhooked
 from .database import NoDatabaseError, StoreConnection, identity_of
 from .making import make_file
 from .yielding import Connection, opening
@@ -180,7 +180,7 @@ def _copy_of(source: apsw.Connection, path: str) -> apsw.Connection:
     database.copy_into(copy, source)
     database.leave_zeros(copy)
     if schema.check(copy, path):
-        newest.drop_nonsense(copy)
+        exemplars.drop_nonsense(copy)
         checkup.drop_unreferenced(copy)
         checkup.check_rows(copy)
         schema.ids(copy, path)

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import apsw
 
 from ..cells.records import ChildRecord, FamilyRecord
+from ..cells.shape import label_set
 from . import nonsense
 
 UPSERT_FAMILY = """
@@ -65,6 +66,8 @@ ON CONFLICT (process, series) DO UPDATE
    SET cell = excluded.cell, value = excluded.value, timestamp = excluded.timestamp, gauge = excluded.gauge
  WHERE cell <> excluded.cell
 """  # noqa: S608
+FAMILY_TEXTS = "SELECT id, type, help FROM family"
+SERIES_TEXTS = "SELECT family, labels, variant FROM series"
 _MOST = 10_000
 """Samples that one statement brings."""
 
@@ -217,3 +220,17 @@ def storable_help(text: str) -> str | bytes:
 def read_help(stored: object) -> str:
     """The inverse of `storable_help`."""
     return stored.decode("utf-8", "surrogatepass") if isinstance(stored, bytes) else str(stored)
+
+
+def check(connection: apsw.Connection) -> None:
+    """Raise ValueError, TypeError or LookupError where a scrape could not read the texts of families and series."""
+    types: dict[int, str] = {}
+    for number, type_, text in connection.execute(FAMILY_TEXTS).fetchall():
+        types[int(str(number))] = str(type_)
+        read_help(text)
+    for family, labels, variant in connection.execute(SERIES_TEXTS).fetchall():
+        label_set(str(labels))
+        if types[int(str(family))] == "histogram" and variant != "":
+            float(str(variant))
+        elif types[int(str(family))] == "info":
+            label_set(str(variant))

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import apsw
 
-from ..cells.shape import STATE_TYPES
+from ..cells.shape import STATE_TYPES, checked_label_set, label_set
 from ..errors import DamagedError
 from ..rows.series import read_help
 
@@ -261,7 +261,7 @@ class Plan:
         if len(found) != len(fresh):
             found = [label_set(text) for text in fresh]  # this says which of them makes no sense
         for text, labels in zip(fresh, found, strict=True):
-            self._labels[text] = _checked(labels, text)
+            self._labels[text] = checked_label_set(labels, text)
 
     def _name(self, place: int | Gauge, number: int) -> None:
         former = self.ids.get(place)
@@ -351,22 +351,3 @@ class Plan:
         """Lay out the lines of what has come since the last time."""
         for lines in self.sums.values():
             lines.lay_out()
-
-
-def label_set(text: str) -> dict[str, str]:
-    """The labels of a JSON object. Raises ValueError if it is something else."""
-    return _checked(json.loads(text), text)
-
-
-def _checked(labels: Any, text: str) -> dict[str, str]:
-    if type(labels) is not dict or not set(map(type, labels.values())) <= {str}:
-        raise ValueError(f"{text!r} is no label set")
-    return labels
-
-
-def read_plan(connection: apsw.Connection) -> Plan:
-    """Read all families and series. Raises ValueError, LookupError or DamagedError where a text makes no sense."""
-    plan = Plan()
-    plan.read(connection)
-    plan.lay_out()
-    return plan

@@ -14,8 +14,8 @@ from ..cells.images import changed_since
 from ..cells.records import ChildRecord, ExemplarRecord, FamilyRecord, ProcessRecord, Record
 from ..cells.shape import MOST_RECENT_MODES, STATE_TYPES
 from ..rows.ingest import storable
-from ..rows.newest import Newest, among
 from . import query
+from .newest import Newest, among
 from .plan import Family, FamilyId, Gauge, GaugeLines, Plan
 from .shown import Shown
 from .tables import Announcement, Copies, Living, Tables

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from prometheus_client.samples import Exemplar, Sample
 
-from ..rows.newest import NO_EXEMPLARS
+from .newest import NO_EXEMPLARS
 from .plan import Family, Gauge, Line, Lines
 
 

@@ -5,7 +5,6 @@ What is in a journal becomes rows, so an exemplar once seen is kept until a newe
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from types import MappingProxyType
@@ -15,9 +14,10 @@ import apsw
 from prometheus_client.samples import Exemplar
 
 from ..cells import given
+from ..cells.exemplars import is_current, takes
 from ..cells.records import ExemplarRecord
-from ..scrape.plan import FamilyId, Gauge, Lines, Plan, label_set
-from .exemplars import is_current, takes
+from ..rows.exemplars import exemplar_of
+from .plan import FamilyId, Gauge, Lines, Plan
 
 CHANGED = """
 SELECT family.name, family.type, series.id, series.name, series.variant,
@@ -25,7 +25,6 @@ SELECT family.name, family.type, series.id, series.name, series.variant,
   FROM exemplar JOIN series ON series.id = exemplar.series JOIN family ON family.id = series.family
  WHERE exemplar.changed > ?
 """
-OF_NOTHING = "SELECT count(*) FROM exemplar WHERE series NOT IN (SELECT id FROM series)"
 NO_EXEMPLARS: Mapping[int, Exemplar] = MappingProxyType({})
 
 
@@ -44,7 +43,7 @@ class Newest:
         rows: list[Any] = connection.execute(CHANGED, (since,)).fetchall()
         for family, typ, series, name, variant, labels, value, timestamp in rows:
             if takes(typ, name, variant):
-                self._add((family, typ), plan.place_of_row(series), _exemplar(labels, value, timestamp))
+                self._add((family, typ), plan.place_of_row(series), exemplar_of(labels, value, timestamp))
         self._read = changed
 
     def note(self, plan: Plan, record: ExemplarRecord) -> None:
@@ -78,24 +77,3 @@ def among(exemplars: Mapping[int, Exemplar], chosen: Sequence[bool]) -> Mapping[
         return exemplars
     numbers = list(accumulate(chosen, initial=0))
     return {numbers[number]: one for number, one in exemplars.items() if chosen[number]}
-
-
-def _exemplar(labels: str, value: float | None, timestamp: float) -> Exemplar:
-    """An exemplar from its row; a value that is NULL is NaN, SQLite has no other way to store it."""
-    return Exemplar(label_set(labels), math.nan if value is None else value, timestamp)
-
-
-def check(connection: apsw.Connection) -> None:
-    """Raise ValueError or TypeError if a row is no exemplar of a series that is there."""
-    for labels, value, timestamp in connection.execute("SELECT labels, value, timestamp FROM exemplar").fetchall():
-        _exemplar(labels, value, timestamp)  # type: ignore[arg-type]
-    if connection.execute(OF_NOTHING).get:
-        raise ValueError("an exemplar is of no series")
-
-
-def drop_nonsense(connection: apsw.Connection) -> None:
-    """Drop all if one is damaged: they last for minutes, and what ended processes counted must not go with them."""
-    try:
-        check(connection)
-    except (ValueError, TypeError):
-        connection.execute("DELETE FROM exemplar")

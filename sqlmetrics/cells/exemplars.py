@@ -1,0 +1,129 @@
+"""Exemplars on their way from a process to its journal.
+
+The first of a series in a flush interval goes to the journal at once, so that others see it and a SIGKILL does not
+take it along. Those that follow wait in memory, only the newest of each series, for the next flush: a busy process
+writes two records per series and flush interval, however often it observes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Container, Iterable
+
+from prometheus_client.samples import Exemplar
+
+from . import given
+from .records import exemplar_record
+from .shape import Key
+
+LIFE = 600.0
+"""Seconds for which an exemplar is shown: the trace that it names may be gone after longer."""
+AT_ONCE = 64
+"""How many that wait are written to the journal before other threads may have the lock again."""
+WAIT = 0.01
+"""Seconds that an exemplar which is to be told at once waits for another thread, the flusher say, to let go of the
+journal; usually it is some microseconds."""
+BACKLOG = 64 * 1024
+"""Bytes of a journal that are not rows yet. Beyond them exemplars wait: flushes may be held up for long, and the room
+that is left is needed for new children."""
+SHARE = 8
+"""The part of all journals' room that they may take all the same: one of so many."""
+
+Series = tuple[Key, int]
+"""A child, and the place of the sample in it."""
+
+
+def takes(typ: str, name: str, variant: str) -> bool:
+    """Whether a sample can have an exemplar; the encoders raise an error for any other that has one."""
+    return variant != "" if typ == "histogram" else typ == "counter" and name.endswith("_total")
+
+
+def is_current(exemplar: Exemplar, now: float) -> bool:
+    """Whether an exemplar is to be shown. now: seconds since the epoch."""
+    return abs(now - float(exemplar.timestamp or 0.0)) <= LIFE
+
+
+class Kept:
+    """The newest exemplar of each series of one writer, and which of them are to be told to the others."""
+
+    def __init__(self) -> None:
+        self.newest: dict[Series, Exemplar] = {}
+        self._tried: set[Series] = set()  # since the last round; a full journal is not tried for each observation
+        self._waiting: dict[Series, None] = {}
+        self._last_round = float("-inf")
+
+    def put(self, series: Series, exemplar: Exemplar) -> bool:
+        """Keep one; True if it is the first of its series since the last round, and to be told at once."""
+        kept = _by_value(exemplar)
+        if series in self._tried:
+            self.newest[series] = kept
+            self._waiting[series] = None
+            return False
+        shape, position = series[0][0], series[1]
+        if not takes(shape.type, *shape.samples[position]):
+            return False
+        self.newest[series] = kept
+        self._tried.add(series)
+        return True
+
+    def wait(self, series: Iterable[Series]) -> None:
+        """Have these told in the next round."""
+        self._waiting.update(dict.fromkeys(series))
+
+    def take_round(self, pause: float) -> list[Series]:
+        """The series whose newest exemplar is to be told now; none if the last round was less than `pause` ago."""
+        now = time.clock_gettime(time.CLOCK_MONOTONIC)  # freezegun does not freeze it
+        if not (self._tried or self._waiting) or now < self._last_round + pause:
+            return []
+        self._last_round = now
+        self._tried.clear()
+        taken = []
+        with contextlib.suppress(KeyError):  # a signal handler took the rest
+            for _ in range(len(self._waiting)):
+                taken.append(self._waiting.popitem()[0])
+        return taken
+
+    def is_waiting(self) -> bool:
+        """Whether some are to be told."""
+        return bool(self._waiting)
+
+    def tell_again(self) -> None:
+        """Whoever reads the journal from now on knows nothing of what was told: the files are others."""
+        self._tried.update(self.newest)
+        self.wait(self.newest.copy())
+        self._last_round = float("-inf")
+
+    def drop(self, keys: Iterable[Key]) -> None:
+        """Forget those of children that were removed."""
+        gone = set(keys)
+        for series in [one for one in self.newest.copy() if one[0] in gone]:
+            self.newest.pop(series, None)
+            self._waiting.pop(series, None)
+            self._tried.discard(series)
+
+    def only(self, keys: Container[Key]) -> Kept:
+        """Those of some children."""
+        kept = Kept()
+        kept.newest = {series: one for series, one in self.newest.copy().items() if series[0] in keys}
+        kept.tell_again()
+        return kept
+
+
+def record_of(series: Series, exemplar: Exemplar) -> str:
+    """The record of an exemplar: all that is needed to show it, and NaN and Inf as Python's json has them."""
+    (shape, labelvalues), position = series
+    return exemplar_record(shape, position) + json.dumps([labelvalues, *exemplar[:3]])[1:]
+
+
+def _by_value(exemplar: Exemplar) -> Exemplar:
+    """A copy, for the app may change the labels, with a timestamp. Made as Exemplar(...) makes it, in half of the time.
+
+    Raises what the conversion of its texts and its value raises.
+    """
+    value, timestamp = exemplar.value, exemplar.timestamp
+    labels = {given.text(name): given.text(one) for name, one in exemplar.labels.items()}
+    value = value if type(value) is float else given.number(value)
+    timestamp = given.now() if timestamp is None else given.seconds(timestamp)
+    return tuple.__new__(Exemplar, (labels, value, timestamp))
