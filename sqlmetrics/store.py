@@ -15,6 +15,7 @@ import apsw
 from . import config
 from .cells import given, layout, locks, trust
 from .cells.cellsfile import CellsFile
+from .cells.home import Home
 from .cells.part import Part
 from .errors import ForeignFileError, JournalModeError, SQLMetricsError, StoreError, StoreInUseError
 from .process import fork, under_uwsgi
@@ -40,10 +41,6 @@ _LOOKS = 5
 _has_told_of_sqlite = False
 
 
-class NotOpenError(StoreError, OSError):
-    """There is no store yet: it could not be opened or made."""
-
-
 class Store(fork.ForkAware):
     """A store that this process writes to. Get it with `install`.
 
@@ -53,16 +50,15 @@ class Store(fork.ForkAware):
     def __init__(self, path: str, settings: config.Settings, *, create: bool = True):
         self.path = path
         self.settings = settings
-        self.trouble = Trouble()
+        self.home = Home(path)
         self._figures = Figures(self)
         self.conflicts = Conflicts(self)
         self.admission = admission.Admission(self)
         if settings.group is not None:
             trust.share(path, settings.gid())
-        self._file: CellsFile | None = None
         self._follower = Follower(self)
         self._launched = False
-        self._part = self._noted_by = Part(self)
+        self._part = self._noted_by = Part(self.home)
         self.writing = Access(path)
         self._notices: list[str] = []
         self.remover = Remover(self)
@@ -75,14 +71,17 @@ class Store(fork.ForkAware):
     @property
     def file(self) -> CellsFile:
         """The cells file. Raises NotOpenError."""
-        if self._file is None:
-            raise NotOpenError(f"{self.path}: the store could not be opened yet")
-        return self._file
+        return self.home.file
 
     @property
     def id(self) -> str:
         """The id in the files that are open, '' before there are any."""
-        return self._follower.id
+        return self.home.id
+
+    @property
+    def trouble(self) -> Trouble:
+        """What goes wrong with the store."""
+        return self.home.trouble
 
     @property
     def part(self) -> Part:
@@ -105,7 +104,7 @@ class Store(fork.ForkAware):
 
     def is_open(self) -> bool:
         """Whether there is a store; False while it cannot be opened and this process counts in memory."""
-        return self._file is not None
+        return self.home.is_open()
 
     def open(self, seconds: float = SET_UP_SECONDS) -> None:
         """Open the store, or make it; wait so long for others. Raises what `files.open_or_create` does."""
@@ -142,7 +141,7 @@ class Store(fork.ForkAware):
 
     def enter(self, pair: Pair) -> None:
         """Use these files from now on."""
-        self._file = pair.cells
+        self.home.enter(pair.cells, pair.store)
         self._follower.note(pair)
         if self._launched:
             self._hold_run_lock()
@@ -337,15 +336,15 @@ class Store(fork.ForkAware):
         writers = self._part.writers.copy().values() if self.flusher.is_awaited and under_uwsgi.has_master() else ()
         if writers or self.wards:
             self.wards = Wards(writer.shared for writer in writers if writer.shared)
-        self._part = Part(self, self._part)
+        self._part = Part(self.home, self._part)
         self._follower.after_fork_in_child()
-        if self._file is not None:
-            self._file.forget_own()
+        if self.is_open():
+            self.file.forget_own()
         wiped_bytes.wipe()
         self._notices = []
         self.remover = Remover(self)
         if self.trouble.is_any():
-            self.trouble = Trouble()
+            self.home.trouble = Trouble()
         self.writing = self.writing.after_fork_in_child()
         self.flusher = self._new_flusher(forked=True)
 

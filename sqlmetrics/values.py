@@ -10,7 +10,6 @@ there is none of these between the read and the store. Builds without the interp
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from collections.abc import Callable
 from typing import Any, ClassVar, NoReturn
@@ -182,23 +181,6 @@ class _Named:
             self._own = UNBOUND
 
 
-class _Locked:
-    """A value on a build without the interpreter lock."""
-
-    _plain = False
-    __slots__ = ()
-
-    def inc(self: Any, amount: float) -> None:
-        """Add `amount`."""
-        with self._binder.lock_of(self):
-            super().inc(amount)  # type: ignore[misc]
-
-    def set(self: Any, value: float, timestamp: float | None = None) -> None:
-        """Set the value."""
-        with self._binder.lock_of(self):
-            super().set(value, timestamp)  # type: ignore[misc]
-
-
 def MultiProcessValue(process_identifier: Callable[[], object] = os.getpid) -> type[SharedValue]:
     """Return a value class, as `prometheus_client.values.MultiProcessValue` does.
 
@@ -209,11 +191,7 @@ def MultiProcessValue(process_identifier: Callable[[], object] = os.getpid) -> t
     """
     from .stores import default_store
 
-    bases: tuple[type, ...] = (SharedValue,)
-    if not getattr(sys, "_is_gil_enabled", lambda: True)():
-        bases = (_Locked, *bases)
-    if process_identifier is not os.getpid:
-        bases = (_Named, *bases)
+    bases: tuple[type, ...] = (SharedValue,) if process_identifier is os.getpid else (_Named, SharedValue)
 
     class MultiProcessValue(*bases):  # type: ignore[misc]
         """A float in the store's cells file."""

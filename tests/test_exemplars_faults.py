@@ -40,7 +40,7 @@ def test_interrupted_at_every_line(path: str) -> None:
             app.count("known", "main")
             app.count("now", "main")
             app.observe(1.5, "main")
-            store.part.teller.tell_exemplars(0)
+            store.part.tell_exemplars(0)
         app.count("now", "after")
         store.flush()
         found = traces()
@@ -129,7 +129,7 @@ def test_flushes_that_are_held_up(path: str, monkeypatch: pytest.MonkeyPatch) ->
         for round_ in range(5):
             for number in range(300):
                 app.count(f"/{number}", f"{round_} {'x' * 100}")
-            store.part.teller.tell_exemplars(0)
+            store.part.tell_exemplars(0)
         (arena,) = store.part.arenas()
         assert store.file.extents.used() < 45
         assert arena.backlog() < 150_000

@@ -14,6 +14,7 @@ from prometheus_client import Counter, Gauge
 
 import sqlmetrics
 from sqlmetrics.cells import marks
+from sqlmetrics.rows import removed
 from sqlmetrics.rows.flush import Outcome
 
 
@@ -36,10 +37,10 @@ def _kill_in(where: object, name: str, *, after: bool) -> Callable[[], None]:
 @pytest.mark.parametrize(
     ("where", "name", "after", "is_removed"),
     [
-        (marks, "note", False, False),
-        (marks, "note", True, False),
-        (marks, "_mark", False, True),
-        (marks, "_mark", True, True),
+        (removed, "note", False, False),
+        (removed, "note", True, False),
+        (marks, "set_mark", False, True),
+        (marks, "set_mark", True, True),
         (sqlmetrics.cells.cellsfile.CellsFile, "notify", False, True),
         (sqlmetrics.cells.cellsfile.CellsFile, "notify", True, True),
     ],

@@ -27,12 +27,12 @@ import os
 import struct
 import zlib
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..errors import StoreError
 from . import layout, locks, trust
 from .chores import Chore
-from .descriptors import Mapped, identity_of, kept, mapped, note, opening, status_of
+from .descriptors import Mapped, MappedFile, identity_of, mapped, note, opening, status_of
 from .region import NoRoomError, Region, reserve
 
 
@@ -69,19 +69,14 @@ class Look(NamedTuple):
 _UNUSED = (layout.FREE, layout.CLAIMED)
 
 
-class CellsFile:
+class CellsFile(MappedFile):
     """One mapped cells file. Get it with `open_cells`, which maps each file once per process."""
 
     def __init__(self, mapped: Mapped, path: str):
-        self._mapped = mapped
-        self.path = path
-        self.identity = mapped.identity
+        super().__init__(mapped, path)
         self.own_slots = mapped.own_slots
         # By slot, whoever in this process holds its stale byte; a file mapped by another version of this has none yet.
         self._settlers: dict[int, object] = mapped.__dict__.setdefault("settlers", {})
-        self.bytes = memoryview(mapped.map)
-        self.writable = not self.bytes.readonly
-        self.flags = (os.O_RDWR if self.writable else os.O_RDONLY) | os.O_CLOEXEC
         self.states: memoryview[int] = self.view(layout.STATE_AT, layout.STALE_AT, "B")
         self.stale: memoryview[int] = self.view(layout.STALE_AT, layout.USES_AT, "B")
         self.uses: memoryview[int] = self.view(layout.USES_AT, layout.FIRST_AT, "I")
@@ -113,15 +108,6 @@ class CellsFile:
             cursor=1,
         )
         self._spare: list[tuple[int, int]] = []  # (slot, uses) that this process has claimed, and not used
-
-    @property
-    def fd(self) -> int:
-        """The descriptor."""
-        return self._mapped.fd
-
-    def view(self, start: int, end: int, kind: str) -> Any:
-        """The bytes from `start` to `end` as an array of the struct kind given."""
-        return self.bytes[start:end].cast(kind)  # type: ignore[call-overload]
 
     def header(self) -> Header | None:
         """The header, or None where it is not one that this version reads, or is another file's (this is a copy)."""
@@ -165,10 +151,6 @@ class CellsFile:
         """A copy of a block of cells; a timestamp is copied before its value, which is written before it."""
         at = layout.CELLS_AT + block * layout.PAGE
         return bytes(self.bytes[at : at + layout.PAGE])
-
-    def stay_open(self) -> None:
-        """Open the file again if its descriptor was closed, see `descriptors.kept`. Raises OSError."""
-        self._mapped.fd = kept(self.fd, self.path, self.identity, self.flags)
 
     # --- slots -------------------------------------------------------------------------------------------
 

@@ -154,3 +154,28 @@ def _identity_of_private(fd: int) -> tuple[int, int] | None:
         return identity_of(status) if fcntl.fcntl(fd, fcntl.F_GETFD) & fcntl.FD_CLOEXEC else None
     except OSError:  # closed meanwhile
         return None
+
+
+class MappedFile:
+    """A file that is open and mapped for as long as the process lives."""
+
+    def __init__(self, mapped: Mapped, path: str):
+        self._mapped = mapped
+        self.path = path
+        self.identity = mapped.identity
+        self.bytes = memoryview(mapped.map)
+        self.writable = not self.bytes.readonly
+        self.flags = (os.O_RDWR if self.writable else os.O_RDONLY) | os.O_CLOEXEC
+
+    @property
+    def fd(self) -> int:
+        """The descriptor."""
+        return self._mapped.fd
+
+    def view(self, start: int, end: int, kind: str) -> Any:
+        """The bytes from `start` to `end` as an array of the struct kind given."""
+        return self.bytes[start:end].cast(kind)  # type: ignore[call-overload]
+
+    def stay_open(self) -> None:
+        """Open the file again if its descriptor was closed, see `kept`. Raises OSError."""
+        self._mapped.fd = kept(self.fd, self.path, self.identity, self.flags)

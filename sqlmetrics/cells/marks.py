@@ -9,37 +9,15 @@ Bits are set and cleared with the write lock held only, so never by two at a tim
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable
-from typing import Any
 
-import apsw
-
-from ..errors import DamagedError
-from ..rows import ingest
 from . import layout
 from .cellsfile import CellsFile
-from .journal import JournalGoneError
 
 _NONE = bytes(layout.MARKS)
 
 
-def note(connection: apsw.Connection, removed: list[tuple[int, int]]) -> None:
-    """Have cells marked once this transaction is committed. removed: (cell, process) of each."""
-    connection.executemany("INSERT OR IGNORE INTO removed (cell, process) VALUES (?, ?)", removed)
-
-
-def bring(connection: apsw.Connection, file: CellsFile) -> None:
-    """Mark what was noted, and notify whose cells these are, within a transaction that writes."""
-    rows: Any = connection.execute("SELECT cell, process FROM removed").fetchall()
-    if not rows:
-        return
-    for slot in {slot for cell, process in rows if (slot := _mark(file, cell, process)) is not None}:
-        file.notify(slot)
-    connection.execute("DELETE FROM removed")
-
-
-def _mark(file: CellsFile, cell: int, process: int) -> int | None:
+def set_mark(file: CellsFile, cell: int, process: int) -> int | None:
     """Mark a cell and return its slot, unless it is not that process's any more."""
     slot = process % layout.SLOTS
     block, byte, bit = _place(cell)
@@ -78,11 +56,3 @@ def marked(file: CellsFile, blocks: Iterable[int]) -> set[int]:
             first = block * layout.BLOCK_CELLS
             found.update([first + place for place in range(layout.BLOCK_CELLS) if number >> place & 1])
     return found
-
-
-def catch_up(connection: apsw.Connection, file: CellsFile) -> None:
-    """Turn all that was announced into rows, within the caller's transaction; not what cannot be read of a journal."""
-    for slot, instance in file.live_slots():
-        if not ingest.is_settled(connection, file, slot, instance):
-            with contextlib.suppress(JournalGoneError, DamagedError):
-                ingest.ingest(connection, file, slot, instance)

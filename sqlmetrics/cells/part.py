@@ -9,25 +9,28 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
+
+from prometheus_client.samples import Exemplar
 
 from ..process import fork, native
+from . import exemplars
 from .arenas import LONGEST_HELP, SharedArena
+from .exemplars import Series
 from .freed import Run
 from .heirs import Heirs
+from .home import Home
 from .journal import LONGEST
 from .moving import Place
 from .selection import Selection
-from .shape import Key, abouts
-from .telling import Teller
+from .shape import Family, Key, abouts
 from .writer import Aside, Writer
-
-if TYPE_CHECKING:
-    from ..store import Store
 
 T = TypeVar("T")
 _SLICE_SECONDS = 0.003
 _BREAK_SECONDS = 0.0003
+_FAMILY_WAIT = 0.05
+"""Seconds for another thread that binds. A metric is registered with no lock held that anybody would wait for."""
 _AT_ONCE = 100
 """Children that one operation may announce for all: half a millisecond; the flusher goes on with the others."""
 
@@ -48,8 +51,8 @@ class Part:
     has_aside: whether something was counted aside meanwhile.
     """
 
-    def __init__(self, store: Store, parent: Part | None = None):
-        self._store = store
+    def __init__(self, home: Home, parent: Part | None = None):
+        self._home = home
         # A child frees nothing of its parent's: that would copy the pages of all its children.
         self._parent = parent
         if parent is not None:
@@ -59,8 +62,7 @@ class Part:
         self.has_aside = False
         self._is_held = False  # for a fork
         self.writers: dict[str, Writer] = {}
-        self.teller = Teller(self)
-        self.heirs: Heirs = Heirs(store, parent.heirs if parent else None)
+        self.heirs: Heirs = Heirs(home, parent.heirs if parent else None)
 
     @contextlib.contextmanager
     def binding(self, seconds: float = -1) -> Iterator[bool | None]:
@@ -99,15 +101,15 @@ class Part:
         return writer
 
     def _refresh(self, writer: Writer) -> None:
-        if self._store.is_open():
-            self.attempt("open the cells file again", self._store.file.stay_open)
+        if self._home.is_open():
+            self.attempt("open the cells file again", self._home.file.stay_open)
         shared = writer.shared
         if shared is not None and not shared.is_active():
             self._check(writer, shared)
         if writer.lapsed:
             self.attempt("find room in the cells file", lambda: writer.announce_lapsed(_AT_ONCE))
         if writer.shared is None:
-            self.attempt("claim a part of the cells file", lambda: writer.join(self._store.file, self._store.id))
+            self.attempt("claim a part of the cells file", lambda: writer.join(self._home.file, self._home.id))
             self.heirs.begin()
         for arena in (*writer.private, *writer.unfit):
             arena.resume()
@@ -134,15 +136,14 @@ class Part:
 
     def _tell_of_long(self, writer: Writer, key: Key | None = None) -> None:
         """Report records that were too long, and a help text that was shortened."""
-        store = self._store
         while writer.refused:
             name, length = writer.refused.popleft()
             message = f"a record of {length:,} bytes of {name} is too long for others to see (the most is {LONGEST:,})"
             hint = "what it counts stays in this process's memory; shorten its label values"
-            store.trouble.report("too_long", f"{store.path}: {message}: {hint}", about=name)
+            self._home.report("too_long", f"{message}: {hint}", about=name)
         if key is not None and (length := len(abouts[key[0].family, key[0].type, key[0].mode].help)) > LONGEST_HELP:
             message = f"the help text of {key[0].family} has {length:,} characters; others see {LONGEST_HELP:,} of them"
-            store.trouble.report("too_long", f"{store.path}: {message}", about=f"help of {key[0].family}")
+            self._home.report("too_long", message, about=f"help of {key[0].family}")
 
     def _take_in(self) -> None:
         """Take in what was counted aside; called with the lock held."""
@@ -163,8 +164,7 @@ class Part:
         try:
             result = action()
         except OSError as error:
-            message = f"{self._store.path}: cannot {what} ({error}); counting in memory until it can"
-            self._store.trouble.report("cells", message)
+            self._home.report("cells", f"cannot {what} ({error}); counting in memory until it can")
             return None
         return result
 
@@ -282,7 +282,7 @@ class Part:
             if writer.is_announcing:
                 self.in_slices(partial(self._announce_one, writer))
             self._tell_of_long(writer)
-        self.in_slices(self.heirs.place_one)
+        self.in_slices(self.place_inherited)
 
     def _begin_to_move(self, writer: Writer) -> bool:
         with self.binding() as outermost:
@@ -294,7 +294,7 @@ class Part:
 
     def _open_way(self, writer: Writer) -> None:
         if writer.shared is None:
-            writer.join(self._store.file, self._store.id)
+            writer.join(self._home.file, self._home.id)
         if writer.has_room():
             writer.leave_memory()
 
@@ -314,10 +314,19 @@ class Part:
         with self.binding() as outermost:
             has_room = bool(outermost) and writer.end_move()
         if has_room:
-            self._store.trouble.over("cells", f"{self._store.path}: the cells file has room again, nothing was lost")
+            self._home.over("cells", "the cells file has room again, nothing was lost")
 
     def _announce_one(self, writer: Writer) -> bool:
         return bool(self.attempt("find room in the cells file", lambda: writer.announce_lapsed(1)))
+
+    def place_inherited(self) -> bool:
+        """Give this process one of the gauges that it is sure to have; False if there is none. Inside `binding`."""
+        if not self.heirs.sure:
+            return False
+        writer, key, inherited = self.heirs.sure.popleft()
+        if key in inherited and self.writers.get(writer.identifier) is writer:
+            self.place(writer, key, True)
+        return True
 
     def go_over(self, store_id: str, settled: set[int], enter: Callable[[], None]) -> None:
         """Take the values of this process along to other files.
@@ -342,8 +351,73 @@ class Part:
                 for arena in writer.arenas():
                     arena.abandon()
             self.writers = {}
-            if self._store.is_open():
-                self._store.file.let_go_spare()
+            if self._home.is_open():
+                self._home.file.let_go_spare()
+
+    # --- what the others are told beside the children: of families, and exemplars -------------------------
+
+    def describe(self, family: Family) -> None:
+        """Tell others of what has come up about a family that they know; if that has to wait, the next flush does."""
+        with self.binding(_FAMILY_WAIT) as outermost:
+            if outermost:
+                self._tell([family])
+
+    def tell_families(self) -> None:
+        """Tell others of what has come up about families that they know."""
+        with self.binding() as outermost:
+            if outermost:
+                self._tell(list(abouts))
+
+    def _tell(self, families: list[Family]) -> None:
+        for writer in self.writers.copy().values():
+            for family in families:
+                if writer.shared is not None and writer.shared.has_told_less(family):
+                    self.attempt("find room in the cells file", partial(writer.shared.describe, family))
+
+    def keep_exemplar(self, identifier: str, series: Series, exemplar: Exemplar) -> None:
+        """Keep an exemplar of a writer of that name, and tell the others at once if it is the first for a while.
+
+        What cannot be told within a moment is told by the next flush.
+        """
+        writer = self.writers.get(identifier) or self.writer(identifier, False)
+        if writer.exemplars.put(series, exemplar):
+            with self.binding(exemplars.WAIT) as outermost:
+                told = outermost and self._tell_at_once(self.writer(identifier, True), series)
+            if not told:
+                writer.exemplars.wait([series])
+
+    @staticmethod
+    def _tell_at_once(writer: Writer, series: Series) -> bool:
+        if writer.shared is None or writer.shared.backlog() > exemplars.BACKLOG:
+            return False
+        with contextlib.suppress(OSError):  # no room; the children that find none say so
+            return writer.tell(series)
+        return False
+
+    def newest_exemplar(self, identifier: str, series: Series) -> Exemplar | None:
+        """The newest that this process has of a series."""
+        writer = self.writers.get(identifier)
+        return writer.exemplars.newest.get(series) if writer else None
+
+    def tell_exemplars(self, pause: float) -> None:
+        """Tell the others those that wait, unless that was done less than `pause` seconds ago."""
+        for writer in self.writers.copy().values():
+            waiting = writer.exemplars.take_round(pause)
+            for start in range(0, len(waiting), exemplars.AT_ONCE):
+                some = waiting[start : start + exemplars.AT_ONCE]
+                with self.binding() as outermost:
+                    left = self._tell_some(writer, some) if outermost else some
+                writer.exemplars.wait(left)
+
+    def _tell_some(self, writer: Writer, some: list[Series]) -> list[Series]:
+        """Tell some, and return those that must wait."""
+        shared = writer.shared
+        if shared is None or not shared.is_mine() or not shared.has_room_to_spare():
+            return some
+        left = list(some)
+        with contextlib.suppress(OSError):
+            left = [series for series in some if not writer.tell(series)]
+        return left
 
     # --- forks --------------------------------------------------------------------------------------------
 

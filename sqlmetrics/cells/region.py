@@ -7,12 +7,10 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from . import layout, locks
-
-if TYPE_CHECKING:
-    from .cellsfile import CellsFile
+from .descriptors import MappedFile
 
 _ZEROS = bytes(layout.PAGE)
 _OWNER = struct.Struct("=H")
@@ -35,7 +33,7 @@ class Census(NamedTuple):
 class Region:
     """Blocks of one page each: whose each is, how often it was given out, and its bytes."""
 
-    def __init__(self, file: CellsFile, *, owners_at: int, generations_at: int, start: int, count: int, cursor: int):
+    def __init__(self, file: MappedFile, *, owners_at: int, generations_at: int, start: int, count: int, cursor: int):
         self._file = file
         self._bytes = file.bytes
         self._cursor: memoryview[int] = file.view(

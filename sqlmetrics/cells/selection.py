@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-import apsw
-
 from . import given
-from .shape import Key, canonical_labels, joined, keys_of
-
-_OF_FAMILY = """
-SELECT series.id, series.labels
-  FROM series JOIN family ON family.id = series.family
- WHERE family.name = ? AND family.type = ?
-"""
-_OF_CHILD = _OF_FAMILY + " AND series.labels = ?"
+from .shape import Key, joined, keys_of
 
 forgotten: deque[Key] = deque()
 """What was removed from this process, and may be held by metric objects that nobody uses any more; see `children`."""
@@ -47,17 +37,9 @@ class Selection(NamedTuple):
         return [
             (shape, values)
             for shape, values in known
-            if (shape.family, shape.type) == family and self._has(dict(zip(shape.labelnames, values, strict=True)))
+            if (shape.family, shape.type) == family and self.has(dict(zip(shape.labelnames, values, strict=True)))
         ]
 
-    def series(self, connection: apsw.Connection) -> list[int]:
-        """The ids of the series that are meant."""
-        if self.whole:
-            labels = canonical_labels(self.labels.keys(), self.labels.values())
-            rows: Any = connection.execute(_OF_CHILD, (self.family, self.type, labels)).fetchall()
-            return [number for number, _ in rows]
-        rows = connection.execute(_OF_FAMILY, (self.family, self.type)).fetchall()
-        return [number for number, labels in rows if not self.labels or self._has(json.loads(labels))]
-
-    def _has(self, labels: dict[str, str]) -> bool:
+    def has(self, labels: dict[str, str]) -> bool:
+        """Whether a child with these labels is meant."""
         return all(labels.get(name) == value for name, value in self.labels.items())

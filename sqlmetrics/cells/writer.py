@@ -6,11 +6,11 @@ from collections import deque
 from collections.abc import Iterable
 from itertools import islice
 
-from ..client.binder import forget_inherited
 from .arenas import PrivateArena, SharedArena
 from .cellsfile import CellsFile
 from .exemplars import Kept, Series, record_of
 from .freed import Run
+from .inherited import forget_inherited
 from .journal import TooLongError
 from .moving import Moving, Place
 from .selection import Selection, forgotten, told_of_removals

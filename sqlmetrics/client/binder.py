@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from prometheus_client.samples import Exemplar
 
 from ..appcode import is_for_caller, told
 from ..cells import given
+from ..cells.inherited import Inherited
 from ..cells.shape import (
     Family,
     Key,
@@ -87,11 +88,8 @@ class Binder(fork.ForkAware):
         self._store: Store | None = None
         self._writer: Writer | None = None
         self._last_name: tuple[int, str] = (0, "")  # of the process with that id
-        self._inherited: dict[Key, None] = {}
+        self._inherited = Inherited()
         self._batches: dict[object, list[_Sample]] = {}
-        self._locks: dict[Key, native.RLock] = {}
-        _binders[:] = [ref for ref in _binders if ref() is not None]
-        _binders.append(weakref.ref(self))
         fork.register(self)
 
     def name(self) -> str:
@@ -276,7 +274,7 @@ class Binder(fork.ForkAware):
         while value._own != value._word:
             self.attach(value)
         if self._store is not None and value._key is not None:  # always, once it is attached
-            self._store.part_of_attached.teller.keep_exemplar(value._named, (value._key, position), exemplar)
+            self._store.part_of_attached.keep_exemplar(value._named, (value._key, position), exemplar)
 
     def get_exemplar(self, value: Bound, position: int) -> Exemplar | None:
         """The newest that this process has of a sample."""
@@ -284,25 +282,13 @@ class Binder(fork.ForkAware):
             self.attach(value)
         if self._store is None or value._key is None:
             return None
-        return self._store.part_of_attached.teller.newest_exemplar(value._named, (value._key, position))
-
-    def forget(self, keys: Iterable[Key]) -> None:
-        """Forget children that were removed."""
-        for key in keys:
-            self._inherited.pop(key, None)
-            self._locks.pop(key, None)
-
-    def lock_of(self, value: SharedValue) -> native.RLock:
-        """The lock of a child's values, for builds without the interpreter lock."""
-        key = value._key or (None, ())
-        return self._locks.setdefault(key, native.RLock())  # type: ignore[arg-type]
+        return self._store.part_of_attached.newest_exemplar(value._named, (value._key, position))
 
     def after_fork_in_child(self) -> None:
         """In a child: half-made children belong to threads that are not here, and locks may be held by them."""
         for batch_key in list(self._batches):
             if batch_key[0] != native.get_ident():  # type: ignore[index]
                 self._batches.pop(batch_key, None)
-        self._locks.clear()
 
 
 _holders: dict[Key, weakref.WeakSet[Any]] = {}
@@ -330,20 +316,3 @@ def is_held(key: Key) -> bool:
     """Whether an object uses a child that may be given back."""
     holders = _holders.get(key)
     return holders is not None and bool(members(holders))
-
-
-_binders: list[weakref.ref[Binder]] = []
-
-
-def inherited_of(family: str) -> list[Key]:
-    """The gauges of a family that a process has, or will have as it inherits them."""
-    binders = [binder for ref in list(_binders) if (binder := ref())]
-    return [key for binder in binders for key in list(binder._inherited) if key[0].family == family]
-
-
-def forget_inherited(keys: Iterable[Key]) -> None:
-    """Have processes that are forked from now on not have children that were removed."""
-    keys = list(keys)
-    for ref in list(_binders):
-        if binder := ref():
-            binder.forget(keys)

@@ -29,7 +29,6 @@ from ..trouble import tell
 from ..weak import members
 from .loading import Stage, maker, place, stage
 
-_HAS_GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
 _MOST_FAMILIES = 10_000
 """Names of families that are remembered, where an app makes up new ones all the time."""
 _LATER = 5.0
@@ -73,10 +72,8 @@ class PrivateValue(MutexValue):
         amount = given.number(amount)
         if self._home.is_gone() and (successor := self._successor()):
             successor.inc(amount)
-        elif _HAS_GIL:
-            self._value += amount  # no call between the read and the store, and so no lock: see `values`
         else:
-            super().inc(amount)  # type: ignore[no-untyped-call]
+            self._value += amount  # no call between the read and the store, and so no lock: see `values`
 
     def set(self, value: float, timestamp: float | None = None) -> None:
         """Set the value."""

@@ -53,7 +53,7 @@ class Publication:
         """Have the store remember whether the collector is in the default registry."""
         for family in {self._family(kept) for kept in self._values}:
             describe(family, registered=registered)
-            stores.default_store().part.teller.describe(family)
+            stores.default_store().part.describe(family)
 
     def sample(self) -> None:
         """Ask the collector. Raises what it raises, or what is wrong with one of its samples, after all others."""

@@ -49,7 +49,7 @@ def tell_registered(collector: Any, registered: bool) -> None:
         describe(family_of(collector), help=collector._documentation, registered=registered)
         store = stores.installed()
         if store is not None:
-            store.part.teller.describe(family_of(collector))
+            store.part.describe(family_of(collector))
 
 
 def notice_cleared() -> None:

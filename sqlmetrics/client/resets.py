@@ -15,12 +15,13 @@ from prometheus_client import values
 from prometheus_client.registry import CollectorRegistry
 
 from .. import stores
+from ..cells.inherited import forget_inherited, inherited_of
 from ..cells.shape import Key
 from ..rows import flush
 from ..store import Store
 from ..weak import members
 from . import operations, sampling
-from .binder import forget_inherited, inherited_of, is_held
+from .binder import is_held
 from .held import bounds_of, flat, is_shared, is_shared_value, values_of
 
 registries: weakref.WeakSet[CollectorRegistry] = weakref.WeakSet()

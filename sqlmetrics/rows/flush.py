@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import apsw
 
 from ..appcode import is_for_caller, told
-from ..cells import given, heirs, trust
+from ..cells import given, trust
 from ..cells.arenas import SharedArena
 from ..cells.freed import Run
 from ..cells.images import Image
@@ -20,7 +20,7 @@ from ..cells.journal import JournalGoneError
 from ..client import children
 from ..errors import DamagedError
 from ..process import fork
-from . import behind, checkup, database, erasure, exemplars, fold, ingest, nonsense, removal, settle, slices
+from . import behind, checkup, database, erasure, exemplars, fold, ingest, inherited, nonsense, removal, settle, slices
 from .renew import is_damage
 from .sweep import sweep, sweep_words
 from .wal import checkpoint, refuse_long
@@ -77,8 +77,8 @@ def flush(store: Store, *, pause: float = 0.0) -> Outcome:
             return Outcome.BUSY
         store.writing.keep_open()
         store.part.move_in()
-        store.part.teller.tell_families()
-        store.part.teller.tell_exemplars(pause)
+        store.part.tell_families()
+        store.part.tell_exemplars(pause)
         checkup.check_if_due(store.path, store.file)
         _look_for_planted(store)
         store.admission.look_if_written()  # at once, for a burst of new children has begun, maybe
@@ -148,7 +148,7 @@ def _flush(store: Store) -> Outcome:
         store.act_on_notices(connection)
         store.remover.act(connection)
         store.part.look_for_marks()
-        heirs.bring(connection, store)
+        inherited.bring(connection, store.file, store.part)
         store.wards.bring(connection)
         arenas = _own(store)
         with_values = wal_bytes(store.path) <= wal_limit(store.path)

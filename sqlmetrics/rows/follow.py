@@ -44,8 +44,6 @@ class Follower:
         self._last: Look | None = None
         self._in_place_at = 0
         """When these files were last seen at their names, in nanoseconds since the epoch."""
-        self.id = ""
-        """Of the store that these files are."""
         self._turn = native.RLock()
 
     def after_fork_in_child(self) -> None:
@@ -56,7 +54,6 @@ class Follower:
         """Take these files for the store's own; what else is found at their names from now on is a change."""
         self._in_place_at = time.clock_gettime_ns(time.CLOCK_REALTIME)
         self._known = self._last = Look(pair.database, pair.cells.identity, pair.cells.header(), False, False)
-        self.id = pair.store
 
     def _look(self) -> Look:
         store = self._store
@@ -124,7 +121,7 @@ class Follower:
             pair = files.open_or_create(
                 store.path, store.settings, store.trouble, last, store.file, seconds=BRIEF_SECONDS
             )
-            if last is not None and pair.store != self.id:
+            if last is not None and pair.store != self._store.id:
                 self._bring_what_was_left(last)
         if pair.cells is not store.file:
             self._bring_values(pair)
@@ -138,8 +135,8 @@ class Follower:
         path = self._store.path
         try:
             with contextlib.closing(database.connect(path)) as connection:
-                if bring.is_missing(connection, self.id, self._in_place_at):
-                    bring.bring(connection, renew.content_of(last, path, self._store.file), self.id)
+                if bring.is_missing(connection, self._store.id, self._in_place_at):
+                    bring.bring(connection, renew.content_of(last, path, self._store.file), self._store.id)
         except (apsw.Error, SQLMetricsError) as error:
             if not renew.is_damage(error):
                 raise  # it is tried again
@@ -149,14 +146,14 @@ class Follower:
         if pair.cells.own_slots:
             with contextlib.closing(database.connect(self._store.path)) as connection:
                 settle.return_to(connection, pair.cells)
-        self._store.part.go_over(self.id, self._settled(pair), lambda: self._store.enter(pair))
+        self._store.part.go_over(self._store.id, self._settled(pair), lambda: self._store.enter(pair))
 
     def _settled(self, pair: Pair) -> set[int]:
         """Which of this process's instances are settled in the new rows: by mistake, but their values are there.
 
         Or were, in the old ones: then the old cells say so, as a slot of the new ones may have been settled since.
         """
-        if pair.store != self.id:
+        if pair.store != self._store.id:
             return set()
         arenas = self._store.part.arenas()
         left = {one.instance for one in arenas if one.file.states[one.slot] != layout.LIVE}

@@ -14,6 +14,8 @@ from ..cells.cellsfile import CellsFile
 from ..cells.freed import Run
 from ..cells.part import Part
 from ..cells.selection import Selection
+from ..cells.shape import canonical_labels
+from . import removed
 
 _SAMPLES = """
 SELECT cell, series, process FROM sample
@@ -32,6 +34,14 @@ _BURY = "DELETE FROM process WHERE died IS NOT NULL AND id NOT IN (SELECT proces
 _DELETE_SERIES = "DELETE FROM series WHERE id IN (SELECT value FROM json_each(?))"
 _BEGIN_ANEW = "UPDATE series SET created = ? WHERE id IN (SELECT value FROM json_each(?))"
 _FORGET = "UPDATE store SET epoch = epoch + 1"
+
+
+_OF_FAMILY = """
+SELECT series.id, series.labels
+  FROM series JOIN family ON family.id = series.family
+ WHERE family.name = ? AND family.type = ?
+"""
+_OF_CHILD = _OF_FAMILY + " AND series.labels = ?"
 
 
 class Detached(NamedTuple):
@@ -78,7 +88,7 @@ class Removal:
 
 def carry_out(connection: apsw.Connection, file: CellsFile, part: Part, removals: list[Removal]) -> bool:
     """Remove within `settling`, without checks of references; True if cells of other processes are to be marked."""
-    marks.catch_up(connection, file)
+    removed.catch_up(connection, file)
     file.removals[0] = (file.removals[0] + 1) % 2**64
     part.heirs.note_own()
     gone = [_carry_out(connection, file, part, removal) for removal in removals]
@@ -90,7 +100,7 @@ def _carry_out(connection: apsw.Connection, file: CellsFile, part: Part, removal
         connection.executemany(_DELETE_SAMPLE, [(cell, one.arena.instance) for cell in one.cells()])
         if one.arena.is_mine():
             marks.clear(one.arena.file, one.cells())
-    series = removal.selection.series(connection)
+    series = series_of(connection, removal.selection)
     if not series:
         return False
     file.note_erasure()
@@ -100,7 +110,7 @@ def _carry_out(connection: apsw.Connection, file: CellsFile, part: Part, removal
     gone = [(cell, process) for cell, _, process in rows if (process, cell) not in own]
     connection.executemany(_DELETE_SAMPLE, gone)
     _delete(connection, series, again, removal.made)
-    marks.note(connection, gone)
+    removed.note(connection, gone)
     return bool(gone)
 
 
@@ -134,3 +144,14 @@ def _delete(connection: apsw.Connection, series: list[int], again: set[int], mad
     connection.execute(_DELETE_SERIES, (json.dumps([number for number in series if number not in again]),))
     connection.execute(_BEGIN_ANEW, (made, json.dumps(list(again))))
     connection.execute(_FORGET)
+
+
+def series_of(connection: apsw.Connection, selection: Selection) -> list[int]:
+    """The ids of the series that are meant."""
+    family = selection.family, selection.type
+    if selection.whole:
+        labels = canonical_labels(selection.labels.keys(), selection.labels.values())
+        rows: Any = connection.execute(_OF_CHILD, (*family, labels)).fetchall()
+        return [number for number, _ in rows]
+    rows = connection.execute(_OF_FAMILY, family).fetchall()
+    return [number for number, labels in rows if not selection.labels or selection.has(json.loads(labels))]

@@ -16,10 +16,10 @@ from urllib.parse import quote
 import apsw
 
 from .. import config
-from ..cells import marks, trust
+from ..cells import trust
 from ..cells.cellsfile import CellsFile, boot_id, create_cells, open_cells
 from ..errors import DamagedError, SQLMetricsError
-from . import bring, checkup, database, exemplars, schema, settle, unhooked
+from . import bring, checkup, database, exemplars, removed, schema, settle, unhooked
 from .database import NoDatabaseError, StoreConnection, identity_of
 from .making import make_file
 from .yielding import Connection, opening
@@ -201,7 +201,7 @@ def _freed_of_cells(content: apsw.Connection, path: str, cells: CellsFile | None
         header = old.header() if old else None
         rebooted = header is not None and header.boot != boot_id()
         if old is not None and not rebooted:
-            marks.bring(content, old)
+            removed.bring(content, old)
             settle.settle_left(content, old)
         content.execute("DELETE FROM removed")
         uses = settle.adopt(content, all_dead=rebooted, above=_most_uses(path, cells))

@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterable, Iterator
 
 import apsw
 
-from ..cells import layout, marks
+from ..cells import layout
 from ..cells.arenas import pid_namespace
 from ..cells.cellsfile import CellsFile
 from ..cells.journal import JournalGoneError
 from ..cells.shape import LIVE_MODES
 from ..errors import DamagedError
 from ..process import native
+from . import removed
 from .database import CutOffError, transaction
 from .fold import Legacy, end, fold, orphan
 from .harvest import Ended, legacies_in_cells, legacies_in_rows, legacies_of_orphans, unsettled
@@ -54,7 +55,7 @@ def settling(connection: apsw.Connection, file: CellsFile) -> Iterator[list[Slot
         with transaction(connection):
             refuse_newer(connection)
             _refuse_others(connection, file)
-            marks.bring(connection, file)
+            removed.bring(connection, file)
             yield settled
         for slot, instance in settled:
             file.retire_slot(slot, instance, settled)
