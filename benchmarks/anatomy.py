@@ -43,13 +43,13 @@ SCRAPE = {
     "scrape.exposition.Texts.text": "write the text",
 }
 FLUSH = {
-    "rows.flush.flush": "whole",
+    "store.flush.flush": "whole",
     "cells.arenas.SharedArena.changed_blocks": "which blocks have changed",
     "cells.arenas.SharedArena.take_images": "which blocks have changed",
     "rows.ingest.ingest": "new children to rows",
     "rows.ingest.copy_images": "changed cells to rows",
     "rows.settle.settle_dead": "who has ended",
-    "rows.flush.checkpoint": "checkpoint",
+    "store.flush.checkpoint": "checkpoint",
 }
 
 

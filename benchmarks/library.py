@@ -87,8 +87,8 @@ class Library:
 
     def forget_sums(self) -> None:
         """Have the next scrape ask for the sums of all series."""
-        from sqlmetrics import stores
         from sqlmetrics.scrape.reading import Sums
+        from sqlmetrics.store.store import installed as stores
 
         stores.reader()._remembered.sums = Sums()
 

@@ -70,7 +70,7 @@ def test_dramatiqs_middleware_hands_over_the_folder_that_it_names_in_the_environ
         (named, handed_over) == (itself, f"{pid} {itself}"),
         "its middleware sets PROMETHEUS_MULTIPROC_DIR to what dramatiq_prom_db says, and calls"
         " multiprocess.mark_process_dead(pid, path) with the same folder",
-        f"sqlmetrics/stores.py (meant) and {PAGES}/dramatiq.md: another folder is not taken for the store in use",
+        f"sqlmetrics/store/installed.py (meant), {PAGES}/dramatiq.md: another folder is not taken for the store in use",
     )
 
 

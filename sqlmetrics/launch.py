@@ -17,7 +17,7 @@ from typing import NoReturn
 from . import config
 from .cells import layout, locks
 from .errors import PathError, SQLMetricsError
-from .store import Store
+from .store.store import Store
 
 BOOTSTRAP = os.path.join(os.path.dirname(os.path.abspath(__file__)), "bootstrap")
 

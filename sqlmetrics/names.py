@@ -20,7 +20,7 @@ from .process import real
 from .scrape.collector import MultiProcessCollector
 from .scrape.exposition import generate_latest
 from .scrape.web import make_asgi_app, make_wsgi_app, start_http_server
-from .store import Store
+from .store.store import Store
 
 __all__ = [
     "install",

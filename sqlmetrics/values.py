@@ -2,7 +2,7 @@
 
 An operation on a value that has its cell is the comparison of two bytes and ``cells[i] += amount``. There is no
 lock: CPython looks for other threads and for signals only at calls, at function entries and at backward jumps, and
-there is none of these between the read and the store. Builds without the interpreter lock get one lock per child.
+there is none of these between the read and the store. So a Python that runs without the interpreter lock is refused, see `installed`.
 
 `operations` does the same from within the methods of metrics, without a call of these; see `Bound`.
 """
@@ -189,7 +189,7 @@ def MultiProcessValue(process_identifier: Callable[[], object] = os.getpid) -> t
 
     The store is the installed one, else the one that the environment names, opened at the first value.
     """
-    from .stores import default_store
+    from .store.installed import default_store
 
     bases: tuple[type, ...] = (SharedValue,) if process_identifier is os.getpid else (_Named, SharedValue)
 

@@ -17,7 +17,8 @@ from prometheus_client import Counter, Histogram
 from test_forks_wait_for_nothing import in_a_thread, timed_fork
 
 import sqlmetrics
-from sqlmetrics.rows import flush, remover, slices
+from sqlmetrics.rows import slices
+from sqlmetrics.store.store import flush, remover
 
 MANY = 3000
 COUNTED = "SELECT count(*) AS series, total(value) AS value FROM samples WHERE metric = 'visits_total'"

@@ -16,9 +16,10 @@ from prometheus_client import Counter, Gauge, Histogram
 import sqlmetrics
 from sqlmetrics.cells import cellsfile as cells
 from sqlmetrics.cells import journal, region
-from sqlmetrics.rows import database, flush, fold, harvest, ingest, settle
+from sqlmetrics.rows import database, fold, harvest, ingest, settle
 from sqlmetrics.scrape import query, reader, tables
 from sqlmetrics.scrape import reading as reading
+from sqlmetrics.store.store import flush
 
 _TRACED = (settle, fold, harvest, region, ingest, flush, cells, database, journal)
 

@@ -18,9 +18,9 @@ from outsiders import ended
 from prometheus_client import Counter, Gauge, Histogram
 
 import sqlmetrics
-from sqlmetrics import stores
 from sqlmetrics.process import fork
 from sqlmetrics.scrape.wanted import wanted
+from sqlmetrics.store.store import installed as stores
 
 
 @contextmanager

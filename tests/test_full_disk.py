@@ -14,7 +14,8 @@ from outsiders import Operator
 from prometheus_client import Counter, Gauge, Histogram
 
 import sqlmetrics
-from sqlmetrics.rows import flush, wal
+from sqlmetrics.rows import wal
+from sqlmetrics.store.store import flush
 
 pytestmark = pytest.mark.skipif(not can_mount(), reason="mounting a small tmpfs needs root and CAP_SYS_ADMIN")
 

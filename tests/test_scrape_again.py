@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from helpers import Child, child, scrape, wait_for
 from prometheus_client import Counter, Enum, Gauge, Histogram, Summary, values
+from sqlmetrics.store.store.flush import Outcome
 
 import sqlmetrics
-from sqlmetrics.rows.flush import Outcome
 from sqlmetrics.scrape import query
 
 STEPS = 120

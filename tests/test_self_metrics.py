@@ -14,10 +14,10 @@ from outsiders import Operator
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.openmetrics import parser
+from sqlmetrics.store.store.flush import Outcome
 
 import sqlmetrics
 from sqlmetrics.rows import figures
-from sqlmetrics.rows.flush import Outcome
 
 FILES = {"database": "", "wal": "-wal", "shm": "-shm", "cells": "-cells"}
 

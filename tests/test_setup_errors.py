@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -284,3 +285,11 @@ def test_a_folder_that_may_not_be_entered_is_a_clear_error_for_readers(folder: P
 
     folder.chmod(0o755)
     assert all("may not enter the folder" in text for text in said)  # type: ignore[attr-defined]
+
+
+def test_a_python_without_its_interpreter_lock_is_refused(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing else makes an increment exact among threads; the message says how to have the lock."""
+    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: False, raising=False)
+    with pytest.raises(sqlmetrics.InstallError, match="PYTHON_GIL=1"):
+        sqlmetrics.install(path)
+    assert not os.path.exists(path)

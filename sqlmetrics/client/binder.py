@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ..cells.moving import Arena
     from ..cells.part import Part
     from ..cells.writer import Writer
-    from ..store import Store
+    from ..store.store import Store
     from ..values import SharedValue
 
 _Sample = tuple["SharedValue", str, str]

@@ -12,8 +12,8 @@ from typing import Any
 from prometheus_client import Counter
 from prometheus_client.metrics import MetricWrapperBase
 
-from .. import stores
 from ..cells.selection import Selection
+from ..store import installed as stores
 from ..values import SharedValue
 from .labelsets import take_out
 from .operations import make_reentrant

@@ -16,11 +16,11 @@ from typing import Any
 from prometheus_client import exposition, multiprocess, values
 from prometheus_client.registry import CollectorRegistry
 
-from .. import stores
 from ..notices import mark_process_dead
 from ..process import fork, native
 from ..scrape.collector import MultiProcessCollector
-from ..store import Store
+from ..store import installed as stores
+from ..store.store import Store
 from ..values import MultiProcessValue, renew_lock
 from ..weak import members
 from . import copies, info_enum, labelled, operations, registry, resets, sampling, sharing, takeover

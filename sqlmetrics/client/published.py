@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 from prometheus_client import REGISTRY
 from prometheus_client.metrics_core import Metric
 
-from .. import stores
 from ..cells import given
 from ..cells.shape import EACH_MODES, Family, describe, keys_of
+from ..store import installed as stores
 from ..values import MultiProcessValue, SharedValue
 from .binder import hold, is_held
 

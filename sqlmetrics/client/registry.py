@@ -15,11 +15,11 @@ from prometheus_client import REGISTRY, metrics
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import CollectorRegistry, RestrictedRegistry
 
-from .. import stores
 from ..cells.shape import describe, family_of
 from ..scrape import answer
 from ..scrape.collector import MultiProcessCollector, is_derived
 from ..scrape.wanted import wanted
+from ..store import installed as stores
 from . import resets, sharing
 from .held import is_shared
 from .loading import is_pushed

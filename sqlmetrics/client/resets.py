@@ -14,11 +14,11 @@ from typing import Any
 from prometheus_client import values
 from prometheus_client.registry import CollectorRegistry
 
-from .. import stores
 from ..cells.inherited import forget_inherited, inherited_of
 from ..cells.shape import Key
-from ..rows import flush
-from ..store import Store
+from ..store import flush
+from ..store import installed as stores
+from ..store.store import Store
 from ..weak import members
 from . import operations, sampling
 from .binder import is_held

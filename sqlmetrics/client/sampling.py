@@ -14,14 +14,14 @@ from typing import Any
 
 from prometheus_client import Gauge
 
-from .. import stores
 from ..appcode import is_for_caller, told
 from ..cells import given
 from ..cells.selection import told_of_removals
 from ..cells.shape import MODES, Key
 from ..process import fork, native
-from ..rows import flush
-from ..store import Store
+from ..store import flush
+from ..store import installed as stores
+from ..store.store import Store
 from ..trouble import Trouble
 from ..values import SharedValue
 from ..weak import members

@@ -19,7 +19,7 @@ from ..trouble import CAUSES, Trouble
 from ..values import SharedValue
 
 if TYPE_CHECKING:
-    from ..store import Store
+    from ..store.store import Store
 
 _HELP = {
     "sqlmetrics_errors": ("counter", "What could not be done at once, by cause; the log says more."),

@@ -8,9 +8,9 @@ from typing import TypeVar
 
 from prometheus_client.metrics_core import Metric
 
-from .. import stores
 from ..client import resets
 from ..client.sampling import sampler
+from ..store import installed as stores
 from .reader import Finish, Reader
 from .shown import Shown
 from .wanted import Wanted, wanted

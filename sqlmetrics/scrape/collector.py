@@ -10,9 +10,9 @@ from typing import Any
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import RestrictedRegistry
 
-from .. import stores
 from ..errors import NoStoreError
 from ..rows.database import found_at
+from ..store import installed as stores
 from .answer import metrics
 from .wanted import wanted
 

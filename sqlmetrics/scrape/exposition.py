@@ -19,8 +19,8 @@ from prometheus_client.openmetrics import exposition as openmetrics_text
 from prometheus_client.samples import Exemplar, Sample
 from prometheus_client.utils import floatToGoString
 
-from .. import stores
 from ..rows.ingest import storable
+from ..store import installed as stores
 from .answer import answer
 from .plan import Family, FamilyId, Gauge, Line, Lines
 from .reader import Reader

@@ -17,8 +17,8 @@ import prometheus_client
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder, gzip_accepted
 
-from .. import stores
 from ..errors import SQLMetricsError
+from ..store import installed as stores
 from ..trouble import tell
 from .collector import MultiProcessCollector
 from .exposition import encode

@@ -12,25 +12,26 @@ from dataclasses import replace
 
 import apsw
 
-from . import config
-from .cells import given, layout, locks, trust
-from .cells.cellsfile import CellsFile
-from .cells.home import Home
-from .cells.part import Part
-from .errors import ForeignFileError, JournalModeError, SQLMetricsError, StoreError, StoreInUseError
-from .process import fork, under_uwsgi
-from .process.wiped import wiped_bytes
-from .rows import admission, database, erasure, files, flush, fold, resets, settle, wal_reset
-from .rows.conflicts import Conflicts
-from .rows.connections import Access
-from .rows.figures import Figures
-from .rows.flusher import Flusher
-from .rows.follow import Follower
-from .rows.making import SET_UP_SECONDS
-from .rows.remover import Remover
-from .rows.renew import Pair
-from .rows.wards import Wards
-from .trouble import Trouble
+from .. import config
+from ..cells import given, layout, locks, trust
+from ..cells.cellsfile import CellsFile
+from ..cells.home import Home
+from ..cells.part import Part
+from ..errors import ForeignFileError, JournalModeError, SQLMetricsError, StoreError, StoreInUseError
+from ..process import fork, under_uwsgi
+from ..process.wiped import wiped_bytes
+from ..rows import database, files, fold, settle, wal_reset
+from ..rows.connections import Access
+from ..rows.figures import Figures
+from ..rows.making import SET_UP_SECONDS
+from ..rows.renew import Pair
+from ..trouble import Trouble
+from . import admission, erasure, flush, resets
+from .conflicts import Conflicts
+from .flusher import Flusher
+from .follow import Follower
+from .remover import Remover
+from .wards import Wards
 
 _PATIENCE = 50
 """How often a call that may wait for another's write lock tries again, 20 ms each: one second."""
@@ -178,7 +179,7 @@ class Store(fork.ForkAware):
         name: the sample's, such as ``requests_total``. labels: all of them, a bucket's ``le`` and a ``pid`` too.
         Raises NoStoreError, StoreError or apsw.Error.
         """
-        from .scrape.answer import value  # here: it asks for the readers of stores
+        from ..scrape.answer import value  # here: it asks for the readers of stores
 
         return value(self.path, name, labels or {})
 

@@ -25,7 +25,7 @@ from ..process import fork
 
 if TYPE_CHECKING:
     from ..cells.cellsfile import CellsFile
-    from ..store import Store
+    from .store import Store
 
 OTHER = "(other)"
 """Each label value of the series that stands for all label sets beyond the limit."""

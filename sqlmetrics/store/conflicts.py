@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import apsw
 
-    from ..store import Store
+    from .store import Store
 
 CONFLICTS = """
 SELECT name || ' is ' || group_concat(type, ' and ') FROM (SELECT name, type FROM family ORDER BY name, type)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import replace
 
-from . import config
-from .cells import trust
-from .errors import InstallError
-from .process import fork, under_uwsgi
-from .rows.figures import Figures
-from .scrape.reader import Reader
+from .. import config
+from ..cells import trust
+from ..errors import InstallError
+from ..process import fork, under_uwsgi
+from ..rows.figures import Figures
+from ..scrape.reader import Reader
 from .store import Store
 
 _installed: Store | None = None
@@ -89,6 +90,7 @@ def figures(reader: Reader) -> Figures:
 def remember(path: str, **given: object) -> Store:
     """Make the store at `path` the installed one. Raises InstallError if another is, or was given other settings."""
     global _installed
+    _refuse_without_lock()
     if _installed is None:
         visited = _visited.pop(path, None)
         settings = config.settings(**given)
@@ -104,6 +106,14 @@ def remember(path: str, **given: object) -> Store:
         if wanted != _installed.settings:
             raise _other(_installed.settings, wanted)
     return _installed
+
+
+def _refuse_without_lock() -> None:
+    if not getattr(sys, "_is_gil_enabled", lambda: True)():
+        raise InstallError(
+            "this Python runs without its interpreter lock, which is what makes increments exact among threads;"
+            " have it run with the lock (PYTHON_GIL=1, or -X gil=1), or use a build that has it"
+        )
 
 
 def _take_turn() -> None:

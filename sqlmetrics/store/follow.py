@@ -16,13 +16,13 @@ from ..cells import layout
 from ..cells.cellsfile import Header
 from ..errors import SQLMetricsError
 from ..process import fork, native
-from . import bring, database, files, ingest, renew, settle
-from .database import Identity, StoreConnection, file_identity
-from .making import BRIEF_SECONDS
-from .renew import CELLS_SUFFIX, Pair
+from ..rows import bring, database, files, ingest, renew, settle
+from ..rows.database import Identity, StoreConnection, file_identity
+from ..rows.making import BRIEF_SECONDS
+from ..rows.renew import CELLS_SUFFIX, Pair
 
 if TYPE_CHECKING:
-    from ..store import Store
+    from .store import Store
 
 
 class Look(NamedTuple):

@@ -13,11 +13,12 @@ import apsw
 from ..cells import given
 from ..cells.selection import Selection
 from ..process import fork
-from . import database, erasure, settle, slices
-from .removal import Removal, carry_out
+from ..rows import database, settle, slices
+from ..rows.removal import Removal, carry_out
+from . import erasure
 
 if TYPE_CHECKING:
-    from ..store import Store
+    from .store import Store
 
 
 _PATIENCE = 1.0

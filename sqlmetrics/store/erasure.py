@@ -19,10 +19,10 @@ import apsw
 
 from ..cells import journal, layout
 from ..cells.cellsfile import CellsFile
-from . import database, settle
+from ..rows import database, settle
 
 if TYPE_CHECKING:
-    from ..store import Store
+    from .store import Store
 
 SHARE = 0.01
 """The part of the time that rebuilding may take, in which nobody else writes: in a large store it is rarer."""

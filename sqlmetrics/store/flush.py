@@ -20,15 +20,16 @@ from ..cells.journal import JournalGoneError
 from ..client import children
 from ..errors import DamagedError
 from ..process import fork
-from . import behind, checkup, database, erasure, exemplars, fold, ingest, inherited, nonsense, removal, settle, slices
-from .renew import is_damage
-from .sweep import sweep, sweep_words
-from .wal import checkpoint, refuse_long
-from .wal import wal_bytes as wal_bytes
-from .wal import wal_limit as wal_limit
+from ..rows import behind, checkup, database, exemplars, fold, ingest, inherited, nonsense, removal, settle, slices
+from ..rows.renew import is_damage
+from ..rows.sweep import sweep, sweep_words
+from ..rows.wal import checkpoint, refuse_long
+from ..rows.wal import wal_bytes as wal_bytes
+from ..rows.wal import wal_limit as wal_limit
+from . import erasure
 
 if TYPE_CHECKING:
-    from ..store import Store
+    from .store import Store
 
 _BLOCKS_AT_ONCE = 32
 """Blocks of cells, 4 KiB each, that one transaction brings to rows."""

@@ -12,14 +12,15 @@ import apsw
 
 from ..cells import layout, locks
 from ..errors import StoreError, StoreInUseError
-from . import erasure, fold, settle
-from .database import BUSY_MS
-from .making import BRIEF_SECONDS, making
-from .renew import DAMAGED_SUFFIX, forget_unfinished
-from .sweep import sweep_gauges
+from ..rows import fold, settle
+from ..rows.database import BUSY_MS
+from ..rows.making import BRIEF_SECONDS, making
+from ..rows.renew import DAMAGED_SUFFIX, forget_unfinished
+from ..rows.sweep import sweep_gauges
+from . import erasure
 
 if TYPE_CHECKING:
-    from ..store import Store
+    from .store import Store
 
 PATIENCE_MS = 1000
 """How long another's write lock is waited for."""

@@ -15,11 +15,11 @@ import apsw
 from ..cells import given, layout
 from ..cells.arenas import SharedArena
 from ..cells.images import Image
-from . import behind, settle, slices
-from .ingest import copy_images, ingest, is_settled
+from ..rows import behind, settle, slices
+from ..rows.ingest import copy_images, ingest, is_settled
 
 if TYPE_CHECKING:
-    from ..store import Store
+    from .store import Store
 
 _ZEROS = bytes(layout.PAGE)
 
