@@ -2,7 +2,8 @@
 
 An operation on a value that has its cell is the comparison of two bytes and ``cells[i] += amount``. There is no
 lock: CPython looks for other threads and for signals only at calls, at function entries and at backward jumps, and
-there is none of these between the read and the store. So a Python that runs without the interpreter lock is refused, see `installed`.
+there is none of these between the read and the store. So a Python that runs without the interpreter lock is refused,
+see `store.installed`.
 
 `operations` does the same from within the methods of metrics, without a call of these; see `Bound`.
 """
