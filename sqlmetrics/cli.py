@@ -95,7 +95,7 @@ def _env(arguments: argparse.Namespace) -> int:
 
 def _demo(arguments: argparse.Namespace) -> int:
     try:
-        from .demo import run
+        from .demo.story import run
     except ImportError as error:
         print(f"sqlmetrics: the demo needs {error.name}: pip install 'sqlmetrics[demo]'", file=sys.stderr)  # noqa: T201
         return 1
