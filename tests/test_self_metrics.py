@@ -14,10 +14,11 @@ from outsiders import Operator
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.openmetrics import parser
-from sqlmetrics.store.store.flush import Outcome
 
 import sqlmetrics
-from sqlmetrics.rows import figures
+from sqlmetrics.figures import FAMILIES, Figures
+from sqlmetrics.store.flush import Outcome
+from sqlmetrics.trouble import Trouble
 
 FILES = {"database": "", "wal": "-wal", "shm": "-shm", "cells": "-cells"}
 
@@ -46,7 +47,7 @@ def test_they_are_well_formed(path: str) -> None:
         requests.labels(f"/{number}").inc()
     families = list(parser.text_string_to_metric_families(openmetrics.generate_latest(watching()).decode()))
     mine = {family.name: family for family in families if family.name.startswith("sqlmetrics_")}
-    assert {"sqlmetrics_processes", "sqlmetrics_bytes", *figures.NAMES} <= set(mine)
+    assert {"sqlmetrics_processes", "sqlmetrics_bytes", *FAMILIES} <= set(mine)
     assert all(family.documentation.endswith(".") for family in mine.values())
     assert all(family.samples for family in mine.values())
 
@@ -145,6 +146,18 @@ def test_a_process_that_only_scrapes(path: str) -> None:
     with child(scrapes=scrapes) as one:
         assert one.do("scrapes") == [0, 1, 2]
     assert own("scrape_seconds_count") == 0
+
+
+def test_a_process_that_is_asked_late_has_forgotten_nothing() -> None:
+    """However many flushes or scrapes there were before."""
+    figures = Figures(Trouble())
+    for _ in range(1500):
+        figures.took("scrape", 0.5)
+
+    found = figures.bring()
+
+    assert found["sqlmetrics_scrape_seconds", "_count", ""] == 1500
+    assert found["sqlmetrics_scrape_seconds", "_sum", ""] == 750
 
 
 def test_workers_that_have_counted_nothing_yet_agree(store: sqlmetrics.Store) -> None:

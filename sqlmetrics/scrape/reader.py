@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import apsw
@@ -20,14 +20,15 @@ from .. import config
 from ..cells import journal
 from ..cells.cellsfile import CellsFile, open_cells
 from ..errors import DamagedError
+from ..figures import Figures, Waiting
 from ..process import fork
-from ..rows import database, figures, files, fold, nonsense, settle, vitals
+from ..rows import database, files, fold, nonsense, settle
 from ..rows.connections import Access
-from ..rows.figures import Figures, Waiting
 from ..rows.renew import CELLS_SUFFIX, is_damage
 from ..rows.sweep import sweep_words
 from ..rows.wal import wal_bytes, wal_limit
 from ..trouble import Trouble
+from . import about
 from .reading import Remembered, Scrape
 from .shown import Shown
 from .wanted import Wanted
@@ -62,7 +63,7 @@ class Reader(fork.ForkAware):
         self.keep_dead = config.Settings.keep_dead
         """How many ended processes are remembered; see `config.Settings`."""
         self.trouble = Trouble()
-        self.figures = Figures(trouble=self.trouble)
+        self.figures = Figures(self.trouble)
         """Both of this process, unless it counts in the store."""
         fork.register(self)
 
@@ -83,7 +84,7 @@ class Reader(fork.ForkAware):
         self._access = self._access.after_fork_in_child()
         self._remembered = Remembered()
         self.trouble = Trouble()
-        self.figures = Figures(trouble=self.trouble)
+        self.figures = Figures(self.trouble)
 
     def tell(self) -> None:
         """Log what was met in the journals of processes that this one has settled. Call it with no lock held."""
@@ -164,7 +165,7 @@ class Reader(fork.ForkAware):
                 with database.transaction(connection, kind):
                     scrape = Scrape(connection, file, remembered, wanted, slots)
                     result = scrape.result()
-                    about = vitals.families(connection, file, scrape.processes.values()) if own is not None else []
+                    gauges = about.gauges(connection, file, scrape.processes.values()) if own is not None else []
             except journal.JournalGoneError:
                 remembered.tables = None  # its rows were rolled back
                 return None
@@ -175,24 +176,12 @@ class Reader(fork.ForkAware):
             if file.blocks.changed(before) or file.blocks.changed(scrape.census):
                 return None
             try:
-                answer = finish(_assembled(result, about, own, wanted.names), remembered.kept)
+                answer = finish(about.assembled(result, gauges, own, wanted.names), remembered.kept)
             except Exception as error:
                 raise _UnfinishedError(error) from error
             if scrape.saw_dead():
                 _settle_if_free(connection, file, self.keep_dead)
             return (answer,)
-
-
-def _assembled(
-    found: list[Shown], about: list[Shown], own: Waiting | None, names: Container[str] | None
-) -> list[Shown]:
-    """The families of the app, and, if they are wanted, those of the store about itself."""
-    result = [shown for shown in found if shown.family.name not in figures.NAMES]
-    if own is None:
-        return result
-    counted = [shown for shown in found if shown.family.name in figures.NAMES]
-    ours = [*about, *figures.completed(counted, own)]
-    return result + [part for shown in ours if (part := shown.restricted(names)).lines]
 
 
 def _settle_if_free(connection: apsw.Connection, file: CellsFile, keep_dead: int) -> None:

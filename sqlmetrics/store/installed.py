@@ -10,7 +10,7 @@ from .. import config
 from ..cells import trust
 from ..errors import InstallError
 from ..process import fork, under_uwsgi
-from ..rows.figures import Figures
+from ..figures import Figures
 from ..scrape.reader import Reader
 from .store import Store
 

@@ -22,7 +22,7 @@ from ..process import fork, under_uwsgi
 from ..process.wiped import wiped_bytes
 from ..rows import database, files, fold, settle, wal_reset
 from ..rows.connections import Access
-from ..rows.figures import Figures
+from ..figures import Figures
 from ..rows.making import SET_UP_SECONDS
 from ..rows.renew import Pair
 from ..trouble import Trouble
@@ -52,14 +52,14 @@ class Store(fork.ForkAware):
         self.path = path
         self.settings = settings
         self.home = Home(path)
-        self._figures = Figures(self)
         self.conflicts = Conflicts(self)
         self.admission = admission.Admission(self)
         if settings.group is not None:
             trust.share(path, settings.gid())
         self._follower = Follower(self)
         self._launched = False
-        self._part = self._noted_by = Part(self.home)
+        self._part = Part(self.home)
+        self._figures = Figures(self.trouble, self._part)
         self.writing = Access(path)
         self._notices: list[str] = []
         self.remover = Remover(self)
@@ -98,9 +98,8 @@ class Store(fork.ForkAware):
     @property
     def figures(self) -> Figures:
         """What this process notes of its own work."""
-        if self._noted_by is not self._part:  # its parent has
-            self._noted_by = self._part
-            self._figures.clear()
+        if self._figures.part is not self._part:  # its parent has
+            self._figures = Figures(self.trouble, self._part)
         return self._figures
 
     def is_open(self) -> bool:

@@ -1,0 +1,104 @@
+"""What a store tells of itself, on request: who is in it, how large it is, what its work costs, what went wrong."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Container, Iterable, Mapping
+
+import apsw
+
+from ..cells import layout
+from ..cells.cellsfile import CellsFile
+from ..cells.trust import SUFFIXES
+from ..figures import FAMILIES, Waiting
+from ..rows import behind
+from .plan import Family, Line
+from .shown import Shown
+from .tables import Living
+
+TABLES = ("family", "series", "process", "sample", "retired", "kept", "orphan", "exemplar")
+FILES = dict(zip(("database", "wal", "shm", "cells"), SUFFIXES, strict=True))
+BEHIND = "Since when living processes have had something that is not in rows; 0 if they have not."
+ANNOUNCED = "What living processes have announced, new children above all, and what is not in rows yet."
+BLOCK = 512
+"""Bytes of st_blocks, whatever the file system's own blocks are (POSIX stat.h)."""
+
+
+def gauges(connection: apsw.Connection, file: CellsFile, processes: Iterable[Living]) -> list[Shown]:
+    """How the store is at this moment; within a read transaction. processes: those that are not settled."""
+    path = connection.filename
+    living = Counter(process.pid for process in processes if process.alive)
+    states = {
+        "live": living.total(),
+        "ended": sum(not process.alive for process in processes),
+        "remembered": _count(connection, "SELECT count(*) FROM process WHERE died IS NOT NULL"),
+    }
+    rows = {table: _count(connection, f"SELECT count(*) FROM {table}") for table in TABLES}  # noqa: S608
+    disk = os.statvfs(os.path.dirname(path))
+    used = {
+        "processes": len(file.live_slots()) / layout.SLOTS,
+        "cell blocks": file.blocks.used() / layout.CELL_BLOCKS,
+        "journal extents": file.extents.used() / layout.EXTENTS,
+    }
+    seconds, journal_bytes = behind.lag(connection, file)
+    return [
+        _gauge("processes", "Living; ended, but not folded yet; remembered for their `all` gauges.", states, "state"),
+        _gauge("pid_clashes", "Living processes that have the pid of another.", living.total() - len(living)),
+        _gauge("rows", "Rows of each table.", rows, "table"),
+        _gauge("bytes", "What each file takes on the disk.", {one: _bytes(path + FILES[one]) for one in FILES}, "file"),
+        _gauge("free_bytes", "Room on the disk of the store for its user.", disk.f_bavail * disk.f_frsize),
+        _gauge("used_ratio", "What is taken of each limit of the cells file, 0 to 1.", used, "limit"),
+        _gauge("rows_behind_seconds", BEHIND, seconds),
+        _gauge("journal_bytes_behind", ANNOUNCED, journal_bytes),
+    ]
+
+
+def _gauge(name: str, help_: str, values: float | Mapping[str, float], label: str = "") -> Shown:
+    of = values if isinstance(values, Mapping) else {"": values}
+    return _shown(f"sqlmetrics_{name}", ("gauge", label, help_), {("", key): value for key, value in of.items()})
+
+
+def _count(connection: apsw.Connection, sql: str) -> int:
+    return int(str(connection.execute(sql).get))
+
+
+def _bytes(name: str) -> int:
+    try:
+        return os.stat(name).st_blocks * BLOCK
+    except OSError:
+        return 0
+
+
+def assembled(
+    found: list[Shown], about: list[Shown], waiting: Waiting | None, names: Container[str] | None
+) -> list[Shown]:
+    """The families of the app, and, if they are wanted, those of the store about itself.
+
+    found: all that the store has. about: see `gauges`. waiting: what of this process's figures is not in the store;
+    None if they are not wanted. names: of the samples that are wanted.
+    """
+    result = [shown for shown in found if shown.family.name not in FAMILIES]
+    if waiting is None:
+        return result
+    ours = [*about, *_figures([shown for shown in found if shown.family.name in FAMILIES], waiting)]
+    return result + [part for shown in ours if (part := shown.restricted(names)).lines]
+
+
+def _figures(counted: list[Shown], waiting: Waiting) -> list[Shown]:
+    values = defaultdict(float, waiting)
+    for shown in counted:
+        name = shown.family.name
+        for line, value in zip(shown.lines, shown.values, strict=True):
+            values[name, line.name.removeprefix(name), next(iter(line.labels.values()), "")] += value
+    return [
+        _shown(name, about, {figure[1:]: value for figure, value in values.items() if figure[0] == name})
+        for name, about in FAMILIES.items()
+    ]
+
+
+def _shown(name: str, about: tuple[str, str, str], values: Mapping[tuple[str, str], float]) -> Shown:
+    """A family. about: as in `FAMILIES`. values: by what a sample's name has in addition, and the label's value."""
+    type_, label, help_ = about
+    lines = [Line(name + addition, {label: of} if label else {}) for addition, of in values]
+    return Shown(Family(name, type_, "", help_, 0), lines, list(map(float, values.values())))
