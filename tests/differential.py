@@ -25,9 +25,9 @@ from typing import Any, NamedTuple
 import prometheus_client
 from helpers import Child, Shell, in_child, wait_for
 from prometheus_client.openmetrics import exposition as openmetrics
-from sqlmetrics.store.store.flush import Outcome
 
 import sqlmetrics
+from sqlmetrics.store.flush import Outcome
 
 MODES = tuple(live + mode for live in ("", "live") for mode in ("all", "min", "max", "sum", "mostrecent"))
 MOST_PROCESSES = 6

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from helpers import Child, Shell, own, scrape, value, wait_for
 from prometheus_client import Counter, Enum, Gauge, Histogram, Info
-from sqlmetrics.store.store.flush import Outcome
 
 import sqlmetrics
 from sqlmetrics.cells import arenas, layout
+from sqlmetrics.store.flush import Outcome
 
 DEEP = b"[" * 100_000
 FAMILY = ["family", "bad", "counter", "", "Help", 1, "", None]

@@ -11,9 +11,9 @@ from helpers import in_child, scrape
 from launching import run
 from outsiders import NOBODY, drop_rights, error_of, unprivileged
 from prometheus_client import Counter
-from sqlmetrics.store.store.installed import installed
 
 import sqlmetrics
+from sqlmetrics.store.installed import installed
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
 

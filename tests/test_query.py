@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 from helpers import Shell, child, in_child, scrape, value, wait_for
 from prometheus_client import Counter, Enum, Gauge, Histogram, Info, Summary
-from sqlmetrics.store.store.flush import Outcome
 
 import sqlmetrics
 from sqlmetrics.rows import schema
 from sqlmetrics.scrape import query, tables
+from sqlmetrics.store.flush import Outcome
 
 MODES = ("all", "min", "max", "sum", "mostrecent", "liveall", "livemin", "livemax", "livesum", "livemostrecent")
 PAGE = Path(__file__).parent.parent / "docs" / "design.md"

@@ -18,9 +18,9 @@ import pytest
 from helpers import Shell, child, own, scrape, value, wait_for
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram, Info, Summary, values
 from prometheus_client.core import GaugeMetricFamily
-from sqlmetrics.store.store.flusher import Flusher
 
 import sqlmetrics
+from sqlmetrics.store.flusher import Flusher
 
 
 class UnspeakableError(Exception):

@@ -11,11 +11,11 @@ from collections.abc import Callable
 import pytest
 from helpers import child, in_child, value, wait_for
 from prometheus_client import Counter, Gauge
-from sqlmetrics.store.store.flush import Outcome
 
 import sqlmetrics
 from sqlmetrics.cells import marks
 from sqlmetrics.rows import removed
+from sqlmetrics.store.flush import Outcome
 
 
 def _kill_in(where: object, name: str, *, after: bool) -> Callable[[], None]:

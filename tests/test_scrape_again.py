@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from helpers import Child, child, scrape, wait_for
 from prometheus_client import Counter, Enum, Gauge, Histogram, Summary, values
-from sqlmetrics.store.store.flush import Outcome
 
 import sqlmetrics
 from sqlmetrics.scrape import query
+from sqlmetrics.store.flush import Outcome
 
 STEPS = 120
 NAMES = 40

@@ -16,7 +16,7 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.openmetrics import parser
 
 import sqlmetrics
-from sqlmetrics.figures import FAMILIES, Figures
+from sqlmetrics.cells.figures import FAMILIES, Figures
 from sqlmetrics.store.flush import Outcome
 from sqlmetrics.trouble import Trouble
 

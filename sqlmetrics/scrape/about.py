@@ -10,8 +10,8 @@ import apsw
 
 from ..cells import layout
 from ..cells.cellsfile import CellsFile
+from ..cells.figures import FAMILIES, Waiting
 from ..cells.trust import SUFFIXES
-from ..figures import FAMILIES, Waiting
 from ..rows import behind
 from .plan import Family, Line
 from .shown import Shown

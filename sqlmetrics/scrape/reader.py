@@ -19,8 +19,8 @@ import apsw
 from .. import config
 from ..cells import journal
 from ..cells.cellsfile import CellsFile, open_cells
+from ..cells.figures import Figures, Waiting
 from ..errors import DamagedError
-from ..figures import Figures, Waiting
 from ..process import fork
 from ..rows import database, files, fold, nonsense, settle
 from ..rows.connections import Access

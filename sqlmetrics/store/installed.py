@@ -8,9 +8,9 @@ from dataclasses import replace
 
 from .. import config
 from ..cells import trust
+from ..cells.figures import Figures
 from ..errors import InstallError
 from ..process import fork, under_uwsgi
-from ..figures import Figures
 from ..scrape.reader import Reader
 from .store import Store
 

@@ -15,6 +15,7 @@ import apsw
 from .. import config
 from ..cells import given, layout, locks, trust
 from ..cells.cellsfile import CellsFile
+from ..cells.figures import Figures
 from ..cells.home import Home
 from ..cells.part import Part
 from ..errors import ForeignFileError, JournalModeError, SQLMetricsError, StoreError, StoreInUseError
@@ -22,7 +23,6 @@ from ..process import fork, under_uwsgi
 from ..process.wiped import wiped_bytes
 from ..rows import database, files, fold, settle, wal_reset
 from ..rows.connections import Access
-from ..figures import Figures
 from ..rows.making import SET_UP_SECONDS
 from ..rows.renew import Pair
 from ..trouble import Trouble

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from .cells.part import Part
-from .cells.shape import Key, describe, shape_of
-from .trouble import CAUSES, Trouble
+from ..trouble import CAUSES, Trouble
+from .part import Part
+from .shape import Key, describe, shape_of
 
 FAMILIES = {
     "sqlmetrics_errors": ("counter", "cause", "What could not be done at once, by cause; the log says more."),
