@@ -88,7 +88,7 @@ class Library:
     def forget_sums(self) -> None:
         """Have the next scrape ask for the sums of all series."""
         from sqlmetrics.scrape.reading import Sums
-        from sqlmetrics.store.store import installed as stores
+        from sqlmetrics.store import installed as stores
 
         stores.reader()._remembered.sums = Sums()
 

@@ -18,7 +18,7 @@ from test_forks_wait_for_nothing import in_a_thread, timed_fork
 
 import sqlmetrics
 from sqlmetrics.rows import slices
-from sqlmetrics.store.store import flush, remover
+from sqlmetrics.store import flush, remover
 
 MANY = 3000
 COUNTED = "SELECT count(*) AS series, total(value) AS value FROM samples WHERE metric = 'visits_total'"

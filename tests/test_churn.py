@@ -14,7 +14,7 @@ from helpers import Child, Shell, child, scrape, wait_for
 from prometheus_client import Counter, Gauge, Histogram
 
 import sqlmetrics
-from sqlmetrics.store.store import installed as stores
+from sqlmetrics.store import installed as stores
 
 SEED = int(os.environ.get("SQLMETRICS_TEST_SEED") or time.time_ns() % 2**32)  # now: a fixture clears the variables
 DEATHS = 2000

@@ -12,7 +12,7 @@ from prometheus_client import Counter
 
 import sqlmetrics
 from sqlmetrics.cells import journal
-from sqlmetrics.store.store import erasure
+from sqlmetrics.store import erasure
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from sqlmetrics.cells import journal, region
 from sqlmetrics.rows import database, fold, harvest, ingest, settle
 from sqlmetrics.scrape import query, reader, tables
 from sqlmetrics.scrape import reading as reading
-from sqlmetrics.store.store import flush
+from sqlmetrics.store import flush
 
 _TRACED = (settle, fold, harvest, region, ingest, flush, cells, database, journal)
 

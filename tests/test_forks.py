@@ -20,7 +20,7 @@ from prometheus_client import Counter, Gauge, Histogram
 import sqlmetrics
 from sqlmetrics.process import fork
 from sqlmetrics.scrape.wanted import wanted
-from sqlmetrics.store.store import installed as stores
+from sqlmetrics.store import installed as stores
 
 
 @contextmanager

@@ -17,8 +17,8 @@ from prometheus_client import Counter, Gauge
 import sqlmetrics
 from sqlmetrics.process import fork
 from sqlmetrics.rows import checkup, database
-from sqlmetrics.store.store import flush
-from sqlmetrics.store.store import installed as stores
+from sqlmetrics.store import flush
+from sqlmetrics.store import installed as stores
 
 LONG = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 2000000000) SELECT count(*) FROM n"
 """A query of minutes."""

@@ -15,7 +15,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 import sqlmetrics
 from sqlmetrics.rows import wal
-from sqlmetrics.store.store import flush
+from sqlmetrics.store import flush
 
 pytestmark = pytest.mark.skipif(not can_mount(), reason="mounting a small tmpfs needs root and CAP_SYS_ADMIN")
 

@@ -18,7 +18,7 @@ from outsiders import NOBODY, python
 from prometheus_client import Counter
 
 import sqlmetrics
-from sqlmetrics.store.store import resets
+from sqlmetrics.store import resets
 
 FILES = ("", "-wal", "-shm", "-cells")
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can have workers of another user")

@@ -12,7 +12,7 @@ from helpers import child, scrape, value, wait_for
 from prometheus_client import REGISTRY, Gauge
 
 import sqlmetrics
-from sqlmetrics.store.store import installed as stores
+from sqlmetrics.store import installed as stores
 
 
 def test_a_function_is_asked_before_a_scrape_of_its_process(store: sqlmetrics.Store) -> None:

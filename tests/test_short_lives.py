@@ -11,7 +11,7 @@ from helpers import Shell, child, scrape
 from prometheus_client import Counter, Gauge
 
 import sqlmetrics
-from sqlmetrics.store.store import flusher
+from sqlmetrics.store import flusher
 
 _ROW = "SELECT 1 FROM samples WHERE metric = 'jobs_total' AND value = {} AND pid IS {}"
 

@@ -21,7 +21,7 @@ from helpers import child, in_child, wait_for
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 import sqlmetrics
-from sqlmetrics.store.store import installed as stores
+from sqlmetrics.store import installed as stores
 
 OPENMETRICS = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1"
 REQUESTS: dict[str, dict[str, str]] = {
