@@ -40,7 +40,7 @@ SCRAPE = {
     "scrape.reading.Gauges.sort": "values of the lines",
     "scrape.reading.Scrape._sum": "values of the lines",
     "scrape.reading.Scrape._gauge": "values of the lines",
-    "scrape.exposition.Texts.text": "write the text",
+    "scrape.text.Texts.text": "write the text",
 }
 FLUSH = {
     "store.flush.flush": "whole",

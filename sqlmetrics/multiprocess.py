@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from . import config
 from .client import patch
+from .client.collector import MultiProcessCollector
 from .notices import mark_process_dead
-from .scrape.collector import MultiProcessCollector
 
 __all__ = ["MultiProcessCollector", "mark_process_dead"]
 

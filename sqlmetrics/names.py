@@ -1,5 +1,7 @@
 """The names of the package, and with them the modules that it needs: later a worker may have lost the right to read."""
 
+from .client.collector import MultiProcessCollector
+from .client.exposition import generate_latest
 from .client.patch import install, uninstall
 from .client.sampling import publish, unpublish
 from .client.sharing import private
@@ -17,10 +19,8 @@ from .errors import (
 )
 from .notices import mark_process_dead, reset
 from .process import real
-from .scrape.collector import MultiProcessCollector
-from .scrape.exposition import generate_latest
-from .scrape.web import make_asgi_app, make_wsgi_app, start_http_server
 from .store.store import Store
+from .web import make_asgi_app, make_wsgi_app, start_http_server
 
 __all__ = [
     "install",

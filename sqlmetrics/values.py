@@ -20,7 +20,7 @@ from prometheus_client.samples import Exemplar
 
 from .cells import given
 from .cells.shape import MODES, MOST_RECENT_MODES, STATE_MODE, STATE_TYPES
-from .client.binder import UNBOUND, Batch, Binder, Bound
+from .client.binder import UNBOUND, Binder, Sampled
 
 _OPERATIONS = {"inc", "set", "get", "set_exemplar", "get_exemplar"}
 
@@ -72,7 +72,7 @@ class Compatible:
         raise TypeError(f"cannot pickle {type(self).__name__!r} object: it counts in this process")
 
 
-class SharedValue(Compatible, Bound):
+class SharedValue(Compatible, Sampled):
     """One sample of one child, kept in a cell that every process of the store can read.
 
     The contract is that of `prometheus_client.values`: the constructor's arguments, the methods below, and
@@ -81,7 +81,7 @@ class SharedValue(Compatible, Bound):
 
     _multiprocess = True
     _binder: ClassVar[Binder]
-    __slots__ = ("_batch", "_stamped")
+    __slots__ = ()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """A class of the app's own that changes an operation has it called; see `Bound`."""
@@ -101,7 +101,6 @@ class SharedValue(Compatible, Bound):
         **kwargs: Any,  # noqa: ARG002 - the peer's contract
     ) -> None:
         super().__init__()
-        self._batch: Batch | None = None
         typ, multiprocess_mode = _storable_type(given.name(typ), given.name(multiprocess_mode))
         self._stamped = multiprocess_mode in MOST_RECENT_MODES
         if typ == "gauge":

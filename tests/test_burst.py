@@ -213,9 +213,9 @@ def test_a_removal_that_would_have_to_wait_for_a_burst_is_left_to_the_flusher(
         alone(path)
         monkeypatch.setattr(remover, "_PATIENCE", 0.0)
         visits.remove("one/7")
-        assert store.remover.has_work()
+        assert store.rounds.remover.has_work()
         assert store.flush() is flush.Outcome.DONE
-        assert not store.remover.has_work()
+        assert not store.rounds.remover.has_work()
         assert value == sum(range(500))
         assert shell.value("SELECT count(*) FROM samples WHERE labels LIKE '%one/7\"%'") == 0
         assert sum(scrape(path).values()) == sum(range(500)) - 7
@@ -255,7 +255,7 @@ def test_files_that_are_replaced_between_two_slices(small: None, path: str, shel
             left[0] = -1
             for suffix in ("", "-wal", "-shm", "-cells"):
                 os.unlink(path + suffix)
-            wait_for(lambda: store.follow_replacement() and os.path.exists(path))
+            wait_for(lambda: store.follower.follow() and os.path.exists(path))
 
     slices.leave_turn = replacing
     wait_for(lambda: store.flush() is flush.Outcome.NOTHING_CHANGED)

@@ -293,7 +293,7 @@ def test_a_thread_that_cannot_be_interrupted(path: str, monkeypatch: pytest.Monk
                 outcomes.append(type(error).__name__)
         return outcomes
 
-    with in_a_thread(lambda: store.patiently(hold)):
+    with in_a_thread(lambda: store.follower.patiently(hold)):
         assert entered.wait(20)
         outcomes = in_child(work)
         forked.set()

@@ -177,7 +177,7 @@ def test_a_reader_that_never_ends(path: str, monkeypatch: pytest.MonkeyPatch, sh
         for times in range(1, 150):
             for one in children:
                 one.inc()
-            flush.flush(store)
+            flush.flush(store.rounds)
             if times % 5 == 0:
                 with child(work=work) as other:  # registrations and folds are written for longer
                     other.do("work")

@@ -274,4 +274,4 @@ def test_a_notice_in_the_middle_of_a_notice(path: str) -> None:
     wait_for(lambda: store.flush() and value("requests_total", by="handler") == inside)
     assert value("requests_total", by="main") == done
     assert sum(value("requests_total", by=f"handler {number}") or 0 for number in range(300)) == inside
-    wait_for(lambda: not store._notices)
+    wait_for(lambda: not store.rounds.notices)

@@ -78,7 +78,7 @@ def counted(requests: Counter, count: int = CHILDREN) -> list[Any]:
 @contextmanager
 def going_over(store: sqlmetrics.Store, gate: Gate) -> Iterator[threading.Thread]:
     """Another thread that goes over to new files, and is in the middle of it; it is done at the end."""
-    mover = threading.Thread(target=lambda: wait_for(lambda: store.follow_replacement() and not store.part.is_moving()))
+    mover = threading.Thread(target=lambda: wait_for(lambda: store.follower.follow() and not store.part.is_moving()))
     mover.start()
     try:
         assert gate.reached.wait(30)
@@ -159,7 +159,7 @@ def test_threads_that_count_during_a_move_are_exact(path: str, monkeypatch: pyte
         for thread in threads:
             thread.join()
 
-    wait_for(store.follow_replacement)
+    wait_for(store.follower.follow)
     store.flush()
     with child(read=lambda: [total(path), value("requests_total", path="/1")]) as other:
         assert other.do("read") == [2000 + sum(rounds), children[1]._value.get()]
@@ -178,7 +178,7 @@ def test_files_that_change_again_during_a_move_lose_nothing(path: str, slow: Cal
         children[0].inc()
         children[-1].inc()
         delete(path, ALL)
-    wait_for(lambda: store.follow_replacement() and not store._follower.is_behind())
+    wait_for(lambda: store.follower.follow() and not store.follower.is_behind())
     children[0].inc()
 
     assert store.flush()
@@ -214,13 +214,13 @@ def test_a_kill_during_a_move_leaves_what_was_in_rows(path: str, slow: Callable[
             one.inc()
         delete(path, ("-cells",))
         gate = slow(CHILDREN // 2)
-        threading.Thread(target=lambda: wait_for(store.follow_replacement)).start()
+        threading.Thread(target=lambda: wait_for(store.follower.follow)).start()
         assert gate.reached.wait(30)
 
     with child(work=work) as other:
         other.do("work")
         other.kill()
-    wait_for(lambda: store.follow_replacement() and os.path.exists(path + "-cells"))
+    wait_for(lambda: store.follower.follow() and os.path.exists(path + "-cells"))
 
     shown = [number for (name, _), number in scrape().items() if name == "requests_total"]
     assert len(shown) == CHILDREN
@@ -317,7 +317,7 @@ def test_files_that_change_after_a_clear_bring_nothing_back(path: str) -> None:
         children[0].inc()
         other.kill()
     delete(path, ALL)
-    wait_for(lambda: store.follow_replacement() and not store._follower.is_behind())
+    wait_for(lambda: store.follower.follow() and not store.follower.is_behind())
     store.flush()
 
     assert {number for (name, _), number in scrape().items() if name == "requests_total"} == {1}
@@ -379,8 +379,8 @@ def test_a_slice_ends_where_another_thread_forks(path: str, monkeypatch: pytest.
         raise part.fork.GaveWayError("another thread forks")
 
     monkeypatch.setattr(part, "take_break", give_way)
-    wait_for(store.follow_replacement)
-    wait_for(lambda: store.follow_replacement() and store.part.is_moving())
+    wait_for(store.follower.follow)
+    wait_for(lambda: store.follower.follow() and store.part.is_moving())
     assert len(os.listdir(folder)) == len(ALL)
     store.flush()
 
@@ -399,7 +399,7 @@ def test_the_index_of_cells_is_what_children_have(path: str) -> None:
     latency.remove("7")
     store.flush()
     delete(path, ALL)
-    wait_for(lambda: store.follow_replacement() and not store.part.is_moving())
+    wait_for(lambda: store.follower.follow() and not store.part.is_moving())
     requests.labels("/3").inc()
     (writer,) = store.part.writers.values()
 

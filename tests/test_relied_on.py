@@ -257,26 +257,26 @@ def test_values_are_made_as_our_value_class_expects(kind: type, monkeypatch: pyt
 
 
 CALLED = {
-    "choose_encoder": (exposition.choose_encoder, "(accept_header)", "sqlmetrics.scrape.web"),
-    "gzip_accepted": (exposition.gzip_accepted, "(accept_encoding_header)", "sqlmetrics.scrape.web"),
+    "choose_encoder": (exposition.choose_encoder, "(accept_header)", "sqlmetrics.web"),
+    "gzip_accepted": (exposition.gzip_accepted, "(accept_encoding_header)", "sqlmetrics.web"),
     "start_http_server": (
         exposition.start_http_server,
         "(port, addr='0.0.0.0', registry=…, …)",
-        "sqlmetrics.scrape.web",
+        "sqlmetrics.web",
     ),
     "generate_latest": (
         exposition.generate_latest,
         "(registry=…, escaping='underscores', …)",
-        "sqlmetrics.scrape.exposition",
+        "sqlmetrics.scrape.text",
     ),
     "OpenMetrics generate_latest": (
         openmetrics.generate_latest,
         "(registry, escaping='underscores', …)",
-        "sqlmetrics.scrape.exposition",
+        "sqlmetrics.scrape.text",
     ),
-    "floatToGoString": (utils.floatToGoString, "(d)", "sqlmetrics.scrape.exposition"),
+    "floatToGoString": (utils.floatToGoString, "(d)", "sqlmetrics.scrape.text"),
     "_validate_exemplar": (metrics._validate_exemplar, "(exemplar)", "sqlmetrics.client.operations"),
-    "Metric": (Metric, "(name, documentation, typ, unit='', …)", "sqlmetrics.scrape.answer"),
+    "Metric": (Metric, "(name, documentation, typ, unit='', …)", "sqlmetrics.scrape.shown"),
     "Sample": (
         Sample,
         "(name, labels, value, timestamp=None, exemplar=None, native_histogram=None)",

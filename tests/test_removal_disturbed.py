@@ -140,7 +140,7 @@ def test_a_forked_child_does_not_inherit_what_waits(path: str) -> None:
     locker = _locker(path)
     requests.remove("/")
 
-    assert in_child(lambda: sqlmetrics.install(path).has_notices()) is False
+    assert in_child(lambda: sqlmetrics.install(path).rounds.has_notices()) is False
     locker.communicate("\n")
     wait_for(lambda: value("requests_total", path="/") is None)
 

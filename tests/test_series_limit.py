@@ -65,7 +65,7 @@ def test_memory_does_not_grow_with_what_is_refused(limited: sqlmetrics.Store) ->
 
     assert len(requests._metrics) == 4
     assert others is requests.labels(OTHER, OTHER) is requests.labels(path="/by", user="name")
-    (made,) = limited.admission._made.values()
+    (made,) = limited.rounds.admission._made.values()
     assert len(made) <= 3
 
 
@@ -475,7 +475,7 @@ def test_without_the_setting_there_is_no_limit(store: sqlmetrics.Store) -> None:
     store.flush()
 
     assert len(paths_of()) == 2000
-    assert not store.admission._known
+    assert not store.rounds.admission._known
 
 
 def test_after_a_reset_there_is_room_for_all(limited: sqlmetrics.Store) -> None:
@@ -528,7 +528,7 @@ def test_label_values_of_any_kind(limited: sqlmetrics.Store) -> None:
 
     in_child(work)
     limited.flush()
-    limited.admission.begin()
+    limited.rounds.admission.begin()
     for path in (200, "/grüße", "/\ud800", "/new"):
         requests.labels(path).inc()
 

@@ -32,9 +32,8 @@ if TYPE_CHECKING:
     from ..cells.part import Part
     from ..cells.writer import Writer
     from ..store.store import Store
-    from ..values import SharedValue
 
-_Sample = tuple["SharedValue", str, str]
+_Sample = tuple["Sampled", str, str]
 """(value, sample name, upper bound or '')"""
 Batch = tuple[object, tuple[str, str, str], dict[str, str], str, _Sample]
 """What a new value waits with until its child is complete."""
@@ -69,6 +68,20 @@ class Bound:
         self._named = ""
 
 
+class Sampled(Bound):
+    """A value that is one sample of a child, and waits for the others.
+
+    _stamped: whether it has a timestamp, in the cell before its own.
+    """
+
+    __slots__ = ("_batch", "_stamped")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._batch: Batch | None = None
+        self._stamped = False
+
+
 def _lead(values: list[Bound], key: Key, name: str, arena: Arena, cell: int) -> None:
     """Lead the values of a child to its cells. name: of the process."""
     own, word, cells = arena.own, arena.word, arena.cells
@@ -98,7 +111,7 @@ class Binder(fork.ForkAware):
 
     def add(
         self,
-        value: SharedValue,
+        value: Sampled,
         family: tuple[str, str, str],
         name: str,
         labelnames: tuple[str, ...],
@@ -180,7 +193,7 @@ class Binder(fork.ForkAware):
                 store.part.release(key)
         store.flusher.wake()
 
-    def _close(self, value: SharedValue) -> None:
+    def _close(self, value: Sampled) -> None:
         waiting = value._batch
         if waiting is None:
             return  # a signal handler made the same child, and closed this one with it

@@ -9,8 +9,7 @@ from ..cells.part import Part
 from ..cells.selection import forgotten
 from ..cells.shape import Key
 from ..weak import members
-from .labelsets import take_out
-from .operations import parents
+from .labelsets import parents, take_out
 
 _PATIENCE = 0.05
 """Seconds for a metric's lock; what cannot be dropped now is dropped after a later flush."""

@@ -73,7 +73,7 @@ def reset(self: Any) -> None:
         return
     labels = dict(zip(self._labelnames, self._labelvalues, strict=True))
     # The value has a new cell before the old ones go: so the series is always shown.
-    stores.default_store().remover.remove(Selection.of(self, labels, whole=True), begin_anew=value.get)
+    stores.default_store().rounds.remover.remove(Selection.of(self, labels, whole=True), begin_anew=value.get)
     self._created = time.time()
 
 
@@ -85,8 +85,8 @@ def _check_is_labelled(metric: Any) -> None:
 def _remove(metric: Any, labels: dict[str, str], *, whole: bool) -> None:
     if not is_private(metric):
         store, selection = stores.default_store(), Selection.of(metric, labels, whole=whole)
-        store.admission.forget(selection)
-        store.remover.remove(selection)
+        store.rounds.admission.forget(selection)
+        store.rounds.remover.remove(selection)
 
 
 REPLACED: tuple[tuple[type, str, Any], ...] = tuple(

@@ -6,7 +6,11 @@ second one with all children that it has made; of more children there than in th
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
+
+parents: weakref.WeakSet[Any] = weakref.WeakSet()
+"""Metrics with label names, whose locks are to be renewed after a fork."""
 
 
 def missing(metric: Any) -> list[Any]:

@@ -22,7 +22,7 @@ def rule_for(metric: Any) -> Admission | None:
     store = stores.installed()
     if store is None or store.settings.max_series is None or not hasattr(metric, "_metrics") or is_private(metric):
         return None
-    return store.admission
+    return store.rounds.admission
 
 
 def admitted(

@@ -8,7 +8,6 @@ comparison of the two bytes and the last store there is no call: see `values`.
 from __future__ import annotations
 
 import time
-import weakref
 from bisect import bisect_left
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +20,7 @@ from ..cells import given
 from ..cells.shape import describe, family_of
 from ..process import native
 from ..values import SharedValue
-from . import labelsets, limit, making, private
+from . import labelsets, limit, making, private, resets
 from .buckets import SharedBuckets
 
 _peer_counter_inc = Counter.inc
@@ -31,9 +30,6 @@ _peer_gauge_set = Gauge.set
 _peer_summary_observe = Summary.observe
 _peer_histogram_observe = Histogram.observe
 _peer_histogram_init = Histogram._metric_init
-
-parents: weakref.WeakSet[Any] = weakref.WeakSet()
-"""Metrics with label names, whose locks are to be renewed after a fork."""
 
 
 def labels(self: Any, *labelvalues: object, **labelkwargs: object) -> Any:
@@ -57,15 +53,13 @@ def labels(self: Any, *labelvalues: object, **labelkwargs: object) -> Any:
 def _labels(self: Any, labelvalues: tuple[object, ...], labelkwargs: dict[str, object]) -> Any:
     if getattr(self, "_lock", None).__class__ is not native.RLock:
         make_reentrant(self)
-    notice_missing(self)
+    resets.notice_missing(self)
     try:
         child = _find_or_make(self, labelvalues, labelkwargs)
     except KeyError:  # a signal handler has removed the child right after it was made
         child = _find_or_make(self, labelvalues, labelkwargs)
     labelsets.note(self, child)
     if hasattr(self, "_superseded"):
-        from . import resets  # here: it knows of all that can be reset
-
         resets.keep_apart(child)
     return child
 
@@ -79,17 +73,6 @@ def _find_or_make(metric: Any, labelvalues: tuple[object, ...], labelkwargs: dic
         return making.labels(metric, labelvalues, labelkwargs)
 
 
-def notice_missing(metric: Any) -> None:
-    """Give back what children have counted that were taken out of a metric by hand."""
-    if hasattr(metric, "_metrics") and (labelsets.is_missing_some(metric) or not hasattr(metric, "_known_children")):
-        with metric._lock:
-            gone = labelsets.missing(metric)
-        if gone:
-            from . import resets  # here: it knows of all that can be reset
-
-            resets.give_up(gone)
-
-
 def make_reentrant(metric: Any) -> None:
     """Let a thread have a metric's lock twice, if it is one with label names.
 
@@ -97,7 +80,7 @@ def make_reentrant(metric: Any) -> None:
     threads have two locks for a moment: a child that is made twice is in one cell.
     """
     if hasattr(metric, "_metrics"):
-        parents.add(metric)
+        labelsets.parents.add(metric)
         if metric._lock.__class__ is not native.RLock:
             metric._lock = native.RLock()
 
@@ -228,8 +211,6 @@ def _telling_unit(peer_init: Callable[[Any], None]) -> Callable[[Any], None]:
         if self._is_parent():
             return  # a reset of all that is registered: in one process, too, a parent's own value is shown by nobody
         if hasattr(self, "_value") or hasattr(self, "_sum"):
-            from . import resets  # here: it knows of all that can be reset
-
             resets.begin_anew(self)
         if self._unit:
             describe(family_of(self), unit=self._unit)

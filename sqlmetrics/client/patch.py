@@ -18,12 +18,13 @@ from prometheus_client.registry import CollectorRegistry
 
 from ..notices import mark_process_dead
 from ..process import fork, native
-from ..scrape.collector import MultiProcessCollector
+from ..store import flush
 from ..store import installed as stores
 from ..store.store import Store
 from ..values import MultiProcessValue, renew_lock
 from ..weak import members
-from . import copies, info_enum, labelled, operations, registry, resets, sampling, sharing, takeover
+from . import children, copies, info_enum, labelled, operations, registry, resets, sampling, sharing, takeover
+from .collector import MultiProcessCollector
 from .loading import maker
 from .private import rule
 
@@ -48,6 +49,8 @@ def _collector_init(self: Any, registry: Any, path: Any = None, **options: Any) 
     """Make an instance of the peer's collector class collect from the store."""
     MultiProcessCollector.__init__(self, registry, path, **options)
 
+
+flush.to_be_told.append(children.drop)
 
 _REPLACED: tuple[tuple[Any, str, Callable[[Callable[[], object]], Any]], ...] = (
     (values, "ValueClass", MultiProcessValue),

@@ -16,11 +16,10 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import CollectorRegistry, RestrictedRegistry
 
 from ..cells.shape import describe, family_of
-from ..scrape import answer
-from ..scrape.collector import MultiProcessCollector, is_derived
 from ..scrape.wanted import wanted
 from ..store import installed as stores
 from . import resets, sharing
+from .collector import MultiProcessCollector, is_derived
 from .held import is_shared
 from .loading import is_pushed
 from .private import is_private, rule
@@ -201,8 +200,8 @@ def _shared_families(names: frozenset[str] | None) -> Families | None:
         return None
     asked = replace(wanted(_widened(names), created=metrics._use_created), unset=True)
     families: Families = {}
-    for shown, metric in answer.answer(
-        stores.reader(store.path), asked, lambda found, _: [(one, answer.as_metric(one)) for one in found]
+    for shown, metric in stores.scrape(
+        stores.reader(store.path), asked, lambda found, _: [(one, one.metric()) for one in found]
     ):
         families.setdefault(metric.name, []).append((metric, bool(shown.family.registered)))
     return families

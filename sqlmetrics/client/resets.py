@@ -18,9 +18,9 @@ from ..cells.inherited import forget_inherited, inherited_of
 from ..cells.shape import Key
 from ..store import flush
 from ..store import installed as stores
-from ..store.store import Store
+from ..store.opened import Opened
 from ..weak import members
-from . import operations, sampling
+from . import labelsets, sampling
 from .binder import is_held
 from .held import bounds_of, flat, is_shared, is_shared_value, values_of
 
@@ -28,10 +28,6 @@ registries: weakref.WeakSet[CollectorRegistry] = weakref.WeakSet()
 """The registries of this process."""
 _registered: weakref.WeakKeyDictionary[CollectorRegistry, dict[str, weakref.ref[Any]]] = weakref.WeakKeyDictionary()
 """The metric that was registered last under each name, also after it was unregistered."""
-_unwritten: list[Key] = []
-"""Children that were given up since the last scrape of this process."""
-_TRIES = 5
-"""How often a scrape tries to write that, 20 ms each: enough for another process's flush."""
 
 
 def give_up(metrics: Iterable[Any]) -> None:
@@ -73,26 +69,20 @@ def note_registered(registry: CollectorRegistry, metric: Any) -> None:
 
 def notice() -> None:
     """Give back what is gone by now. Raises nothing."""
-    for metric in members(operations.parents):
-        operations.notice_missing(metric)
+    for metric in members(labelsets.parents):
+        notice_missing(metric)
 
 
-def settle() -> None:
-    """Give back what is gone by now, before a scrape of this process shows it. Raises nothing.
-
-    Where another program keeps the write lock, the scrape does not wait for it, and shows it once more.
-    """
-    notice()
-    store = stores.installed()
-    if _unwritten and store is not None and not store.is_held_here():
-        count = len(_unwritten)
-        for _ in range(_TRIES):
-            if flush.flush(store) is not flush.Outcome.BUSY:
-                del _unwritten[:count]
-                break
+def notice_missing(metric: Any) -> None:
+    """Give back what children have counted that were taken out of a metric by hand."""
+    if hasattr(metric, "_metrics") and (labelsets.is_missing_some(metric) or not hasattr(metric, "_known_children")):
+        with metric._lock:
+            gone = labelsets.missing(metric)
+        if gone:
+            give_up(gone)
 
 
-def _notice_in(store: Store) -> None:
+def _notice_in(store: Opened) -> None:
     if store is stores.installed():
         notice()
 
@@ -120,7 +110,7 @@ def _give_back(keys: list[Key]) -> None:
     if keys and store is not None:
         forget_inherited(keys)
         store.part.give_up(keys)
-        _unwritten.extend(keys)
+        store.rounds.given_up.extend(keys)
         store.flusher.wake()
 
 

@@ -21,7 +21,7 @@ from ..cells.shape import MODES, Key
 from ..process import fork, native
 from ..store import flush
 from ..store import installed as stores
-from ..store.store import Store
+from ..store.opened import Opened
 from ..trouble import Trouble
 from ..values import SharedValue
 from ..weak import members
@@ -165,7 +165,7 @@ Failure = tuple[Any, BaseException]
 sampler = Sampler()
 
 
-def _ask_for(store: Store) -> None:
+def _ask_for(store: Opened) -> None:
     if store is stores.installed():
         sampler.ask()
 

@@ -16,8 +16,8 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.registry import CollectorRegistry
 
 from ..process import native
-from ..scrape.collector import MultiProcessCollector
 from . import sampling, takeover
+from .collector import MultiProcessCollector
 from .held import is_switched, values_of
 from .loading import Stage
 from .private import Home, Standing, home_of, is_private, is_private_registry, leaving, names_of, rule, standing_of

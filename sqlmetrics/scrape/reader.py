@@ -91,6 +91,20 @@ class Reader(fork.ForkAware):
         nonsense.tell(self.path, self.trouble)
         self.trouble.write_log()
 
+    def scrape(self, wanted: Wanted, finish: Finish[T], figures: Figures | None = None) -> T:
+        """Scrape, note how long it took, and return what `finish` makes of the families; see `read`.
+
+        figures: of this process, if it counts in the store.
+        """
+        begun = time.perf_counter()
+        noted = figures or self.figures
+        own = noted.bring() if wanted.self_metrics else None
+        result = self.read(wanted, own=own, finish=finish)
+        noted.took("scrape", time.perf_counter() - begun)
+        if figures is None:  # else the flusher does it
+            self.tell()
+        return result
+
     def read(self, wanted: Wanted, *, own: Waiting | None, finish: Finish[T]) -> T:
         """Return what `finish` makes of the families, with their aggregated values, that are wanted.
 

@@ -6,6 +6,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from itertools import compress
 from typing import NamedTuple
 
+from prometheus_client.metrics_core import Metric
 from prometheus_client.samples import Exemplar, Sample
 
 from .newest import NO_EXEMPLARS
@@ -41,6 +42,12 @@ class Shown(NamedTuple):
             own = exemplar._replace(labels=dict(exemplar.labels))
             samples[number] = samples[number]._replace(exemplar=own)
         return samples if self.created is None else list(self._with_created(samples, self.created))
+
+    def metric(self) -> Metric:
+        """The family as `prometheus_client` has it."""
+        metric = Metric(self.family.name, self.family.help, self.family.type, self.family.unit)
+        metric.samples = self.samples()
+        return metric
 
     def _with_created(self, samples: list[Sample], created: Mapping[str, float]) -> Iterator[Sample]:
         """Each child's time behind its samples, where OpenMetrics wants it."""

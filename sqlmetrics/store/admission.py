@@ -12,20 +12,18 @@ import json
 import os
 import time
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import apsw
 
 from ..cells import given, journal
+from ..cells.cellsfile import CellsFile
 from ..cells.records import ChildRecord
 from ..cells.selection import Selection
 from ..cells.shape import canonical_labels
 from ..errors import DamagedError, SQLMetricsError
 from ..process import fork
-
-if TYPE_CHECKING:
-    from ..cells.cellsfile import CellsFile
-    from .store import Store
+from .opened import Opened
 
 OTHER = "(other)"
 """Each label value of the series that stands for all label sets beyond the limit."""
@@ -50,7 +48,7 @@ Family = tuple[str, str]
 class Admission:
     """What one process knows of the label sets of a store. Without a limit it looks at nothing."""
 
-    def __init__(self, store: Store):
+    def __init__(self, store: Opened):
         self._store = store
         self._seen: object = None
         self._removals: object = None

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import apsw
 
-if TYPE_CHECKING:
-    import apsw
-
-    from .store import Store
+from ..cells.home import Home
 
 CONFLICTS = """
 SELECT name || ' is ' || group_concat(type, ' and ') FROM (SELECT name, type FROM family ORDER BY name, type)
@@ -18,8 +15,8 @@ SELECT name || ' is ' || group_concat(type, ' and ') FROM (SELECT name, type FRO
 class Conflicts:
     """Looks for families of one name and several types whenever families have come."""
 
-    def __init__(self, store: Store):
-        self._store = store
+    def __init__(self, home: Home):
+        self._home = home
         self._looked_at: object = None
 
     def look(self, connection: apsw.Connection) -> None:
@@ -29,8 +26,7 @@ class Conflicts:
             return
         self._looked_at = plan
         found = [str(text) for (text,) in connection.execute(CONFLICTS).fetchall()]
-        trouble, path = self._store.trouble, self._store.path
         if found:
-            trouble.report("types", f"{path}: {'; '.join(found)}: all of them are shown; give one of them another name")
+            self._home.report("types", f"{'; '.join(found)}: all of them are shown; give one of them another name")
         else:
-            trouble.over("types", f"{path}: no metric has two types any more")
+            self._home.over("types", "no metric has two types any more")

@@ -13,16 +13,14 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import apsw
 
 from ..cells import journal, layout
 from ..cells.cellsfile import CellsFile
 from ..rows import database, settle
-
-if TYPE_CHECKING:
-    from .store import Store
+from .opened import Opened
 
 SHARE = 0.01
 """The part of the time that rebuilding may take, in which nobody else writes: in a large store it is rarer."""
@@ -35,14 +33,14 @@ POSTPONED = 60.0
 _COMMITTED = "SELECT id, journal FROM process WHERE died IS NULL"
 
 
-def carry_on(store: Store) -> None:
+def carry_on(store: Opened) -> None:
     """Do what is due and can be done now, waiting for no reader. Raises apsw.Error."""
     file = store.file
     if any(chore.is_due() for chore in (file.wiping, file.truncating, file.rebuilding)):
         _carry_on(store, is_stoppable=True)
 
 
-def finish(store: Store, tries: int = 1) -> None:
+def finish(store: Opened, tries: int = 1) -> None:
     """Do all of it, also what is not due yet. Others are waited for, 20 ms at each try. Raises apsw.Error."""
     file = store.file
     for tries_left in reversed(range(tries)):
@@ -55,14 +53,14 @@ def finish(store: Store, tries: int = 1) -> None:
         time.sleep(database.BUSY_MS / 1000)
 
 
-def _carry_on(store: Store, *, is_stoppable: bool) -> None:
+def _carry_on(store: Opened, *, is_stoppable: bool) -> None:
     with store.writing() as connection:
         wipe(store, connection)
         if _truncate(store, connection) and store.file.rebuilding.is_due():
             _rebuild(store, connection, is_stoppable=is_stoppable)
 
 
-def wipe(store: Store, connection: apsw.Connection) -> None:
+def wipe(store: Opened, connection: apsw.Connection) -> None:
     """Overwrite what of all journals is rows, if that is to be done. Raises apsw.Error."""
     file = store.file
     if file.wiping.is_done():
@@ -80,7 +78,7 @@ def _committed(connection: apsw.Connection, file: CellsFile) -> dict[int, int]:
     return dict(rows) | settled
 
 
-def _truncate(store: Store, connection: apsw.Connection) -> bool:
+def _truncate(store: Opened, connection: apsw.Connection) -> bool:
     """Bring the WAL to the database and cut it off; False if a reader or a writer keeps it, or it is too early."""
     chore = store.file.truncating
     event, _ = chore.state()
@@ -95,7 +93,7 @@ def _truncate(store: Store, connection: apsw.Connection) -> bool:
     return False
 
 
-def _rebuild(store: Store, connection: apsw.Connection, *, is_stoppable: bool) -> None:
+def _rebuild(store: Opened, connection: apsw.Connection, *, is_stoppable: bool) -> None:
     """Write all pages anew. Follows `_truncate`: with a reader that stays, the WAL would grow each time."""
     chore = store.file.rebuilding
     event, _ = chore.state()

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import enum
 import os
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
 
 import apsw
 
@@ -17,7 +15,8 @@ from ..cells.arenas import SharedArena
 from ..cells.freed import Run
 from ..cells.images import Image
 from ..cells.journal import JournalGoneError
-from ..client import children
+from ..cells.part import Part
+from ..cells.shape import Key
 from ..errors import DamagedError
 from ..process import fork
 from ..rows import behind, checkup, database, exemplars, fold, ingest, inherited, nonsense, removal, settle, slices
@@ -27,29 +26,65 @@ from ..rows.wal import checkpoint, refuse_long
 from ..rows.wal import wal_bytes as wal_bytes
 from ..rows.wal import wal_limit as wal_limit
 from . import erasure
-
-if TYPE_CHECKING:
-    from .store import Store
+from .admission import Admission
+from .conflicts import Conflicts
+from .flusher import Outcome
+from .follow import Follower
+from .opened import Opened
+from .remover import Remover
+from .wards import Wards
 
 _BLOCKS_AT_ONCE = 32
 """Blocks of cells, 4 KiB each, that one transaction brings to rows."""
 
 
-class Outcome(enum.Enum):
-    """What a flush came to."""
-
-    NOTHING_CHANGED = enum.auto()
-    DONE = enum.auto()
-    BUSY = enum.auto()
-    """Another process was writing: try again soon."""
-    FAILED = enum.auto()
-
-
-to_be_asked: list[Callable[[Store], None]] = []
+to_be_asked: list[Callable[[Opened], None]] = []
 """What calls code of the app before each flush, so that what it brings is in the rows."""
+to_be_told: list[Callable[[Part], None]] = []
+"""What looks after a flush at the children that are gone."""
 
 
-def ask(store: Store) -> None:
+class Rounds:
+    """What the flushes of one store see to, beside the children of this process.
+
+    notices: pids of processes that were reported dead, and are not settled yet. given_up: children that this process
+    has given up since its last scrape.
+    """
+
+    def __init__(self, store: Opened, follower: Follower):
+        self.store = store
+        self.follower = follower
+        self.conflicts = Conflicts(store.home)
+        self.admission = Admission(store)
+        self.remover = Remover(store, follower)
+        self.wards = Wards()
+        self.notices: list[str] = []
+        self.given_up: list[Key] = []
+
+    def after_fork_in_child(self, of_master: Iterable[SharedArena]) -> None:
+        """Leave to the parent what it has to do. of_master: what a process has that cannot flush, see `wards`."""
+        self.remover = Remover(self.store, self.follower)
+        self.wards = Wards(of_master)
+        self.notices, self.given_up = [], []
+
+    def has_notices(self) -> bool:
+        """Whether a process was reported dead and not settled yet, or a removal waits."""
+        return bool(self.notices) or self.remover.has_work()
+
+    def act_on_notices(self, connection: apsw.Connection) -> None:
+        """Settle the processes that were reported dead, also those reported meanwhile. Raises apsw.Error."""
+        file = self.store.file
+        while self.notices:
+            pids = list(self.notices)
+            with settle.settling(connection, file) as settled:
+                noticed = [slot for pid in pids for slot in settle.mark_dead(connection, file, pid, settled)]
+                fold.forget_oldest(connection, self.store.settings.keep_dead)
+            del self.notices[: len(pids)]
+            for slot in noticed:
+                file.lapse(slot)
+
+
+def ask(store: Opened) -> None:
     """Ask all that has to be asked for its values. Never raises anything but what `is_for_caller`."""
     if store.writing.held_here():
         return  # a signal handler in the middle of a flush
@@ -62,7 +97,7 @@ def ask(store: Store) -> None:
         store.trouble.report("app", f"{store.path}: what is to be asked for its values could not be ({told(error)})")
 
 
-def flush(store: Store, *, pause: float = 0.0) -> Outcome:
+def flush(rounds: Rounds, *, pause: float = 0.0) -> Outcome:
     """Flush a store; calls no code of the app.
 
     Never raises: trouble is reported once per cause and tried again at the next round. Nothing is lost by a
@@ -71,10 +106,11 @@ def flush(store: Store, *, pause: float = 0.0) -> Outcome:
     pause: leave exemplars that wait to the next flush if a flush has taken some less than so many seconds ago.
     """
     fork.notice()
+    store = rounds.store
     if store.writing.held_here():
         return Outcome.BUSY  # a signal handler in the middle of a flush
     try:
-        if not store.follow_replacement():
+        if not rounds.follower.follow():
             return Outcome.BUSY
         store.writing.keep_open()
         store.part.move_in()
@@ -82,12 +118,13 @@ def flush(store: Store, *, pause: float = 0.0) -> Outcome:
         store.part.tell_exemplars(pause)
         checkup.check_if_due(store.path, store.file)
         _look_for_planted(store)
-        store.admission.look_if_written()  # at once, for a burst of new children has begun, maybe
-        outcome = _flush(store) if _has_work(store) else Outcome.NOTHING_CHANGED
-        store.admission.look_if_written()
+        rounds.admission.look_if_written()  # at once, for a burst of new children has begun, maybe
+        outcome = _flush(rounds) if _has_work(rounds) else Outcome.NOTHING_CHANGED
+        rounds.admission.look_if_written()
         erasure.carry_on(store)
         store.part.zero_unread()
-        children.drop(store.part)
+        for tell in to_be_told:
+            tell(store.part)
         nonsense.tell(store.path, store.trouble)
         store.trouble.over("flush", f"{store.path}: flushes work again")
     except (apsw.BusyError, apsw.InterruptError, fork.GaveWayError):
@@ -104,14 +141,14 @@ def flush(store: Store, *, pause: float = 0.0) -> Outcome:
     return outcome
 
 
-def _look_for_planted(store: Store) -> None:
+def _look_for_planted(store: Opened) -> None:
     if planted := trust.planted_journal(store.path):
         store.trouble.report("foreign", f"{planted}; it is not believed, the store goes on")
     else:
         store.trouble.over("foreign", f"{store.path}{trust.JOURNAL_SUFFIX} is gone")
 
 
-def _after_failure(store: Store, error: BaseException) -> None:
+def _after_failure(store: Opened, error: BaseException) -> None:
     if not store.is_open():
         return
     store.trouble.report("flush", f"{store.path}: cannot flush ({told(error)}); scrapes go on, rows come later")
@@ -126,37 +163,39 @@ def _after_failure(store: Store, error: BaseException) -> None:
     store.figures.bring()
 
 
-def _has_work(store: Store) -> bool:
+def _has_work(rounds: Rounds) -> bool:
     """Whether a flush would write anything; asks memory and the kernel, not SQLite."""
+    store = rounds.store
     file = store.file
     return (
-        store.has_notices()
+        rounds.has_notices()
         or bool(store.part.heirs.waiting)
         or store.part.has_given_back()
-        or store.wards.have_news(store)
+        or rounds.wards.have_news(file)
         or file.sweeping.is_due()
         or any(arena.has_news() or arena.changed_blocks() for arena in store.part.arenas() if arena.is_mine())
         or any(not file.is_alive(slot) for slot, _ in file.live_slots())
     )
 
 
-def _flush(store: Store) -> Outcome:
+def _flush(rounds: Rounds) -> Outcome:
+    store = rounds.store
     store.figures.bring()
     begun = time.perf_counter()
     _bring_long_journals(store)
     with store.writing() as connection:
         refuse_long(connection)
-        store.act_on_notices(connection)
-        store.remover.act(connection)
+        rounds.act_on_notices(connection)
+        rounds.remover.act(connection)
         store.part.look_for_marks()
         inherited.bring(connection, store.file, store.part)
-        store.wards.bring(connection)
+        rounds.wards.bring(connection)
         arenas = _own(store)
         with_values = wal_bytes(store.path) <= wal_limit(store.path)
         now = given.now_ns()
         first, *others = _pieces(arenas, with_values=with_values)
         _write(store, connection, arenas, first, now if with_values and not others else None)
-        store.conflicts.look(connection)
+        rounds.conflicts.look(connection)
         checkpoint(connection)
     for number, piece in enumerate(others, 1):
         with slices.turn(store.file, slices.PATIENCE), store.writing() as connection:
@@ -170,7 +209,7 @@ def _flush(store: Store) -> Outcome:
     return Outcome.DONE
 
 
-def _bring_long_journals(store: Store) -> None:
+def _bring_long_journals(store: Opened) -> None:
     """Leave no more of them to one transaction than it can take."""
     file = store.file
     for arena in store.part.arenas():
@@ -182,7 +221,7 @@ def _bring_long_journals(store: Store) -> None:
     slices.bring_all(store.writing, file, [one for one in long if not file.is_alive(one[0])])
 
 
-def _own(store: Store) -> list[SharedArena]:
+def _own(store: Opened) -> list[SharedArena]:
     return [arena for arena in store.part.arenas() if arena.is_mine()]
 
 
@@ -199,7 +238,7 @@ def _pieces(arenas: list[SharedArena], *, with_values: bool) -> list[dict[Shared
 
 
 def _write(
-    store: Store,
+    store: Opened,
     connection: apsw.Connection,
     arenas: list[SharedArena],
     changed: dict[SharedArena, list[int]],
@@ -248,7 +287,7 @@ def _refuse_loss(connection: apsw.Connection, arena: SharedArena) -> None:
 
 
 def _after_commit(
-    store: Store,
+    store: Opened,
     ends: dict[SharedArena, int],
     images: dict[SharedArena, dict[int, Image]],
     left: dict[SharedArena, list[Run]],

@@ -7,6 +7,7 @@ for each process of the store: no SQLite, no write.
 from __future__ import annotations
 
 import contextlib
+import enum
 import os
 import time
 from collections.abc import Callable
@@ -15,7 +16,6 @@ from typing import Any, TypeVar
 
 from ..appcode import is_for_caller
 from ..process import fork, native, under_uwsgi
-from .flush import Outcome
 
 BATCH_SECONDS = 0.01
 """New children are upserted together with those that come within this time after them, and again after those."""
@@ -47,6 +47,16 @@ T = TypeVar("T")
 
 def _now() -> float:
     return time.clock_gettime(time.CLOCK_MONOTONIC)
+
+
+class Outcome(enum.Enum):
+    """What a flush came to."""
+
+    NOTHING_CHANGED = enum.auto()
+    DONE = enum.auto()
+    BUSY = enum.auto()
+    """Another process was writing: try again soon."""
+    FAILED = enum.auto()
 
 
 class Flusher:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import apsw
 
@@ -20,9 +21,10 @@ from ..rows import bring, database, files, ingest, renew, settle
 from ..rows.database import Identity, StoreConnection, file_identity
 from ..rows.making import BRIEF_SECONDS
 from ..rows.renew import CELLS_SUFFIX, Pair
+from .opened import Opened
 
-if TYPE_CHECKING:
-    from .store import Store
+_TRIES = 50
+"""How often `patiently` tries, 20 ms each: one second."""
 
 
 class Look(NamedTuple):
@@ -38,7 +40,7 @@ class Look(NamedTuple):
 class Follower:
     """Keeps a `Store` on the files that are at its path."""
 
-    def __init__(self, store: Store):
+    def __init__(self, store: Opened):
         self._store = store
         self._known: Look | None = None
         self._last: Look | None = None
@@ -91,6 +93,27 @@ class Follower:
     def held_here(self) -> bool:
         """Whether this thread is inside `follow` (and was interrupted by a signal handler, say)."""
         return self._turn._is_owned()  # type: ignore[attr-defined, no-any-return]
+
+    def is_held(self) -> bool:
+        """Whether this thread has any lock of the store: waiting for another might then be for ever."""
+        store = self._store
+        return store.writing.held_here() or store.part.is_held_here() or self.held_here()
+
+    def patiently(self, act: Callable[[apsw.Connection], None]) -> None:
+        """Do something with the connection, waiting a second for others. Raises what it raises, or BusyError."""
+        for tries_left in reversed(range(_TRIES)):
+            if not self.follow():
+                time.sleep(database.BUSY_MS / 1000)
+                continue
+            try:
+                with self._store.writing() as connection:
+                    act(connection)
+                    return
+            except apsw.BusyError:
+                if not tries_left:
+                    raise
+                fork.let_pass()
+        raise database.CutOffError(f"{self._store.path}: the files are being replaced")
 
     def _follow(self) -> bool:
         store = self._store

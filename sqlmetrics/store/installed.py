@@ -5,18 +5,21 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import replace
+from typing import TypeVar
+
+from prometheus_client.metrics_core import Metric
 
 from .. import config
-from ..cells import trust
-from ..cells.figures import Figures
 from ..errors import InstallError
 from ..process import fork, under_uwsgi
-from ..scrape.reader import Reader
+from ..scrape import readers
+from ..scrape.reader import Finish, Reader
+from ..scrape.wanted import Wanted
 from .store import Store
 
+T = TypeVar("T")
 _installed: Store | None = None
 _visited: dict[str, Store] = {}
-_readers: dict[str, Reader] = {}
 
 
 def find(path: str | os.PathLike[str] | None = None) -> str:
@@ -72,19 +75,18 @@ def reader(path: str | os.PathLike[str] | None = None) -> Reader:
     """Return this process's reader of a store; opens nothing yet."""
     where = find(path)
     store = installed_at(where)
-    settings = store.settings if store else config.settings()
-    if where not in _readers:
-        if settings.gid() >= 0:
-            trust.share(where, settings.gid())
-        _readers[where] = Reader(where)
-    _readers[where].keep_dead = settings.keep_dead
-    return _readers[where]
+    return readers.reader(where, store.settings if store else config.settings())
 
 
-def figures(reader: Reader) -> Figures:
-    """Where the work of a reader's process is noted: with the installed store, if that is the one it reads."""
+def scrape(reader: Reader, asked: Wanted, finish: Finish[T]) -> T:
+    """Scrape a store, the installed one or another; see `Reader.scrape`."""
     store = installed_at(reader.path)
-    return store.figures if store else reader.figures
+    return store.scrape(reader, asked, finish) if store else reader.scrape(asked, finish)
+
+
+def metrics(reader: Reader, asked: Wanted) -> list[Metric]:
+    """The families as `prometheus_client` has them. Raises as `scrape` does."""
+    return scrape(reader, asked, lambda families, _: [shown.metric() for shown in families])
 
 
 def remember(path: str, **given: object) -> Store:
@@ -132,6 +134,6 @@ def forget() -> Store | None:
     """Make no store the installed one, and return the one that was."""
     global _installed
     store, _installed = _installed, None
-    if store is not None and (gone := _readers.pop(store.path, None)):
-        gone.close()
+    if store is not None:
+        readers.forget(store.path)
     return store

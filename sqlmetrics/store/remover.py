@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
 
 import apsw
 
@@ -16,10 +15,8 @@ from ..process import fork
 from ..rows import database, settle, slices
 from ..rows.removal import Removal, carry_out
 from . import erasure
-
-if TYPE_CHECKING:
-    from .store import Store
-
+from .follow import Follower
+from .opened import Opened
 
 _PATIENCE = 1.0
 """Seconds that a removal takes to make rows of what others have announced; beyond that it is left to the flusher."""
@@ -28,8 +25,9 @@ _PATIENCE = 1.0
 class Remover:
     """The removals of one process."""
 
-    def __init__(self, store: Store):
+    def __init__(self, store: Opened, follower: Follower):
         self._store = store
+        self._follower = follower
         self._waiting: list[Removal] = []
         self._is_unmarked = False
         self._is_stuck = False
@@ -43,13 +41,13 @@ class Remover:
         store, removal = self._store, Removal(selection, given.now(), begin_anew)
         removal.detach(store.part)
         self._waiting.append(removal)
-        if self._is_stuck or store.is_held_here():
+        if self._is_stuck or self._follower.is_held():
             # In a signal handler, with a lock of ours held: waiting here might be for ever.
             store.flusher.wake()
             return
         try:
             until = time.monotonic() + _PATIENCE
-            store.patiently(lambda connection: self.act(connection, until))
+            self._follower.patiently(lambda connection: self.act(connection, until))
             store.flusher.start()  # the files are rid of it with the next flush, see `erasure`
         except Exception as error:  # whatever it is: the flusher meets it, too, and mends what can be mended
             self._is_stuck = True  # who removes the next one does not wait as long for the same

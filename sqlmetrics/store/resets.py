@@ -6,7 +6,6 @@ import contextlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import apsw
 
@@ -18,15 +17,13 @@ from ..rows.making import BRIEF_SECONDS, making
 from ..rows.renew import DAMAGED_SUFFIX, forget_unfinished
 from ..rows.sweep import sweep_gauges
 from . import erasure
-
-if TYPE_CHECKING:
-    from .store import Store
+from .opened import Opened
 
 PATIENCE_MS = 1000
 """How long another's write lock is waited for."""
 
 
-def reset(store: Store, *, force: bool, keep_own: bool) -> None:
+def reset(store: Opened, *, force: bool, keep_own: bool) -> None:
     """Delete every row, but, if asked for, those of this process. Raises StoreInUseError, apsw.BusyError."""
     own = _own(store) if keep_own else set()
     with _writing(store) as (connection, settled):
@@ -38,7 +35,7 @@ def reset(store: Store, *, force: bool, keep_own: bool) -> None:
     _leave_no_trace(store)
 
 
-def _leave_no_trace(store: Store) -> None:
+def _leave_no_trace(store: Opened) -> None:
     """See that nothing of what was there is readable; what a reader holds up for longer than a second is done later."""
     with store.part.binding() as outermost:
         if outermost:
@@ -52,7 +49,7 @@ def _leave_no_trace(store: Store) -> None:
     store.flusher.start()
 
 
-def begin_with_sums(store: Store) -> None:
+def begin_with_sums(store: Opened) -> None:
     """Forget the gauges of earlier runs: they tell of processes that are gone. Raises as `reset` does."""
     with _writing(store) as (connection, settled):
         _refuse_if_used(store, store.file.live_slots(), _own(store), False)
@@ -62,12 +59,12 @@ def begin_with_sums(store: Store) -> None:
     erasure.finish(store, PATIENCE_MS // BUSY_MS)
 
 
-def _own(store: Store) -> set[int]:
+def _own(store: Opened) -> set[int]:
     return {arena.instance for arena in store.part.arenas()}
 
 
 @contextmanager
-def _writing(store: Store) -> Iterator[tuple[apsw.Connection, list[settle.Slot]]]:
+def _writing(store: Opened) -> Iterator[tuple[apsw.Connection, list[settle.Slot]]]:
     """A transaction in which processes are settled; waits a second for a writer."""
     with store.writing() as connection:
         connection.set_busy_timeout(PATIENCE_MS)
@@ -78,7 +75,7 @@ def _writing(store: Store) -> Iterator[tuple[apsw.Connection, list[settle.Slot]]
             connection.set_busy_timeout(BUSY_MS)
 
 
-def _refuse_if_used(store: Store, slots: list[settle.Slot], own: set[int], force: bool) -> None:
+def _refuse_if_used(store: Opened, slots: list[settle.Slot], own: set[int], force: bool) -> None:
     file = store.file
     living = [slot for slot, instance in slots if instance not in own and file.is_alive(slot)]
     launched = locks.is_locked(file.fd, layout.RUN_LOCK_AT)

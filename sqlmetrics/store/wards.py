@@ -8,18 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
 
 import apsw
 
 from ..cells import given, layout
 from ..cells.arenas import SharedArena
+from ..cells.cellsfile import CellsFile
 from ..cells.images import Image
 from ..rows import behind, settle, slices
 from ..rows.ingest import copy_images, ingest, is_settled
-
-if TYPE_CHECKING:
-    from .store import Store
 
 _ZEROS = bytes(layout.PAGE)
 
@@ -34,11 +31,11 @@ class Ward:
         self._ingested = 0
         self._shown = dict.fromkeys(arena.flushed.copy(), _ZEROS)
 
-    def is_left(self, store: Store) -> bool:
+    def is_left(self, now: CellsFile) -> bool:
         """Whether it is settled, or in files that were replaced."""
         file, slot = self._file, self._slot
         is_live = file.states[slot] == layout.LIVE and file.has(slot, self._instance)
-        return not is_live or file is not store.file
+        return not is_live or file is not now
 
     def has_news(self) -> bool:
         """Whether there is more than the rows show, as far as this process has seen to it."""
@@ -79,9 +76,9 @@ class Wards:
     def __bool__(self) -> bool:
         return bool(self._all)
 
-    def have_news(self, store: Store) -> bool:
+    def have_news(self, file: CellsFile) -> bool:
         """Whether there is something to write for one of them."""
-        self._all = [ward for ward in self._all if not ward.is_left(store)]
+        self._all = [ward for ward in self._all if not ward.is_left(file)]
         return any(ward.has_news() for ward in self._all)
 
     def bring(self, connection: apsw.Connection) -> None:

@@ -264,6 +264,6 @@ def remove_again_and_again(path: str, ledger: Ledger, seed: str) -> None:
         for number in choose.choice([range(PATHS), [choose.randrange(PATHS)]]):
             with ledger.removing(number), contextlib.suppress(KeyError):
                 choose.choice(removals)(str(number))
-                while store.has_notices():
+                while store.rounds.has_notices():
                     time.sleep(0.01)
             ledger.say("removed", number)

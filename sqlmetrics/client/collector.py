@@ -12,9 +12,8 @@ from prometheus_client.registry import RestrictedRegistry
 
 from ..errors import NoStoreError
 from ..rows.database import found_at
+from ..scrape.wanted import wanted
 from ..store import installed as stores
-from .answer import metrics
-from .wanted import wanted
 
 
 class MultiProcessCollector:
@@ -68,7 +67,7 @@ class MultiProcessCollector:
         """The same, but of the samples of these names only (None: as it was told when it was made)."""
         if "_reader" not in self.__dict__:  # of the peer's class, and made before it was replaced
             MultiProcessCollector.__init__(self, None)
-        return metrics(self._reader, self._wanted if names is None else replace(self._wanted, names=names))
+        return stores.metrics(self._reader, self._wanted if names is None else replace(self._wanted, names=names))
 
     @staticmethod
     def merge(files: Iterable[str], accumulate: bool = True) -> Iterable[Metric]:

@@ -17,13 +17,13 @@ import prometheus_client
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder, gzip_accepted
 
-from ..errors import SQLMetricsError
-from ..store import installed as stores
-from ..trouble import tell
-from .collector import MultiProcessCollector
-from .exposition import encode
-from .reader import Reader
-from .wanted import wanted
+from .client.collector import MultiProcessCollector
+from .client.exposition import encode
+from .errors import SQLMetricsError
+from .scrape.reader import Reader
+from .scrape.wanted import wanted
+from .store import installed as stores
+from .trouble import tell
 
 log = logging.getLogger("sqlmetrics")
 

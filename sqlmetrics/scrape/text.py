@@ -6,26 +6,19 @@ encoders, so that each format and escaping scheme is theirs to the letter.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import chain, compress
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from prometheus_client import exposition as plain
 from prometheus_client.metrics_core import Metric
-from prometheus_client.openmetrics import exposition as openmetrics_text
 from prometheus_client.samples import Exemplar, Sample
 from prometheus_client.utils import floatToGoString
 
 from ..rows.ingest import storable
-from ..store import installed as stores
-from .answer import answer
 from .plan import Family, FamilyId, Gauge, Line, Lines
-from .reader import Reader
 from .shown import Shown
-from .wanted import Wanted, wanted
 
 Encoder = Callable[[Any], bytes]
 """One of the peer's functions from a registry to text."""
@@ -35,38 +28,6 @@ _PROBE = Family("x", "counter", "", "", 0)
 """With it a format is tried out."""
 _GO_EXPONENT = 1e6
 """From here on Go writes numbers with an exponent."""
-
-
-def generate_latest(
-    path: str | os.PathLike[str] | None = None,
-    *,
-    openmetrics: bool = False,
-    escaping: str = "underscores",
-    names: Iterable[str] | None = None,
-    self_metrics: bool = False,
-    modes: Mapping[str, str] | None = None,
-) -> bytes:
-    """Return what all processes of a store have counted as exposition text, UTF-8.
-
-    The same as `prometheus_client.generate_latest` makes of a registry with a `MultiProcessCollector`, in a fraction of
-    the time.
-
-    path: the store's file or folder; default: the installed store, else what the environment names.
-    openmetrics: OpenMetrics 1.0 instead of the Prometheus text format 0.0.4.
-    escaping: of names beyond the classic characters: underscores, dots, values or allow-utf-8.
-    names: of the samples that are wanted, such as ``requests_total``; default: all.
-    self_metrics: whether the families about the store itself (``sqlmetrics_…``) are wanted too.
-    modes: the multiprocess mode in which a gauge is shown, by its name; default: what ``SQLMETRICS_MODES`` says.
-
-    Raises PathError if no path is named, NoStoreError if no store is there, StoreError if it cannot be read.
-    """
-    encoder = partial(openmetrics_text.generate_latest if openmetrics else plain.generate_latest, escaping=escaping)
-    return encode(stores.reader(path), encoder, wanted(names, self_metrics=self_metrics, modes=modes))
-
-
-def encode(reader: Reader, encoder: Encoder, asked: Wanted) -> bytes:
-    """Scrape, and return the text as this encoder of the peer writes it. Raises NoStoreError, StoreError."""
-    return answer(reader, asked, lambda shown, kept: _texts(kept, encoder).text(shown))
 
 
 class _Kept(NamedTuple):
@@ -219,7 +180,7 @@ class Texts:
         return text.decode().removesuffix(self._end)
 
 
-def _texts(kept: dict[object, Any], encoder: Encoder) -> Texts:
+def texts(kept: dict[object, Any], encoder: Encoder) -> Texts:
     """What is kept for a format; formats are told apart by the encoder and its keyword arguments."""
     key = (encoder.func, *sorted(encoder.keywords.items())) if isinstance(encoder, partial) else encoder
     if key not in kept:

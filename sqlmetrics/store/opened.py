@@ -1,0 +1,79 @@
+"""A store as one process has it open: the files, this process's own part of them, a connection and a flusher."""
+
+from __future__ import annotations
+
+from .. import config
+from ..cells.cellsfile import CellsFile
+from ..cells.figures import Figures
+from ..cells.home import Home
+from ..cells.part import Part
+from ..process import fork
+from ..rows import files
+from ..rows.connections import Access
+from ..rows.making import SET_UP_SECONDS
+from ..rows.renew import Pair
+from ..trouble import Trouble
+from .flusher import Flusher
+
+
+class Opened:
+    """What all that works on a store in this process has in common.
+
+    path: the main file, absolute. settings: see `config.Settings`. writing: gives the connection that writes.
+    """
+
+    flusher: Flusher
+
+    def __init__(self, path: str, settings: config.Settings):
+        self.path = path
+        self.settings = settings
+        self.home = Home(path)
+        self._part = Part(self.home)
+        self._figures = Figures(self.trouble, self._part)
+        self.writing = Access(path)
+
+    @property
+    def file(self) -> CellsFile:
+        """The cells file. Raises NotOpenError."""
+        return self.home.file
+
+    @property
+    def id(self) -> str:
+        """The id in the files that are open, '' before there are any."""
+        return self.home.id
+
+    @property
+    def trouble(self) -> Trouble:
+        """What goes wrong with the store."""
+        return self.home.trouble
+
+    @property
+    def part(self) -> Part:
+        """What is this process's own; in the child of a fork from C, which ran no hook, not its parent's."""
+        fork.notice()
+        return self._part
+
+    @property
+    def part_of_attached(self) -> Part:
+        """The same for who has seen that a value is attached: no fork has come by unnoticed."""
+        return self._part
+
+    @property
+    def figures(self) -> Figures:
+        """What this process notes of its own work."""
+        if self._figures.part is not self._part:  # its parent has
+            self._figures = Figures(self.trouble, self._part)
+        return self._figures
+
+    def is_open(self) -> bool:
+        """Whether there is a store; False while it cannot be opened and this process counts in memory."""
+        return self.home.is_open()
+
+    def open(self, seconds: float = SET_UP_SECONDS) -> None:
+        """Open the store, or make it; wait so long for others. Raises what `files.open_or_create` does."""
+        self.enter(files.open_or_create(self.path, self.settings, self.trouble, seconds=seconds))
+        self.trouble.over("closed", f"{self.path}: the store is open, the values of this process are in it")
+
+    def enter(self, pair: Pair) -> None:
+        """Use these files from now on."""
+        self.home.enter(pair.cells, pair.store)
