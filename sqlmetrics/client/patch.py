@@ -23,7 +23,19 @@ from ..store import installed as stores
 from ..store.store import Store
 from ..values import MultiProcessValue, renew_lock
 from ..weak import members
-from . import children, copies, info_enum, labelled, operations, registry, resets, sampling, sharing, takeover
+from . import (
+    children,
+    copies,
+    info_enum,
+    labelled,
+    labelsets,
+    operations,
+    registry,
+    resets,
+    sampling,
+    sharing,
+    takeover,
+)
 from .collector import MultiProcessCollector
 from .loading import maker
 from .private import rule
@@ -78,7 +90,7 @@ class _PeerLocks(fork.ForkAware):
         """Replace the locks, also those that look free: one may have been on its way to a thread that waited."""
         one: Any
         renew_lock()
-        for one in members(operations.parents):
+        for one in members(labelsets.parents):
             one._lock = native.RLock()
         for one in members(resets.registries):
             one._lock = threading.RLock()  # of the app's kind: collectors are asked while it is held

@@ -16,7 +16,7 @@ from prometheus_client.registry import CollectorRegistry
 from ..appcode import told
 from ..cells import given
 from ..trouble import tell
-from . import info_enum, operations, resets, sampling
+from . import info_enum, labelsets, resets, sampling
 from .held import flat, is_peers_value, is_shared_value, is_state, values_of
 
 
@@ -81,7 +81,7 @@ def _all_metrics() -> Iterable[Any]:
             continue  # its constructor has failed
         elif thing._labelnames and not thing._labelvalues:
             if "_metrics" in vars(thing):
-                know(operations.parents, thing)
+                know(labelsets.parents, thing)
         else:
             yield thing
 
