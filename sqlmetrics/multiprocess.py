@@ -9,7 +9,7 @@ from __future__ import annotations
 from . import config
 from .client import patch
 from .client.collector import MultiProcessCollector
-from .notices import mark_process_dead
+from .store.notices import mark_process_dead
 
 __all__ = ["MultiProcessCollector", "mark_process_dead"]
 

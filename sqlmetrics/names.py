@@ -17,8 +17,8 @@ from .errors import (
     StoreError,
     StoreInUseError,
 )
-from .notices import mark_process_dead, reset
 from .process import real
+from .store.notices import mark_process_dead, reset
 from .store.store import Store
 from .web import make_asgi_app, make_wsgi_app, start_http_server
 

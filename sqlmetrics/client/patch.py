@@ -16,10 +16,10 @@ from typing import Any
 from prometheus_client import exposition, multiprocess, values
 from prometheus_client.registry import CollectorRegistry
 
-from ..notices import mark_process_dead
 from ..process import fork, native
 from ..store import flush
 from ..store import installed as stores
+from ..store.notices import mark_process_dead
 from ..store.store import Store
 from ..values import MultiProcessValue, renew_lock
 from ..weak import members

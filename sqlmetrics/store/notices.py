@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from .store import installed as stores
+from . import installed as stores
 
 
 def mark_process_dead(pid: object, path: str | os.PathLike[str] | None = None) -> None:
