@@ -10,6 +10,7 @@ from helpers import Shell, in_child, scrape, value
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary
 
 import sqlmetrics
+from sqlmetrics.cells.journal import JournalWriter
 from sqlmetrics.client import making
 
 MANY = 20
@@ -162,6 +163,28 @@ def test_a_fork_makes_children_of_its_own(store: sqlmetrics.Store) -> None:
 
     assert in_child(work) == [2, 1]
     assert sum(scrape().values()) >= 3 * MANY
+
+
+def test_what_comes_in_the_middle_of_a_new_child_is_counted_with_it(
+    store: sqlmetrics.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal handler makes another one of the same metric, and uses a known one, while the first gets its cells."""
+    requests = Counter("requests", "Requests", ["path"])
+    for number in range(MANY):
+        requests.labels(f"/{number}").inc()
+    append = JournalWriter.append
+
+    def interrupted(self: JournalWriter, text: str) -> None:
+        monkeypatch.undo()
+        requests.labels("/inner").inc(5)
+        requests.labels("/7").inc(5)
+        append(self, text)
+
+    monkeypatch.setattr(JournalWriter, "append", interrupted)
+    requests.labels("/outer").inc(2)
+
+    assert not store.part.has_aside
+    assert [value("requests_total", path=path) for path in ("/outer", "/inner", "/7")] == [2, 5, 6]
 
 
 def test_a_store_that_is_installed_again_has_moulds_of_its_own(path: str) -> None:
