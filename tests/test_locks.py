@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 import sqlmetrics
 from sqlmetrics.rows import settle
+from sqlmetrics.rows.flush import Outcome
 
 
 def drop_locks(path: str) -> bool:
@@ -78,7 +79,7 @@ def test_a_process_that_was_taken_for_dead(path: str, rounds: int) -> None:
 
     assert value("requests_total", by="child") == 11 * rounds
     assert value("requests_total", by="parent") == 11 * rounds
-    assert store.flush()
+    wait_for(lambda: store.flush() is Outcome.NOTHING_CHANGED)
     assert value("requests_total", by="child") == 11 * rounds
 
 
@@ -111,7 +112,7 @@ def test_the_operation_that_is_under_way_when_the_locks_vanish(path: str, monkey
         begin_to_count = threading.Thread(target=one.do, args=("count",))
         begin_to_count.start()
         os.read(from_child, 1)
-        assert store.flush()
+        assert store.flush() is Outcome.DONE
         begin_to_count.join()
         assert value("requests_total") == 2
         one.do("first")

@@ -19,6 +19,7 @@ from test_replaced_store import ALL, delete
 import sqlmetrics
 from sqlmetrics.cells import part
 from sqlmetrics.cells.region import NoRoomError, Region
+from sqlmetrics.rows.flush import Outcome
 
 CHILDREN = 300
 
@@ -181,7 +182,7 @@ def test_files_that_change_again_during_a_move_lose_nothing(path: str, slow: Cal
     wait_for(lambda: store.follower.follow() and not store.follower.is_behind())
     children[0].inc()
 
-    assert store.flush()
+    assert store.flush() is Outcome.DONE
     assert sum(scrape().values()) == total(path) == CHILDREN + 3
 
 

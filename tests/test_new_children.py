@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summ
 import sqlmetrics
 from sqlmetrics.cells.journal import JournalWriter
 from sqlmetrics.client import making
+from sqlmetrics.rows.flush import Outcome
 
 MANY = 20
 KINDS: dict[str, Callable[[], Any]] = {
@@ -66,7 +67,7 @@ def test_each_child_counts_for_itself(store: sqlmetrics.Store, path: str, kind: 
     found = {dict(labels)["path"]: number for (_, labels), number in shown.items()}
 
     assert found == {f"/{number}": number for number in range(MANY)}
-    assert store.flush()
+    assert store.flush() is Outcome.DONE
     rows = Shell(path)(
         "SELECT value FROM metrics WHERE metric LIKE '%_total' OR metric LIKE '%_sum' OR metric LIKE 'busy%'"
     )

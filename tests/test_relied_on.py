@@ -152,7 +152,7 @@ def test_the_tables_have_what_is_replaced_and_nothing_else() -> None:
 # --- attributes of its objects ------------------------------------------------------------------------------
 
 LABELLED = "_lock:lock _metrics:dict"
-METRIC = "_name:str _type:str _documentation:str _labelnames:tuple _labelvalues:tuple"
+METRIC = "_name:str _original_name:str _type:str _documentation:str _kwargs:dict _labelnames:tuple _labelvalues:tuple"
 ATTRIBUTES = {
     "Counter": f"{METRIC} _unit:str _created:float _value:mutexvalue _is_parent:method _is_observable:method",
     "Gauge": f"{METRIC} _unit:str _value:mutexvalue _is_most_recent:bool _multiprocess_mode:str _child_samples:method",
@@ -170,6 +170,7 @@ ATTRIBUTES = {
     "metrics": "_use_created:bool",
 }
 """{an object of the peer's: the underscored attributes that are touched, and their types in small letters}"""
+LISTED = {pair.split(":")[0] for pairs in ATTRIBUTES.values() for pair in pairs.split()}
 
 
 def objects() -> dict[str, Any]:
@@ -207,10 +208,18 @@ def test_attributes_are_there_and_of_the_kind_that_we_know(what: str) -> None:
 def test_no_underscored_attribute_of_the_peer_is_missing_from_the_table() -> None:
     """All that sqlmetrics has in its source and that objects of the peer have too."""
     theirs = {name for thing in objects().values() for name in dir(thing)}
-    listed = {pair.split(":")[0] for pairs in ATTRIBUTES.values() for pair in pairs.split()}
     replaced = {name for _, name, _ in REPLACED.values()}
 
-    assert set(underscored()) & theirs - listed - replaced == set()
+    assert set(underscored()) & theirs - LISTED - replaced == set()
+
+
+def test_the_whole_source_is_searched_for_underscored_attributes() -> None:
+    """Each module of the package, so that each attribute of the table is found where it is used."""
+    modules = set().union(*underscored().values())
+
+    assert len(modules) > 30
+    assert {module.rpartition(".")[0] for module in modules} >= {"sqlmetrics", "sqlmetrics.client", "sqlmetrics.scrape"}
+    assert LISTED - set(underscored()) == set()
 
 
 # --- what it calls, and what it returns ---------------------------------------------------------------------

@@ -21,12 +21,14 @@ _UNDERSCORED = re.compile(r"_[a-z][a-z_]*")
 def underscored() -> dict[str, set[str]]:
     """{underscored name: the modules of sqlmetrics that have it, as an attribute or in a text such as hasattr's}"""
     found: dict[str, set[str]] = {}
-    for file in Path(sqlmetrics.__file__).parent.glob("*.py"):
+    package = Path(sqlmetrics.__file__).parent
+    for file in package.rglob("*.py"):
+        module = ".".join(["sqlmetrics", *file.relative_to(package).with_suffix("").parts])
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):
             name = getattr(node, "attr", getattr(node, "value", None))
             is_name = isinstance(node, (ast.Attribute, ast.Constant)) and isinstance(name, str)
             if is_name and _UNDERSCORED.fullmatch(name):
-                found.setdefault(name, set()).add(f"sqlmetrics.{file.stem}")
+                found.setdefault(name, set()).add(module)
     return found
 
 
