@@ -1,40 +1,15 @@
-"""What the tests of real servers and libraries share: a store on tmpfs if there is one, and the table of what ran."""
+"""What the tests of real servers and libraries share beside `shared_fixtures`: the table of what ran."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
-from collections.abc import Generator, Iterator
-from pathlib import Path
+from collections.abc import Generator
 
 import pytest
 import table
-from helpers import Shell, let_children_hear_signals
+from helpers import let_children_hear_signals
 
 ALL_ITEMS = pytest.StashKey[list[pytest.Item]]()
 """Every test that was collected, whether or not it was selected."""
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """An empty folder on tmpfs, as the docs recommend, or else on the disk."""
-    shm = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    path = Path(tempfile.mkdtemp(prefix="sqlmetrics-dropin-", dir=shm))
-    yield path
-    shutil.rmtree(path, ignore_errors=True)
-
-
-@pytest.fixture
-def path(folder: Path) -> str:
-    """Where the store of a test is."""
-    return str(folder / "metrics.sqlite3")
-
-
-@pytest.fixture
-def shell(path: str) -> Shell:
-    """The second reader: another process, another SQLite."""
-    return Shell(path)
 
 
 @pytest.fixture(scope="session")
@@ -51,6 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """The marker of the tests that are rows of the table; and see `let_children_hear_signals`."""
     let_children_hear_signals()
+    config.pluginmanager.import_plugin("shared_fixtures")
     config.addinivalue_line("markers", "row(kind, what, *distributions): a row in the table of what ran")
 
 

@@ -64,7 +64,7 @@ def between_the_last_two(scrapes: Series) -> float:
     return (last_but_one + last) / 2
 
 
-def test_workers_came_and_went(run: Run) -> None:
+def test_workers_came_and_went_meanwhile(run: Run) -> None:
     """Else all that follows would show nothing. The server says nothing that is not about the kills."""
     expected = len(run.requests) // sum(REQUESTS_PER_WORKER)
     answered = {request.worker for request in run.requests}
@@ -148,7 +148,7 @@ def test_increase_and_rate_are_exact_from_sample_to_sample(run: Run, engine: Eng
     assert engine.value(f"sum(rate({window}))", last) == pytest.approx(1000 * sent / milliseconds, rel=1e-12)
 
 
-def test_increase_of_all_time(run: Run, engine: Engine) -> None:
+def test_the_increase_of_all_time_is_what_the_page_says(run: Run, engine: Engine) -> None:
     """What the page says: VictoriaMetrics begins at zero, Prometheus at the first value that it has seen."""
     shown = run.shown(engine, "app")
     found = engine.value(f'sum(increase(requests_total{{job="app"}}[{run.seconds()}s]))', run.closed)

@@ -188,18 +188,18 @@ def test_functions_and_log_handlers_are_called_by_greenlets(program: Program, pa
     assert program.end() == (0, "")
 
 
-def test_scrapes_at_once(program: Program) -> None:
+def test_scrapes_in_many_greenlets_at_once_are_right(program: Program) -> None:
     """In greenlets, while a function in one of them lets the others go on."""
     assert program.do("scrape_at_once", 8) == [7] * 24
     assert program.end() == (0, "")
 
 
-def test_scrapes_over_http(program: Program) -> None:
+def test_a_server_of_greenlets_answers_scrapes(program: Program) -> None:
     """A server of greenlets answers while others count."""
     answers_while_it_counts(program, program.do("serve"))
 
 
-def test_start_http_server(library: str, path: str) -> None:
+def test_start_http_server_answers_by_greenlets(library: str, path: str) -> None:
     """Its threads are greenlets, too, where the standard library's server was patched before it was imported."""
     with Program(library, "first", path) as program:
         answers_while_it_counts(program, program.do("serve_in_thread"))
@@ -218,7 +218,7 @@ def answers_while_it_counts(program: Program, port: object) -> None:
     assert program.end() == (0, "")
 
 
-def test_who_waits_for_all_greenlets(program: Program) -> None:
-    """Does not wait for that of the flusher, which never ends."""
+def test_waiting_for_all_greenlets_does_not_wait_for_the_flusher(program: Program) -> None:
+    """The greenlet of the flusher never ends."""
     program.do("wait_for_all")
     assert program.end() == (0, "")

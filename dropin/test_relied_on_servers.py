@@ -85,7 +85,7 @@ class Facts:
         return [fact for fact in self.all() if fact["what"] == what]
 
 
-def test_gunicorns_hooks(folder: Path) -> None:
+def test_gunicorn_calls_its_hooks_when_and_where_we_expect(folder: Path) -> None:
     """Those of `sqlmetrics.gunicorn`: when, where and with what they are called."""
     facts = Facts(folder)
     (starting,) = facts.of("on_starting")
@@ -124,13 +124,13 @@ def test_gunicorns_hooks_are_given_by_name() -> None:
 @pytest.mark.parametrize(
     ("name", "is_there"), [("asgi", True), ("gthread", True), ("gevent", True), ("eventlet", False)]
 )
-def test_gunicorns_kinds_of_workers(name: str, is_there: bool) -> None:
+def test_gunicorn_has_the_kinds_of_workers_that_the_page_names(name: str, is_there: bool) -> None:
     """The page names those that there are, and one that is gone."""
     that = f"there are {'' if is_there else 'no '}{name} workers"
     rely("gunicorn", that, (name in gunicorn.workers.SUPPORTED_WORKERS) is is_there, "docs/how-to/servers/gunicorn.md")
 
 
-def test_uvicorn_spawns() -> None:
+def test_uvicorn_spawns_its_workers() -> None:
     """So that a worker imports everything anew, with the launcher's environment."""
     method = uvicorn._subprocess.spawn.get_start_method()
 

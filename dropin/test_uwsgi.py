@@ -51,13 +51,13 @@ if sys.version_info < (3, 12):  # with 3.13, uWSGI 2.0.31 hangs with it, whateve
 
 
 @pytest.mark.parametrize("option", HOOKS)
-def test_with_pythons_hooks(folder: Path, option: str) -> None:
+def test_scrapes_are_exact_with_pythons_hooks(folder: Path, option: str) -> None:
     """They are run in part, or all of them; a worker knows that it is one either way, and flushes."""
     assert_exact_across_a_death(Varied(PAGE, PRELOADED, options=option), folder)
 
 
 @pytest.mark.parametrize("heading", [PRELOADED, LAZY])
-def test_workers_that_come_and_go(folder: Path, heading: str) -> None:
+def test_workers_that_come_and_go_lose_nothing(folder: Path, heading: str) -> None:
     """Each answers a few requests only, and there are fewer of them while there is little to do."""
     options = "--max-requests 15 --min-worker-lifetime 0 --cheaper 1 --cheaper-initial 2 -p 3"
     with deployed(Varied(PAGE, heading, options=options), folder) as server:
@@ -69,7 +69,7 @@ def test_workers_that_come_and_go(folder: Path, heading: str) -> None:
 
 
 @pytest.mark.parametrize("heading", [PRELOADED, LAZY])
-def test_a_reload(folder: Path, heading: str) -> None:
+def test_a_reload_loses_nothing(folder: Path, heading: str) -> None:
     """SIGHUP to the master, which executes itself anew where it has the app, and a file that is touched."""
     touched = folder / "reload"
     touched.touch()
@@ -89,7 +89,7 @@ def touch_later(file: Path) -> None:
     os.utime(file, (time.time() + 10,) * 2)
 
 
-def test_a_request_that_takes_too_long(folder: Path) -> None:
+def test_a_worker_killed_by_harakiri_leaves_its_counts(folder: Path) -> None:
     """Its worker is killed by harakiri, with what it has counted for that request, too."""
     with deployed(Varied(PAGE, PRELOADED, options="--harakiri 1 --module stuck:app"), folder) as server:
         server.request(20)
@@ -130,7 +130,7 @@ def test_what_the_master_has_set_is_in_the_rows(folder: Path) -> None:
         server.shell.wait_for_row(f"SELECT 1 FROM processes WHERE os_pid = {server.process.pid} AND rows > 0")
 
 
-def test_worker_numbers(folder: Path) -> None:
+def test_gauges_have_the_workers_number(folder: Path) -> None:
     """A worker's gauges have its number, also those of the one that takes a dead one's place."""
     with deployed(Row(PAGE, "worker numbers instead of pids"), folder) as server:
 

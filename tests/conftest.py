@@ -1,15 +1,13 @@
-"""What the tests share: a clean prometheus_client, a store on tmpfs where there is one, and a second reader."""
+"""What the tests share beside `shared_fixtures`: a clean prometheus_client, and an installed store."""
 
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers import Shell, let_children_hear_signals
+from helpers import let_children_hear_signals
 from launching import COUNT, write
 from prometheus_client import REGISTRY
 
@@ -19,9 +17,10 @@ from sqlmetrics.cells import shape
 _VARIABLES = ("SQLMETRICS_PATH", "PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir")
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """See `let_children_hear_signals`."""
     let_children_hear_signals()
+    config.pluginmanager.import_plugin("shared_fixtures")
 
 
 @pytest.fixture(autouse=True)
@@ -39,34 +38,20 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture
-def folder() -> Iterator[Path]:
-    """An empty folder on tmpfs, as the docs recommend, or else on the disk."""
-    shm = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    path = Path(tempfile.mkdtemp(prefix="sqlmetrics-test-", dir=shm))
-    yield path
-    sqlmetrics.uninstall()  # before its store is gone
-    shutil.rmtree(path, ignore_errors=True)
-
-
-@pytest.fixture
-def path(folder: Path) -> str:
-    """Where the store of a test is."""
-    return str(folder / "metrics.sqlite3")
-
-
-@pytest.fixture
 def script(folder: Path) -> Path:
     """A program that counts one job under the name given, and has `prometheus_client` only."""
     return write(folder, "script.py", COUNT)
 
 
 @pytest.fixture
-def store(path: str) -> sqlmetrics.Store:
-    """An installed store."""
-    return sqlmetrics.install(path)
+def store(path: str, request: pytest.FixtureRequest) -> sqlmetrics.Store:
+    """An installed store; the marker ``store`` has the settings of it that a test wants."""
+    marker = request.node.get_closest_marker("store")
+    return sqlmetrics.install(path, **(marker.kwargs if marker else {}))
 
 
 @pytest.fixture
-def shell(path: str) -> Shell:
-    """The second reader: another process, another SQLite."""
-    return Shell(path)
+def open_folder(folder: Path) -> Path:
+    """The folder like /tmp and /dev/shm: anybody may create files, only owners delete them."""
+    folder.chmod(0o1777)
+    return folder

@@ -12,13 +12,16 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.samples import Sample
 
 import sqlmetrics
+
+FILES = ("", "-wal", "-shm", "-cells")
+"""What the names of a store's files end in."""
 
 _STDLIB_READER = """
 import json, sqlite3, sys
@@ -71,6 +74,31 @@ class Shell:
                 return False
 
         wait_for(has_row)
+
+
+def delete(path: str, suffixes: Iterable[str] = FILES) -> None:
+    """Delete a store's files, or some of them; its processes may be faster with some of them."""
+    for suffix in suffixes:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path + suffix)
+
+
+def unflushed(path: str) -> sqlmetrics.Store:
+    """A store that this process flushes only where a test says so, until there is a fork."""
+    store = sqlmetrics.install(path, flush_interval=1000)
+    store.flusher.stop()
+    return store
+
+
+@contextlib.contextmanager
+def hasty_threads(seconds: float = 1e-6) -> Iterator[None]:
+    """The interpreter changes threads at every chance, or after so many seconds."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(seconds)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 20.0) -> object:

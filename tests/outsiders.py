@@ -10,9 +10,11 @@ import sys
 import textwrap
 from collections.abc import Callable
 
+import pytest
 from helpers import in_child, wait_for
 
 NOBODY = 65534
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
 
 _STDLIB_SHELL = """
 import sqlite3, sys

@@ -103,7 +103,7 @@ print(len(seen))
     assert shell.value("SELECT count(*) FROM sqlite_schema WHERE name = 'app'") == 0
 
 
-def test_the_app_s_list_of_hooks_goes_on_as_its_list(path: str) -> None:
+def test_the_apps_list_of_hooks_stays_the_apps_list(path: str) -> None:
     """Also for who has kept hold of it, or puts another in its place."""
     program = f"""
 import apsw
@@ -124,7 +124,7 @@ print(len(seen))
     assert run(program).stdout.splitlines() == ["1 1 True", "1", "3"]
 
 
-def test_threads_that_open_their_own_connections_have_the_hooks(path: str) -> None:
+def test_threads_that_open_connections_of_their_own_get_the_apps_hooks(path: str) -> None:
     """Each of them, while others of the store's are being opened."""
     program = f"""
 import apsw, threading, sqlmetrics
@@ -149,7 +149,7 @@ print(len(called), wrong)
     assert run(program).stdout == "2000 []\n"
 
 
-def test_another_default_vfs_of_the_app_is_not_the_store_s(folder: Path, path: str) -> None:
+def test_the_store_does_not_use_a_default_vfs_of_the_apps(folder: Path, path: str) -> None:
     """One that encrypts, say; other processes could not read the file."""
     program = f"""
 import apsw

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 from apps.serving import APPS, serving
-from helpers import Shell, child, scrape, wait_for
+from forking import in_a_thread, timed_fork
+from helpers import Shell, child, scrape, unflushed, wait_for
 from prometheus_client import Counter, Histogram
-from test_forks_wait_for_nothing import in_a_thread, timed_fork
 
 import sqlmetrics
 from sqlmetrics.rows import slices
@@ -38,13 +38,6 @@ def busily(seconds: float) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         pass
-
-
-def alone(path: str) -> sqlmetrics.Store:
-    """The store, which this process flushes only when it is told to."""
-    store = sqlmetrics.install(path, flush_interval=1000)
-    store.flusher.stop()
-    return store
 
 
 def make(visits: Counter, who: str, many: int = MANY) -> float:
@@ -100,11 +93,11 @@ def test_a_process_killed_in_the_middle_of_its_flush_is_counted_once(
     small: None, path: str, shell: Shell, where: str
 ) -> None:
     """What is rows by then is not told twice, and what is not is read from its journal."""
-    store = alone(path)
+    store = unflushed(path)
     visits = Counter("visits", "Visits", ["user"])
 
     def flush_until_killed() -> None:
-        alone(path)
+        unflushed(path)
         make(visits, "one", 500)
         left = [3]
 
@@ -157,7 +150,7 @@ def noting_slices(reached: Callable[[], object]) -> list[float]:
 
 def test_others_get_their_turn_in_the_middle_of_a_flush(small: None, path: str, shell: Shell) -> None:
     """A removal, and another process's flush: both are done when the one that has much to write has slices left."""
-    store = alone(path)
+    store = unflushed(path)
     wide = Histogram("wide", "Wide", ["of"], buckets=range(300))  # many blocks of cells
     visits = Counter("visits", "Visits", ["user"])
     visits.labels("gone").inc()
@@ -166,7 +159,7 @@ def test_others_get_their_turn_in_the_middle_of_a_flush(small: None, path: str, 
     reading, writing = os.pipe()
 
     def touch() -> str:
-        alone(path)
+        unflushed(path)
         for number in range(60):
             wide.labels(str(number)).observe(1)
         return sqlmetrics.install().flush().name
@@ -178,7 +171,7 @@ def test_others_get_their_turn_in_the_middle_of_a_flush(small: None, path: str, 
         return done[-1]
 
     with child(touch=touch, slowly=flush_slowly) as one:
-        alone(path)  # the fork has allowed a flusher again
+        unflushed(path)  # the fork has allowed a flusher again
         assert one.do("touch") == "DONE"
         with in_a_thread(lambda: one.do("slowly")) as ended:
             assert select.select([reading], [], [], 20)[0], "it has no three slices"
@@ -199,18 +192,18 @@ def test_a_removal_that_would_have_to_wait_for_a_burst_is_left_to_the_flusher(
     small: None, path: str, shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """First all that was announced has to become rows; what was removed is gone after the next flush."""
-    store = alone(path)
+    store = unflushed(path)
     visits = Counter("visits", "Visits", ["user"])
     visits.labels("one/7").inc()
     store.flush()
 
     def burst() -> float:
-        alone(path)
+        unflushed(path)
         return make(visits, "one", 500)
 
     with child(burst=burst) as one:
         value = one.do("burst")
-        alone(path)
+        unflushed(path)
         monkeypatch.setattr(remover, "_PATIENCE", 0.0)
         visits.remove("one/7")
         assert store.rounds.remover.has_work()
@@ -223,7 +216,7 @@ def test_a_removal_that_would_have_to_wait_for_a_burst_is_left_to_the_flusher(
 
 def test_a_fork_in_the_middle_of_a_flush_waits_for_a_slice_at_most(small: None, path: str, shell: Shell) -> None:
     """The child finds no connection open, and the flush goes on afterwards."""
-    store = alone(path)
+    store = unflushed(path)
     visits = Counter("visits", "Visits", ["user"])
     value = make(visits, "one")
     begun = threading.Event()
@@ -239,9 +232,11 @@ def test_a_fork_in_the_middle_of_a_flush_waits_for_a_slice_at_most(small: None, 
 
 
 @pytest.mark.parametrize("of", ["journal", "values"])
-def test_files_that_are_replaced_between_two_slices(small: None, path: str, shell: Shell, of: str) -> None:
+def test_a_flush_begins_again_when_the_files_are_replaced_between_two_slices(
+    small: None, path: str, shell: Shell, of: str
+) -> None:
     """The flush begins again, with the new files."""
-    store = alone(path)
+    store = unflushed(path)
     visits = Counter("visits", "Visits", ["user"])
     wide = Histogram("wide", "Wide", ["of"], buckets=range(300))
     value = make(visits, "one", 1000)
@@ -267,7 +262,7 @@ def test_files_that_are_replaced_between_two_slices(small: None, path: str, shel
 
 def test_a_view_says_how_far_the_rows_are_behind(small: None, path: str, shell: Shell) -> None:
     """Nothing before the first flush; since the last whole one while a flush has written a part; 0 else, also later."""
-    store = alone(path)
+    store = unflushed(path)
     visits = Counter("visits", "Visits", ["user"])
     found: list[dict[str, object]] = []
     slices.leave_turn = lambda: found.extend(shell("SELECT flushed, behind FROM processes"))

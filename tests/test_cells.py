@@ -22,7 +22,7 @@ from sqlmetrics.scrape.wanted import Wanted
 from sqlmetrics.values import MultiProcessValue
 
 
-def test_growth_over_many_blocks(path: str, shell) -> None:
+def test_children_in_many_blocks_each_have_cells_of_their_own(path: str, shell) -> None:
     """Thousands of children in two processes: each has cells of its own, in the scrape and in the rows."""
     store = sqlmetrics.install(path, flush_interval=0.01)
     requests = Counter("requests", "Requests", ["number"])
@@ -100,7 +100,7 @@ def _churn(requests: Counter, workers: int, per_worker: int, report: int) -> Non
     assert [ended(pid) for pid in alive] == [0] * len(alive)
 
 
-def test_scrapes_race_with_deaths_and_reuse(path: str) -> None:
+def test_scrapes_that_race_with_deaths_and_reuse_are_exact(path: str) -> None:
     """Every scrape shows at least what was counted before it and at most what was begun, and the end is exact."""
     sqlmetrics.install(path, flush_interval=0.005)
     requests = Counter("requests", "Requests", ["number"])
@@ -130,7 +130,7 @@ def test_scrapes_race_with_deaths_and_reuse(path: str) -> None:
     assert shown() == workers * per_worker
 
 
-def test_two_threads_retire_one_slot(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_threads_that_retire_one_slot_free_it_once(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """One thread has looked whose slot it is; before it frees it, another does, and a new process takes it and ends."""
     store = sqlmetrics.install(path, flush_interval=600)
     requests = Counter("requests", "Requests")
@@ -166,7 +166,9 @@ def test_two_threads_retire_one_slot(path: str, monkeypatch: pytest.MonkeyPatch)
     assert value("requests_total") == 111
 
 
-def test_a_slot_is_alive_from_the_first(store: sqlmetrics.Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_claimed_slot_is_alive_from_its_first_moment(
+    store: sqlmetrics.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Another thread of the process that claims it may be settling the dead at any moment."""
     seen = []
     unlock = cells.locks.unlock
@@ -181,7 +183,7 @@ def test_a_slot_is_alive_from_the_first(store: sqlmetrics.Store, monkeypatch: py
     assert set(seen) == {True}
 
 
-def test_two_metrics_of_one_name(store: sqlmetrics.Store) -> None:
+def test_two_metrics_of_one_name_add_up(store: sqlmetrics.Store) -> None:
     """In no registry, or in two that show all processes: they share their cells and add up."""
     first, second = (Counter("requests", "Requests", ["path"], registry=None) for _ in range(2))
     one, other = (Histogram("latency", "Latency", registry=registry) for registry in (None, REGISTRY))
@@ -198,7 +200,7 @@ def test_two_metrics_of_one_name(store: sqlmetrics.Store) -> None:
     assert value("latency_sum") == 10
 
 
-def test_two_identifiers_in_one_process(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_value_classes_with_two_identifiers_count_as_two_processes(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Value classes made by hand, as the peer's own tests do."""
     monkeypatch.setenv("SQLMETRICS_PATH", path)
     first, second = MultiProcessValue(lambda: 123), MultiProcessValue(lambda: 456)
@@ -222,7 +224,7 @@ def test_two_identifiers_in_one_process(path: str, monkeypatch: pytest.MonkeyPat
     assert PeersMultiProcessValue is not MultiProcessValue
 
 
-def test_an_identifier_that_changes(path: str) -> None:
+def test_each_operation_counts_for_the_identifier_of_its_time(path: str) -> None:
     """Between any two operations, there and back again: each operation counts for the name of its time."""
     name = "123"
     sqlmetrics.install(path, process_identifier=lambda: name)
@@ -238,7 +240,7 @@ def test_an_identifier_that_changes(path: str) -> None:
     assert [value("own", pid=pid) for pid in ("123", "456", "789")] == [3, 3, 3]
 
 
-def test_frozen_time(path: str) -> None:
+def test_the_newest_value_is_known_while_time_stands_still(path: str) -> None:
     """Time stands still: the newest by its own clock is shown, a tie is the later process's, and nothing hangs."""
     store = sqlmetrics.install(path, flush_interval=0.01)
     newest = Gauge("newest", "Newest", multiprocess_mode="mostrecent")
@@ -264,7 +266,7 @@ def test_frozen_time(path: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["\ud800", "a\udfffb", "\ude00\ud83d", "\x00", "\u2028", '"\\'])
-def test_odd_label_values(path: str, text: str) -> None:
+def test_each_odd_label_value_is_a_series_of_its_own(path: str, text: str) -> None:
     """Lone surrogates and other text that not every store holds: each value is a series of its own."""
     store = sqlmetrics.install(path, flush_interval=1000)
     requests = Counter("requests", "Requests \ud800", ["text"])
@@ -286,7 +288,7 @@ def test_odd_label_values(path: str, text: str) -> None:
     assert dict(store.trouble.counts) == {}
 
 
-def test_a_child_with_more_cells_than_a_block(store: sqlmetrics.Store) -> None:
+def test_a_child_with_more_cells_than_a_block_is_whole_in_a_scrape(store: sqlmetrics.Store) -> None:
     """A histogram of a thousand buckets is kept in parts, and is whole in a scrape."""
     buckets = [float(number) for number in range(2 * layout.BLOCK_CELLS)]
     wide = Histogram("wide", "Wide", ["x"], buckets=buckets)

@@ -38,7 +38,7 @@ def test_a_mode_is_chosen_at_the_scrape(store: sqlmetrics.Store, monkeypatch: py
         assert sqlmetrics.generate_latest(modes={"busy": "min"}).count(b"\nbusy 1.0\n") == 1
 
 
-def test_modes_that_there_are_not(store: sqlmetrics.Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_mode_is_refused(store: sqlmetrics.Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """A clear error at set-up."""
     with pytest.raises(ValueError, match="'most' for 'busy' is no multiprocess mode; there are all, liveall"):
         sqlmetrics.MultiProcessCollector(None, modes={"busy": "most"})

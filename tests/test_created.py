@@ -50,7 +50,7 @@ def test_created_samples_can_be_switched_off(store: sqlmetrics.Store) -> None:
     assert "events_created" in names_of(REGISTRY)
 
 
-def test_a_unit_is_known_to_all(store: sqlmetrics.Store) -> None:
+def test_a_unit_is_shown_by_every_process(store: sqlmetrics.Store) -> None:
     """OpenMetrics has it, in another process too, by each way to a text."""
     latency = Histogram("latency", "Latency", unit="seconds", buckets=[1], registry=None)
 

@@ -54,7 +54,7 @@ def test_a_daemon_goes_on_with_the_store(folder: Path, path: str, files: int) ->
 
 
 @pytest.mark.parametrize("files", [0, 16])
-def test_a_store_that_is_deleted_then_is_made_anew(folder: Path, path: str, files: int) -> None:
+def test_a_daemon_makes_a_deleted_store_anew(folder: Path, path: str, files: int) -> None:
     """The cells file cannot be opened again; what the daemon counts goes to the new one."""
     run(folder, path, files, True)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import apsw
 import pytest
 import vandal
-from helpers import Child, Shell, child, scrape, wait_for
+from helpers import FILES, Child, Shell, child, scrape, wait_for
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from outsiders import Operator
@@ -19,7 +19,7 @@ from prometheus_client import Counter, Gauge, Histogram
 import sqlmetrics
 from sqlmetrics.rows import checkup
 
-SETS = [files for count in (1, 2) for files in itertools.combinations(vandal.ALL, count)]
+SETS = [files for count in (1, 2) for files in itertools.combinations(FILES, count)]
 RESTORED = [
     pytest.param(files, in_place, id=" ".join(suffix or "main" for suffix in files) + " in place" * in_place)
     for files, in_place in itertools.product(SETS, (False, True))
@@ -115,7 +115,7 @@ def _damaged(path: str, app: App, damages: list[Callable[[str, int], None]], see
 
 @pytest.mark.parametrize("damage", vandal.DAMAGES)
 @pytest.mark.parametrize("seed", [1, 2])
-def test_one_damage(path: str, damage: Callable[[str, int], None], seed: int) -> None:
+def test_the_numbers_are_back_after_any_damage(path: str, damage: Callable[[str, int], None], seed: int) -> None:
     """Of every kind: no operation raises, and all that two living processes counted is in the scrapes again."""
     _damaged(path, App(path), [damage], seed)
 
@@ -131,7 +131,7 @@ NONSENSE = {
 
 
 @pytest.mark.parametrize("statement", NONSENSE.values(), ids=NONSENSE)
-def test_texts_that_are_nonsense(path: str, statement: str) -> None:
+def test_rows_with_texts_that_are_nonsense_are_made_anew(path: str, statement: str) -> None:
     """SQLite finds no fault with them, but no scrape can be made of them: the rows are made anew."""
     app = App(path)
     with child(use=app.use) as one:
@@ -145,7 +145,7 @@ def test_texts_that_are_nonsense(path: str, statement: str) -> None:
         app.child = None
 
 
-def test_rows_that_have_forgotten_a_process(path: str, shell: Shell) -> None:
+def test_rows_that_have_forgotten_a_process_are_made_anew(path: str, shell: Shell) -> None:
     """As when a WAL is cut off behind a commit: what ended processes left may be there twice, so it is made anew."""
     app = App(path)
     with child(use=app.use) as one:
@@ -164,7 +164,9 @@ def test_rows_that_have_forgotten_a_process(path: str, shell: Shell) -> None:
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
 @given(damages=st.lists(st.sampled_from(vandal.DAMAGES), min_size=1, max_size=4), seed=st.integers(0, 2**32))
-def test_any_damages(folder, damages: list[Callable[[str, int], None]], seed: int) -> None:
+def test_the_numbers_are_back_after_one_damage_upon_another(
+    folder, damages: list[Callable[[str, int], None]], seed: int
+) -> None:
     """One after the other, in any order."""
     where = folder / f"{uuid.uuid4().hex}.sqlite3"
     try:
@@ -174,7 +176,7 @@ def test_any_damages(folder, damages: list[Callable[[str, int], None]], seed: in
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_a_garbled_directory(path: str, seed: int) -> None:
+def test_counts_go_on_after_the_directory_of_cells_was_garbled(path: str, seed: int) -> None:
     """Whose cells are whose is not written twice, so counts may be lost with it; but new ones count, once."""
     app = App(path)
 
@@ -197,7 +199,7 @@ def test_a_garbled_directory(path: str, seed: int) -> None:
 
 
 @pytest.mark.parametrize(("restored", "in_place"), RESTORED)
-def test_restored_from_a_copy(path: str, restored: tuple[str, ...], in_place: bool) -> None:
+def test_files_restored_from_a_copy_count_nothing_twice(path: str, restored: tuple[str, ...], in_place: bool) -> None:
     """Of an earlier state, while one process that was in it has ended and another lives: nothing is counted twice."""
     app = App(path)
     with child(use=app.use) as one:

@@ -34,7 +34,7 @@ class App:
 
 @pytest.mark.parametrize("mode", LIVE)
 @pytest.mark.parametrize("by", ["another", "itself", "a sibling"])
-def test_it_comes_back(path: str, mode: str, by: str) -> None:
+def test_a_process_that_was_declared_dead_comes_back_with_its_next_operation(path: str, mode: str, by: str) -> None:
     """At its next operation, whoever was wrong about it, and however often."""
     store = sqlmetrics.install(path, flush_interval=1000)
     app = App(mode)
@@ -56,8 +56,8 @@ def test_it_comes_back(path: str, mode: str, by: str) -> None:
         assert value("requests_total") == 4
 
 
-def test_it_is_stopped_meanwhile(path: str) -> None:
-    """And goes on as if nothing had been."""
+def test_a_stopped_process_that_was_declared_dead_comes_back(path: str) -> None:
+    """It goes on as if nothing had been."""
     store = sqlmetrics.install(path, flush_interval=1000)
     app = App("livesum")
     with child(use=app.use, rest=lambda: (store.flusher.stop(), None)[1]) as one:
@@ -72,7 +72,7 @@ def test_it_is_stopped_meanwhile(path: str) -> None:
 
 
 @pytest.mark.parametrize("pid", [2**22 + 1, 0, -1, "web-1", "", None, 1.5, "'; DROP TABLE sample; --"])
-def test_whoever_that_is(path: str, shell: Shell, pid: object) -> None:
+def test_a_notice_for_an_unknown_process_changes_nothing(path: str, shell: Shell, pid: object) -> None:
     """Nobody by that name: nothing happens to anybody."""
     store = sqlmetrics.install(path, flush_interval=1000)
     app = App("livesum")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from deaths_app import FOREVER, STARTS, STATUS, Metrics, Scraped, counted, gauged
 from helpers import Child, Shell, child, scrape, value, wait_for
-from outsiders import NOBODY, ended, python
+from outsiders import NOBODY, as_root, ended, python
 
 import sqlmetrics
 
@@ -125,7 +125,7 @@ def test_the_shell_sees_what_the_dead_left(path: str, shell: Shell) -> None:
 
 
 @pytest.mark.parametrize("end", ["SIGKILL", "return"])
-def test_a_scrape_by_a_process_that_never_counted(path: str, shell: Shell, end: str) -> None:
+def test_a_scrape_by_a_process_that_never_counted_folds_the_dead(path: str, shell: Shell, end: str) -> None:
     """It is the only one left, made for this scrape, and it folds the dead nevertheless."""
     with victim(path, "subprocess", end) as one:
         values = {one.pid: 4}
@@ -140,8 +140,8 @@ def test_a_scrape_by_a_process_that_never_counted(path: str, shell: Shell, end: 
         assert outside_scrape(path) == last
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="becoming a user who may only read needs root")
-def test_a_scrape_by_a_user_who_may_only_read(folder: Path, path: str, shell: Shell) -> None:
+@as_root
+def test_a_scrape_by_a_user_who_may_only_read_is_right(folder: Path, path: str, shell: Shell) -> None:
     """What it shows is right; the rows wait for a process that may write."""
     folder.chmod(0o755)
     store = sqlmetrics.install(path, flush_interval=FOREVER, mode=0o644)
@@ -226,7 +226,7 @@ def orphaned(use: Callable[[float], int], pids: list[int]) -> Callable[[], int]:
 
 
 @pytest.mark.parametrize("counts", ["before", "after"])
-def test_a_parent_dies_and_its_child_lives_on(path: str, shell: Shell, counts: str) -> None:
+def test_a_parents_death_is_seen_while_its_child_lives_on(path: str, shell: Shell, counts: str) -> None:
     """The child holds all the descriptors and maps that its parent had: its life is not its parent's."""
     sqlmetrics.install(path, flush_interval=FOREVER)
     metrics = Metrics()
@@ -260,7 +260,9 @@ def test_a_parent_dies_and_its_child_lives_on(path: str, shell: Shell, counts: s
 
 @pytest.mark.parametrize("settled", ["one by one", "at once"])
 @pytest.mark.parametrize("dies_first", ["earlier", "later"])
-def test_mostrecent_keeps_its_time(path: str, shell: Shell, dies_first: str, settled: str) -> None:
+def test_mostrecent_goes_by_who_set_it_last_and_not_by_who_died_last(
+    path: str, shell: Shell, dies_first: str, settled: str
+) -> None:
     """Who set it last wins, not who died last; the time is kept to the last bit."""
     store = sqlmetrics.install(path, flush_interval=FOREVER)
     metrics = Metrics()

@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers import wait_for
 from pages import DOCS, DROPIN, PAGES, ROOT, blocks, commands
 
 import sqlmetrics
@@ -139,11 +140,8 @@ class Reader:
                 stderr=log,
                 start_new_session=True,
             )
-        end = time.monotonic() + SECONDS
-        while "Booting worker" not in self._log():
-            assert self.server.poll() is None, f"{command}\n{self._log()}"
-            assert time.monotonic() < end, f"{command}\n{self._log()}"
-            time.sleep(0.05)
+        wait_for(lambda: "Booting worker" in self._log() or self.server.poll() is not None, SECONDS)
+        assert self.server.poll() is None, f"{command}\n{self._log()}"
 
     def _log(self) -> str:
         log = self.folder / "gunicorn.log"

@@ -13,11 +13,7 @@ from prometheus_client.core import GaugeMetricFamily
 
 import sqlmetrics
 
-
-@pytest.fixture
-def store(path: str) -> sqlmetrics.Store:
-    """An installed store that is flushed often."""
-    return sqlmetrics.install(path, flush_interval=0.05)
+pytestmark = pytest.mark.store(flush_interval=0.05)
 
 
 REMOVALS: dict[str, Callable[[Counter], object]] = {
@@ -33,7 +29,7 @@ def remove(request: pytest.FixtureRequest) -> Callable[[Counter], object]:
     return REMOVALS[request.param]
 
 
-def test_a_child_that_only_its_remover_had(store: sqlmetrics.Store, path: str, remove) -> None:
+def test_a_removed_child_that_only_its_remover_had_is_erased(store: sqlmetrics.Store, path: str, remove) -> None:
     """Its journal, its rows and the WAL had it."""
     logins = Counter("logins", "Logins", ["user"])
     logins.labels(MARK).inc()
@@ -47,7 +43,7 @@ def test_a_child_that_only_its_remover_had(store: sqlmetrics.Store, path: str, r
     wait_until_erased(path)
 
 
-def test_a_child_that_others_have_too(store: sqlmetrics.Store, path: str, remove) -> None:
+def test_a_removed_child_that_others_have_too_is_erased(store: sqlmetrics.Store, path: str, remove) -> None:
     """One that counts other things meanwhile, one that does nothing at all, and the one that forked them."""
     logins = Counter("logins", "Logins", ["user"])
 
@@ -74,7 +70,7 @@ def test_a_child_that_others_have_too(store: sqlmetrics.Store, path: str, remove
         assert MARK not in str(scrape())
 
 
-def test_a_child_of_processes_that_ended(store: sqlmetrics.Store, path: str, remove) -> None:
+def test_a_removed_child_of_processes_that_ended_is_erased(store: sqlmetrics.Store, path: str, remove) -> None:
     """One was killed, one ended in order; one of them nobody has settled."""
     logins = Counter("logins", "Logins", ["user"])
     with child(count=lambda: logins.labels(MARK).inc()) as one:
@@ -92,7 +88,7 @@ def test_a_child_of_processes_that_ended(store: sqlmetrics.Store, path: str, rem
     wait_until_erased(path)
 
 
-def test_children_that_come_and_go_all_the_time(store: sqlmetrics.Store, path: str) -> None:
+def test_children_that_come_and_go_all_the_time_are_erased(store: sqlmetrics.Store, path: str) -> None:
     """Pages are split and joined, and extents and cells given out again; what stays is right."""
     logins = Counter("logins", "Logins", ["user"])
     latency = Histogram("latency", "Latency", ["user"])
@@ -126,7 +122,7 @@ def test_pages_are_overwritten_where_they_are(store: sqlmetrics.Store, path: str
     assert not store.file.rebuilding.is_done()
 
 
-def test_copies_that_no_row_leads_to(store: sqlmetrics.Store, path: str) -> None:
+def test_copies_that_no_row_leads_to_are_erased(store: sqlmetrics.Store, path: str) -> None:
     """SQLite leaves some where it splits pages, and so does who deletes rows in a shell: all pages are written anew."""
     logins = Counter("logins", "Logins", ["user"])
     logins.labels("a").inc()
@@ -139,7 +135,7 @@ def test_copies_that_no_row_leads_to(store: sqlmetrics.Store, path: str) -> None
     wait_until_erased(path)
 
 
-def test_exemplars_of_a_removed_series(store: sqlmetrics.Store, path: str) -> None:
+def test_exemplars_of_a_removed_series_are_erased(store: sqlmetrics.Store, path: str) -> None:
     """Of one process that goes on, and of one that has one waiting in its memory."""
     logins = Counter("logins", "Logins", ["user"])
 
@@ -159,7 +155,7 @@ def test_exemplars_of_a_removed_series(store: sqlmetrics.Store, path: str) -> No
         wait_until_erased(path)
 
 
-def test_exemplars_of_a_counter_that_is_reset(store: sqlmetrics.Store, path: str) -> None:
+def test_exemplars_of_a_counter_that_is_reset_are_erased(store: sqlmetrics.Store, path: str) -> None:
     """Counter.reset() begins the child anew: its labels stay, what was observed does not."""
     logins = Counter("logins", "Logins", ["user"])
     logins.labels("a").inc(exemplar={"trace": MARK})
@@ -172,7 +168,7 @@ def test_exemplars_of_a_counter_that_is_reset(store: sqlmetrics.Store, path: str
     assert value("logins_total", user="a") == 0
 
 
-def test_exemplars_that_newer_ones_replaced(store: sqlmetrics.Store, path: str) -> None:
+def test_exemplars_that_newer_ones_replaced_are_erased(store: sqlmetrics.Store, path: str) -> None:
     """They go when those that are too old go, once a minute."""
     logins = Counter("logins", "Logins")
     logins.inc(exemplar={"trace": MARK})
@@ -186,7 +182,7 @@ def test_exemplars_that_newer_ones_replaced(store: sqlmetrics.Store, path: str) 
     wait_until_erased(path)
 
 
-def test_old_words_of_an_info(store: sqlmetrics.Store, path: str) -> None:
+def test_what_an_info_said_before_is_erased(store: sqlmetrics.Store, path: str) -> None:
     """What an Info said before goes when it says something else."""
     info = Info("build", "Build", ["host"])
     info.labels("a").info({"owner": MARK})
@@ -199,7 +195,7 @@ def test_old_words_of_an_info(store: sqlmetrics.Store, path: str) -> None:
     assert value("build_info", host="a", owner="somebody") == 1
 
 
-def test_gauges_that_a_published_collector_drops(store: sqlmetrics.Store, path: str) -> None:
+def test_gauges_that_a_published_collector_drops_are_erased(store: sqlmetrics.Store, path: str) -> None:
     """They leave with the flush that asks it."""
 
     class Sessions:

@@ -14,14 +14,10 @@ import sqlmetrics
 from sqlmetrics.cells import journal
 from sqlmetrics.store import erasure
 
-
-@pytest.fixture
-def store(path: str) -> sqlmetrics.Store:
-    """An installed store that is flushed often."""
-    return sqlmetrics.install(path, flush_interval=0.05)
+pytestmark = pytest.mark.store(flush_interval=0.05)
 
 
-def test_a_removal_in_a_store_that_is_locked(store: sqlmetrics.Store, path: str) -> None:
+def test_a_locked_store_is_erased_when_the_lock_is_gone(store: sqlmetrics.Store, path: str) -> None:
     """As soon as the lock is gone."""
     logins = Counter("logins", "Logins", ["user"])
     logins.labels(MARK).inc()
@@ -33,7 +29,7 @@ def test_a_removal_in_a_store_that_is_locked(store: sqlmetrics.Store, path: str)
     wait_until_erased(path)
 
 
-def test_a_reader_that_keeps_the_wal(store: sqlmetrics.Store, path: str) -> None:
+def test_pages_that_a_reader_keeps_are_erased_when_it_ends(store: sqlmetrics.Store, path: str) -> None:
     """A transaction left open in a shell keeps old pages for itself; when it ends, they go."""
     logins = Counter("logins", "Logins", ["user"])
     logins.labels(MARK).inc()
@@ -49,7 +45,7 @@ def test_a_reader_that_keeps_the_wal(store: sqlmetrics.Store, path: str) -> None
     wait_until_erased(path)
 
 
-def test_a_remover_that_ends_at_once(path: str) -> None:
+def test_a_remover_that_ends_at_once_leaves_clean_files(path: str) -> None:
     """A short program leaves files that are clean, though no flush came in between."""
     sqlmetrics.install(path, flush_interval=1000)
     logins = Counter("logins", "Logins", ["user"])
@@ -69,7 +65,7 @@ def _killed_in(where: object, name: str) -> None:
 @pytest.mark.parametrize(
     ("where", "name"), [(erasure, "wipe"), (erasure, "_committed"), (journal, "_wipe"), (erasure, "none")]
 )
-def test_a_remover_that_is_killed_before_the_files_are_clean(
+def test_another_process_erases_for_a_remover_that_was_killed(
     store: sqlmetrics.Store, path: str, where: object, name: str
 ) -> None:
     """Another process, which has done nothing since, does it in its place."""

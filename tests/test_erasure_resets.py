@@ -15,14 +15,10 @@ from prometheus_client import Counter, Gauge
 
 import sqlmetrics
 
-
-@pytest.fixture
-def store(path: str) -> sqlmetrics.Store:
-    """An installed store that is flushed often."""
-    return sqlmetrics.install(path, flush_interval=0.05)
+pytestmark = pytest.mark.store(flush_interval=0.05)
 
 
-def test_a_reset(store: sqlmetrics.Store, path: str) -> None:
+def test_a_reset_erases_rows_cells_journals_and_damaged_files(store: sqlmetrics.Store, path: str) -> None:
     """Rows, cells, journals, the WAL and what earlier mending left."""
     logins = Counter("logins", "Logins", ["user"])
     in_child(lambda: logins.labels(MARK).inc(exemplar={"trace": MARK}))
@@ -53,7 +49,7 @@ def test_a_reset_leaves_no_numbers(store: sqlmetrics.Store, path: str) -> None:
     assert places(path, struct.pack("=d", amount)) == ""
 
 
-def test_a_forced_reset_among_the_living(store: sqlmetrics.Store, path: str) -> None:
+def test_a_forced_reset_erases_what_living_processes_had(store: sqlmetrics.Store, path: str) -> None:
     """One counts on, from zero, and one does nothing; neither has the text in its journal any more."""
     logins = Counter("logins", "Logins", ["user"])
 
@@ -95,7 +91,7 @@ sqlmetrics.gunicorn.on_starting(SimpleNamespace(cfg=SimpleNamespace(uid={os.gete
     ],
     ids=["run", "gunicorn"],
 )
-def test_a_start_that_empties_the_store(path: str, start: list[str]) -> None:
+def test_a_start_that_empties_the_store_erases_the_last_run(path: str, start: list[str]) -> None:
     """`sqlmetrics run` and gunicorn's on_starting drop what the last run has left."""
     subprocess.run([sys.executable, "-c", _COUNT, path, MARK], check=True, timeout=60)
     assert places(path)
@@ -106,7 +102,7 @@ def test_a_start_that_empties_the_store(path: str, start: list[str]) -> None:
     assert places(path) == ""
 
 
-def test_a_start_that_keeps_sums(path: str) -> None:
+def test_a_start_that_keeps_sums_erases_gauges(path: str) -> None:
     """The gauges of the last run are dropped with their label values, the sums are there."""
     subprocess.run([sys.executable, "-c", _COUNT, path, "ann"], check=True, timeout=60)
     assert places(path)

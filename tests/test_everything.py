@@ -23,7 +23,7 @@ def shown_by_the_app(text: list[str]) -> list[str]:
     return sorted(line for line in text if "app_" in line or line == "# EOF")
 
 
-def test_the_same_scrape_but_for_values(path: str) -> None:
+def test_four_processes_show_what_one_shows_but_for_values(path: str) -> None:
     """Both formats, every family, help text, unit, series, `_created` sample and exemplar."""
     alone = lines(str(_APP), "1")
     four = lines("-c", _INSTALLED, "4", path, str(_APP))

@@ -18,7 +18,7 @@ KINDS = {"as one object": {}, "as 16 values": {"process_identifier": lambda: f"w
 
 
 @pytest.mark.parametrize("settings", KINDS.values(), ids=KINDS)
-def test_seen_at_once_by_another_process(path: str, settings: dict[str, object]) -> None:
+def test_an_exemplar_is_seen_at_once_by_another_process(path: str, settings: dict[str, object]) -> None:
     """Counters and buckets, with no flush, labels, amount and time of each; the sum and the count have none."""
     quiet(path, **settings)
     app = App()
@@ -90,7 +90,7 @@ def test_a_killed_process_leaves_its_exemplars(path: str, shell: Shell) -> None:
     assert in_child(traces) == {"/": "last words", "1.0": "and more"}
 
 
-def test_many_in_one_flush_interval(path: str) -> None:
+def test_many_exemplars_in_one_flush_interval_take_one_record_each(path: str) -> None:
     """One record each in the journal, whatever their number, and the last of each series after the flush."""
     store = quiet(path)
     app = App()
@@ -123,7 +123,7 @@ def test_many_in_one_flush_interval(path: str) -> None:
     assert value("requests_total", who="/") == 5_001
 
 
-def test_the_flusher_notices_that_some_wait(path: str) -> None:
+def test_the_flusher_writes_exemplars_that_wait(path: str) -> None:
     """Within an interval, without any call."""
     sqlmetrics.install(path, flush_interval=0.05)
     app = App()
@@ -137,7 +137,7 @@ def test_the_flusher_notices_that_some_wait(path: str) -> None:
         wait_for(lambda: traces() == {"/": "99"})
 
 
-def test_new_children_do_not_hurry_those_that_wait(path: str) -> None:
+def test_new_children_do_not_hurry_exemplars_that_wait(path: str) -> None:
     """They are told once in a flush interval, though each new child has the flusher run."""
     store = quiet(path)
     app = App()
@@ -152,7 +152,7 @@ def test_new_children_do_not_hurry_those_that_wait(path: str) -> None:
     assert traces() == {"/": "second"}
 
 
-def test_old_ones_are_not_shown_and_then_deleted(path: str, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_exemplars_are_not_shown_and_then_deleted(path: str, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten minutes after the observation, whether the reader knows them already or not."""
     store = quiet(path)
     app = App()
@@ -179,7 +179,7 @@ def test_old_ones_are_not_shown_and_then_deleted(path: str, shell: Shell, monkey
         assert scrape()["requests_total", (("who", "old"),)] == 1
 
 
-def test_a_clock_that_was_set_back(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clock_that_was_set_back_does_not_hide_newer_exemplars(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """An exemplar of the time before is not the newest until that time comes again."""
     store = quiet(path)
     app = App()
@@ -195,7 +195,7 @@ def test_a_clock_that_was_set_back(path: str, monkeypatch: pytest.MonkeyPatch) -
     assert traces() == {"/": "of just now"}
 
 
-def test_each_process_has_its_own(path: str) -> None:
+def test_collect_of_a_metric_shows_the_processs_own_exemplars(path: str) -> None:
     """`collect()` of a metric object shows this process's own exemplars, and a forked child begins without any."""
     quiet(path)
     app = App()
@@ -216,7 +216,7 @@ def test_each_process_has_its_own(path: str) -> None:
     assert traces() == {"/": "child", "2.0": "parent too"}
 
 
-def test_exemplars_from_before_the_installation(path: str) -> None:
+def test_install_takes_over_exemplars_and_uninstall_gives_them_back(path: str) -> None:
     """They are taken over with the values, and back."""
     app = App()
     app.count("/", "before")
@@ -229,7 +229,7 @@ def test_exemplars_from_before_the_installation(path: str) -> None:
     assert requests.samples[0].exemplar.labels == {"trace": "between"}
 
 
-def test_a_fork_while_some_wait(path: str) -> None:
+def test_a_fork_leaves_exemplars_that_wait_to_the_parent(path: str) -> None:
     """The parent goes on to tell them, though nothing else is to be flushed, and no operation comes."""
     store = sqlmetrics.install(path, flush_interval=0.5)
     app = App()
@@ -244,7 +244,7 @@ def test_a_fork_while_some_wait(path: str) -> None:
     wait_for(lambda: traces() == {"/": "third"})
 
 
-def test_scrapes_read_only_what_has_changed(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scrape_parses_no_exemplar_a_second_time(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader that knows the rows parses no exemplar a second time, and asks for none where nothing has changed."""
     store = quiet(path)
     app = App()

@@ -22,7 +22,7 @@ from sqlmetrics.rows import exemplars
 TRACED = (part, writer, binder, exemplars, journal, values)
 
 
-def test_interrupted_at_every_line(path: str) -> None:
+def test_an_observation_may_be_interrupted_at_every_line(path: str) -> None:
     """By a handler that observes with exemplars too: none waits for the other, and all are there after the flush."""
     store = quiet(path)
     store.flusher.stop()
@@ -52,7 +52,7 @@ def test_interrupted_at_every_line(path: str) -> None:
     assert line > 100
 
 
-def test_signals_all_the_time(path: str) -> None:
+def test_observations_in_signal_handlers_neither_hang_nor_raise(path: str) -> None:
     """In the middle of anything else: nothing hangs or raises, and every number is right."""
     store = sqlmetrics.install(path, flush_interval=0.005)
     app = App()
@@ -77,7 +77,7 @@ def test_signals_all_the_time(path: str) -> None:
     assert by_handler == next(handled) > 50
 
 
-def test_threads(path: str) -> None:
+def test_the_newest_exemplar_of_eight_threads_is_one_that_was_given(path: str) -> None:
     """Eight at once on a few series, while the flusher runs: the newest of each is one that was given."""
     store = sqlmetrics.install(path, flush_interval=0.005)
     app = App()
@@ -96,7 +96,7 @@ def test_threads(path: str) -> None:
     assert sum(count for (name, _), count in scrape().items() if name == "requests_total") == 4_000
 
 
-def test_no_room_in_the_cells_file(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exemplars_wait_in_memory_until_the_cells_file_has_room(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """They wait in memory without a word, with the children that count there, and are told when there is room."""
     store = quiet(path)
     app = App()
@@ -118,7 +118,9 @@ def test_no_room_in_the_cells_file(path: str, monkeypatch: pytest.MonkeyPatch) -
     assert value("requests_total", who="new 2999") == 1
 
 
-def test_flushes_that_are_held_up(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exemplars_leave_room_for_new_children_while_flushes_are_held_up(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """While another program keeps the lock, exemplars leave the room of the journals to new children."""
     monkeypatch.setattr("sqlmetrics.cells.arenas.SHARE", layout.EXTENTS // 20)
     store = quiet(path)
@@ -166,7 +168,7 @@ def test_reset_drops_them(path: str, shell: Shell) -> None:
         assert traces() == {"other": "c"}
 
 
-def test_reset_by_a_launcher(path: str) -> None:
+def test_a_launchers_reset_drops_exemplars_and_keeps_its_counts(path: str) -> None:
     """What it counts itself stays, but no exemplar of any process does."""
     store = quiet(path)
     app = App()
@@ -182,7 +184,7 @@ def test_reset_by_a_launcher(path: str) -> None:
 
 
 @pytest.mark.parametrize("lost", [("",), ("-cells",), ("", "-wal", "-shm", "-cells")], ids=" ".join)
-def test_lost_files(path: str, lost: tuple[str, ...]) -> None:
+def test_exemplars_of_living_processes_are_in_the_new_files(path: str, lost: tuple[str, ...]) -> None:
     """What living processes have is in the new files, and so is what of the old ones can be read."""
     store = quiet(path)
     app = App()
@@ -210,7 +212,9 @@ NONSENSE = {
 
 
 @pytest.mark.parametrize("statement", NONSENSE.values(), ids=NONSENSE)
-def test_damaged_texts(path: str, statement: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_check_drops_damaged_exemplars_and_keeps_the_counts(
+    path: str, statement: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A check finds them; what ended processes have counted is not lost with them."""
     monkeypatch.setattr("sqlmetrics.rows.checkup.SECONDS", 0.05)
     monkeypatch.setattr("sqlmetrics.rows.checkup.SHARE", 1.0)

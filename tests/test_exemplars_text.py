@@ -23,7 +23,7 @@ PARSED = [text for text in ODD if '"' not in text]
 
 @pytest.mark.parametrize("is_flushed", [False, True])
 @pytest.mark.parametrize("escaping", ESCAPINGS)
-def test_the_text_is_the_peers(path: str, escaping: str, is_flushed: bool) -> None:
+def test_the_text_is_that_of_prometheus_client(path: str, escaping: str, is_flushed: bool) -> None:
     """Byte for byte, whatever the texts, and it parses back to what was given; text 0.0.4 has no exemplars."""
     store = quiet(path)
     odd = Counter("odd.name", "Odd", ["who", "ö"], registry=None)
@@ -56,7 +56,7 @@ def test_the_text_is_the_peers(path: str, escaping: str, is_flushed: bool) -> No
         assert [s.exemplar and s.exemplar.value for s in samples if s.name == "latency_bucket"] == [0.5, None, 2e7]
 
 
-def test_only_some_samples(path: str) -> None:
+def test_exemplars_stay_with_their_lines_in_a_restricted_scrape(path: str) -> None:
     """Exemplars stay with their lines where a scrape asks for some names."""
     quiet(path)
     app = App()
@@ -74,7 +74,7 @@ def test_only_some_samples(path: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["\ud800", "a\udfffb", "\ude00\ud83d"])
-def test_lone_surrogates(path: str, text: str) -> None:
+def test_lone_surrogates_come_back_as_they_were(path: str, text: str) -> None:
     """They come back as they were, and are escapes in the text, where no encoding has them."""
     store = quiet(path)
     app = App()
@@ -88,7 +88,7 @@ def test_lone_surrogates(path: str, text: str) -> None:
 
 
 @pytest.mark.parametrize("amount", [math.nan, math.inf, 0.0, 5e-324, 0.1 + 0.2, 10**30, True])
-def test_odd_amounts(path: str, amount: float) -> None:
+def test_odd_amounts_come_back_from_journals_and_rows(path: str, amount: float) -> None:
     """From the journal and from rows."""
     store = quiet(path)
     app = App()
@@ -99,7 +99,7 @@ def test_odd_amounts(path: str, amount: float) -> None:
         store.flush()
 
 
-def test_samples_that_have_none(store: sqlmetrics.Store) -> None:
+def test_an_exemplar_that_cannot_be_written_is_not_kept(store: sqlmetrics.Store) -> None:
     """What the encoders would refuse is not kept; a bad exemplar is an error, but counts, as with the peer."""
     summary, app = Summary("size", "Size"), App()
     summary.observe(1)
@@ -113,7 +113,7 @@ def test_samples_that_have_none(store: sqlmetrics.Store) -> None:
     sqlmetrics.generate_latest(openmetrics=True)
 
 
-def test_what_the_app_changes_later(store: sqlmetrics.Store) -> None:
+def test_an_exemplar_is_what_its_labels_were_at_the_observation(store: sqlmetrics.Store) -> None:
     """An exemplar is what its labels were at the observation."""
     labels = {"trace": "a"}
     app = App()

@@ -54,7 +54,9 @@ def parsed(write: Callable[..., bytes], read: Callable[..., object], registry: C
     max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.explicit, Phase.generate]
 )
 @given(labels=st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=5, unique=True), help_text=TEXT, number=VALUES)
-def test_texts_and_numbers(folder, labels: list[tuple[str, str]], help_text: str, number: float) -> None:
+def test_texts_and_numbers_parse_back_to_what_was_set(
+    folder, labels: list[tuple[str, str]], help_text: str, number: float
+) -> None:
     """In both formats: from the journal, from rows, and after the process has ended."""
     path = str(folder / "metrics.sqlite3")
     store = sqlmetrics.install(path, flush_interval=1000)
@@ -89,7 +91,7 @@ def test_texts_and_numbers(folder, labels: list[tuple[str, str]], help_text: str
 
 
 @pytest.mark.parametrize("name", BREAKERS)
-def test_names_of_processes(path: str, name: str) -> None:
+def test_names_of_processes_parse_back_to_what_they_are(path: str, name: str) -> None:
     """Which are what the app says they are, and labels of `all` gauges: from the journal and from rows."""
     store = sqlmetrics.install(path, process_identifier=lambda: name, flush_interval=1000)
     Gauge("size", "Size").set(3)

@@ -61,6 +61,10 @@ logging.basicConfig(level=logging.INFO)
 store = sqlmetrics.install({path!r}, flush_interval=0.05)
 jobs = prometheus_client.Counter("jobs", "Jobs", ["by"])
 jobs.labels("it").inc()
+ticks = prometheus_client.Gauge("ticks", "Ticks", multiprocess_mode="livesum")
+watched = CollectorRegistry()
+sqlmetrics.MultiProcessCollector(watched, self_metrics=True)
+def flushes(): return watched.get_sample_value("sqlmetrics_flush_seconds_count") or 0
 with false_files():
     try: print(os.stat({path!r}))
     except FileNotFoundError: print("false")
@@ -68,7 +72,11 @@ with false_files():
     jobs.labels("other").inc()
     jobs.labels("gone").inc()
     prometheus_client.Gauge("workers", "Workers", multiprocess_mode="livesum").set(1)
-    time.sleep(0.3)
+    before, deadline = flushes(), time.monotonic() + 30
+    while flushes() < before + 2 and time.monotonic() < deadline:
+        ticks.inc()
+        time.sleep(0.01)
+    print(flushes() >= before + 2)
     jobs.remove("gone")
     print(REGISTRY.get_sample_value("jobs_total", {{"by": "it"}}), store.get_sample_value("workers"))
     print(prometheus_client.generate_latest(REGISTRY).count(b"jobs_total{{"))
@@ -81,7 +89,7 @@ print(sorted(os.listdir(os.path.dirname({path!r}))))
 
     files = sorted("metrics.sqlite3" + suffix for suffix in ("", "-cells", "-shm", "-wal"))
     said = done.stdout.splitlines()
-    assert (said[:-1], done.stderr) == (["false", "2.0 1.0", "2", "True True"], "")
+    assert (said[:-1], done.stderr) == (["false", "True", "2.0 1.0", "2", "True True"], "")
     assert [name for name in eval(said[-1]) if name in files] == files
     assert scrape(path) == {("jobs_total", (("by", "it"),)): 3, ("jobs_total", (("by", "other"),)): 1}
 

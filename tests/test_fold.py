@@ -86,7 +86,7 @@ def _settle_until(step: int, path: str) -> int:
     return interruption.lines
 
 
-def test_killed_at_every_line(path: str, shell: Shell) -> None:
+def test_a_flush_that_is_killed_at_any_line_changes_no_number(path: str, shell: Shell) -> None:
     """Of all code from the flush on: what a scrape shows is right before, between and after, and settled at last."""
     store = sqlmetrics.install(path, flush_interval=1000)
     dead = Dead()
@@ -112,7 +112,7 @@ def test_killed_at_every_line(path: str, shell: Shell) -> None:
     assert shell.value("PRAGMA integrity_check") == "ok"
 
 
-def test_several_settle_at_once(path: str, shell: Shell) -> None:
+def test_several_that_settle_at_once_fold_each_process_once(path: str, shell: Shell) -> None:
     """Ten dead processes, and four that all want to settle them: each is folded once."""
     store = sqlmetrics.install(path, flush_interval=1000)
     dead = Dead()
@@ -152,7 +152,7 @@ def _recycle(requests: Counter, store: sqlmetrics.Store, rounds: int) -> None:
 
 
 @pytest.mark.parametrize("step", range(4, 100, 6))
-def test_a_scrape_that_is_stopped(path: str, step: int) -> None:
+def test_a_scrape_that_is_stopped_at_any_step_is_right(path: str, step: int) -> None:
     """At any step; meanwhile the process it was reading of ends and its cells are others'. Then it goes on."""
     store = sqlmetrics.install(path, flush_interval=1000)
     requests = Counter("requests", "Requests", ["by"])
@@ -181,7 +181,7 @@ def test_a_scrape_that_is_stopped(path: str, step: int) -> None:
         assert scraper._in.readline().strip() in ("[7.0, 3.0]", "[7.0, 3]")
 
 
-def test_threads_that_scrape_while_cells_are_recycled(path: str) -> None:
+def test_threads_that_scrape_while_cells_are_recycled_are_right(path: str) -> None:
     """Two threads of the process that settles and gives the cells out again: every scrape of both is right."""
     store = sqlmetrics.install(path, flush_interval=0.005)
     requests = Counter("requests", "Requests", ["by"])

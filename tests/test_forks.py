@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +12,7 @@ from contextlib import contextmanager
 
 import mp_workers
 import pytest
-from helpers import child, in_child, scrape, value, wait_for
+from helpers import child, hasty_threads, in_child, scrape, value, wait_for
 from outsiders import ended
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -48,20 +47,9 @@ def threads(number: int, action: Callable[[int], object]) -> Iterator[None]:
     assert errors == []
 
 
-@contextmanager
-def hasty_threads() -> Iterator[None]:
-    """The interpreter changes threads often."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-4)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(before)
-
-
 # Threads of the app's own are there at the fork: Python 3.12 says so, and it is what is tested.
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_forks_while_threads_make_children(path: str) -> None:
+def test_forks_while_threads_make_children_hang_nobody(path: str) -> None:
     """Thirty forks under load: no child hangs, and every number is exact."""
     sqlmetrics.install(path, flush_interval=0.01)
     requests = Counter("requests", "Requests", ["by", "path"])
@@ -79,7 +67,7 @@ def test_forks_while_threads_make_children(path: str) -> None:
             requests.labels("thread", str(number)).inc()
             latency.labels("child").observe(1)
 
-    with threads(3, load), hasty_threads():
+    with threads(3, load), hasty_threads(1e-4):
         for _ in range(30):
             pid = os.fork()
             if pid == 0:
@@ -123,7 +111,7 @@ def test_a_child_counts_for_itself(store: sqlmetrics.Store) -> None:
 
 
 @pytest.mark.parametrize("before", [False, True])
-def test_a_first_metric_before_and_after_the_fork(store: sqlmetrics.Store, before: bool) -> None:
+def test_a_metric_first_used_after_the_fork_counts_in_parent_and_child(store: sqlmetrics.Store, before: bool) -> None:
     """A parent that has counted nothing yet has no part of the store for its children to confuse."""
     requests = Counter("requests", "Requests", registry=None)
     if before:
@@ -139,7 +127,7 @@ def test_a_first_metric_before_and_after_the_fork(store: sqlmetrics.Store, befor
     assert value("of_the_child_total") == 1
 
 
-def test_a_child_that_forks_again(store: sqlmetrics.Store) -> None:
+def test_three_generations_count_each_for_itself(store: sqlmetrics.Store) -> None:
     """Three generations at once, each with its own part, the middle one with and without a count of its own."""
     requests = Counter("requests", "Requests")
     requests.inc(1)
@@ -197,7 +185,9 @@ def test_gauges_of_the_parent_are_at_zero_in_the_child(store: sqlmetrics.Store) 
         ("forkserver", "argument"),
     ],
 )
-def test_multiprocessing(path: str, monkeypatch: pytest.MonkeyPatch, method: str, named_by: str) -> None:
+def test_children_of_multiprocessing_count_by_every_start_method(
+    path: str, monkeypatch: pytest.MonkeyPatch, method: str, named_by: str
+) -> None:
     """Every start method; the children find the store by an argument or by the environment."""
     monkeypatch.setenv("SQLMETRICS_PATH", path)
     sqlmetrics.install()
@@ -216,7 +206,7 @@ def test_multiprocessing(path: str, monkeypatch: pytest.MonkeyPatch, method: str
     assert [value("job_pid", pid=str(process.pid)) for process in processes] == [process.pid for process in processes]
 
 
-def test_neither_thread_nor_connection_at_the_fork(path: str) -> None:
+def test_neither_thread_nor_connection_is_there_at_the_fork(path: str) -> None:
     """The flusher is stopped and every connection closed: the child has only what is mapped."""
     store = sqlmetrics.install(path, flush_interval=0.005)
     requests = Counter("requests", "Requests", ["path"])
@@ -251,7 +241,7 @@ class Hesitating(fork.ForkAware):
         self.done.wait(0.5)
 
 
-def test_a_first_scrape_at_the_moment_of_a_fork(path: str) -> None:
+def test_a_first_scrape_at_the_moment_of_a_fork_does_not_block_the_child(path: str) -> None:
     """By another thread, which makes a reader and has its lock: the child can fork and scrape all the same."""
     sqlmetrics.install(path).flush()
     requests = Counter("requests", "Requests")

@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import threading
 
 import pytest
-from helpers import Child, in_child, scrape, value, wait_for
+from forking import c_fork, forked_from_c
+from helpers import in_child, scrape, value, wait_for
 from outsiders import ended
 from prometheus_client import Counter, Gauge
 
 import sqlmetrics
 
-_libc = ctypes.PyDLL(None)
 
-
-def c_fork() -> int:
-    """fork(), called from C."""
-    return int(_libc.fork())
-
-
-def forked_from_c(**steps: object) -> Child:
-    """A child that came by a fork from C and can do the steps given."""
-    one = Child(fork=c_fork)
-    if one.in_child:
-        one.serve(**steps)  # type: ignore[arg-type]
-    return one
-
-
-def test_counts_with_an_idle_connection_in_the_parent(path: str, shell) -> None:
+def test_a_child_loses_no_row_where_its_parent_has_an_idle_connection(path: str, shell) -> None:
     """The child counts in cells of its own, flushes by itself, and no committed row is lost."""
     store = sqlmetrics.install(path, flush_interval=1000)
     requests = Counter("requests", "Requests", ["by"])
@@ -76,7 +61,7 @@ def rest(store: sqlmetrics.Store) -> None:
     wait_for(at_rest)
 
 
-def test_a_child_that_forks_again(path: str) -> None:
+def test_three_generations_count_whoever_forks_from_c(path: str) -> None:
     """First from C, then by Python, and the other way round, while the first parent's flusher runs."""
     store = sqlmetrics.install(path, flush_interval=1000)
     requests = Counter("requests", "Requests")
@@ -105,7 +90,7 @@ def test_a_child_that_forks_again(path: str) -> None:
 
 
 @pytest.mark.parametrize("first", ["mark_process_dead", "scrape", "flush", "reset", "fork", "install", "exit"])
-def test_the_childs_first_call(path: str, first: str) -> None:
+def test_the_childs_first_call_waits_for_no_lock_of_its_parent(path: str, first: str) -> None:
     """Whatever it is, the child does not wait for a lock that a thread of its parent held, nor use its connection."""
     store = sqlmetrics.install(path, flush_interval=1000)
     requests = Counter("requests", "Requests")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import apsw
 import pytest
+from forking import SECONDS, in_a_thread, state_of_fork, still_open, timed_fork
 from helpers import in_child, scrape, value, wait_for
 from outsiders import Operator, python
 from prometheus_client import Counter, Gauge
@@ -22,60 +22,6 @@ from sqlmetrics.store import installed as stores
 
 LONG = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 2000000000) SELECT count(*) FROM n"
 """A query of minutes."""
-SECONDS = 1.5
-"""What is asked of a fork here; it takes a tenth of that on a machine that has nothing else to do."""
-
-
-def still_open(path: str) -> list[str]:
-    """Which files of the store SQLite has open."""
-    files = [os.path.join("/proc/self/fd", name) for name in os.listdir("/proc/self/fd")]
-    targets = [os.readlink(file) for file in files if os.path.lexists(file)]
-    return [one for one in targets if one.startswith(path) and not one.endswith("-cells")]
-
-
-def state_of_fork(path: str) -> list[object]:
-    """What a child finds: what is open, and whether it can use SQLite itself."""
-    found = still_open(path)
-    store = stores.installed()
-    assert store
-    return [found, store.flush().name in ("DONE", "NOTHING_CHANGED", "BUSY"), bool(scrape(path))]
-
-
-def timed_fork(path: str) -> float:
-    """Fork, see that the child is in order, and return how long the parent was held up."""
-    result: list[float] = []
-
-    class Clock(fork.ForkAware):
-        """Told before and after all others."""
-
-        is_last = True
-
-        def before_fork(self) -> None:
-            result.append(time.monotonic())
-
-    clock = Clock()
-    fork.register(clock)
-    begun = time.monotonic()
-    assert in_child(lambda: state_of_fork(path)) == [[], True, True]
-    return result[0] - begun
-
-
-@contextmanager
-def in_a_thread(action: Callable[[], object]) -> Iterator[list[object]]:
-    """Do it in another thread, and give what it returned, or raised."""
-    found: list[object] = []
-
-    def run() -> None:
-        try:
-            found.append(action())
-        except BaseException as error:
-            found.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    yield found
-    thread.join(60)
-    assert not thread.is_alive()
 
 
 def filled(path: str) -> tuple[sqlmetrics.Store, Counter]:
@@ -198,7 +144,7 @@ def test_a_writer_that_is_waited_for_holds_up_no_fork(path: str) -> None:
     with Operator(path, "BEGIN IMMEDIATE"):
         requests.labels("0").inc()
         with in_a_thread(lambda: store.reset(force=True, keep_own=True)) as found:
-            time.sleep(0.1)
+            wait_for(lambda: store.writing._holder)
             assert timed_fork(path) < SECONDS
         assert isinstance(found[0], apsw.BusyError)
         requests.labels("new").inc()
@@ -232,7 +178,7 @@ def test_an_install_in_another_thread_holds_up_no_fork(path: str) -> None:
     """It begins again after it, and its caller has a store."""
     statements = ("PRAGMA journal_mode = wal", "BEGIN EXCLUSIVE")
     with Operator(path, *statements), in_a_thread(lambda: sqlmetrics.install(path)) as found:
-        time.sleep(0.2)
+        wait_for(lambda: still_open(path))
         begun = time.monotonic()
         assert in_child(lambda: None) is None
         assert time.monotonic() - begun < SECONDS
@@ -269,7 +215,9 @@ def test_a_function_that_blocks_holds_up_no_fork(path: str) -> None:
     wait_for(lambda: value("requests_total", path="0") == 3)
 
 
-def test_a_thread_that_cannot_be_interrupted(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_of_a_thread_that_cannot_be_interrupted_uses_no_sqlite(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The child counts, and never uses SQLite, by no connection whatever: the table of open files is its parent's."""
     monkeypatch.setattr(fork.wait_until, "__defaults__", (0.2,))
     monkeypatch.setattr(fork.acquire, "__defaults__", (0.2,))

@@ -31,7 +31,9 @@ def mounted(folder: Path) -> Iterator[list[Disk]]:
 
 
 @pytest.mark.parametrize("size", ["4k", "64k", "200k", "360k"])
-def test_full_at_the_start(folder: Path, mounted: list[Disk], size: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_app_that_starts_on_a_full_disk_counts_in_memory(
+    folder: Path, mounted: list[Disk], size: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """The app starts and counts in memory, says so once, and all of it is in the store when there is room."""
     disk = Disk(folder, size)
     mounted.append(disk)
@@ -58,7 +60,9 @@ def test_full_at_the_start(folder: Path, mounted: list[Disk], size: str, caplog:
     assert "-new" not in "".join(os.listdir(folder))
 
 
-def test_full_while_it_is_used(folder: Path, mounted: list[Disk], caplog: pytest.LogCaptureFixture) -> None:
+def test_a_full_disk_keeps_new_children_in_memory(
+    folder: Path, mounted: list[Disk], caplog: pytest.LogCaptureFixture
+) -> None:
     """Old and new children of three processes, one of which is killed meanwhile; scrapes show what has its place."""
     disk = Disk(folder, "8m")
     mounted.append(disk)
@@ -134,7 +138,7 @@ def test_a_full_disk_does_not_use_up_slots_and_cells(folder: Path, mounted: list
     wait_for(lambda: store.flush() and len(store.file.live_slots()) == 1 and store.file.extents.used() == 1)
 
 
-def test_full_and_free_again_and_again(folder: Path, mounted: list[Disk]) -> None:
+def test_a_disk_that_is_full_again_and_again_loses_nothing(folder: Path, mounted: list[Disk]) -> None:
     """Whatever step the room ends at, nothing is lost and nothing counted twice."""
     disk = Disk(folder, "3m")
     mounted.append(disk)
@@ -161,7 +165,9 @@ def test_full_and_free_again_and_again(folder: Path, mounted: list[Disk]) -> Non
     assert sum(scrape().values()) == total
 
 
-def test_a_reader_that_never_ends(path: str, monkeypatch: pytest.MonkeyPatch, shell: Shell) -> None:
+def test_a_reader_that_never_ends_does_not_let_the_wal_grow(
+    path: str, monkeypatch: pytest.MonkeyPatch, shell: Shell
+) -> None:
     """The WAL stays within its bound, scrapes are exact meanwhile, and the rows come when the reader has gone."""
     monkeypatch.setattr(wal, "WAL_LIMIT", 512 * 1024)
     store = sqlmetrics.install(path, flush_interval=1000)

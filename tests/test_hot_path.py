@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from helpers import child, scrape, value, wait_for
+from helpers import child, hasty_threads, scrape, value, wait_for
 from prometheus_client import Counter, Gauge, Histogram
 
 import sqlmetrics
@@ -35,15 +34,12 @@ def storm(action: object, seconds: float = 0.0002) -> Iterator[None]:
 
 @pytest.fixture
 def _hasty_threads() -> Iterator[None]:
-    """The interpreter changes threads at every chance."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
+    with hasty_threads():
+        yield
 
 
 @pytest.mark.usefixtures("_hasty_threads")
-def test_threads_and_signals_on_one_counter(path: str) -> None:
+def test_threads_and_signal_handlers_on_one_counter_are_exact(path: str) -> None:
     """Eight threads and a storm of handlers, on a known child and on new ones, while the flusher runs."""
     store = sqlmetrics.install(path, flush_interval=0.002)
     requests = Counter("requests", "Requests", ["by"])
@@ -109,7 +105,7 @@ class Subclass(float):
 
 
 @pytest.mark.usefixtures("_hasty_threads")
-def test_amounts_that_run_python_code(path: str) -> None:
+def test_amounts_that_run_python_code_are_exact(path: str) -> None:
     """An amount that itself counts, from several threads: nothing is lost between reading and storing."""
     sqlmetrics.install(path, flush_interval=0.002)
     requests = Counter("requests", "Requests")
@@ -136,7 +132,7 @@ def test_amounts_that_run_python_code(path: str) -> None:
     assert value("sizes_sum") == 4 * 2000 * 0.5
 
 
-def test_new_children_in_signal_handlers(path: str) -> None:
+def test_new_children_made_in_signal_handlers_are_kept(path: str) -> None:
     """A handler comes in the middle of anything, binding and moving included: what it makes is kept, and seen soon.
 
     The metrics are its own: the peer's lock of a metric is held while a child is made, and cannot be taken twice.
@@ -171,7 +167,7 @@ def test_new_children_in_signal_handlers(path: str) -> None:
 
 
 @pytest.mark.usefixtures("_hasty_threads")
-def test_the_first_operations_of_a_child_come_from_many_threads(path: str) -> None:
+def test_inherited_gauges_are_bound_by_one_thread_while_others_make_new_ones(path: str) -> None:
     """Inherited gauges are bound by one thread while others make new ones."""
     sqlmetrics.install(path, flush_interval=0.002)
     level = Gauge("level", "Level", ["number"], multiprocess_mode="sum")

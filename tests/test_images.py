@@ -14,7 +14,9 @@ CELLS = st.dictionaries(st.integers(0, layout.BLOCK_CELLS - 1), st.floats(), max
 
 
 @given(before=CELLS, after=CELLS)
-def test_every_cell_whose_bits_are_others(before: dict[int, float], after: dict[int, float]) -> None:
+def test_exactly_the_cells_whose_bits_are_others_have_changed(
+    before: dict[int, float], after: dict[int, float]
+) -> None:
     """And no other; a NaN that stays is no change, and -0.0 for 0.0 is one."""
     shown, now = ([cells.get(place, 0.0) for place in range(layout.BLOCK_CELLS)] for cells in (before, after))
     image = Image(_packed(now), _packed(shown))

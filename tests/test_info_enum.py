@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 
 import prometheus_client
 import pytest
 from freezegun import freeze_time
-from helpers import child, scrape
+from helpers import child, hasty_threads, scrape
 from prometheus_client import REGISTRY, Enum, Info
 from prometheus_client.openmetrics import exposition as openmetrics
 
@@ -133,7 +132,7 @@ def test_what_is_said_last_counts_while_the_clock_stands_still(store: sqlmetrics
         assert infos() == [{"version": version}]
 
 
-def test_both_texts_are_those_of_the_peer(store: sqlmetrics.Store) -> None:
+def test_both_texts_are_those_of_prometheus_client(store: sqlmetrics.Store) -> None:
     """Byte for byte, in either format, and the default registry shows the same."""
     Info("build", "Build", ["job"]).labels('a"\n').info({"version": "1", "é": "ü"})
     Enum("task", "Task", ["job"], states=["on", 'o"ff']).labels("a").state('o"ff')
@@ -150,7 +149,7 @@ def test_both_texts_are_those_of_the_peer(store: sqlmetrics.Store) -> None:
     assert plain == [line for line in sqlmetrics.generate_latest().decode().split("\n") if line]
 
 
-def test_errors_are_those_of_the_peer(store: sqlmetrics.Store) -> None:
+def test_errors_are_those_of_prometheus_client(store: sqlmetrics.Store) -> None:
     """And nothing is said then."""
     build, task = Info("build", "Build", ["job"]), Enum("task", "Task", states=["on", "off"])
     with pytest.raises(ValueError, match="Overlapping labels for Info"):
@@ -164,8 +163,8 @@ def test_errors_are_those_of_the_peer(store: sqlmetrics.Store) -> None:
     assert states() == {"on": 1, "off": 0}
 
 
-def test_what_was_said_before_install(path: str) -> None:
-    """Is taken over, and given back by uninstall."""
+def test_what_was_said_before_install_is_taken_over(path: str) -> None:
+    """`uninstall` gives it back."""
     build, task = Info("build", "Build"), Enum("task", "Task", states=["on", "off"])
     other = Enum("other", "Other", ["job"], states=["on", "off"])
     build.info({"version": "1"})
@@ -215,16 +214,12 @@ def test_threads_that_speak_at_once_leave_one_word(path: str, shell) -> None:
         except BaseException as problem:
             problems.append(problem)
 
-    switching = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
+    with hasty_threads():
         threads = [threading.Thread(target=speak, args=[name]) for name in "abcd"]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-    finally:
-        sys.setswitchinterval(switching)
     build.info({"version": "last"})
     store.flush()
 
@@ -290,7 +285,7 @@ def test_two_objects_of_one_name_may_say_the_same(path: str) -> None:
     assert sum(value for (name, _), value in scrape().items() if name == "orders_total") == 1500
 
 
-def test_an_enum_has_as_many_states_as_a_block_has_cells(store: sqlmetrics.Store) -> None:
+def test_an_enum_with_more_states_than_a_block_has_cells_is_refused(store: sqlmetrics.Store) -> None:
     """More of them are a clear error, and touch nobody's cells."""
     most = Enum("most", "Most", states=[f"s{number}" for number in range(504)])
     counter = prometheus_client.Counter("orders", "Orders")
@@ -303,7 +298,7 @@ def test_an_enum_has_as_many_states_as_a_block_has_cells(store: sqlmetrics.Store
         Enum("too_many", "Too many", states=[f"s{number}" for number in range(505)], registry=None)
 
 
-def test_an_info_takes_what_the_peer_takes(store: sqlmetrics.Store) -> None:
+def test_an_info_takes_what_prometheus_client_takes(store: sqlmetrics.Store) -> None:
     """Names and values that are no texts become texts."""
     Info("build", "Build").info({1: "a", "b": 2})  # type: ignore[dict-item]
 

@@ -45,7 +45,7 @@ IN_ALL_WAYS = {
     ],
     ids=["plain", "-O", "-OO", "dev", "dev -O"],
 )
-def test_a_program_from_its_first_line_to_its_last(
+def test_a_program_is_exact_and_silent_under_every_option(
     path: str, shell: Shell, options: list[str], environment: dict[str, str]
 ) -> None:
     """Workers, one of which is killed, threads, every kind of metric and of scrape: exact, and nothing on stderr."""
@@ -63,7 +63,7 @@ def test_a_program_from_its_first_line_to_its_last(
     assert shell.value("""SELECT sum(value) FROM metrics WHERE labels = '{"path":"/"}'""") == 400
 
 
-def test_asserts_can_be_left_out() -> None:
+def test_no_assert_calls_anything_that_does_something() -> None:
     """Each only states what is so, for who reads and for the type checker: it calls nothing that does anything."""
     found = [node for file in PACKAGE.rglob("*.py") for node in asserts(file)]
     for node in found:

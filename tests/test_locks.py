@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import threading
-import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from helpers import child, scrape, value, wait_for
@@ -43,7 +44,7 @@ def test_a_flush_takes_lost_locks_again(path: str) -> None:
 
 
 @pytest.mark.parametrize("rounds", [1, 30])
-def test_a_process_that_was_taken_for_dead(path: str, rounds: int) -> None:
+def test_a_process_that_was_taken_for_dead_counts_nothing_twice(path: str, rounds: int) -> None:
     """Others settle it when its locks are gone; it notices at its next operation, and nothing is counted twice."""
     store = sqlmetrics.install(path, flush_interval=0.005)
     requests = Counter("requests", "Requests", ["by"])
@@ -83,9 +84,8 @@ def test_a_process_that_was_taken_for_dead(path: str, rounds: int) -> None:
     assert value("requests_total", by="child") == 11 * rounds
 
 
-def test_the_operation_that_is_under_way_when_the_locks_vanish(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_operation_under_way_when_the_locks_vanish_is_counted(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It has seen that its cell is its own, and adds to it while others settle the process: they wait for it."""
-    monkeypatch.setattr(settle, "LAST_WORDS_SECONDS", 2.0)
     store = sqlmetrics.install(path, flush_interval=1000)
     requests = Counter("requests", "Requests")
 
@@ -96,7 +96,7 @@ def test_the_operation_that_is_under_way_when_the_locks_vanish(path: str, monkey
             drop_locks(path)
             os.write(to_parent, b"!")
             wait_for(arena.is_noticed)
-            time.sleep(0.2)  # without the wait, it would have been settled by now
+            assert select.select([from_parent], [], [], 20)[0], "nobody waits for this operation"
             return int
 
     def first() -> None:
@@ -106,22 +106,27 @@ def test_the_operation_that_is_under_way_when_the_locks_vanish(path: str, monkey
     def count() -> None:
         requests.inc(Slow(1))
 
+    def wait(seconds: float) -> None:
+        os.write(to_child, b"!")
+        begin_to_count.join(20)
+
     from_child, to_parent = os.pipe()
+    from_parent, to_child = os.pipe()
     with child(first=first, count=count) as one:
         one.do("first")
         begin_to_count = threading.Thread(target=one.do, args=("count",))
         begin_to_count.start()
         os.read(from_child, 1)
+        monkeypatch.setattr(settle, "native", SimpleNamespace(sleep=wait))
         assert store.flush() is Outcome.DONE
-        begin_to_count.join()
         assert value("requests_total") == 2
         one.do("first")
         assert value("requests_total") == 3
-    os.close(from_child)
-    os.close(to_parent)
+    for pipe in (from_child, to_parent, from_parent, to_child):
+        os.close(pipe)
 
 
-def test_locks_vanish_while_everybody_counts(path: str) -> None:
+def test_counts_are_exact_while_locks_vanish(path: str) -> None:
     """In the middle of flushes, settlements and new children: all counts stay exact, scrapes work."""
     store = sqlmetrics.install(path, flush_interval=0.002)
     requests = Counter("requests", "Requests", ["by", "number"])
@@ -158,7 +163,7 @@ def test_locks_vanish_while_everybody_counts(path: str) -> None:
     assert shown("careless") == counted["careless"] + 50
 
 
-def test_a_collector_by_way_of_a_symlinked_folder(folder: Path, path: str) -> None:
+def test_a_collector_by_way_of_a_symlinked_folder_loses_no_lock(folder: Path, path: str) -> None:
     """The same file under another name: reading it does not lose the locks of the process that writes it."""
     store = sqlmetrics.install(path, flush_interval=1000)
     busy = Gauge("busy", "Busy", multiprocess_mode="livesum")
@@ -179,7 +184,7 @@ def test_a_collector_by_way_of_a_symlinked_folder(folder: Path, path: str) -> No
         os.unlink(link)
 
 
-def test_marking_a_process_that_lives(store: sqlmetrics.Store) -> None:
+def test_marking_a_process_that_lives_keeps_its_counts(store: sqlmetrics.Store) -> None:
     """Its live gauges go, its next operation brings them all back with their values, and its counts are kept."""
     requests = Counter("requests", "Requests")
     busy = Gauge("busy", "Busy", multiprocess_mode="livesum")
@@ -218,7 +223,7 @@ def test_marking_a_process_that_lives(store: sqlmetrics.Store) -> None:
     assert value("each", x="a", pid=str(pid)) is None
 
 
-def test_marking_the_dead_and_the_unknown(store: sqlmetrics.Store) -> None:
+def test_marking_the_dead_and_the_unknown_loses_nothing(store: sqlmetrics.Store) -> None:
     """Twice, before and after a scrape has settled it, and a pid that never was: nothing is lost or raised."""
     requests = Counter("requests", "Requests")
     busy = Gauge("busy", "Busy", multiprocess_mode="livemax")
@@ -241,7 +246,7 @@ def test_marking_the_dead_and_the_unknown(store: sqlmetrics.Store) -> None:
         assert value("busy") in (None, 0)
 
 
-def test_a_notice_in_the_middle_of_a_notice(path: str) -> None:
+def test_a_notice_in_the_middle_of_a_notice_does_not_hang(path: str) -> None:
     """gunicorn calls `child_exit` in its SIGCHLD handler: thousands of them, and the process never stands still."""
     store = sqlmetrics.install(path, flush_interval=0.01)
     requests = Counter("requests", "Requests", ["by"])

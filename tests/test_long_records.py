@@ -146,8 +146,8 @@ def test_a_long_exemplar_keeps_no_other_waiting(path: str, caplog: pytest.LogCap
     assert "too long" in warnings_of(caplog)[0]
 
 
-def test_an_info_that_is_too_long(path: str) -> None:
-    """Is not seen by others; what is said after it is."""
+def test_an_info_that_is_too_long_is_not_shown_and_the_next_one_is(path: str) -> None:
+    """Other processes see what is said after it."""
     store = sqlmetrics.install(path, flush_interval=0.02)
     info = Info("version", "Version")
     for text in ("short", "x" * 2 * MEGABYTE, "other", "y" * 2 * MEGABYTE, "last"):

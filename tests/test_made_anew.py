@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 
 import pytest
-from helpers import Child, child, in_child, scrape, value, wait_for
+from helpers import FILES, Child, child, delete, in_child, scrape, value, wait_for
 from interruption import Interruption
 from prometheus_client import Counter, Gauge
 
@@ -21,7 +21,6 @@ import sqlmetrics
 from sqlmetrics.cells import arenas, cellsfile, journal, layout, region
 from sqlmetrics.rows import files, renew
 
-ALL = ("", "-wal", "-shm", "-cells")
 START = """
 import sys, sqlmetrics
 from prometheus_client import Counter
@@ -63,13 +62,6 @@ def run_until(line: int, action: Callable[[], object], *modules: object) -> bool
         one.do("act")
         return False
     return True
-
-
-def delete(path: str) -> None:
-    """Delete all files of a store."""
-    for suffix in ALL:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path + suffix)
 
 
 def shows(expected: float, name: str = "requests_total") -> Callable[[], bool]:
@@ -153,7 +145,7 @@ def test_a_making_that_is_killed_at_any_line_loses_nothing(path: str) -> None:
         expected += 1
         assert scrape(path)[("requests_total", ())] == expected, f"after a SIGKILL at line {line}"
     assert line > 60
-    assert sorted(os.listdir(os.path.dirname(path))) == sorted("metrics.sqlite3" + suffix for suffix in ALL)
+    assert sorted(os.listdir(os.path.dirname(path))) == sorted("metrics.sqlite3" + suffix for suffix in FILES)
 
 
 def test_an_idle_process_brings_its_counts_to_the_scrape_that_asks_it(path: str) -> None:
@@ -282,7 +274,7 @@ def test_the_first_who_notices_has_nothing_of_the_old_files(path: str, emptied: 
             one.do("count")
         before = scrape()
         delete(path)
-        for suffix in ALL if emptied else ():
+        for suffix in FILES if emptied else ():
             open(path + suffix, "w").close()
         in_child(lambda: (subprocess.run([sys.executable, "-c", START, path], input="\n\n", text=True), None)[1])
 
@@ -364,7 +356,7 @@ def test_another_store_that_was_moved_to_the_path_gets_nothing_of_it(folder, pat
     requests.labels("here").inc()
     store.flush()
 
-    for suffix in ALL:
+    for suffix in FILES:
         os.replace(other + suffix, path + suffix)
 
     wait_for(lambda: (store.flush(), shows(1)())[1] or value("requests_total", by="here") == 1)

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from helpers import child, in_child, scrape, value, wait_for
-from outsiders import drop_rights, error_of, unprivileged
+from helpers import FILES, child, in_child, scrape, value, wait_for
+from outsiders import as_root, drop_rights, error_of, unprivileged
 from prometheus_client import Counter
 
 import sqlmetrics
@@ -28,8 +28,6 @@ from sqlmetrics.rows.making import making
 with making(sys.argv[1], config.Settings(), 5):
     os.kill(os.getpid(), signal.SIGSTOP)
 """
-FILES = ("", "-wal", "-shm", "-cells")
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="files of another user can only be made by root")
 
 SOON = 10.0
 """Seconds; the stopped process goes on being stopped for as long as a test wants."""
@@ -118,7 +116,7 @@ def test_a_running_app_does_not_wait_for_a_stopped_process(path: str) -> None:
     with stopped_maker(path):
         for suffix in FILES:
             os.unlink(path + suffix)
-        time.sleep(0.2)  # the flusher meets it some times
+        wait_for(lambda: store.trouble.counts["replaced"] > 2)  # the flusher meets it
         assert max(seconds_of(requests.labels("/").inc) for _ in range(100)) < SOON
         assert seconds_of(requests.labels("/new").inc) < SOON
         assert seconds_of(lambda: in_child(lambda: None)) < SOON
@@ -204,7 +202,7 @@ def test_of_many_that_start_at_once_one_makes_the_files(folder: Path, path: str)
 
 @as_root
 @pytest.mark.parametrize("kind", ["file", "fifo", "symlink", "folder"])
-def test_a_lock_that_another_user_has_put_there(folder: Path, path: str, kind: str) -> None:
+def test_a_lock_that_another_user_has_put_there_is_refused(folder: Path, path: str, kind: str) -> None:
     """Refused by name at once: who has put it there could hold it for ever."""
     folder.chmod(0o1777)
     name = path + LOCK_SUFFIX

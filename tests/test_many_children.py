@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import Child, Shell, child, scrape, value, wait_for
+from helpers import FILES, Child, Shell, child, delete, scrape, unflushed, value, wait_for
 from prometheus_client import Counter, Gauge, Histogram
-from test_replaced_store import ALL, delete
 
 import sqlmetrics
 from sqlmetrics.cells import part
@@ -51,13 +50,6 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Gate]:
         return gate
 
     return close
-
-
-def quiet(path: str) -> sqlmetrics.Store:
-    """A store that is flushed only where a test says so, until there is a fork."""
-    store = sqlmetrics.install(path, flush_interval=1000)
-    store.flusher.stop()
-    return store
 
 
 @contextmanager
@@ -114,10 +106,10 @@ def calls_of(action: Callable[[], object]) -> int:
 
 def test_operations_go_on_while_children_move_to_new_files(path: str, slow: Callable[[int], Gate]) -> None:
     """On a child that has moved, on one that has not, and on a new one; each counts once."""
-    store, requests = quiet(path), Counter("requests", "Requests", ["path"])
+    store, requests = unflushed(path), Counter("requests", "Requests", ["path"])
     children = counted(requests)
     store.flush()
-    delete(path, ALL)
+    delete(path)
     gate = slow(CHILDREN // 2)
 
     with going_over(store, gate):
@@ -153,7 +145,7 @@ def test_threads_that_count_during_a_move_are_exact(path: str, monkeypatch: pyte
     try:
         for _ in range(2):
             before = store.file.identity
-            delete(path, ALL)
+            delete(path)
             wait_for(lambda before=before: store.file.identity != before and not store.part.is_moving())
     finally:
         done.set()
@@ -169,17 +161,17 @@ def test_threads_that_count_during_a_move_are_exact(path: str, monkeypatch: pyte
 
 def test_files_that_change_again_during_a_move_lose_nothing(path: str, slow: Callable[[int], Gate]) -> None:
     """Some children are in the new files by then, and the others still in the old ones."""
-    store, requests = quiet(path), Counter("requests", "Requests", ["path"])
+    store, requests = unflushed(path), Counter("requests", "Requests", ["path"])
     children = counted(requests)
     store.flush()
-    delete(path, ALL)
+    delete(path)
     gate = slow(CHILDREN // 2)
 
     with going_over(store, gate):
         children[0].inc()
         children[-1].inc()
-        delete(path, ALL)
-    wait_for(lambda: store.follower.follow() and not store.follower.is_behind())
+        delete(path)
+    wait_for(lambda: store.follow_replacement() and not store._follower.is_behind())
     children[0].inc()
 
     assert store.flush() is Outcome.DONE
@@ -188,10 +180,10 @@ def test_files_that_change_again_during_a_move_lose_nothing(path: str, slow: Cal
 
 def test_a_fork_during_a_move_counts_for_itself(path: str, slow: Callable[[int], Gate]) -> None:
     """The child begins at zero, and the parent goes on moving."""
-    store, requests = quiet(path), Counter("requests", "Requests", ["path"])
+    store, requests = unflushed(path), Counter("requests", "Requests", ["path"])
     children = counted(requests)
     store.flush()
-    delete(path, ALL)
+    delete(path)
     gate = slow(CHILDREN // 2)
 
     with going_over(store, gate), child(use=lambda: [one.inc(10) for one in children[:5]] and None) as other:
@@ -206,7 +198,7 @@ def test_a_fork_during_a_move_counts_for_itself(path: str, slow: Callable[[int],
 
 def test_a_kill_during_a_move_leaves_what_was_in_rows(path: str, slow: Callable[[int], Gate]) -> None:
     """No series shows less than the last flush has written, be its child among those that have moved or not."""
-    store, requests = quiet(path), Counter("requests", "Requests", ["path"])
+    store, requests = unflushed(path), Counter("requests", "Requests", ["path"])
 
     def work() -> None:
         children = counted(requests)
@@ -232,7 +224,7 @@ def test_children_in_memory_come_to_the_file_one_by_one(
     path: str, slow: Callable[[int], Gate], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When there is room again; operations go on meanwhile, and where the room ends again the rest stays in memory."""
-    store, requests, room = quiet(path), Counter("requests", "Requests", ["path"]), [0]
+    store, requests, room = unflushed(path), Counter("requests", "Requests", ["path"]), [0]
     claim = Region.claim
 
     def claim_if_room(self: Region, slot: int) -> int:
@@ -270,7 +262,7 @@ def test_children_in_memory_come_to_the_file_one_by_one(
 
 def test_a_removal_of_others_costs_an_operation_no_more_for_more_children(path: str) -> None:
     """The functions that are called in it are counted: as many for 50 children as for 5,000."""
-    store, requests = quiet(path), Counter("requests", "Requests", ["path"])
+    store, requests = unflushed(path), Counter("requests", "Requests", ["path"])
     calls = []
     with beside(store, remove=lambda which: requests.remove(which)) as other:
         for size in (50, 5000):
@@ -287,7 +279,7 @@ def test_a_removal_of_others_costs_an_operation_no_more_for_more_children(path: 
 
 def test_a_clear_by_another_process_is_noticed_in_slices(path: str) -> None:
     """An operation forgets a few children for all, each its own, and the flusher the others; none counts on."""
-    store, requests = quiet(path), Counter("requests", "Requests", ["path"])
+    store, requests = unflushed(path), Counter("requests", "Requests", ["path"])
     calls = []
     with beside(store, clear=requests.clear) as other:
         for size in (1000, 6000):
@@ -309,7 +301,7 @@ def test_a_clear_by_another_process_is_noticed_in_slices(path: str) -> None:
 
 def test_files_that_change_after_a_clear_bring_nothing_back(path: str) -> None:
     """What another process has removed, and this one has not forgotten yet, does not move to new files."""
-    store, requests = quiet(path), Counter("requests", "Requests", ["path"])
+    store, requests = unflushed(path), Counter("requests", "Requests", ["path"])
     with beside(store, clear=requests.clear) as other:
         children = counted(requests, 1000)
         store.flush()
@@ -317,8 +309,8 @@ def test_files_that_change_after_a_clear_bring_nothing_back(path: str) -> None:
         wait_for(lambda: store.part.arenas()[0].is_noticed())
         children[0].inc()
         other.kill()
-    delete(path, ALL)
-    wait_for(lambda: store.follower.follow() and not store.follower.is_behind())
+    delete(path)
+    wait_for(lambda: store.follow_replacement() and not store._follower.is_behind())
     store.flush()
 
     assert {number for (name, _), number in scrape().items() if name == "requests_total"} == {1}
@@ -327,7 +319,7 @@ def test_files_that_change_after_a_clear_bring_nothing_back(path: str) -> None:
 
 def test_a_fork_brings_some_inherited_gauges_at_once_and_the_others_soon(path: str) -> None:
     """With its first operation as many functions are called for 500 gauges as for 5,000; all are shown in the end."""
-    store, busy = quiet(path), Gauge("busy", "Busy", ["of"], multiprocess_mode="liveall")
+    store, busy = unflushed(path), Gauge("busy", "Busy", ["of"], multiprocess_mode="liveall")
     seen = []
     for size in (500, 5000):
         for number in range(size):
@@ -349,7 +341,7 @@ def test_a_fork_brings_some_inherited_gauges_at_once_and_the_others_soon(path: s
 
 def test_a_wrong_notice_of_death_costs_an_operation_no_more_for_more_gauges(path: str) -> None:
     """The first operation announces some of them again, and its process's flusher the others."""
-    store, busy = quiet(path), Gauge("busy", "Busy", ["of"], multiprocess_mode="liveall")
+    store, busy = unflushed(path), Gauge("busy", "Busy", ["of"], multiprocess_mode="liveall")
     calls = []
     with beside(store, report=lambda: sqlmetrics.mark_process_dead(os.getppid())) as other:
         for size in (500, 5000):
@@ -370,9 +362,9 @@ def test_a_wrong_notice_of_death_costs_an_operation_no_more_for_more_gauges(path
 
 def test_a_slice_ends_where_another_thread_forks(path: str, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """What is left of a move is done by the next flush."""
-    store, requests = quiet(path), Counter("requests", "Requests", ["path"])
+    store, requests = unflushed(path), Counter("requests", "Requests", ["path"])
     counted(requests)
-    delete(path, ALL)
+    delete(path)
     monkeypatch.setattr(part, "_SLICE_SECONDS", 0.0)
 
     def give_way() -> None:
@@ -380,9 +372,9 @@ def test_a_slice_ends_where_another_thread_forks(path: str, monkeypatch: pytest.
         raise part.fork.GaveWayError("another thread forks")
 
     monkeypatch.setattr(part, "take_break", give_way)
-    wait_for(store.follower.follow)
-    wait_for(lambda: store.follower.follow() and store.part.is_moving())
-    assert len(os.listdir(folder)) == len(ALL)
+    wait_for(store.follow_replacement)
+    wait_for(lambda: store.follow_replacement() and store.part.is_moving())
+    assert len(os.listdir(folder)) == len(FILES)
     store.flush()
 
     assert not store.part.is_moving()
@@ -391,7 +383,7 @@ def test_a_slice_ends_where_another_thread_forks(path: str, monkeypatch: pytest.
 
 def test_the_index_of_cells_is_what_children_have(path: str) -> None:
     """After removals, a move and new children: no cell is handed out twice, and each is known by its child."""
-    store = quiet(path)
+    store = unflushed(path)
     requests, latency = Counter("requests", "Requests", ["path"]), Histogram("latency", "Latency", ["path"])
     counted(requests)
     for number in range(50):
@@ -399,8 +391,8 @@ def test_the_index_of_cells_is_what_children_have(path: str) -> None:
     requests.remove("/3")
     latency.remove("7")
     store.flush()
-    delete(path, ALL)
-    wait_for(lambda: store.follower.follow() and not store.part.is_moving())
+    delete(path)
+    wait_for(lambda: store.follow_replacement() and not store.part.is_moving())
     requests.labels("/3").inc()
     (writer,) = store.part.writers.values()
 

@@ -14,7 +14,7 @@ import sqlmetrics
 
 
 @pytest.mark.parametrize("flag", [False, True], ids=["without the flag", "with it"])
-def test_a_restricted_registry_yields_these_names(store: sqlmetrics.Store, flag: bool) -> None:
+def test_a_restricted_registry_yields_its_names_only(store: sqlmetrics.Store, flag: bool) -> None:
     """Of the registry's metrics and of a collector in it; in the peer's mode without the flag nothing is shown."""
     registry = CollectorRegistry(support_collectors_without_names=flag)
     own = Counter("own", "Own", ["path"], registry=registry)

@@ -105,7 +105,7 @@ def test_a_private_metric_of_another_type_stays_private(store: sqlmetrics.Store)
     assert names_of(private) == ["size"]
 
 
-def test_a_collector_of_the_peers_class_that_was_made_before(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_peer_collector_made_before_install_yields_the_store(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It yields what the store has, once that is installed."""
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(folder))
     registry = CollectorRegistry()

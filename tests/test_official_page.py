@@ -41,14 +41,16 @@ def assert_no_peers_files(folder: Path) -> None:
 
 @pytest.mark.parametrize("variable", ["PROMETHEUS_MULTIPROC_DIR", "SQLMETRICS_PATH"])
 @pytest.mark.parametrize("preload", [[], ["--preload"]], ids=["", "preload"])
-def test_the_examples_under_the_hooks_of_this_package(folder: Path, variable: str, preload: list[str]) -> None:
+def test_the_examples_are_exact_under_the_hooks_of_this_package(
+    folder: Path, variable: str, preload: list[str]
+) -> None:
     """With `-c python:sqlmetrics.gunicorn` the app's code needs its import line changed and nothing else."""
     with serving(folder, "official_site:app", "-w2", *preload, config=HOOKS, **{variable: str(folder)}) as server:
         assert_it_works(server)
     assert_no_peers_files(folder)
 
 
-def test_the_pages_own_configuration(folder: Path) -> None:
+def test_the_pages_own_configuration_marks_workers_dead(folder: Path) -> None:
     """Its `child_exit` marks workers dead from a master that has not installed anything; the app calls `install()`."""
     environment = {"PROMETHEUS_MULTIPROC_DIR": str(folder)}
     with serving(folder, "installed:app", "-w2", config=CONFIG, **environment) as server:
@@ -64,7 +66,7 @@ def test_the_import_line_is_all_that_changes(folder: Path, variable: str) -> Non
     assert_no_peers_files(folder)
 
 
-def test_an_explicit_path(folder: Path) -> None:
+def test_an_explicit_path_is_read_without_any_variable(folder: Path) -> None:
     """A program with no variable set reads the folder that it names."""
     with serving(folder, "official_site:app", "-w2", SQLMETRICS_PATH=str(folder)) as server:
         server.get_all(["/"] * 20)

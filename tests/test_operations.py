@@ -130,7 +130,9 @@ def outcome(call: Callable[[Made], object], made: Made) -> tuple[object, dict[ob
 
 @pytest.mark.parametrize("identify", [None, lambda: "one"], ids=["os.getpid", "another identifier"])
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-def test_results_and_errors(path: str, call: Callable[[Made], object], identify: Callable[[], object] | None) -> None:
+def test_results_and_errors_are_those_of_prometheus_client(
+    path: str, call: Callable[[Made], object], identify: Callable[[], object] | None
+) -> None:
     """In memory, by `prometheus_client` itself, and then in the store: fast, or asking for the process's name."""
     expected = outcome(call, Made())
     sqlmetrics.install(path, process_identifier=identify)
@@ -157,7 +159,7 @@ def test_a_histograms_values_are_a_sequence(store: sqlmetrics.Store) -> None:
     assert scrape()["sizes_count", ()] == 6
 
 
-def test_a_second_histogram_of_the_same_name(store: sqlmetrics.Store) -> None:
+def test_a_second_histogram_of_the_same_name_counts_in_the_same_cells(store: sqlmetrics.Store) -> None:
     """Its child is not whole, for the first has the sum; both count in the same cells where they have the same."""
     first, second, third = (
         Histogram("sizes", "Sizes", ["path"], registry=None, buckets=buckets).labels("/")
@@ -171,7 +173,7 @@ def test_a_second_histogram_of_the_same_name(store: sqlmetrics.Store) -> None:
     assert [shown["sizes_bucket", (("le", le), ("path", "/"))] for le in ("1.0", "2.0", "4.0", "+Inf")] == [0, 1, 2, 3]
 
 
-def test_values_of_ones_own_class_beside_an_installed_store(store: sqlmetrics.Store) -> None:
+def test_values_of_a_class_of_the_apps_own_are_not_taken_for_the_stores(store: sqlmetrics.Store) -> None:
     """Two names in one process, as `prometheus_client`'s tests have them: no method takes one for the other."""
     name = ["123"]
     before, metrics.values.ValueClass = metrics.values.ValueClass, MultiProcessValue(lambda: name[0])

@@ -9,20 +9,17 @@ from pathlib import Path
 import pytest
 from helpers import in_child, scrape
 from launching import run
-from outsiders import NOBODY, drop_rights, error_of, unprivileged
+from outsiders import NOBODY, as_root, drop_rights, error_of, unprivileged
 from prometheus_client import Counter
 
 import sqlmetrics
 from sqlmetrics.store.installed import installed
 
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
-
 
 @pytest.fixture
-def own(folder: Path) -> Path:
+def own(open_folder: Path) -> Path:
     """A folder that is not there yet, below one like /dev/shm."""
-    folder.chmod(0o1777)
-    return folder / "app"
+    return open_folder / "app"
 
 
 def mode(path: Path) -> int:
@@ -53,7 +50,7 @@ def test_the_launcher_makes_the_folder(own: Path) -> None:
     assert (own / "metrics.sqlite3").exists()
 
 
-def test_the_folder_of_a_group(own: Path) -> None:
+def test_the_folder_of_a_group_is_open_to_its_members_only(own: Path) -> None:
     """Its members may make files there, and nobody else may enter."""
     group = NOBODY if os.geteuid() == 0 else os.getegid()
     sqlmetrics.install(own / "metrics.sqlite3", mode=0o660, group=group)
@@ -63,7 +60,7 @@ def test_the_folder_of_a_group(own: Path) -> None:
 
 
 @as_root
-def test_the_folder_of_a_root_master_and_its_workers(own: Path) -> None:
+def test_the_folder_of_a_root_master_is_shared_with_its_workers_group(own: Path) -> None:
     """They are of another user: the folder is shared with their group, as the files are."""
     store = sqlmetrics.install(own / "metrics.sqlite3")
     store.begin_run(uid=NOBODY, gid=NOBODY)
@@ -82,7 +79,7 @@ def test_the_folder_of_a_root_master_and_its_workers(own: Path) -> None:
         os.unlink(own / f"metrics.sqlite3{suffix}")
 
 
-def test_elsewhere_a_missing_folder_is_a_slip(folder: Path, own: Path) -> None:
+def test_a_missing_folder_elsewhere_is_an_error(folder: Path, own: Path) -> None:
     """Below a folder that only its owner writes to, or two levels down; or where it is the folder that is named."""
     for path in (own / "further" / "metrics.sqlite3", own):
         assert error_of(lambda path=path: sqlmetrics.install(path))[0] == "PathError"
@@ -100,7 +97,7 @@ def test_readers_make_no_folder(own: Path) -> None:
 @as_root
 @pytest.mark.parametrize("kind", ["open folder", "symlink"])
 @pytest.mark.parametrize("named", ["file", "folder"])
-def test_a_folder_that_another_user_has_made_first(folder: Path, own: Path, kind: str, named: str) -> None:
+def test_a_folder_that_another_user_has_made_first_is_refused(folder: Path, own: Path, kind: str, named: str) -> None:
     """That user could exchange what is in it, or have the store made anywhere: refused, and nothing is made."""
     target = folder / "roots"
     target.mkdir(0o700)
@@ -124,7 +121,7 @@ def test_a_folder_that_another_user_has_made_first(folder: Path, own: Path, kind
 
 
 @as_root
-def test_ones_own_symlink_and_roots_folder(folder: Path, own: Path) -> None:
+def test_ones_own_symlink_and_roots_folder_are_followed(folder: Path, own: Path) -> None:
     """A link of one's own leads where its owner wants; a folder of root's is root's to exchange."""
     (folder / "elsewhere").mkdir(0o700)
     own.symlink_to(folder / "elsewhere")

@@ -69,7 +69,7 @@ BETWEEN: dict[str, Callable[[sqlmetrics.Store, int], object]] = {
 
 @pytest.mark.parametrize("late_notice", [False, True])
 @pytest.mark.parametrize("between", BETWEEN)
-def test_the_second_process_with_a_pid(path: str, shell, between: str, late_notice: bool) -> None:
+def test_a_second_process_with_a_pid_adds_up_with_the_first(path: str, shell, between: str, late_notice: bool) -> None:
     """Sums add up, gauges are its own, no series is there twice; after a late notice its next operation mends that."""
     store = sqlmetrics.install(path, flush_interval=1000)
     metrics = Metrics()
@@ -174,7 +174,7 @@ def _has_namespaces() -> bool:
 
 
 @pytest.mark.skipif(not _has_namespaces(), reason="pid namespaces need CAP_SYS_ADMIN")
-def test_one_pid_in_two_namespaces(path: str, shell) -> None:
+def test_one_pid_in_two_namespaces_is_two_processes(path: str, shell) -> None:
     """Both are counted, neither is dead for the other, whatever it is told; and each one's end is seen outside."""
     sqlmetrics.install(path, flush_interval=0.02)
     with Container(path) as one, Container(path) as two:

@@ -14,13 +14,12 @@ from pathlib import Path
 import apsw
 import pytest
 from helpers import child, in_child, scrape, wait_for
-from outsiders import NOBODY, drop_rights, error_of, python, unprivileged
+from outsiders import NOBODY, as_root, drop_rights, error_of, python, unprivileged
 from prometheus_client import Counter
 
 import sqlmetrics
 from sqlmetrics.rows.unbelieved import unbelieved
 
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="files of another user can only be made by root")
 PAGE = 4096
 SCRAPE = """
 import sys, sqlmetrics
@@ -32,13 +31,6 @@ sqlmetrics.install(sys.argv[1])
 prometheus_client.Counter("requests", "Requests").inc()
 print(sqlmetrics.generate_latest().decode())
 """
-
-
-@pytest.fixture
-def open_folder(folder: Path) -> Path:
-    """Like /tmp and /dev/shm: anybody may create files, only owners delete them."""
-    folder.chmod(0o1777)
-    return folder
 
 
 def hot_journal(pages: dict[int, bytes], super_journal: bytes = b"") -> bytes:
@@ -127,14 +119,16 @@ def test_the_log_tells_of_a_journal_of_another_user(
         return [text for text in caplog.messages if all(word in text for word in words)]
 
     wait_for(lambda: told(f"{path}-journal", f"uid {NOBODY}", "not believed"))
-    time.sleep(0.1)
+    for _ in range(3):
+        requests.inc()
+        assert sqlmetrics.install(path).flush().name in ("DONE", "NOTHING_CHANGED")
     os.unlink(path + "-journal")
     wait_for(lambda: told(f"{path}-journal is gone"))
     assert len(told("not believed")) == 1
 
 
 @as_root
-def test_a_journal_that_comes_while_the_store_is_opened(open_folder: Path, path: str) -> None:
+def test_a_journal_that_comes_while_the_store_is_opened_is_not_believed(open_folder: Path, path: str) -> None:
     """Between the look at its name and the moment in which SQLite looks for it."""
     sqlmetrics.install(path)
     Counter("requests", "Requests").inc()
@@ -149,7 +143,7 @@ def test_a_journal_that_comes_while_the_store_is_opened(open_folder: Path, path:
     assert sum(scrape(path).values()) == 1
 
 
-def test_many_open_the_store_at_once_beside_a_planted_journal(path: str) -> None:
+def test_many_can_open_the_store_at_once_beside_a_planted_journal(path: str) -> None:
     """They take turns for the moment that it takes; one's own fifo is none of the store's files either."""
     sqlmetrics.install(path)
     sqlmetrics.uninstall()
@@ -194,7 +188,7 @@ def test_what_a_crash_of_ones_own_shell_left_is_rolled_back(path: str) -> None:
 @as_root
 @pytest.mark.parametrize("suffix", ["", "-wal", "-shm", "-cells", "-new", "-lock"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_name_that_another_user_has_taken(open_folder: Path, path: str, suffix: str, kind: str) -> None:
+def test_a_name_that_another_user_has_taken_is_refused(open_folder: Path, path: str, suffix: str, kind: str) -> None:
     """Before there is a store: refused at once, by name, by those who write and by those who read; and left alone."""
     if kind == "folder" and not suffix:
         kind = "fifo"  # a folder is where a store is put
@@ -216,7 +210,7 @@ def test_a_name_that_another_user_has_taken(open_folder: Path, path: str, suffix
 
 
 @as_root
-def test_a_database_that_cannot_be_moved_aside(open_folder: Path, path: str) -> None:
+def test_a_damaged_database_that_cannot_be_moved_aside_keeps_its_place(open_folder: Path, path: str) -> None:
     """What is damaged beyond reading keeps its place where another user has taken the name that it would get."""
     sqlmetrics.install(path)
     sqlmetrics.uninstall()

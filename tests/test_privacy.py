@@ -7,21 +7,11 @@ import stat
 from pathlib import Path
 
 import pytest
-from helpers import in_child, scrape, wait_for
-from outsiders import NOBODY, drop_rights, error_of, unprivileged
+from helpers import FILES, in_child, scrape, wait_for
+from outsiders import NOBODY, as_root, drop_rights, error_of, unprivileged
 from prometheus_client import Counter
 
 import sqlmetrics
-
-FILES = ("", "-wal", "-shm", "-cells")
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="files of another user can only be made by root")
-
-
-@pytest.fixture
-def open_folder(folder: Path) -> Path:
-    """Like /tmp and /dev/shm: anybody may create files, only owners delete them."""
-    folder.chmod(0o1777)
-    return folder
 
 
 def modes(path: str) -> set[int]:
@@ -45,7 +35,7 @@ def test_the_files_are_ones_own(path: str, umask: int) -> None:
         os.umask(before)
 
 
-def test_the_files_of_a_group(path: str) -> None:
+def test_the_files_of_a_group_have_the_mode_asked_for(path: str) -> None:
     """With mode= and group=, all four files have them, also those that are made anew."""
     group = NOBODY if os.geteuid() == 0 else os.getegid()
     sqlmetrics.install(path, flush_interval=0.02, mode=0o660, group=group)
@@ -61,7 +51,7 @@ def test_the_files_of_a_group(path: str) -> None:
 
 @as_root
 @pytest.mark.parametrize("planted", FILES)
-def test_a_file_of_another_user(open_folder: Path, path: str, planted: str) -> None:
+def test_a_file_of_another_user_is_refused(open_folder: Path, path: str, planted: str) -> None:
     """Any of the four, a whole store included, is refused by name, by who writes and by who reads; and left alone."""
     unprivileged(lambda: sqlmetrics.install(path) and sqlmetrics.uninstall())
     for suffix in FILES:
@@ -82,7 +72,7 @@ def test_a_file_of_another_user(open_folder: Path, path: str, planted: str) -> N
 
 
 @as_root
-def test_roots_store_and_ones_own(open_folder: Path, path: str) -> None:
+def test_roots_store_and_ones_own_are_trusted(open_folder: Path, path: str) -> None:
     """Root is trusted, and a user's own store is; in a folder that only its owner writes to, nobody asks."""
     sqlmetrics.install(path, mode=0o666)
     Counter("requests", "Requests").inc()
@@ -96,7 +86,9 @@ def test_roots_store_and_ones_own(open_folder: Path, path: str) -> None:
 
 
 @as_root
-def test_a_store_that_a_group_shares(open_folder: Path, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_members_of_a_group_use_the_files_of_one_another(
+    open_folder: Path, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Files that another member made are used by who was told the group."""
 
     def make() -> None:
@@ -115,7 +107,7 @@ def test_a_store_that_a_group_shares(open_folder: Path, path: str, monkeypatch: 
 
 @pytest.mark.parametrize("planted", FILES)
 @pytest.mark.parametrize("kind", ["symlink", "hard link", "fifo"])
-def test_a_name_that_leads_elsewhere(open_folder: Path, path: str, planted: str, kind: str) -> None:
+def test_a_symlink_that_leads_elsewhere_is_refused(open_folder: Path, path: str, planted: str, kind: str) -> None:
     """Refused before anything is opened, and what it leads to is left alone."""
     (open_folder / "target").write_text("somebody's")
     if planted:
@@ -137,7 +129,7 @@ def test_a_name_that_leads_elsewhere(open_folder: Path, path: str, planted: str,
 
 
 @as_root
-def test_a_file_that_is_planted_while_the_app_runs(
+def test_a_file_that_is_planted_while_the_app_runs_is_not_used(
     open_folder: Path, path: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Somebody deletes nothing (the folder is sticky) but puts files where there are none: they are not used."""

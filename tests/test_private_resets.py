@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from helpers import Shell, child, scrape, value
+from helpers import Shell, child, hasty_threads, scrape, value
 from outsiders import Operator
 from prometheus_client import (
     REGISTRY,
@@ -374,9 +374,7 @@ def test_children_that_threads_make_at_once_are_all_counted(path: str) -> None:
             ended.append(thread)
 
     threads = [threading.Thread(target=count, args=(number,)) for number in range(3)]
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
+    with hasty_threads():
         for thread in threads:
             thread.start()
         while len(ended) < 3:
@@ -384,8 +382,6 @@ def test_children_that_threads_make_at_once_are_all_counted(path: str) -> None:
             requests.remove("gone")
         for thread in threads:
             thread.join()
-    finally:
-        sys.setswitchinterval(interval)
 
     assert raised == []
     assert sum(found for (name, _), found in scrape().items() if name == "requests_total") == 4500

@@ -47,7 +47,7 @@ def test_the_process_collector_is_published_in_one_line(path: str) -> None:
     assert value("process_resident_memory_bytes", pid=str(one.pid)) is None
 
 
-def test_all_three_collectors_of_the_peer(store: sqlmetrics.Store) -> None:
+def test_each_sample_of_the_peers_three_collectors_is_there_once(store: sqlmetrics.Store) -> None:
     """Each sample that they yield is there, once."""
     collectors = (
         prometheus_client.PROCESS_COLLECTOR,
@@ -87,8 +87,8 @@ def test_gauges_of_a_collector_have_the_mode_asked_for(store: sqlmetrics.Store) 
             assert value("build_info", version="1") == 1
 
 
-def test_a_series_that_a_collector_no_longer_yields(store: sqlmetrics.Store) -> None:
-    """Leaves, if it is a gauge; what was counted stays."""
+def test_a_gauge_that_a_collector_no_longer_yields_leaves(store: sqlmetrics.Store) -> None:
+    """What it has counted stays."""
     gauge, counter = GaugeMetricFamily("level", "Level", labels=["of"]), CounterMetricFamily("jobs", "Jobs", value=2)
     gauge.add_metric(["a"], 1)
     gauge.add_metric(["b"], 2)
@@ -106,8 +106,8 @@ def test_a_series_that_a_collector_no_longer_yields(store: sqlmetrics.Store) -> 
     assert value("jobs_total") == 2
 
 
-def test_a_collector_that_raises(store: sqlmetrics.Store, caplog: pytest.LogCaptureFixture) -> None:
-    """Is logged once, and hurts nobody else."""
+def test_a_collector_that_raises_is_logged_once(store: sqlmetrics.Store, caplog: pytest.LogCaptureFixture) -> None:
+    """It hurts nobody else."""
 
     class Bad(Collector):
         def collect(self):
@@ -120,7 +120,7 @@ def test_a_collector_that_raises(store: sqlmetrics.Store, caplog: pytest.LogCapt
     assert len([one for one in caplog.records if "no such device" in one.getMessage()]) == 1
 
 
-def test_publishing_what_cannot_be_published(store: sqlmetrics.Store) -> None:
+def test_publishing_what_is_no_collector_is_refused(store: sqlmetrics.Store) -> None:
     """Clear errors at set-up."""
     with pytest.raises(ValueError, match="unknown multiprocess mode 'most'"):
         sqlmetrics.publish(prometheus_client.PROCESS_COLLECTOR, "most")
@@ -155,8 +155,8 @@ def test_a_sample_that_is_no_number_costs_itself_only(
     assert len([one for one in caplog.records if "its last answer stays" in one.getMessage()]) == 1
 
 
-def test_a_collector_that_is_published_before_the_store_is_installed(path: str) -> None:
-    """Is shown by an idle process, too."""
+def test_a_collector_published_before_install_is_shown(path: str) -> None:
+    """By an idle process, too."""
     sqlmetrics.publish(prometheus_client.PROCESS_COLLECTOR)
     sqlmetrics.install(path, flush_interval=0.02)
     mine = str(os.getpid())
@@ -165,8 +165,8 @@ def test_a_collector_that_is_published_before_the_store_is_installed(path: str) 
         wait_for(lambda: one.do("look"))
 
 
-def test_a_collector_that_is_asked_while_it_is_unpublished(path: str) -> None:
-    """Does not come back by the answer that was under way."""
+def test_a_collector_that_is_unpublished_while_it_is_asked_does_not_come_back(path: str) -> None:
+    """The answer that was under way does not bring it back."""
     sqlmetrics.install(path, flush_interval=0.02)
     begun, go_on = threading.Event(), threading.Event()
 
@@ -187,7 +187,7 @@ def test_a_collector_that_is_asked_while_it_is_unpublished(path: str) -> None:
     assert value("level") is None
 
 
-def test_two_collectors_that_yield_one_gauge(path: str) -> None:
+def test_two_collectors_may_yield_one_gauge(path: str) -> None:
     """What one of them does not yield any more stays the other's, and each name is shown once in a registry."""
     store = sqlmetrics.install(path, flush_interval=0.02)
     registry = CollectorRegistry()
@@ -204,7 +204,7 @@ def test_two_collectors_that_yield_one_gauge(path: str) -> None:
     assert registry.get_sample_value("level") == 2
 
 
-def test_a_metric_objects_value_is_not_a_collectors_to_give_back(path: str) -> None:
+def test_a_collector_gives_back_no_gauge_of_the_app(path: str) -> None:
     """A gauge of the app that a collector happens to yield, too."""
     store = sqlmetrics.install(path, flush_interval=0.02)
     gauge = Gauge("level", "Level", multiprocess_mode="sum")
@@ -219,7 +219,7 @@ def test_a_metric_objects_value_is_not_a_collectors_to_give_back(path: str) -> N
     assert value("level") == 21
 
 
-def test_what_has_no_hash_cannot_be_published(store: sqlmetrics.Store) -> None:
+def test_a_collector_without_a_hash_is_refused(store: sqlmetrics.Store) -> None:
     """A clear error."""
 
     class NoHash(Custom):

@@ -153,7 +153,7 @@ def test_cells_are_found_however_blocks_are_spread(
 
 
 @pytest.mark.parametrize("name", ['a"b', "a.b", "$", "a[0]", "a'b", "a b"])
-def test_names_that_are_no_json_paths(store: sqlmetrics.Store, shell: Shell, name: str) -> None:
+def test_names_that_are_no_json_paths_are_shown_as_they_are(store: sqlmetrics.Store, shell: Shell, name: str) -> None:
     """The state of an Enum is a label of the metric's name, which may be any text; the views show it as it is."""
     Enum(name, "Odd", ["job"], states=["off", "on"]).labels("x").state("on")
     Counter("requests", "Requests", [name, "le"]).labels("y", "z").inc()
@@ -204,7 +204,7 @@ def test_scrapes_follow_a_journal_whose_pages_were_given_back(store: sqlmetrics.
             assert sorted(shown) == list(range(first + 200))
 
 
-def test_a_reset_between_two_scrapes(path: str) -> None:
+def test_a_reset_between_two_scrapes_shows_nothing_of_before(path: str) -> None:
     """Series that come after it get ids that others had: nothing that was known of those may be shown."""
     sqlmetrics.install(path)
     requests = Counter("requests", "Requests", ["path"])
@@ -227,7 +227,7 @@ def test_a_reset_between_two_scrapes(path: str) -> None:
         assert scrape() == {}
 
 
-def test_a_death_notice_for_one_that_lives_between_two_scrapes(path: str) -> None:
+def test_a_wrong_death_notice_between_two_scrapes_takes_live_gauges_until_the_next_operation(path: str) -> None:
     """Its `live*` gauges are gone from the next scrape, and back after its next operation."""
     store = sqlmetrics.install(path, flush_interval=1000)
     level = Gauge("level", "Level", ["by"], multiprocess_mode="livesum")
@@ -250,7 +250,9 @@ def test_a_death_notice_for_one_that_lives_between_two_scrapes(path: str) -> Non
 
 
 @pytest.mark.parametrize("write", [sqlmetrics.generate_latest, lambda: list(map(str, scrape().items()))])
-def test_threads_that_scrape_while_series_come(store: sqlmetrics.Store, write: object) -> None:
+def test_threads_that_scrape_while_series_come_have_answers_of_their_own(
+    store: sqlmetrics.Store, write: object
+) -> None:
     """They share what is known of the store; each has its own answer."""
     requests = Counter("requests", "Requests", ["path"])
     sizes = Histogram("sizes", "Sizes", ["path"])

@@ -284,7 +284,7 @@ def test_a_process_identifier_may_raise_anything(path: str, when: str, log: Log)
         assert log.count("the process identifier raised") == 1
 
 
-def test_an_identifier_of_which_no_text_can_be_made(path: str) -> None:
+def test_operations_go_on_under_an_identifier_that_has_no_text(path: str) -> None:
     """Its `__str__` and `__eq__` are the app's, too."""
 
     class Name:
@@ -404,7 +404,7 @@ def test_a_trace_function_that_raises_does_not_end_the_flusher(path: str, monkey
     Shell(path).wait_for_row("SELECT 1 FROM samples WHERE metric = 'jobs_total' AND value = 2")
 
 
-def test_a_recursion_that_is_too_deep_for_an_operation(path: str) -> None:
+def test_a_recursion_too_deep_for_an_operation_leaves_no_lock_behind(path: str) -> None:
     """It raises as in one process, at whatever depth, and leaves no lock behind: what has returned is counted."""
     store = sqlmetrics.install(path, flush_interval=0.02)
     jobs, latency = Counter("jobs", "Jobs", ["of"]), Histogram("latency", "Latency", ["of"])

@@ -80,7 +80,7 @@ def deleted_store(app: App, store: sqlmetrics.Store, who: str) -> None:
 
 
 @pytest.mark.parametrize(("work", "stride"), [(new_child, 1), (wrong_notice, 3), (deleted_store, 3)])
-def test_interrupted_at_every_line(path: str, work: Callable[..., None], stride: int) -> None:
+def test_an_operation_may_be_interrupted_at_every_line(path: str, work: Callable[..., None], stride: int) -> None:
     """By a handler that uses what is known, what is being made at this moment, and what nobody has used yet."""
     store = sqlmetrics.install(path, flush_interval=1000)
     store.flusher.stop()
@@ -101,7 +101,7 @@ def test_interrupted_at_every_line(path: str, work: Callable[..., None], stride:
     assert line > 50
 
 
-def test_signals_all_the_time(path: str) -> None:
+def test_operations_in_signal_handlers_are_exact(path: str) -> None:
     """Known and new children in the handler and in the code that it interrupts, which scrapes and forks as well."""
     store = sqlmetrics.install(path, flush_interval=0.005)
     app = App()
@@ -121,7 +121,7 @@ def test_signals_all_the_time(path: str) -> None:
     assert app.wrong() == {}
 
 
-def test_garbage_collections_all_the_time(path: str) -> None:
+def test_operations_in_garbage_collections_are_exact(path: str) -> None:
     """A callback of the collector counts, and so does what it collects."""
     store = sqlmetrics.install(path, flush_interval=0.005)
     app = App()
@@ -160,7 +160,7 @@ def test_garbage_collections_all_the_time(path: str) -> None:
     assert set(wrong) <= {"requests_total"}  # of which the collections are too many
 
 
-def test_threads_times_processes(path: str) -> None:
+def test_eight_threads_in_eight_processes_are_exact(path: str) -> None:
     """Eight times eight, on one counter and on new children."""
     sqlmetrics.install(path, flush_interval=0.01)
     app = App()
@@ -188,7 +188,7 @@ def test_threads_times_processes(path: str) -> None:
     assert sum(count for (name, _), count in scrape().items() if name == "latency_count") == 64 * 300
 
 
-def test_forks_from_a_thread_while_others_write(path: str) -> None:
+def test_children_forked_from_a_thread_count_while_others_write(path: str) -> None:
     """The children count as well, and end without a word."""
     sqlmetrics.install(path, flush_interval=0.005)
     app = App()
@@ -221,7 +221,7 @@ def test_forks_from_a_thread_while_others_write(path: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["IMMEDIATE", "EXCLUSIVE"])
-def test_a_shell_keeps_the_lock(path: str, shell: Shell, kind: str) -> None:
+def test_operations_go_on_while_a_shell_keeps_the_lock(path: str, shell: Shell, kind: str) -> None:
     """For seconds, or for a minute if SQLMETRICS_TEST_LONG is set: all goes on, and the rows come when it is gone."""
     store = sqlmetrics.install(path, flush_interval=0.05)
     app = App()

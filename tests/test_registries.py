@@ -246,7 +246,7 @@ connection.commit()
 """
 
 
-def test_the_peers_server_on_the_plain_registry(store: sqlmetrics.Store) -> None:
+def test_the_peers_server_shows_all_processes(store: sqlmetrics.Store) -> None:
     """`prometheus_client.start_http_server` of an app that has not been changed."""
     counter = Counter("events", "Events")
     server, thread = prometheus_client.start_http_server(0, "127.0.0.1")
@@ -265,7 +265,7 @@ def test_the_peers_server_on_the_plain_registry(store: sqlmetrics.Store) -> None
         thread.join()
 
 
-def test_the_values_of_a_store_for_tests_and_health_checks(store: sqlmetrics.Store) -> None:
+def test_get_sample_value_gives_the_aggregate(store: sqlmetrics.Store) -> None:
     """`Store.get_sample_value` gives the aggregate as a number."""
     counter = Counter("events", "Events", ["kind"])
     latency = Histogram("latency", "Latency", buckets=[1])
@@ -298,7 +298,7 @@ def test_uninstall_puts_the_registries_back(store: sqlmetrics.Store) -> None:
     assert CollectorRegistry.collect.__module__ == "prometheus_client.registry"
 
 
-def test_two_stores_on_one_host(store: sqlmetrics.Store, folder: Path) -> None:
+def test_a_scraper_may_show_either_of_two_stores_or_both(store: sqlmetrics.Store, folder: Path) -> None:
     """Two apps that know nothing of each other; a scraper may show either, or both."""
     other = str(folder / "other.sqlite3")
     subprocess.run([sys.executable, "-c", _OTHER_WORKER, other], check=True, stdin=subprocess.DEVNULL, timeout=60)

@@ -61,7 +61,7 @@ def test_who_holds_the_child_counts_on_from_zero(store: sqlmetrics.Store) -> Non
 
 
 @pytest.mark.parametrize("mode", ["all", "liveall", "min", "max", "sum", "livesum", "mostrecent", "livemostrecent"])
-def test_gauges_of_all_modes_go(store: sqlmetrics.Store, mode: str) -> None:
+def test_a_removal_takes_gauges_of_all_modes(store: sqlmetrics.Store, mode: str) -> None:
     """And are there again with what is set afterwards."""
     depth = Gauge("depth", "Depth", ["queue"], multiprocess_mode=mode)
     depth.labels("a").set(1)
@@ -260,7 +260,7 @@ def test_labels_are_checked_as_the_peer_does(store: sqlmetrics.Store) -> None:
     assert value("requests_total", path="/") == 1
 
 
-def test_no_warning_with_the_peers_variable(folder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_removal_does_not_warn_with_the_peers_variable(folder, monkeypatch: pytest.MonkeyPatch) -> None:
     """It says that removal is not implemented in its multiprocess mode; here it is. (Warnings are errors in tests.)"""
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(folder))
     sqlmetrics.install()

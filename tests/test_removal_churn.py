@@ -209,7 +209,7 @@ def test_a_scrape_begins_again_if_cells_are_used_again_in_the_middle(
     assert {sample: amount for sample, amount in shown.items() if amount != _counted(*sample)} == {}
 
 
-def test_a_series_that_is_made_anew_in_the_middle_of_a_scrape(
+def test_a_series_made_anew_in_the_middle_of_a_scrape_counts_once(
     store: sqlmetrics.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The scrape's rows have the old cell, the journal the new one: this one counts, and the others stay in place."""

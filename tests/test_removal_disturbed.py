@@ -179,7 +179,9 @@ def test_a_stopped_process_loses_what_was_removed(store: sqlmetrics.Store) -> No
         assert value("requests_total", path="/") == 5
 
 
-def test_what_is_in_memory_only_is_forgotten(store: sqlmetrics.Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_removed_child_that_is_in_memory_only_is_forgotten(
+    store: sqlmetrics.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A child for which there was no room."""
     requests = Counter("requests", "Requests", ["path"])
     requests.labels("/other").inc()

@@ -13,24 +13,16 @@ from collections.abc import Callable
 
 import apsw
 import pytest
-from helpers import child, scrape, value, wait_for
+from helpers import FILES, child, delete, scrape, value, wait_for
 from outsiders import Operator, python
 from prometheus_client import Counter, Gauge, Histogram
 
 import sqlmetrics
 from sqlmetrics.rows import database, renew, settle
 
-ALL = ("", "-wal", "-shm", "-cells")
-SETS = [files for count in (1, 2, 3, 4) for files in itertools.combinations(ALL, count)]
+SETS = [files for count in (1, 2, 3, 4) for files in itertools.combinations(FILES, count)]
 DELETED = {" ".join(suffix or "main" for suffix in files): files for files in SETS}
 """Each file, each pair of them, and so on."""
-
-
-def delete(path: str, suffixes: tuple[str, ...]) -> None:
-    """Delete some of a store's files; its processes may be faster with some of them."""
-    for suffix in suffixes:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path + suffix)
 
 
 def shows(expected: dict[str, float]) -> Callable[[], bool]:
@@ -75,7 +67,7 @@ def test_values_of_living_processes_come_back(path: str, shell, caplog: pytest.L
 
         wait_for(shows({"requests_total": 40, "busy": 4, "latency_count": 4, "latency_sum": 2}))
         shell.wait_for_row("SELECT 1 FROM metrics WHERE metric = 'requests_total' AND value = 40")
-        assert sorted(os.listdir(os.path.dirname(path))) == sorted("metrics.sqlite3" + suffix for suffix in ALL)
+        assert sorted(os.listdir(os.path.dirname(path))) == sorted("metrics.sqlite3" + suffix for suffix in FILES)
         assert shell.value("PRAGMA integrity_check") == "ok"
         one.kill()
 
@@ -111,7 +103,7 @@ def test_values_of_idle_processes_come_back(path: str, deleted: str) -> None:
 
 
 @pytest.mark.parametrize("deleted", DELETED)
-def test_what_ended_processes_left(path: str, deleted: str) -> None:
+def test_what_ended_processes_left_stays_and_is_counted_once(path: str, deleted: str) -> None:
     """It stays too, as long as a process has the files open, and is counted once."""
     store = sqlmetrics.install(path, flush_interval=0.02)
     requests = Counter("requests", "Requests")
@@ -130,7 +122,7 @@ def test_what_ended_processes_left(path: str, deleted: str) -> None:
 
 
 @pytest.mark.parametrize("deleted", ["main -wal -shm -cells", "main", "-wal", "-shm", "-cells", "-wal -shm"])
-def test_deletions_while_two_processes_count(path: str, deleted: str) -> None:
+def test_counts_are_exact_after_deletions_while_two_processes_count(path: str, deleted: str) -> None:
     """Again and again, in the middle of everything: what living processes counted is exact at the end."""
     store = sqlmetrics.install(path, flush_interval=0.01)
     requests = Counter("requests", "Requests", ["path"])
@@ -177,7 +169,7 @@ def test_rows_of_one_store_are_not_written_to_another(folder, path: str) -> None
 
 
 @pytest.mark.parametrize("suffix", ["-wal", "-shm"])
-def test_a_shell_that_opens_the_old_database_while_it_is_replaced(
+def test_rows_come_along_when_a_shell_opens_the_database_while_it_is_replaced(
     path: str, shell, monkeypatch: pytest.MonkeyPatch, suffix: str
 ) -> None:
     """It makes `-wal` and `-shm` again where they were just unlinked; the rows in the old WAL come along."""
@@ -213,7 +205,9 @@ def shows_by(expected: dict[str, float]) -> bool:
 
 
 @pytest.mark.parametrize("times", [1, 3])
-def test_files_that_are_moved_away_and_back(folder, path: str, shell, times: int) -> None:
+def test_files_that_are_moved_away_and_back_have_what_was_counted_meanwhile(
+    folder, path: str, shell, times: int
+) -> None:
     """By somebody who meant others: what is counted meanwhile is in the old files afterwards, once."""
     store = sqlmetrics.install(path, flush_interval=0.02)
     requests = Counter("requests", "Requests")
@@ -227,7 +221,7 @@ def test_files_that_are_moved_away_and_back(folder, path: str, shell, times: int
         highest.set(number)
 
     def move(source: str, target: str) -> None:
-        for suffix in ALL:
+        for suffix in FILES:
             os.replace(source + suffix, target + suffix)
 
     def use_both(number: int) -> None:
@@ -257,7 +251,7 @@ def test_files_that_are_moved_away_and_back(folder, path: str, shell, times: int
 
 
 @pytest.mark.parametrize("deleted", ["main", "-cells", "main -wal -shm -cells"])
-def test_threads_that_flush_while_the_store_is_gone(path: str, deleted: str) -> None:
+def test_threads_that_flush_while_the_store_is_gone_go_over_once(path: str, deleted: str) -> None:
     """One of them goes over to the new files, once."""
     store = sqlmetrics.install(path, flush_interval=1000)
     requests = Counter("requests", "Requests", ["number"])
@@ -288,12 +282,12 @@ def test_threads_that_flush_while_the_store_is_gone(path: str, deleted: str) -> 
     assert shown() == 200
 
 
-def test_a_process_that_starts_while_the_store_is_gone(path: str) -> None:
+def test_a_process_that_starts_makes_a_store_that_is_gone_anew(path: str) -> None:
     """It makes the store anew, and those that were there before join it."""
     sqlmetrics.install(path, flush_interval=0.02)
     requests = Counter("requests", "Requests")
     requests.inc(10)
-    delete(path, ALL)
+    delete(path)
 
     python(
         """
@@ -309,7 +303,7 @@ def test_a_process_that_starts_while_the_store_is_gone(path: str) -> None:
     wait_for(shows({"requests_total": 111}))
 
 
-def test_a_folder_that_is_deleted(folder, path: str) -> None:
+def test_operations_go_on_while_the_folder_is_deleted(folder, path: str) -> None:
     """Operations go on, new children and forks included; when the folder is there again, so are their values."""
     store = sqlmetrics.install(path, flush_interval=0.02)
     requests = Counter("requests", "Requests", ["path"])
@@ -349,6 +343,6 @@ def test_a_reader_follows_the_new_store(path: str) -> None:
             return []
 
     for times in range(2, 5):
-        delete(path, ALL)
+        delete(path)
         requests.inc()
         wait_for(lambda times=times: shown() == [times])

@@ -13,15 +13,13 @@ from typing import Any
 
 import pytest
 from apps.serving import Server, Values, parse, serving
-from helpers import child, scrape, value, wait_for
-from outsiders import NOBODY, python
+from helpers import FILES, child, scrape, value, wait_for
+from outsiders import NOBODY, as_root, python
 from prometheus_client import Counter
 
 import sqlmetrics
 from sqlmetrics.store import resets
 
-FILES = ("", "-wal", "-shm", "-cells")
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can have workers of another user")
 readable_by_all = pytest.mark.skipif(
     not all(os.stat(folder).st_mode & stat.S_IXOTH for folder in Path(sys.prefix, "x").parents),
     reason=f"another user cannot import anything from {sys.prefix}",
@@ -55,7 +53,7 @@ def shown(server: Server) -> float:
     return counted(parse(server.get("/metrics").text))
 
 
-def test_a_worker_that_is_replaced_every_fifty_requests(folder: Path, path: str) -> None:
+def test_a_lone_worker_that_is_replaced_every_fifty_requests_loses_nothing(folder: Path, path: str) -> None:
     """The only one: between two of them no process that counts lives, and yet nothing is dropped."""
     with serving(folder, "counting:app", "-w1", "--max-requests=50", SQLMETRICS_PATH=path) as server:
         assert answered(server, 320) == 320
@@ -63,7 +61,7 @@ def test_a_worker_that_is_replaced_every_fifty_requests(folder: Path, path: str)
         assert len(set(re.findall(r"Booting worker with pid: (\d+)", server.log()))) >= 6
 
 
-def test_many_workers_that_are_replaced_under_load(folder: Path, path: str) -> None:
+def test_workers_that_are_replaced_under_load_lose_nothing(folder: Path, path: str) -> None:
     """With jitter, as deployments have it; then HUP in the middle of the load."""
     options = ["-w4", "--max-requests=30", "--max-requests-jitter=20"]
     with serving(folder, "counting:app", *options, SQLMETRICS_PATH=path) as server, ThreadPoolExecutor(1) as pool:
@@ -75,7 +73,7 @@ def test_many_workers_that_are_replaced_under_load(folder: Path, path: str) -> N
 
 
 @pytest.mark.parametrize("options", [[], ["--preload"]], ids=["", "preload"])
-def test_a_worker_that_hangs(folder: Path, path: str, options: list[str]) -> None:
+def test_a_worker_that_hangs_and_is_killed_keeps_its_counts(folder: Path, path: str, options: list[str]) -> None:
     """gunicorn sends SIGABRT, then SIGKILL: what it had counted stays, its live gauges go."""
     with serving(folder, "counting:app", "-w1", "--timeout=2", *options, SQLMETRICS_PATH=path) as server:
         answered(server, 20)
@@ -91,7 +89,7 @@ def test_a_worker_that_hangs(folder: Path, path: str, options: list[str]) -> Non
         assert ("last", (("pid", str(victim)),)) not in values
 
 
-def test_an_upgrade_that_is_called_off(folder: Path, path: str) -> None:
+def test_an_upgrade_that_is_called_off_changes_nothing(folder: Path, path: str) -> None:
     """USR2, then TERM for the new master: the old one goes on as if nothing had been."""
     with serving(folder, "counting:app", "-w2", SQLMETRICS_PATH=path) as server:
         answered(server, 30)
@@ -105,7 +103,7 @@ def test_an_upgrade_that_is_called_off(folder: Path, path: str) -> None:
         wait_for(lambda: shown(server) == 90)
 
 
-def test_sums_that_persist(folder: Path, path: str) -> None:
+def test_sums_persist_over_starts_and_gauges_begin_anew(folder: Path, path: str) -> None:
     """With SQLMETRICS_PERSIST=1 counters and histograms go on over starts and a killed master; gauges begin anew."""
     for runs in range(1, 4):
         with serving(folder, "counting:app", "-w2", SQLMETRICS_PATH=path, SQLMETRICS_PERSIST="1") as server:
@@ -124,7 +122,7 @@ def test_sums_that_persist(folder: Path, path: str) -> None:
         assert shown(server) == 0
 
 
-def test_a_reset_by_hand(folder: Path, path: str) -> None:
+def test_a_reset_by_hand_is_refused_while_the_server_runs(folder: Path, path: str) -> None:
     """Refused while the server runs, also in a moment in which no worker has a part of the store; then done."""
     with serving(folder, "counting:app", "-w1", SQLMETRICS_PATH=path) as server:
         answered(server, 10)
@@ -136,7 +134,7 @@ def test_a_reset_by_hand(folder: Path, path: str) -> None:
     assert scrape(path) == {}
 
 
-def test_batch_jobs_one_after_the_other(path: str) -> None:
+def test_batch_jobs_one_after_the_other_add_up(path: str) -> None:
     """Without a launcher nobody resets: they add up."""
     job = """
         import sys, sqlmetrics
@@ -150,7 +148,7 @@ def test_batch_jobs_one_after_the_other(path: str) -> None:
     assert scrape(path) == {("rows_total", ()): 1 + 2 + 3 + 4}
 
 
-def test_a_second_gunicorn_after_the_store_was_deleted(folder: Path, path: str) -> None:
+def test_a_second_gunicorn_resets_nothing_after_the_store_was_deleted(folder: Path, path: str) -> None:
     """The first master holds its lock on the new files too, though it counts nothing itself."""
     options = ["-w1", "--max-requests=20"]
     with serving(folder, "counting:app", *options, SQLMETRICS_PATH=path) as server:
@@ -168,7 +166,7 @@ def test_a_second_gunicorn_after_the_store_was_deleted(folder: Path, path: str) 
 @readable_by_all
 @pytest.mark.parametrize("options", [[], ["--preload"], ["--group=nogroup"]], ids=["", "preload", "group"])
 @pytest.mark.parametrize("umask", [0o022, 0o077])
-def test_workers_of_another_user(folder: Path, path: str, options: list[str], umask: int) -> None:
+def test_workers_of_another_user_share_roots_files(folder: Path, path: str, options: list[str], umask: int) -> None:
     """Root's files, that the workers' group may write, and nobody else; it all works, also when they are made anew."""
     folder.chmod(0o1777)
     before = os.umask(umask)

@@ -114,7 +114,7 @@ def test_a_store_that_is_gone_for_a_child_stops_no_program(folder: Path, script:
     assert str(below) in done.stderr
 
 
-def test_the_variables_alone_do(path: str, script: Path) -> None:
+def test_the_variables_alone_switch_the_store_on(path: str, script: Path) -> None:
     """What `sqlmetrics env` prints, evaluated by a shell: for units and containers that cannot have a launcher."""
     lines = subprocess.run([*SQLMETRICS, "env", "--path", path], check=True, capture_output=True, text=True).stdout
     subprocess.run(["sh", "-c", f"{lines}\n{sys.executable} {script}"], check=True)

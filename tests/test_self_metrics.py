@@ -23,7 +23,7 @@ from sqlmetrics.trouble import Trouble
 FILES = {"database": "", "wal": "-wal", "shm": "-shm", "cells": "-cells"}
 
 
-def test_they_are_shown_on_request_only(store: sqlmetrics.Store, shell: Shell) -> None:
+def test_self_metrics_are_shown_on_request_only(store: sqlmetrics.Store, shell: Shell) -> None:
     """Neither in a scrape that did not ask for them nor in the views, which show what a scrape does."""
     Counter("requests", "Requests").inc()
     store.flush()
@@ -39,7 +39,7 @@ def test_they_are_shown_on_request_only(store: sqlmetrics.Store, shell: Shell) -
         assert {row["metric"] for row in shell(f"SELECT metric FROM {view}")} == {"requests_total", "others_total"}
 
 
-def test_they_are_well_formed(path: str) -> None:
+def test_self_metrics_are_well_formed(path: str) -> None:
     """In the stricter of the two formats, with a help text each, and units where a name promises one."""
     sqlmetrics.install(path, max_series=1)
     requests = Counter("requests", "Requests", ["path"])
@@ -52,7 +52,7 @@ def test_they_are_well_formed(path: str) -> None:
     assert all(family.samples for family in mine.values())
 
 
-def test_who_is_there(store: sqlmetrics.Store) -> None:
+def test_processes_are_counted_by_their_state(store: sqlmetrics.Store) -> None:
     """Living ones, one that ended until it is folded, and one that is remembered for its gauge."""
     Gauge("memory", "Memory").set(1)
     with child(work=lambda: Counter("requests", "Requests").inc()) as one:
@@ -78,8 +78,8 @@ def test_a_process_that_ended_is_seen_before_it_is_folded(store: sqlmetrics.Stor
     assert own("processes", state="ended") == 1
 
 
-def test_two_processes_of_one_name(path: str) -> None:
-    """Should not be; of their `all` gauges one is shown only."""
+def test_of_two_processes_of_one_name_one_is_shown(path: str) -> None:
+    """There should be no such two; a figure counts them."""
     sqlmetrics.install(path, process_identifier=lambda: "web")
     requests = Counter("requests", "Requests")
     requests.inc()
@@ -89,7 +89,7 @@ def test_two_processes_of_one_name(path: str) -> None:
         assert own("pid_clashes") == 1
 
 
-def test_sizes(store: sqlmetrics.Store, shell: Shell, path: str) -> None:
+def test_sizes_are_what_the_shell_and_the_file_system_see(store: sqlmetrics.Store, shell: Shell, path: str) -> None:
     """As the shell and the file system see them."""
     requests = Counter("requests", "Requests", ["path"])
     for number in range(2000):
@@ -107,7 +107,7 @@ def test_sizes(store: sqlmetrics.Store, shell: Shell, path: str) -> None:
     assert own("used_ratio", limit="cell blocks") == 4 / 16384  # 512 cells each
 
 
-def test_work_of_all_processes(store: sqlmetrics.Store) -> None:
+def test_the_work_of_all_processes_is_added_up(store: sqlmetrics.Store) -> None:
     """Flushes and scrapes are added up, also those of processes that have ended."""
     requests = Counter("requests", "Requests")
 
@@ -132,7 +132,7 @@ def test_work_of_all_processes(store: sqlmetrics.Store) -> None:
     assert 0 < (own("scrape_seconds_sum") or 0) < 60
 
 
-def test_a_process_that_only_scrapes(path: str) -> None:
+def test_a_process_that_only_scrapes_tells_of_its_scrapes(path: str) -> None:
     """It has no part of the store, and tells of its own scrapes nevertheless."""
     store = sqlmetrics.install(path)
     Counter("requests", "Requests").inc()
@@ -178,7 +178,7 @@ def test_workers_that_have_counted_nothing_yet_agree(store: sqlmetrics.Store) ->
         assert other.do("scrapes") in (3, 4)  # a flush may have told of the first one's fourth by now
 
 
-def test_figures_alone_are_no_work(path: str) -> None:
+def test_figures_alone_cause_no_flush(path: str) -> None:
     """Or else each flush would be the cause of the next, in every idle process for ever."""
     store = sqlmetrics.install(path, flush_interval=1000)
     Counter("requests", "Requests").inc()
@@ -187,7 +187,7 @@ def test_figures_alone_are_no_work(path: str) -> None:
     assert [store.flush() for _ in range(3)] == [Outcome.NOTHING_CHANGED] * 3
 
 
-def test_errors_by_cause(path: str) -> None:
+def test_errors_are_counted_by_cause(path: str) -> None:
     """Of whichever process; every cause is there from the start, so that its rate is known."""
     store = sqlmetrics.install(path, flush_interval=0.02)
     requests = Counter("requests", "Requests")
@@ -223,7 +223,7 @@ def test_a_child_does_not_tell_what_its_parent_did(store: sqlmetrics.Store) -> N
 
 
 @pytest.mark.parametrize("name", ["sqlmetrics_rows", "sqlmetrics_flush_seconds_count", "sqlmetrics_errors_total"])
-def test_only_what_was_asked_for(store: sqlmetrics.Store, name: str) -> None:
+def test_a_restricted_registry_yields_the_self_metrics_asked_for(store: sqlmetrics.Store, name: str) -> None:
     """By a restricted registry."""
     Counter("requests", "Requests").inc()
     restricted = CollectorRegistry().restricted_registry([name])
@@ -231,8 +231,8 @@ def test_only_what_was_asked_for(store: sqlmetrics.Store, name: str) -> None:
     assert {sample.name for metric in collector.collect() for sample in metric.samples} == {name}
 
 
-def test_the_peers_class_that_somebody_imported_earlier(path: str) -> None:
-    """Takes the argument, too."""
+def test_the_peers_class_imported_before_install_takes_self_metrics(path: str) -> None:
+    """It takes the argument as ours does."""
     from prometheus_client.multiprocess import MultiProcessCollector
 
     sqlmetrics.install(path)
@@ -242,7 +242,7 @@ def test_the_peers_class_that_somebody_imported_earlier(path: str) -> None:
     assert registry.get_sample_value("sqlmetrics_processes", {"state": "live"}) == 1
 
 
-def test_how_far_the_rows_are_behind(store: sqlmetrics.Store, path: str) -> None:
+def test_rows_are_behind_by_values_and_new_children_that_cannot_be_flushed(store: sqlmetrics.Store, path: str) -> None:
     """By values and by new children of processes that cannot flush; idle ones are not behind, however long."""
     requests = Counter("requests", "Requests", ["path"])
     known = requests.labels("/known")

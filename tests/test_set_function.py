@@ -8,7 +8,7 @@ import threading
 import time
 
 import pytest
-from helpers import child, scrape, value, wait_for
+from helpers import child, hasty_threads, scrape, value, wait_for
 from prometheus_client import REGISTRY, Gauge
 
 import sqlmetrics
@@ -93,8 +93,8 @@ def test_a_function_may_scrape(store: sqlmetrics.Store) -> None:
     assert value("twice") == 4
 
 
-def test_a_function_set_before_install(path: str) -> None:
-    """Is taken over with its gauge; after uninstall the gauge asks it in memory again."""
+def test_a_function_set_before_install_is_taken_over(path: str) -> None:
+    """With its gauge; after uninstall the gauge asks it in memory again."""
     gauge = Gauge("queue", "Queue", multiprocess_mode="sum")
     gauge.set_function(lambda: 7)
     sqlmetrics.install(path)
@@ -144,8 +144,10 @@ def test_a_gauge_with_a_function_that_is_removed_stays_away(path: str) -> None:
         assert value("queue", of="both") == 5
 
 
-def test_a_function_that_ends_the_program(path: str, shell, caplog: pytest.LogCaptureFixture) -> None:
-    """Does not: the flusher goes on, and logs it once."""
+def test_a_function_that_raises_systemexit_does_not_end_the_flusher(
+    path: str, shell, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The flusher goes on, and logs it once."""
     sqlmetrics.install(path, flush_interval=0.02)
     Gauge("bad", "Bad").set_function(lambda: sys.exit("bad"))
     Gauge("good", "Good", multiprocess_mode="sum").set(3)
@@ -155,7 +157,7 @@ def test_a_function_that_ends_the_program(path: str, shell, caplog: pytest.LogCa
     assert len([one for one in caplog.records if "SystemExit" in one.getMessage()]) == 1
 
 
-def test_functions_come_while_others_are_asked(store: sqlmetrics.Store) -> None:
+def test_functions_may_be_set_while_others_are_asked(store: sqlmetrics.Store) -> None:
     """In other threads, beside scrapes and removals: nobody's iteration is disturbed."""
     gauge = Gauge("queue", "Queue", ["of"], multiprocess_mode="sum")
     done: list[int] = []
@@ -168,9 +170,7 @@ def test_functions_come_while_others_are_asked(store: sqlmetrics.Store) -> None:
             done.append(thread)
 
     threads = [threading.Thread(target=add, args=(number,)) for number in range(2)]
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    try:
+    with hasty_threads(1e-5):
         for thread in threads:
             thread.start()
         while len(done) < 2:
@@ -178,8 +178,6 @@ def test_functions_come_while_others_are_asked(store: sqlmetrics.Store) -> None:
             gauge.remove("no such")
         for thread in threads:
             thread.join()
-    finally:
-        sys.setswitchinterval(interval)
     assert sum(v for (name, _), v in scrape().items() if name == "queue") == 600
 
 
@@ -195,8 +193,8 @@ def test_a_child_that_was_removed_may_get_a_function_again(store: sqlmetrics.Sto
     assert value("queue", of="a") == 8
 
 
-def test_a_store_that_is_uninstalled_while_a_function_is_asked(path: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Its answer goes nowhere then; the gauge asks the function itself from now on."""
+def test_an_answer_that_comes_after_uninstall_goes_nowhere(path: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The gauge asks the function itself from now on."""
     store = sqlmetrics.install(path, flush_interval=1000)
     queue = Gauge("queue", "Queue", registry=None)
     answers = iter([lambda: (sqlmetrics.uninstall(), 7)[1]])

@@ -8,13 +8,11 @@ from pathlib import Path
 
 import prometheus_client.multiprocess
 import pytest
-from helpers import scrape, value
+from helpers import FILES, scrape, value
 from outsiders import error_of, unprivileged
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 import sqlmetrics
-
-FILES = ("", "-wal", "-shm", "-cells")
 
 
 def worker_number() -> int:
@@ -22,7 +20,7 @@ def worker_number() -> int:
     return 7
 
 
-def test_the_variables_of_the_keywords(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_keyword_has_a_variable(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each is used where its keyword is not given."""
     found = {
         "SQLMETRICS_PATH": path,
@@ -71,7 +69,9 @@ def test_the_variables_of_the_keywords(path: str, monkeypatch: pytest.MonkeyPatc
         ("SQLMETRICS_MAX_SERIES", "-3"),
     ],
 )
-def test_a_variable_that_cannot_be_used(path: str, monkeypatch: pytest.MonkeyPatch, name: str, text: str) -> None:
+def test_a_variable_that_cannot_be_used_is_refused(
+    path: str, monkeypatch: pytest.MonkeyPatch, name: str, text: str
+) -> None:
     """The message names the setting and what was found; no file is made."""
     monkeypatch.setenv(name, text)
 
@@ -84,7 +84,7 @@ def test_a_variable_that_cannot_be_used(path: str, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("name", ["PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir", "SQLMETRICS_PATH"])
-def test_a_folder_in_the_environment(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_a_folder_in_the_environment_holds_the_store(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """The store is a file of the usual name in it, for writers and readers alike."""
     monkeypatch.setenv(name, str(folder))
 
@@ -143,7 +143,9 @@ def test_the_peers_folder_is_the_store_that_the_environment_names(
     assert scrape(str(folder / "peer")) == {("events_total", ()): 2.0}
 
 
-def test_another_folder_is_that_folder(folder: Path, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_is_not_the_peers_is_that_folder(
+    folder: Path, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Only the peer's own has that meaning."""
     for name in ("peer", "other"):
         (folder / name).mkdir()
@@ -156,7 +158,7 @@ def test_another_folder_is_that_folder(folder: Path, path: str, monkeypatch: pyt
 
 @pytest.mark.parametrize(("given", "wanted"), [(None, 0o600), (0o640, 0o640), (0o666, 0o666)])
 @pytest.mark.parametrize("umask", [0o000, 0o077])
-def test_the_mode_of_all_four_files(path: str, given: int | None, wanted: int, umask: int) -> None:
+def test_all_four_files_have_the_mode_asked_for(path: str, given: int | None, wanted: int, umask: int) -> None:
     """Private by default, and whatever is asked for in spite of the umask."""
     before = os.umask(umask)
     try:
@@ -188,7 +190,7 @@ def test_another_user_counts_in_a_shared_store(folder: Path, path: str) -> None:
     assert dict(store.trouble.counts) == {}
 
 
-def test_a_group_that_the_process_may_not_give(folder: Path, path: str) -> None:
+def test_a_group_that_the_process_may_not_give_is_refused(folder: Path, path: str) -> None:
     """Not everybody may give files to any group: the error names the group, and leaves no half-made store."""
     folder.chmod(0o777)
 
@@ -199,7 +201,7 @@ def test_a_group_that_the_process_may_not_give(folder: Path, path: str) -> None:
     assert os.listdir(folder) == []
 
 
-def test_settings_of_a_store_that_was_looked_at_before(path: str) -> None:
+def test_a_reset_before_install_does_not_decide_the_settings(path: str) -> None:
     """A reset, or a death notice, before `install` does not decide how the store is kept."""
     sqlmetrics.install(path)
     sqlmetrics.uninstall()

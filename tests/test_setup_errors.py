@@ -28,7 +28,7 @@ def _refused(error: type[Exception], *words: str, path: object = None) -> str:
     return message
 
 
-def test_no_path_anywhere() -> None:
+def test_no_path_anywhere_is_an_error_that_names_the_variables() -> None:
     """The message names every variable that was looked at."""
     message = _refused(sqlmetrics.PathError, "SQLMETRICS_PATH", "PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir")
 
@@ -41,14 +41,14 @@ def test_a_path_error_is_a_value_error() -> None:
         sqlmetrics.MultiProcessCollector(CollectorRegistry())
 
 
-def test_the_folder_does_not_exist(folder: Path) -> None:
+def test_a_missing_folder_is_an_error(folder: Path) -> None:
     """A file in a folder that is missing."""
     path = str(folder / "missing" / "metrics.sqlite3")
 
     _refused(sqlmetrics.PathError, repr(path), repr(str(folder / "missing")), "create it first", path=path)
 
 
-def test_a_mistyped_directory(folder: Path) -> None:
+def test_a_mistyped_directory_does_not_become_a_file(folder: Path) -> None:
     """Without a suffix it is no file's name, and it does not become one."""
     path = str(folder / "metrcs")
 
@@ -57,15 +57,15 @@ def test_a_mistyped_directory(folder: Path) -> None:
     assert os.listdir(folder) == []
 
 
-def test_a_path_that_is_not_utf_8(folder: Path) -> None:
+def test_a_path_that_is_not_utf_8_is_refused(folder: Path) -> None:
     """SQLite takes names in UTF-8 only."""
     path = os.fsdecode(os.fsencode(folder) + b"/\xff.sqlite3")
 
     _refused(sqlmetrics.PathError, repr(path), "not UTF-8", "name another", path=path)
 
 
-def test_a_limit_on_open_files(store: sqlmetrics.Store) -> None:
-    """Is not taken for a matter of rights."""
+def test_a_limit_on_open_files_is_named_as_the_cause(store: sqlmetrics.Store) -> None:
+    """It is not taken for a matter of rights."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     os.close(next_one := os.open(os.devnull, os.O_RDONLY))
     resource.setrlimit(resource.RLIMIT_NOFILE, (next_one, hard))
@@ -77,7 +77,7 @@ def test_a_limit_on_open_files(store: sqlmetrics.Store) -> None:
     assert "may not" not in str(caught.value)
 
 
-def test_a_db_file_among_the_peers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_db_file_among_the_peers_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The peer's collector would read it, and start scripts delete it."""
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(folder))
     wanted = ("PROMETHEUS_MULTIPROC_DIR", "*.db", "metrics.sqlite3")
@@ -91,7 +91,7 @@ def test_a_db_file_among_the_peers(folder: Path, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("variable", ["PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"])
 @pytest.mark.parametrize("name", ["missing", "a-file.txt"])
-def test_a_directory_variable_that_is_no_folder(
+def test_a_directory_variable_that_is_no_folder_is_refused(
     folder: Path, monkeypatch: pytest.MonkeyPatch, variable: str, name: str
 ) -> None:
     """Whatever else it is, the peer's variable means a directory."""
@@ -101,7 +101,7 @@ def test_a_directory_variable_that_is_no_folder(
     _refused(sqlmetrics.PathError, variable, repr(str(folder / name)), "not an existing folder", "SQLMETRICS_PATH")
 
 
-def test_a_folder_without_write_permission(folder: Path, path: str) -> None:
+def test_a_folder_without_write_permission_is_refused(folder: Path, path: str) -> None:
     """SQLite creates files beside the store, so the folder's rights are what counts."""
     folder.chmod(0o555)
 
@@ -114,7 +114,7 @@ def test_a_folder_without_write_permission(folder: Path, path: str) -> None:
         assert word in message
 
 
-def test_a_store_that_another_user_keeps_for_himself(folder: Path, path: str) -> None:
+def test_a_store_that_another_user_keeps_to_themselves_is_refused(folder: Path, path: str) -> None:
     """Its folder is open to all, its files are not."""
     sqlmetrics.install(path, mode=0o444)
     sqlmetrics.uninstall()
@@ -126,7 +126,7 @@ def test_a_store_that_another_user_keeps_for_himself(folder: Path, path: str) ->
     assert path in message
 
 
-def test_a_file_that_is_not_sqlite(path: str) -> None:
+def test_a_file_that_is_not_sqlite_is_left_as_it_is(path: str) -> None:
     """It is left as it is."""
     text = "name,value\n" * 500
     Path(path).write_text(text)
@@ -137,7 +137,7 @@ def test_a_file_that_is_not_sqlite(path: str) -> None:
 
 
 @pytest.mark.parametrize("made_by", [SQLITE_OF_ANOTHER, "CREATE TABLE songs (title)"])
-def test_a_sqlite_file_of_another_program(path: str, made_by: str, shell) -> None:
+def test_a_sqlite_file_of_another_program_is_left_as_it_is(path: str, made_by: str, shell) -> None:
     """Told by its application_id, or by tables without one; it is left as it is."""
     with Operator(path, made_by, "CREATE TABLE albums (title)"):
         pass
@@ -148,7 +148,7 @@ def test_a_sqlite_file_of_another_program(path: str, made_by: str, shell) -> Non
     assert not os.path.exists(path + "-cells")
 
 
-def test_reading_a_store_of_a_newer_version(path: str) -> None:
+def test_a_store_of_a_newer_version_is_not_read(path: str) -> None:
     """Its min_writer says that this version would damage it."""
     sqlmetrics.install(path)
     sqlmetrics.uninstall()
@@ -161,7 +161,7 @@ def test_reading_a_store_of_a_newer_version(path: str) -> None:
         list(sqlmetrics.MultiProcessCollector(None, path).collect())
 
 
-def test_a_newer_store_that_older_versions_may_write_to(path: str) -> None:
+def test_a_newer_store_that_older_versions_may_write_to_is_used(path: str) -> None:
     """A rolling upgrade: only min_writer refuses."""
     sqlmetrics.install(path)
     sqlmetrics.uninstall()
@@ -171,7 +171,7 @@ def test_a_newer_store_that_older_versions_may_write_to(path: str) -> None:
     assert sqlmetrics.install(path).path == path
 
 
-def test_the_journal_mode_cannot_be_changed(path: str) -> None:
+def test_a_journal_mode_that_cannot_be_changed_is_an_error(path: str) -> None:
     """Somebody made the file in another mode and is in the middle of a transaction."""
     with Operator(path, "PRAGMA journal_mode = delete", "BEGIN IMMEDIATE"):
         _refused(sqlmetrics.JournalModeError, path, "WAL", "delete", "keeps it locked", "local disk", path=path)
@@ -179,7 +179,7 @@ def test_the_journal_mode_cannot_be_changed(path: str) -> None:
     assert sqlmetrics.install(path).path == path
 
 
-def test_a_file_that_another_program_keeps_for_itself(path: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_app_counts_while_another_program_locks_the_file(path: str, caplog: pytest.LogCaptureFixture) -> None:
     """An exclusive lock allows not even a look. That is no reason to stop the app: it counts, and shows it later."""
     with Operator(path, "PRAGMA locking_mode = exclusive", "BEGIN EXCLUSIVE"):
         store = sqlmetrics.install(path, flush_interval=0.05)
@@ -192,7 +192,7 @@ def test_a_file_that_another_program_keeps_for_itself(path: str, caplog: pytest.
     wait_for(lambda: value("requests_total") == 7)
 
 
-def test_installing_another_path(store: sqlmetrics.Store, folder: Path) -> None:
+def test_installing_another_path_is_an_error(store: sqlmetrics.Store, folder: Path) -> None:
     """A process has one store, and the first stays installed."""
     other = str(folder / "other.sqlite3")
 
@@ -202,7 +202,7 @@ def test_installing_another_path(store: sqlmetrics.Store, folder: Path) -> None:
     assert not os.path.exists(other)
 
 
-def test_installing_with_other_settings(store: sqlmetrics.Store) -> None:
+def test_installing_with_other_settings_is_an_error(store: sqlmetrics.Store) -> None:
     """Both the settings in force and those that were wanted are named."""
     with pytest.raises(sqlmetrics.InstallError, match=r"keep_dead=1000.*keep_dead=5.*uninstall\(\)"):
         sqlmetrics.install(store.path, keep_dead=5)
@@ -210,7 +210,7 @@ def test_installing_with_other_settings(store: sqlmetrics.Store) -> None:
     assert store.settings.keep_dead == 1000
 
 
-def test_an_unknown_gauge_mode(store: sqlmetrics.Store) -> None:
+def test_an_unknown_gauge_mode_is_refused(store: sqlmetrics.Store) -> None:
     """The peer's own check comes first; a value made directly has ours."""
     with pytest.raises(ValueError, match="multiprocess mode"):
         Gauge("temperature", "Temperature", multiprocess_mode="average")
@@ -221,7 +221,7 @@ def test_an_unknown_gauge_mode(store: sqlmetrics.Store) -> None:
 
 
 @pytest.mark.parametrize("target", ["real.sqlite3", "missing.sqlite3"])
-def test_a_symlink_at_the_stores_path(folder: Path, path: str, target: str) -> None:
+def test_a_symlink_at_the_stores_path_is_refused(folder: Path, path: str, target: str) -> None:
     """Refused: who may write to the folder could lead root to another file."""
     (folder / "real.sqlite3").touch()
     os.symlink(folder / target, path)
@@ -241,7 +241,7 @@ READERS: dict[str, Callable[[object], object]] = {
 
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("named_by", ["path", "folder", "variable"])
-def test_a_reader_where_no_store_is(
+def test_a_reader_where_no_store_is_creates_nothing(
     folder: Path, path: str, monkeypatch: pytest.MonkeyPatch, reader: str, named_by: str
 ) -> None:
     """It says so, names the file, and creates nothing."""
@@ -257,7 +257,7 @@ def test_a_reader_where_no_store_is(
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_a_reader_at_an_empty_file(folder: Path, path: str, reader: str) -> None:
+def test_a_reader_leaves_an_empty_file_empty(folder: Path, path: str, reader: str) -> None:
     """An empty file is no store either, and stays empty."""
     Path(path).touch()
 

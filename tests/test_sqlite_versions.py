@@ -17,7 +17,7 @@ NOT_FIXED = ((3, 7, 0), (3, 40, 1), (3, 43, 2), (3, 44, 5), (3, 45, 0), (3, 45, 
 
 
 @pytest.mark.parametrize("version", [*FIXED, *NOT_FIXED])
-def test_which_versions_have_the_fix(version: tuple[int, int, int]) -> None:
+def test_versions_with_the_fix_are_told_from_those_without(version: tuple[int, int, int]) -> None:
     """3.51.3 and what follows it, and the releases of two older branches that got it."""
     assert wal_reset.is_fixed(version) is (version in FIXED)
     assert ("3.51.3" in wal_reset.warning(version)) is (version in NOT_FIXED)

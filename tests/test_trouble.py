@@ -58,7 +58,7 @@ class Metrics:
         }
 
 
-def test_new_children_while_another_program_holds_the_write_lock(path: str, shell) -> None:
+def test_new_children_do_not_wait_for_another_programs_write_lock(path: str, shell) -> None:
     """For seconds: no call of any process waits for it, and all are in the next scrape; rows come when it is over."""
     store = sqlmetrics.install(path, flush_interval=0.1)
     latency = Histogram("latency", "Latency", ["child"])
@@ -94,7 +94,7 @@ def test_new_children_while_another_program_holds_the_write_lock(path: str, shel
     wait_for(lambda: rows() == 6 * NEW_CHILDREN)
 
 
-def test_a_known_child_while_the_store_is_locked(path: str) -> None:
+def test_a_known_child_counts_while_the_store_is_locked(path: str) -> None:
     """Its operations touch no SQLite, and are in every scrape."""
     store = sqlmetrics.install(path, flush_interval=0.02)
     metrics = Metrics()
@@ -236,7 +236,7 @@ def test_rows_come_when_a_read_only_store_is_writable_again(folder: Path, path: 
         wait_for(lambda: one.do("use") and rows())
 
 
-def test_a_log_handler_that_counts(path: str, folder: Path) -> None:
+def test_a_log_handler_may_count(path: str, folder: Path) -> None:
     """A handler that uses metrics itself is called with no lock of the store held."""
     store = sqlmetrics.install(path, flush_interval=0.01)
     lines = Counter("log_lines", "Log lines", ["level"])

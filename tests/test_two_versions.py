@@ -73,7 +73,7 @@ class Newer:
         self.process.communicate()
 
 
-def test_a_migration_that_adds(folder: Path, path: str, shell) -> None:
+def test_both_versions_show_the_same_after_a_migration_that_adds(folder: Path, path: str, shell) -> None:
     """Both versions count and scrape the same numbers, also workers of the older one that start afterwards."""
     sqlmetrics.install(path, flush_interval=0.02)
     requests = Counter("requests", "Requests", ["by"])
@@ -97,7 +97,7 @@ def test_a_migration_that_adds(folder: Path, path: str, shell) -> None:
     wait_for(lambda: shell.value("SELECT sum(value) FROM metrics WHERE metric = 'requests_total'") == 4)
 
 
-def test_a_migration_that_refuses_older_writers(
+def test_an_older_worker_counts_on_after_a_migration_that_refuses_it(
     folder: Path, path: str, shell, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The older worker says so in one line and counts on; what its cells hold is in the newer one's scrapes."""
@@ -123,7 +123,9 @@ def test_a_migration_that_refuses_older_writers(
     assert path in line
 
 
-def test_an_older_worker_that_starts_later(folder: Path, path: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_older_worker_that_starts_later_counts_in_memory(
+    folder: Path, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """Its app starts, counts in memory, and one line says why."""
     with Newer(folder, path, REFUSES) as newer:
         newer.do("use")
@@ -140,7 +142,7 @@ def test_an_older_worker_that_starts_later(folder: Path, path: str, caplog: pyte
     assert "counting in memory" in lines[0]
 
 
-def test_after_a_reboot(path: str, tmp_path: Path, shell) -> None:
+def test_rows_win_over_the_cells_of_an_earlier_boot(path: str, tmp_path: Path, shell) -> None:
     """Another boot id, in a mount namespace: rows win over the cells of the earlier boot, and count once."""
     if os.geteuid() != 0:
         pytest.skip("a boot id of one's own needs a mount namespace, and that root")

@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from forking import c_fork, forked_from_c
 from helpers import Child, Shell, child, scrape, value
 from prometheus_client import Counter, Gauge
-from test_forks_from_c import c_fork, forked_from_c
 
 import sqlmetrics
 from sqlmetrics.process import fork, under_uwsgi
@@ -148,7 +148,7 @@ def test_a_master_that_ends_is_settled_once(path: str, shell, under) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def test_an_idle_worker_is_asked(path: str, shell, under) -> None:
+def test_a_collector_is_asked_in_an_idle_worker(path: str, shell, under) -> None:
     """What is published is shown of each worker, whether or not it has counted anything."""
     uwsgi = under(has_threads=1)
     sqlmetrics.install(path, flush_interval=0.01)
@@ -159,7 +159,7 @@ def test_an_idle_worker_is_asked(path: str, shell, under) -> None:
     assert one.end() == 0
 
 
-def test_the_first_worker_of_a_uwsgi_without_a_master(path: str, shell, under) -> None:
+def test_the_first_worker_of_a_uwsgi_without_a_master_gets_a_thread(path: str, shell, under) -> None:
     """It has loaded the app itself, and has a thread as soon as it has answered a request."""
     uwsgi = under(has_threads=1)
     uwsgi.master = 0
@@ -226,7 +226,7 @@ def test_hooks_of_the_app_are_called_too(path: str, under) -> None:
     assert called == ["before", "after"] * 2
 
 
-def test_hooks_without_a_store(path: str, under) -> None:
+def test_hooks_do_nothing_after_uninstall(path: str, under) -> None:
     """They do nothing after an uninstall()."""
     uwsgi = under(has_threads=0)
     sqlmetrics.install(path)
@@ -236,7 +236,7 @@ def test_hooks_without_a_store(path: str, under) -> None:
     assert vars(uwsgi)["post_fork_hook"]() is vars(uwsgi)["after_req_hook"]() is None
 
 
-def test_the_hook_of_a_fork_that_was_not_announced(path: str, shell) -> None:
+def test_the_hook_of_a_fork_that_was_not_announced_runs_the_childs_hooks(path: str, shell) -> None:
     """--py-call-osafterfork: after a fork from C, Python's hooks for the child are run, and none before."""
     sqlmetrics.install(path, flush_interval=0.01)
     requests = Counter("requests", "Requests")
@@ -257,7 +257,7 @@ def test_the_hook_of_a_fork_that_was_not_announced(path: str, shell) -> None:
     assert one.end() == 0
 
 
-def test_the_hook_where_there_was_no_fork(path: str, shell) -> None:
+def test_the_hook_changes_nothing_where_there_was_no_fork(path: str, shell) -> None:
     """uWSGI calls it in its first worker, too, which without a master is the process that has loaded the app."""
 
     def count() -> object:
@@ -273,7 +273,7 @@ def test_the_hook_where_there_was_no_fork(path: str, shell) -> None:
         assert scrape(path)["requests_total", ()] == 11
 
 
-def test_an_exit_from_within_a_signal_handler(store: sqlmetrics.Store) -> None:
+def test_an_exit_from_within_a_signal_handler_in_the_middle_of_a_flush_ends_there(store: sqlmetrics.Store) -> None:
     """In the middle of a flush: it ends there, with the connection left as it is."""
     with store.writing() as connection:
         store.close()

@@ -58,7 +58,7 @@ def count() -> None:
 
 
 @pytest.mark.parametrize("request_", REQUESTS.values(), ids=REQUESTS)
-def test_answers_are_those_of_the_peer(store: sqlmetrics.Store, request_: dict[str, str]) -> None:
+def test_answers_are_those_of_prometheus_client(store: sqlmetrics.Store, request_: dict[str, str]) -> None:
     """The same status, headers and text, name by name."""
     in_child(count)
     registry = CollectorRegistry(support_collectors_without_names=True)
@@ -84,7 +84,7 @@ def test_compression_can_be_disabled(store: sqlmetrics.Store) -> None:
     assert "Content-Encoding" not in ask(sqlmetrics.make_wsgi_app(disable_compression=True), request)[1]
 
 
-def test_the_store_about_itself(store: sqlmetrics.Store) -> None:
+def test_self_metrics_are_served_on_request(store: sqlmetrics.Store) -> None:
     """Only if it is wanted."""
     count()
 
@@ -141,7 +141,7 @@ def test_a_store_that_cannot_be_read_is_503_until_it_can(path: str, caplog: pyte
     assert ask(app, {})[0] == "200 OK"
 
 
-def test_misuse(store: sqlmetrics.Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_misuse_is_refused_when_the_app_is_made(store: sqlmetrics.Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """A registry instead of a path, no path at all, files that are not there."""
     with pytest.raises(TypeError, match="MultiProcessCollector"):
         sqlmetrics.make_wsgi_app(CollectorRegistry())  # type: ignore[arg-type]
@@ -218,7 +218,7 @@ def test_the_loop_goes_on_during_a_scrape(store: sqlmetrics.Store) -> None:
         holder.join()
 
 
-def test_a_real_asgi_server(path: str, folder: Path) -> None:
+def test_uvicorn_serves_the_asgi_app(path: str, folder: Path) -> None:
     """Under uvicorn, with its lifespan events."""
     (folder / "served.py").write_text(
         "import sqlmetrics, prometheus_client\n"

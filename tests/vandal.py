@@ -10,12 +10,9 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from helpers import in_child
+from helpers import FILES, in_child
 
 from sqlmetrics.cells import layout
-
-ALL = ("", "-wal", "-shm", "-cells")
-
 
 NAMES = re.compile(rb"requests\w*|latency\w*|busy\w*|" + rb'{"by":"\w+","number":"\d+"}')
 """In these texts another letter is not noticed (see the limits): SQLite has no checksums of what it stores."""
@@ -89,17 +86,17 @@ def replace_by_noise(path: str, seed: int) -> None:
 def delete_some(path: str, seed: int) -> None:
     """Any of the files."""
     choose = random.Random(seed)
-    for suffix in choose.sample(ALL, choose.randint(1, 4)):
+    for suffix in choose.sample(FILES, choose.randint(1, 4)):
         Path(path + suffix).unlink(missing_ok=True)
 
 
 def move_away_and_back(path: str, seed: int) -> None:
     """All files, for a moment in which others may be made, or not, or some of them."""
-    for suffix in ALL:
+    for suffix in FILES:
         with suppress(FileNotFoundError):
             os.replace(path + suffix, path + ".away" + suffix)
     time.sleep(random.Random(seed).choice([0, 0.01, 0.03, 0.1]))
-    for suffix in ALL:
+    for suffix in FILES:
         with suppress(FileNotFoundError):
             os.replace(path + ".away" + suffix, path + suffix)
 
@@ -124,7 +121,7 @@ def back_up(path: str) -> None:
     folder = os.path.dirname(path) + "/backup"
     shutil.rmtree(folder, ignore_errors=True)
     os.mkdir(folder)
-    for suffix in ALL:
+    for suffix in FILES:
         shutil.copy(path + suffix, folder)
 
 

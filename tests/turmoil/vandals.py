@@ -9,9 +9,9 @@ import subprocess
 import time
 from pathlib import Path
 
-from .ledger import Ledger
+from helpers import FILES
 
-ALL = ("", "-wal", "-shm", "-cells")
+from .ledger import Ledger
 
 
 class Lockers:
@@ -59,7 +59,7 @@ def identities(path: str) -> list[int]:
 
 def spoil(path: str, choose: random.Random, ledger: Ledger) -> None:
     """Delete all files or some, or put empty ones in their place."""
-    suffixes = ALL if choose.random() < 0.4 else choose.sample(ALL, choose.randint(1, 4))
+    suffixes = FILES if choose.random() < 0.4 else choose.sample(FILES, choose.randint(1, 4))
     puts_empty = choose.random() < 0.25
     for suffix in suffixes:
         with contextlib.suppress(FileNotFoundError):
