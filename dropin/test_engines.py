@@ -23,6 +23,7 @@ from helpers import Shell, wait_for
 from traffic import LONGEST, PATHS, Bounds, interpolated
 
 pytestmark = [
+    pytest.mark.promise(2, 3, 8),
     pytest.mark.row("engine", "Prometheus scrapes minutes of churn", "debian:prometheus", "gunicorn"),
     pytest.mark.row("engine", "VictoriaMetrics scrapes minutes of churn", "debian:victoria-metrics", "gunicorn"),
 ]
@@ -302,6 +303,7 @@ def test_exemplars_lead_to_the_requests(run: Run, job: str) -> None:
     assert len(workers) > 5
 
 
+@pytest.mark.promise(7)
 def test_the_store_is_small_and_exact_in_the_end(run: Run) -> None:
     """Four files, and the second reader's number is that of the engines."""
     shell = Shell(str(run.store))

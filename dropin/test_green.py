@@ -21,7 +21,8 @@ import sqlmetrics
 from sqlmetrics.rows.making import LOCK_SUFFIX
 
 pytestmark = [
-    pytest.mark.row("greenlets", f"{name}: monkey patching at any time", name) for name in ("gevent", "eventlet")
+    pytest.mark.promise(12),
+    *(pytest.mark.row("greenlets", f"{name}: monkey patching at any time", name) for name in ("gevent", "eventlet")),
 ]
 
 APP = Path(__file__).with_name("green_app.py")
@@ -188,6 +189,7 @@ def test_functions_and_log_handlers_are_called_by_greenlets(program: Program, pa
     assert program.end() == (0, "")
 
 
+@pytest.mark.promise(5)
 def test_scrapes_in_many_greenlets_at_once_are_right(program: Program) -> None:
     """In greenlets, while a function in one of them lets the others go on."""
     assert program.do("scrape_at_once", 8) == [7] * 24

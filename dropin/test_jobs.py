@@ -12,6 +12,8 @@ from exact import assert_tidy
 from helpers import wait_for
 from jobs import DONE, RUNNING, AtWork, Jobs, redis_server, working
 
+pytestmark = pytest.mark.promise(3, 12)
+
 _ACTOR = (("actor_name", "work"), ("queue_name", "default"))
 _DRAMATIQ: dict[Sample, float] = {
     **DONE,

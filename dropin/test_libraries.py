@@ -17,6 +17,8 @@ from exact import assert_all_shown, assert_exact_across_a_death, assert_tidy
 from helpers import wait_for
 from pages import DOCS, blocks
 
+pytestmark = pytest.mark.promise(12)
+
 FOLDER = DOCS / "how-to" / "libraries"
 GUNICORN, UVICORN = ["gunicorn"], ["uvicorn", "gunicorn", "uvicorn-worker"]
 

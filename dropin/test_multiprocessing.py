@@ -12,6 +12,8 @@ from deployment import Deployment, Row
 from exact import assert_tidy
 from helpers import wait_for
 
+pytestmark = pytest.mark.promise(3)
+
 PAGE = "servers/multiprocessing.md"
 SHORT, LONG = 0.01, 600.0
 WORKERS = {"Pool": "multiprocessing.Pool", "ProcessPoolExecutor": "concurrent.futures.ProcessPoolExecutor"}

@@ -18,6 +18,8 @@ from pathlib import Path
 import peers_tests
 import pytest
 
+pytestmark = pytest.mark.promise(12)
+
 VERSION = version("prometheus_client")
 AT_A_TIME = 2
 

@@ -23,7 +23,7 @@ import exposed
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-pytestmark = pytest.mark.row("engine", "promtool reads every format", "debian:prometheus")
+pytestmark = [pytest.mark.promise(12), pytest.mark.row("engine", "promtool reads every format", "debian:prometheus")]
 
 HERE = Path(__file__).parent
 _HTTP = ("http", "client-http")

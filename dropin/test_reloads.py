@@ -16,6 +16,8 @@ from deployment import Deployment, Row, deployed, is_running
 from exact import assert_all_shown, assert_tidy
 from helpers import wait_for
 
+pytestmark = pytest.mark.promise(3, 8)
+
 SYNC = Row("servers/gunicorn.md", "sync workers")
 RELOADED = [
     SYNC,

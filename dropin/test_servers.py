@@ -10,6 +10,8 @@ from deployment import Row, deployed, started
 from exact import assert_all_shown, assert_exact_across_a_death, assert_tidy
 from pages import DOCS
 
+pytestmark = pytest.mark.promise(2, 3, 12)
+
 SERVERS: dict[str, dict[str, list[str]]] = {
     "gunicorn": {
         "gevent workers": ["gevent"],

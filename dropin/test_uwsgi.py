@@ -17,6 +17,8 @@ from exact import assert_all_shown, assert_exact_across_a_death, assert_tidy
 from helpers import wait_for
 from pages import DOCS
 
+pytestmark = pytest.mark.promise(3, 12)
+
 PAGE = "servers/uwsgi.md"
 ROWS = [
     pytest.param(Row(PAGE, heading), marks=pytest.mark.row("server", f"uwsgi: {heading}", "uwsgi"), id=heading)

@@ -10,6 +10,8 @@ from prometheus_client import Counter, Gauge, Histogram
 
 import sqlmetrics
 
+pytestmark = pytest.mark.promise(2, 3)
+
 
 def test_a_childs_operation_is_seen_by_its_parent_at_once(store: sqlmetrics.Store) -> None:
     """No flush, no hook: the operation has returned, so the scrape shows it."""
@@ -60,6 +62,7 @@ def test_a_dead_process_leaves_the_live_gauges(store: sqlmetrics.Store, shell) -
     assert shell(f"SELECT * FROM processes WHERE pid = '{pid}'") == []
 
 
+@pytest.mark.promise(7, 9)
 def test_the_shell_sees_what_a_scrape_sees_after_a_flush(store: sqlmetrics.Store, shell) -> None:
     """The view `metrics` has the aggregates, cumulative buckets included."""
     latency = Histogram("delay", "Latency", buckets=[1, 2])

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from helpers import Shell, scrape
 
+pytestmark = pytest.mark.promise(12)
+
 _HOOKS = {
     "raises": """
         def hook(connection):

@@ -20,6 +20,8 @@ import sqlmetrics
 from sqlmetrics.rows import slices
 from sqlmetrics.store import flush, remover
 
+pytestmark = pytest.mark.promise(10)
+
 MANY = 3000
 COUNTED = "SELECT count(*) AS series, total(value) AS value FROM samples WHERE metric = 'visits_total'"
 

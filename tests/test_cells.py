@@ -22,6 +22,7 @@ from sqlmetrics.scrape.wanted import Wanted
 from sqlmetrics.values import MultiProcessValue
 
 
+@pytest.mark.promise(2)
 def test_children_in_many_blocks_each_have_cells_of_their_own(path: str, shell) -> None:
     """Thousands of children in two processes: each has cells of its own, in the scrape and in the rows."""
     store = sqlmetrics.install(path, flush_interval=0.01)
@@ -50,6 +51,7 @@ def test_children_in_many_blocks_each_have_cells_of_their_own(path: str, shell) 
     )
 
 
+@pytest.mark.promise(6)
 def test_blocks_of_ended_processes_are_used_again(path: str, shell) -> None:
     """200 short-lived processes: neither the cells nor the rows nor the store's file grow with their number."""
     store = sqlmetrics.install(path, flush_interval=0.01)
@@ -100,6 +102,7 @@ def _churn(requests: Counter, workers: int, per_worker: int, report: int) -> Non
     assert [ended(pid) for pid in alive] == [0] * len(alive)
 
 
+@pytest.mark.promise(2, 8)
 def test_scrapes_that_race_with_deaths_and_reuse_are_exact(path: str) -> None:
     """Every scrape shows at least what was counted before it and at most what was begun, and the end is exact."""
     sqlmetrics.install(path, flush_interval=0.005)
@@ -130,6 +133,7 @@ def test_scrapes_that_race_with_deaths_and_reuse_are_exact(path: str) -> None:
     assert shown() == workers * per_worker
 
 
+@pytest.mark.promise(3)
 def test_two_threads_that_retire_one_slot_free_it_once(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """One thread has looked whose slot it is; before it frees it, another does, and a new process takes it and ends."""
     store = sqlmetrics.install(path, flush_interval=600)
@@ -166,6 +170,7 @@ def test_two_threads_that_retire_one_slot_free_it_once(path: str, monkeypatch: p
     assert value("requests_total") == 111
 
 
+@pytest.mark.promise(3)
 def test_a_claimed_slot_is_alive_from_its_first_moment(
     store: sqlmetrics.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,6 +188,7 @@ def test_a_claimed_slot_is_alive_from_its_first_moment(
     assert set(seen) == {True}
 
 
+@pytest.mark.promise(12)
 def test_two_metrics_of_one_name_add_up(store: sqlmetrics.Store) -> None:
     """In no registry, or in two that show all processes: they share their cells and add up."""
     first, second = (Counter("requests", "Requests", ["path"], registry=None) for _ in range(2))
@@ -200,6 +206,7 @@ def test_two_metrics_of_one_name_add_up(store: sqlmetrics.Store) -> None:
     assert value("latency_sum") == 10
 
 
+@pytest.mark.promise(12)
 def test_value_classes_with_two_identifiers_count_as_two_processes(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Value classes made by hand, as the peer's own tests do."""
     monkeypatch.setenv("SQLMETRICS_PATH", path)
@@ -224,6 +231,7 @@ def test_value_classes_with_two_identifiers_count_as_two_processes(path: str, mo
     assert PeersMultiProcessValue is not MultiProcessValue
 
 
+@pytest.mark.promise(12)
 def test_each_operation_counts_for_the_identifier_of_its_time(path: str) -> None:
     """Between any two operations, there and back again: each operation counts for the name of its time."""
     name = "123"
@@ -240,6 +248,7 @@ def test_each_operation_counts_for_the_identifier_of_its_time(path: str) -> None
     assert [value("own", pid=pid) for pid in ("123", "456", "789")] == [3, 3, 3]
 
 
+@pytest.mark.promise(12)
 def test_the_newest_value_is_known_while_time_stands_still(path: str) -> None:
     """Time stands still: the newest by its own clock is shown, a tie is the later process's, and nothing hangs."""
     store = sqlmetrics.install(path, flush_interval=0.01)
@@ -266,6 +275,7 @@ def test_the_newest_value_is_known_while_time_stands_still(path: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["\ud800", "a\udfffb", "\ude00\ud83d", "\x00", "\u2028", '"\\'])
+@pytest.mark.promise(12)
 def test_each_odd_label_value_is_a_series_of_its_own(path: str, text: str) -> None:
     """Lone surrogates and other text that not every store holds: each value is a series of its own."""
     store = sqlmetrics.install(path, flush_interval=1000)
@@ -288,6 +298,7 @@ def test_each_odd_label_value_is_a_series_of_its_own(path: str, text: str) -> No
     assert dict(store.trouble.counts) == {}
 
 
+@pytest.mark.promise(12)
 def test_a_child_with_more_cells_than_a_block_is_whole_in_a_scrape(store: sqlmetrics.Store) -> None:
     """A histogram of a thousand buckets is kept in parts, and is whole in a scrape."""
     buckets = [float(number) for number in range(2 * layout.BLOCK_CELLS)]

@@ -8,6 +8,8 @@ from prometheus_client import REGISTRY, CollectorRegistry, Gauge
 
 import sqlmetrics
 
+pytestmark = pytest.mark.promise(1)
+
 
 def test_a_mode_is_chosen_at_the_scrape(store: sqlmetrics.Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """For libraries that leave their gauges at `all`; what cannot be made of what the dead left stays as it is."""

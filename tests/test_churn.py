@@ -10,11 +10,14 @@ import signal
 import time
 from dataclasses import dataclass
 
+import pytest
 from helpers import Child, Shell, child, scrape, wait_for
 from prometheus_client import Counter, Gauge, Histogram
 
 import sqlmetrics
 from sqlmetrics.store import installed as stores
+
+pytestmark = pytest.mark.promise(6, 8)
 
 SEED = int(os.environ.get("SQLMETRICS_TEST_SEED") or time.time_ns() % 2**32)  # now: a fixture clears the variables
 DEATHS = 2000

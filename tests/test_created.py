@@ -11,6 +11,8 @@ from prometheus_client.utils import floatToGoString
 
 import sqlmetrics
 
+pytestmark = pytest.mark.promise(1)
+
 
 def test_created_samples_are_the_earliest_of_all_processes(store: sqlmetrics.Store) -> None:
     """As in memory, in the default registry; of a collector on request, and in OpenMetrics as the peer writes them."""

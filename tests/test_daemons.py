@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from helpers import scrape, wait_for
 
+pytestmark = pytest.mark.promise(3, 12)
+
 _DAEMON = """
 import os, pathlib, sys, time
 import sqlmetrics

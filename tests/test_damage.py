@@ -19,6 +19,8 @@ from prometheus_client import Counter, Gauge, Histogram
 import sqlmetrics
 from sqlmetrics.rows import checkup
 
+pytestmark = pytest.mark.promise(4)
+
 SETS = [files for count in (1, 2) for files in itertools.combinations(FILES, count)]
 RESTORED = [
     pytest.param(files, in_place, id=" ".join(suffix or "main" for suffix in files) + " in place" * in_place)

@@ -11,6 +11,8 @@ from prometheus_client import Counter, Gauge
 
 import sqlmetrics
 
+pytestmark = pytest.mark.promise(3)
+
 LIVE = ("liveall", "livemin", "livemax", "livesum", "livemostrecent")
 
 

@@ -16,6 +16,8 @@ from outsiders import NOBODY, as_root, ended, python
 
 import sqlmetrics
 
+pytestmark = pytest.mark.promise(3)
+
 _OF_PID = "FROM {} JOIN process ON process.id = {}.process WHERE process.pid = '{}'"
 PAIRS = [
     *[(start, end) for start in ("fork", "subprocess") for end in (*STATUS, "exec")],
@@ -82,6 +84,7 @@ def after(parent: int, dead: int) -> Scraped:
 
 
 @pytest.mark.parametrize(("start", "end"), PAIRS)
+@pytest.mark.promise(6)
 def test_any_death_of_any_process_is_seen_by_the_first_scrape(path: str, shell: Shell, start: str, end: str) -> None:
     """Exactly: the live gauges go, all else stays, up to the operation before the end, and the rows are folded."""
     store = sqlmetrics.install(path, flush_interval=FOREVER)
@@ -141,6 +144,7 @@ def test_a_scrape_by_a_process_that_never_counted_folds_the_dead(path: str, shel
 
 
 @as_root
+@pytest.mark.promise(5)
 def test_a_scrape_by_a_user_who_may_only_read_is_right(folder: Path, path: str, shell: Shell) -> None:
     """What it shows is right; the rows wait for a process that may write."""
     folder.chmod(0o755)
@@ -294,6 +298,7 @@ SETTLERS: dict[str, Callable[[sqlmetrics.Store, int], object]] = {
 
 @pytest.mark.parametrize("keep_dead", [0, 3])
 @pytest.mark.parametrize("settler", SETTLERS)
+@pytest.mark.promise(6)
 def test_the_newest_dead_are_remembered(path: str, shell: Shell, settler: str, keep_dead: int) -> None:
     """As many as `keep_dead` says, whoever settles them: else the store grows with each death."""
     store = sqlmetrics.install(path, flush_interval=FOREVER, keep_dead=keep_dead)

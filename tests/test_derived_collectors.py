@@ -12,6 +12,8 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 
 import sqlmetrics
 
+pytestmark = pytest.mark.promise(12)
+
 PEERS = multiprocess.MultiProcessCollector
 """The class as `prometheus_client` has it, for who imported it before the store was installed."""
 

@@ -13,7 +13,7 @@ from prometheus_client.core import GaugeMetricFamily
 
 import sqlmetrics
 
-pytestmark = pytest.mark.store(flush_interval=0.05)
+pytestmark = [pytest.mark.promise(11), pytest.mark.store(flush_interval=0.05)]
 
 
 REMOVALS: dict[str, Callable[[Counter], object]] = {

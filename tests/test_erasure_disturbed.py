@@ -14,7 +14,7 @@ import sqlmetrics
 from sqlmetrics.cells import journal
 from sqlmetrics.store import erasure
 
-pytestmark = pytest.mark.store(flush_interval=0.05)
+pytestmark = [pytest.mark.promise(11), pytest.mark.store(flush_interval=0.05)]
 
 
 def test_a_locked_store_is_erased_when_the_lock_is_gone(store: sqlmetrics.Store, path: str) -> None:
@@ -107,6 +107,7 @@ def test_a_journal_that_is_half_wiped_is_no_damage(store: sqlmetrics.Store) -> N
     assert scrape()["logins_total", (("user", MARK),)] == 1
 
 
+@pytest.mark.promise(5)
 def test_scrapes_go_on_while_journals_are_wiped(store: sqlmetrics.Store, path: str) -> None:
     """What stays is in every scrape, with values that never go back; children are made and removed meanwhile."""
     logins, jobs = Counter("logins", "Logins", ["user"]), Counter("jobs", "Jobs", ["kind"])

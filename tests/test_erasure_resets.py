@@ -15,7 +15,7 @@ from prometheus_client import Counter, Gauge
 
 import sqlmetrics
 
-pytestmark = pytest.mark.store(flush_interval=0.05)
+pytestmark = [pytest.mark.promise(11), pytest.mark.store(flush_interval=0.05)]
 
 
 def test_a_reset_erases_rows_cells_journals_and_damaged_files(store: sqlmetrics.Store, path: str) -> None:

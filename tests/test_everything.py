@@ -7,6 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.promise(12)
+
 _APP = Path(__file__).parent / "apps" / "everything.py"
 _INSTALLED = "import runpy, sys, sqlmetrics; sqlmetrics.install(sys.argv[2]); runpy.run_path(sys.argv[3])"
 _VALUE = re.compile(r" (-?[0-9.]+(e[+-][0-9]+)?|\+Inf|NaN)(?= #|$)| [0-9.e+]+$")

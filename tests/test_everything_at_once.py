@@ -17,6 +17,8 @@ from disks import can_mount
 from turmoil.audit import Auditor
 from turmoil.ledger import Ledger
 
+pytestmark = pytest.mark.promise(2, 3, 8)
+
 SEED = int(os.environ.get("SQLMETRICS_TEST_SEED") or time.time_ns() % 2**32)  # now: a fixture clears the variables
 SECONDS = float(os.environ.get("SQLMETRICS_TEST_LONG") or 10)
 _TIME_TO_END = 240

@@ -14,6 +14,8 @@ import sqlmetrics
 from sqlmetrics.cells import exemplars
 from sqlmetrics.rows import exemplars as rows
 
+pytestmark = pytest.mark.promise(2, 3)
+
 KINDS = {"as one object": {}, "as 16 values": {"process_identifier": lambda: f"worker {os.getpid()}"}}
 
 

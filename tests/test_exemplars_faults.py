@@ -19,6 +19,8 @@ from sqlmetrics.cells import journal, layout, part, writer
 from sqlmetrics.client import binder
 from sqlmetrics.rows import exemplars
 
+pytestmark = pytest.mark.promise(4)
+
 TRACED = (part, writer, binder, exemplars, journal, values)
 
 

@@ -15,6 +15,8 @@ from prometheus_client.samples import Exemplar
 
 import sqlmetrics
 
+pytestmark = pytest.mark.promise(12)
+
 ESCAPINGS = ["underscores", "dots", "values", "allow-utf-8"]
 ODD = ["", 'a"b', "a\nb\\n", " # {} 0.0", "é😀\u2028", "\x00", "{trace=1}", ","]
 PARSED = [text for text in ODD if '"' not in text]

@@ -15,6 +15,8 @@ from prometheus_client.openmetrics import parser as openmetrics_parser
 
 import sqlmetrics
 
+pytestmark = pytest.mark.promise(12)
+
 BREAKERS = [
     "'); DROP TABLE sample;--",
     'x"} 1\nfake_total{y="',

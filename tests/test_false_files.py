@@ -5,7 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
 from helpers import scrape, sparing_restarts
+
+pytestmark = pytest.mark.promise(12)
 
 _FALSE = """
 import builtins, contextlib, fcntl, genericpath, io, os, posix, posixpath, sys, types

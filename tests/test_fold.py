@@ -21,6 +21,8 @@ from sqlmetrics.scrape import query, reader, tables
 from sqlmetrics.scrape import reading as reading
 from sqlmetrics.store import flush
 
+pytestmark = pytest.mark.promise(6, 8)
+
 _TRACED = (settle, fold, harvest, region, ingest, flush, cells, database, journal)
 
 
@@ -152,6 +154,7 @@ def _recycle(requests: Counter, store: sqlmetrics.Store, rounds: int) -> None:
 
 
 @pytest.mark.parametrize("step", range(4, 100, 6))
+@pytest.mark.promise(5)
 def test_a_scrape_that_is_stopped_at_any_step_is_right(path: str, step: int) -> None:
     """At any step; meanwhile the process it was reading of ends and its cells are others'. Then it goes on."""
     store = sqlmetrics.install(path, flush_interval=1000)

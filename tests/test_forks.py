@@ -21,6 +21,8 @@ from sqlmetrics.process import fork
 from sqlmetrics.scrape.wanted import wanted
 from sqlmetrics.store import installed as stores
 
+pytestmark = pytest.mark.promise(3, 12)
+
 
 @contextmanager
 def threads(number: int, action: Callable[[int], object]) -> Iterator[None]:

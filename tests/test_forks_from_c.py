@@ -13,6 +13,8 @@ from prometheus_client import Counter, Gauge
 
 import sqlmetrics
 
+pytestmark = pytest.mark.promise(3, 12)
+
 
 def test_a_child_loses_no_row_where_its_parent_has_an_idle_connection(path: str, shell) -> None:
     """The child counts in cells of its own, flushes by itself, and no committed row is lost."""

@@ -20,6 +20,8 @@ from sqlmetrics.rows import checkup, database
 from sqlmetrics.store import flush
 from sqlmetrics.store import installed as stores
 
+pytestmark = pytest.mark.promise(4)
+
 LONG = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 2000000000) SELECT count(*) FROM n"
 """A query of minutes."""
 

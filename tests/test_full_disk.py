@@ -17,7 +17,10 @@ import sqlmetrics
 from sqlmetrics.rows import wal
 from sqlmetrics.store import flush
 
-pytestmark = pytest.mark.skipif(not can_mount(), reason="mounting a small tmpfs needs root and CAP_SYS_ADMIN")
+pytestmark = [
+    pytest.mark.promise(4),
+    pytest.mark.skipif(not can_mount(), reason="mounting a small tmpfs needs root and CAP_SYS_ADMIN"),
+]
 
 
 @pytest.fixture
@@ -60,6 +63,7 @@ def test_an_app_that_starts_on_a_full_disk_counts_in_memory(
     assert "-new" not in "".join(os.listdir(folder))
 
 
+@pytest.mark.promise(3)
 def test_a_full_disk_keeps_new_children_in_memory(
     folder: Path, mounted: list[Disk], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -165,6 +169,7 @@ def test_a_disk_that_is_full_again_and_again_loses_nothing(folder: Path, mounted
     assert sum(scrape().values()) == total
 
 
+@pytest.mark.promise(5)
 def test_a_reader_that_never_ends_does_not_let_the_wal_grow(
     path: str, monkeypatch: pytest.MonkeyPatch, shell: Shell
 ) -> None:
@@ -196,6 +201,7 @@ def test_a_reader_that_never_ends_does_not_let_the_wal_grow(
     assert os.stat(path + "-wal").st_size < 512 * 1024
 
 
+@pytest.mark.promise(5)
 def test_a_wal_that_a_reader_keeps_leaves_room_on_a_small_disk(folder: Path, mounted: list[Disk], shell: Shell) -> None:
     """For new children meanwhile, and for the checkpoint when the reader has gone."""
     disk = Disk(folder, "16m")

@@ -14,6 +14,8 @@ import pytest
 from apps.serving import APPS, NEWEST, Installed, Server, Values, parse, serving
 from helpers import Shell, wait_for
 
+pytestmark = pytest.mark.promise(2, 3)
+
 _PYTHON_WITH_23 = os.environ.get("SQLMETRICS_GUNICORN23", "")  # now: a fixture clears the variables for each test
 
 
@@ -127,6 +129,7 @@ def test_child_exit_notes_a_death_at_once(folder: Path, path: str, shell: Shell,
         assert shell.value("SELECT count(*) FROM samples WHERE metric = 'ever'") == 2
 
 
+@pytest.mark.promise(8)
 def test_workers_that_are_replaced_all_the_time_lose_nothing(folder: Path, path: str, gunicorn: Installed) -> None:
     """With --max-requests, as deployments have it; some ten workers come and go."""
     options = ("-w4", "--max-requests", "25", "--max-requests-jitter", "5")
@@ -213,6 +216,7 @@ def test_the_hooks_can_be_imported_into_a_configuration(folder: Path, path: str,
 
 
 @pytest.mark.parametrize("options", [[], ["--preload"]], ids=["", "preload"])
+@pytest.mark.promise(7)
 def test_the_peers_variable_names_the_store(
     folder: Path, options: list[str], gunicorn: Installed, shell: Shell
 ) -> None:

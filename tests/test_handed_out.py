@@ -13,6 +13,8 @@ from prometheus_client import generate_latest as peers_text
 
 import sqlmetrics
 
+pytestmark = pytest.mark.promise(12)
+
 NAMES = ["hits_total", "hits_created", "load", "took_bucket", "took_sum", "size_count", "build_info", "task", "own"]
 
 

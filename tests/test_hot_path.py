@@ -13,6 +13,8 @@ from prometheus_client import Counter, Gauge, Histogram
 
 import sqlmetrics
 
+pytestmark = pytest.mark.promise(4)
+
 
 @contextmanager
 def storm(action: object, seconds: float = 0.0002) -> Iterator[None]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import struct
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sqlmetrics.cells import layout
 from sqlmetrics.cells.images import Image, changed_cells
+
+pytestmark = pytest.mark.promise(2)
 
 CELLS = st.dictionaries(st.integers(0, layout.BLOCK_CELLS - 1), st.floats(), max_size=20)
 

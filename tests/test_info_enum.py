@@ -14,6 +14,8 @@ from prometheus_client.openmetrics import exposition as openmetrics
 
 import sqlmetrics
 
+pytestmark = pytest.mark.promise(12)
+
 
 def infos(name: str = "build") -> list[dict[str, str]]:
     """The label sets of an Info that a scrape shows."""

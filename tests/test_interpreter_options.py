@@ -14,6 +14,8 @@ from helpers import Shell, sparing_restarts
 
 import sqlmetrics
 
+pytestmark = pytest.mark.promise(12)
+
 PROGRAM = Path(__file__).parent / "apps" / "workers.py"
 PACKAGE = Path(sqlmetrics.__file__).parent
 HARMLESS_CALLS = {"all", "isinstance"}

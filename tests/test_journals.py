@@ -10,6 +10,8 @@ import sqlmetrics
 from sqlmetrics.cells import journal, layout
 from sqlmetrics.cells.cellsfile import CellsFile
 
+pytestmark = pytest.mark.promise(2)
+
 _TEXT = '"' + "x" * 1000 + '"'
 
 

@@ -17,6 +17,8 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histo
 
 import sqlmetrics
 
+pytestmark = pytest.mark.promise(12)
+
 
 class Latency(Histogram):
     """A class of somebody's own."""
@@ -126,6 +128,7 @@ _MMAP = """
 """
 
 
+@pytest.mark.promise(7)
 def test_values_in_mmap_files_are_taken_over(folder: Path, path: str) -> None:
     """An import that came too early has made the peer's files; from then on nothing goes there."""
     done = subprocess.run(

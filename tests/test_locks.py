@@ -1,4 +1,4 @@
-"""Traps 1 and 5: locks that vanish, death notices for the living, and a notice in the middle of a notice."""
+"""Locks that vanish, death notices for the living, and a notice in the middle of a notice."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 import sqlmetrics
 from sqlmetrics.rows import settle
 from sqlmetrics.rows.flush import Outcome
+
+pytestmark = pytest.mark.promise(3)
 
 
 def drop_locks(path: str) -> bool:

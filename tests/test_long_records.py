@@ -17,6 +17,8 @@ from prometheus_client.samples import Exemplar
 import sqlmetrics
 from sqlmetrics.cells import journal, layout
 
+pytestmark = pytest.mark.promise(4)
+
 MEGABYTE = 1 << 20
 JOIN = """
 import sys, time, sqlmetrics, prometheus_client

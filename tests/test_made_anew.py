@@ -21,6 +21,8 @@ import sqlmetrics
 from sqlmetrics.cells import arenas, cellsfile, journal, layout, region
 from sqlmetrics.rows import files, renew
 
+pytestmark = pytest.mark.promise(4)
+
 START = """
 import sys, sqlmetrics
 from prometheus_client import Counter

@@ -21,6 +21,8 @@ import sqlmetrics
 from sqlmetrics import config
 from sqlmetrics.rows.making import LOCK_SUFFIX, making
 
+pytestmark = pytest.mark.promise(4)
+
 MAKE = """
 import os, signal, sys
 from sqlmetrics import config
@@ -73,6 +75,7 @@ def folder_locked_by_another(folder: Path) -> Iterator[None]:
             os.close(end)
 
 
+@pytest.mark.promise(11)
 def test_another_users_lock_on_the_folder_holds_up_nobody(folder: Path, path: str) -> None:
     """Neither at set-up nor where the files have to be made anew."""
     folder.chmod(0o1777)
@@ -202,6 +205,7 @@ def test_of_many_that_start_at_once_one_makes_the_files(folder: Path, path: str)
 
 @as_root
 @pytest.mark.parametrize("kind", ["file", "fifo", "symlink", "folder"])
+@pytest.mark.promise(11)
 def test_a_lock_that_another_user_has_put_there_is_refused(folder: Path, path: str, kind: str) -> None:
     """Refused by name at once: who has put it there could hold it for ever."""
     folder.chmod(0o1777)

@@ -20,6 +20,8 @@ from sqlmetrics.cells import part
 from sqlmetrics.cells.region import NoRoomError, Region
 from sqlmetrics.rows.flush import Outcome
 
+pytestmark = pytest.mark.promise(4, 10)
+
 CHILDREN = 300
 
 

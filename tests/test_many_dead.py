@@ -15,6 +15,8 @@ from prometheus_client import Counter, Enum, Gauge, Histogram, Info, Summary
 import sqlmetrics
 from sqlmetrics.cells import layout
 
+pytestmark = pytest.mark.promise(1, 6)
+
 MODES = ("all", "min", "max", "sum", "mostrecent", "liveall", "livemin", "livemax", "livesum", "livemostrecent")
 VALUES = (0.1, 1e16, -2.5, 3.0, 0.2, -1e16, 7e-9, 5.0, 0.3, 2.0**53, 1.0, 0.7)
 """Of mixed magnitude: added up in a careless way, their sum depends on the order."""

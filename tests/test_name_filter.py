@@ -12,6 +12,8 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histo
 
 import sqlmetrics
 
+pytestmark = pytest.mark.promise(9)
+
 
 @pytest.mark.parametrize("flag", [False, True], ids=["without the flag", "with it"])
 def test_a_restricted_registry_yields_its_names_only(store: sqlmetrics.Store, flag: bool) -> None:

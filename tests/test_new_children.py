@@ -14,6 +14,8 @@ from sqlmetrics.cells.journal import JournalWriter
 from sqlmetrics.client import making
 from sqlmetrics.rows.flush import Outcome
 
+pytestmark = pytest.mark.promise(12)
+
 MANY = 20
 KINDS: dict[str, Callable[[], Any]] = {
     "counter": lambda: Counter("requests", "Requests", ["path", "by"], namespace="app"),

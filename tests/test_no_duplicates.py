@@ -15,6 +15,8 @@ from prometheus_client.registry import Collector
 
 import sqlmetrics
 
+pytestmark = pytest.mark.promise(12)
+
 
 def test_a_collector_in_the_registry_of_metrics_yields_each_sample_once(store: sqlmetrics.Store) -> None:
     """The peer shows what its registry yields twice; ours leaves out what is there already."""

@@ -17,6 +17,8 @@ import sqlmetrics
 from sqlmetrics.cells import arenas, layout
 from sqlmetrics.store.flush import Outcome
 
+pytestmark = pytest.mark.promise(4)
+
 DEEP = b"[" * 100_000
 FAMILY = ["family", "bad", "counter", "", "Help", 1, "", None]
 CHILD = ["child", "bad", "counter", False, ["a"], ["bad_total"], [""], ["1"], 8, 1.0]

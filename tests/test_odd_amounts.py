@@ -18,7 +18,7 @@ from odd import Float32, Float64, Lazy, Number, Safe, Sides, State, Text, Whole,
 
 import sqlmetrics
 
-pytestmark = pytest.mark.usefixtures("store")
+pytestmark = [pytest.mark.promise(12), pytest.mark.usefixtures("store")]
 
 AMOUNTS = [
     True,

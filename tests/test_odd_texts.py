@@ -15,7 +15,7 @@ from prometheus_client import Counter, Gauge
 
 import sqlmetrics
 
-pytestmark = pytest.mark.usefixtures("store")
+pytestmark = [pytest.mark.promise(12), pytest.mark.usefixtures("store")]
 
 NAMES = [Text("told"), Safe("told"), State.UP, Lazy(), 5, 1.5, b"told", None, "", "\ud800", "zażółć"]
 

@@ -15,6 +15,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summ
 import sqlmetrics
 from sqlmetrics.values import MultiProcessValue
 
+pytestmark = pytest.mark.promise(12)
+
 
 class Method(str, Enum):
     """Equal to "GET", and printed as something else."""

@@ -16,6 +16,8 @@ from prometheus_client.samples import Sample
 
 import sqlmetrics
 
+pytestmark = pytest.mark.promise(12)
+
 
 class Quantiles(MetricWrapperBase):
     """A metric class that keeps what it has seen by itself."""

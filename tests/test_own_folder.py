@@ -15,6 +15,8 @@ from prometheus_client import Counter
 import sqlmetrics
 from sqlmetrics.store.installed import installed
 
+pytestmark = pytest.mark.promise(11)
+
 
 @pytest.fixture
 def own(open_folder: Path) -> Path:
@@ -88,6 +90,7 @@ def test_a_missing_folder_elsewhere_is_an_error(folder: Path, own: Path) -> None
     assert not own.exists()
 
 
+@pytest.mark.promise(5)
 def test_readers_make_no_folder(own: Path) -> None:
     """They say that there is no store."""
     assert error_of(lambda: scrape(str(own / "metrics.sqlite3")))[0] == "NoStoreError"

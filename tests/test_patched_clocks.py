@@ -19,7 +19,7 @@ from prometheus_client import Counter, Gauge
 
 import sqlmetrics
 
-pytestmark = pytest.mark.usefixtures("store")
+pytestmark = [pytest.mark.promise(12), pytest.mark.usefixtures("store")]
 
 CLOCKS: dict[str, Callable[[], Any]] = {
     "mock": mock.Mock(),

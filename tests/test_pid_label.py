@@ -10,6 +10,8 @@ from prometheus_client import REGISTRY, Gauge
 
 import sqlmetrics
 
+pytestmark = pytest.mark.promise(1)
+
 
 @pytest.mark.parametrize("mode", ["all", "liveall"])
 def test_both_labels_are_shown(store: sqlmetrics.Store, shell, mode: str) -> None:

@@ -19,9 +19,10 @@ LAST_PID = "/proc/sys/kernel/ns_last_pid"
 MODES = ("all", "min", "max", "sum", "mostrecent", "liveall", "livemin", "livemax", "livesum", "livemostrecent")
 CLONE_NEWPID = 0x20000000
 
-pytestmark = pytest.mark.skipif(
-    not os.access(LAST_PID, os.W_OK), reason="choosing the next pid needs root and ns_last_pid"
-)
+pytestmark = [
+    pytest.mark.promise(1, 3),
+    pytest.mark.skipif(not os.access(LAST_PID, os.W_OK), reason="choosing the next pid needs root and ns_last_pid"),
+]
 
 
 def fork_as(pid: int) -> int:

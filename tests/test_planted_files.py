@@ -20,6 +20,8 @@ from prometheus_client import Counter
 import sqlmetrics
 from sqlmetrics.rows.unbelieved import unbelieved
 
+pytestmark = pytest.mark.promise(11)
+
 PAGE = 4096
 SCRAPE = """
 import sys, sqlmetrics

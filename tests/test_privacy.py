@@ -13,6 +13,8 @@ from prometheus_client import Counter
 
 import sqlmetrics
 
+pytestmark = pytest.mark.promise(11)
+
 
 def modes(path: str) -> set[int]:
     """The permission bits of all files of the store."""

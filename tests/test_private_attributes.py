@@ -13,6 +13,8 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Enum, Gauge,
 
 import sqlmetrics
 
+pytestmark = pytest.mark.promise(12)
+
 
 class App:
     """Metrics of all kinds, used."""

@@ -19,6 +19,8 @@ from registry_programs import shown, text, use_all_kinds
 import sqlmetrics
 from sqlmetrics.client import private
 
+pytestmark = pytest.mark.promise(12)
+
 ALL = {
     "of an imported module": ("import app", "registry = CollectorRegistry()\ncount(registry)\nshow(registry)"),
     "of an object that an imported module makes": ("import app", "show(Metrics().registry)"),

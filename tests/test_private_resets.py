@@ -30,6 +30,8 @@ from prometheus_client import (
 
 import sqlmetrics
 
+pytestmark = pytest.mark.promise(12)
+
 Steps = Iterator[object]
 """A way to reset: yields whenever what is shown is to be compared."""
 
@@ -344,6 +346,7 @@ def test_what_is_removed_the_public_way_is_no_private_reset(store: sqlmetrics.St
     assert shown() == [f'my_hits_total{{a="{name}"}} 2.0' for name in "xyz"]
 
 
+@pytest.mark.promise(5)
 def test_a_reset_is_written_later_where_another_program_keeps_the_write_lock(path: str) -> None:
     """The scrape does not wait for it; one that comes after it shows the reset."""
     store = sqlmetrics.install(path, flush_interval=1000)

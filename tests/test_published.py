@@ -20,6 +20,8 @@ from prometheus_client.registry import Collector
 
 import sqlmetrics
 
+pytestmark = pytest.mark.promise(12)
+
 
 class Custom(Collector):
     """Yields whatever it is given."""

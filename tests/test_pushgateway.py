@@ -27,6 +27,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import sqlmetrics
 
+pytestmark = pytest.mark.promise(12)
+
 _STAND_IN = Path(__file__).parent / "apps" / "gateway.py"
 
 

@@ -22,6 +22,8 @@ from sqlmetrics.rows import schema
 from sqlmetrics.scrape import query, tables
 from sqlmetrics.store.flush import Outcome
 
+pytestmark = pytest.mark.promise(9)
+
 MODES = ("all", "min", "max", "sum", "mostrecent", "liveall", "livemin", "livemax", "livesum", "livemostrecent")
 PAGE = Path(__file__).parent.parent / "docs" / "design.md"
 _COUNTS = """
@@ -75,6 +77,7 @@ def _same(one: object, other: object) -> bool:
     return one == other or (one != one and other != other)
 
 
+@pytest.mark.promise(7)
 def test_the_page_shows_the_query_and_the_shell_answers_as_a_scrape(store: sqlmetrics.Store) -> None:
     """The text on the page is the view's, and what the shell makes of it after a flush is what a scrape shows."""
     _use_everything()
@@ -167,6 +170,7 @@ def test_names_that_are_no_json_paths_are_shown_as_they_are(store: sqlmetrics.St
     assert len(shell("SELECT * FROM samples")) == 3
 
 
+@pytest.mark.promise(1)
 def test_a_nan_or_two_infinities_make_a_sum_nan(store: sqlmetrics.Store) -> None:
     """Whether the parts are in cells, in rows or in a journal."""
     counts = Counter("counts", "Counts", ["of"])
@@ -250,6 +254,7 @@ def test_a_wrong_death_notice_between_two_scrapes_takes_live_gauges_until_the_ne
 
 
 @pytest.mark.parametrize("write", [sqlmetrics.generate_latest, lambda: list(map(str, scrape().items()))])
+@pytest.mark.promise(5)
 def test_threads_that_scrape_while_series_come_have_answers_of_their_own(
     store: sqlmetrics.Store, write: object
 ) -> None:

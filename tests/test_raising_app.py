@@ -22,6 +22,8 @@ from prometheus_client.core import GaugeMetricFamily
 import sqlmetrics
 from sqlmetrics.store.flusher import Flusher
 
+pytestmark = pytest.mark.promise(4)
+
 
 class UnspeakableError(Exception):
     """No text can be made of it."""

@@ -21,6 +21,8 @@ import sqlmetrics
 from sqlmetrics import values
 from sqlmetrics.cells import arenas, part, writer
 
+pytestmark = pytest.mark.promise(4)
+
 HELD = 60 if os.environ.get("SQLMETRICS_TEST_LONG") else 2
 """Seconds that a shell keeps the write lock."""
 TRACED = (part, writer, arenas, values)

@@ -15,6 +15,8 @@ from prometheus_client.core import GaugeMetricFamily
 
 import sqlmetrics
 
+pytestmark = pytest.mark.promise(2, 12)
+
 _OTHER_WORKER = """
 import sys
 import sqlmetrics

@@ -11,11 +11,14 @@ import weakref
 from pathlib import Path
 from typing import Any
 
+import pytest
 from helpers import Shell, ask, child, in_child
 from prometheus_client import CollectorRegistry, Counter, Enum, Gauge, Histogram, Summary, generate_latest
 from registry_programs import shown, use_all_kinds
 
 import sqlmetrics
+
+pytestmark = pytest.mark.promise(12)
 
 
 def test_a_registry_that_exists_at_a_fork_is_shared_with_the_children(store: sqlmetrics.Store) -> None:

@@ -13,6 +13,8 @@ from registry_programs import shown, text, use_all_kinds
 import sqlmetrics
 from sqlmetrics.client import private
 
+pytestmark = pytest.mark.promise(12)
+
 
 def test_private_returns_the_registry_and_can_be_said_again(path: str) -> None:
     """Before and after the store is installed, before and after the metrics are made."""

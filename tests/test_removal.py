@@ -8,6 +8,8 @@ from prometheus_client import Counter, Gauge, Histogram, Summary
 
 import sqlmetrics
 
+pytestmark = pytest.mark.promise(2, 12)
+
 
 def names() -> set[str]:
     """The sample names of a scrape."""

@@ -19,6 +19,8 @@ import sqlmetrics
 from sqlmetrics.cells import records
 from sqlmetrics.scrape.reading import Scrape
 
+pytestmark = pytest.mark.promise(6, 8)
+
 CYCLES = int(os.environ.get("SQLMETRICS_TEST_CYCLES") or (25_000 if os.environ.get("SQLMETRICS_TEST_LONG") else 2_000))
 """Of each of four processes."""
 
@@ -235,6 +237,7 @@ def test_a_series_made_anew_in_the_middle_of_a_scrape_counts_once(
     }
 
 
+@pytest.mark.promise(5)
 def test_a_scrape_that_is_always_disturbed_gets_through(
     store: sqlmetrics.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,8 @@ from sqlmetrics.cells import marks
 from sqlmetrics.rows import removed
 from sqlmetrics.store.flush import Outcome
 
+pytestmark = pytest.mark.promise(4)
+
 
 def _kill_in(where: object, name: str, *, after: bool) -> Callable[[], None]:
     """Have this process die before or after the next call of a function."""

@@ -8,6 +8,8 @@ import pytest
 
 from sqlmetrics.cells.sense import Decoder, NonsenseError, decode
 
+pytestmark = pytest.mark.promise(2)
+
 HEADS = [
     '["child", "hits", "counter", false, ["path"], ["hits_total"], [""], ["/"]',
     '["child", "hits", "counter", false, ["path"], ["hits_total"], [""], ["/, 5, 1.5]"]',

@@ -20,6 +20,8 @@ from prometheus_client import Counter, Gauge, Histogram
 import sqlmetrics
 from sqlmetrics.rows import database, renew, settle
 
+pytestmark = pytest.mark.promise(4)
+
 SETS = [files for count in (1, 2, 3, 4) for files in itertools.combinations(FILES, count)]
 DELETED = {" ".join(suffix or "main" for suffix in files): files for files in SETS}
 """Each file, each pair of them, and so on."""
@@ -39,6 +41,7 @@ def shows(expected: dict[str, float]) -> Callable[[], bool]:
 
 
 @pytest.mark.parametrize("deleted", DELETED)
+@pytest.mark.promise(7)
 def test_values_of_living_processes_come_back(path: str, shell, caplog: pytest.LogCaptureFixture, deleted: str) -> None:
     """Of all of them, with the next operation's flush, and it is logged once."""
     caplog.set_level(logging.WARNING, "sqlmetrics")

@@ -20,6 +20,8 @@ from prometheus_client import Counter
 import sqlmetrics
 from sqlmetrics.store import resets
 
+pytestmark = pytest.mark.promise(3, 8)
+
 readable_by_all = pytest.mark.skipif(
     not all(os.stat(folder).st_mode & stat.S_IXOTH for folder in Path(sys.prefix, "x").parents),
     reason=f"another user cannot import anything from {sys.prefix}",

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from launching import SQLMETRICS, jobs, launched, run, write
 
+pytestmark = pytest.mark.promise(12)
+
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_children_of_every_start_method_count(folder: Path, path: str, method: str) -> None:
@@ -50,6 +52,7 @@ def test_programs_below_programs_count(path: str, script: Path) -> None:
     assert jobs(path) == {"one": 1, "two": 1}
 
 
+@pytest.mark.promise(7)
 def test_the_peers_variable_names_the_store_and_no_mmap_file_appears(folder: Path, path: str, script: Path) -> None:
     """`prometheus_client` chooses its mmap files when it is imported; the store is installed right after that."""
     done = run(sys.executable, str(script), env=os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(folder)})

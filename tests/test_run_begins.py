@@ -10,10 +10,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from helpers import wait_for
 from launching import jobs, launched, run, write
 
 from sqlmetrics.cells import layout, locks
+
+pytestmark = pytest.mark.promise(8)
 
 
 def test_each_run_begins_at_zero(path: str, script: Path) -> None:

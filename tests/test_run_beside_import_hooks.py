@@ -11,6 +11,8 @@ import prometheus_client
 import pytest
 from launching import jobs, run, write
 
+pytestmark = pytest.mark.promise(12)
+
 _HOOKS = {
     "a finder that asks all finders": """
         class Hook:

@@ -9,9 +9,12 @@ import sys
 import textwrap
 from pathlib import Path
 
+import pytest
 from launching import COUNT, jobs, run, write
 
 import sqlmetrics
+
+pytestmark = pytest.mark.promise(12)
 
 _CHILD = "if len(sys.argv) < 2: import subprocess; subprocess.run([sys.executable, __file__, 'child'], check=True)"
 _HOOKS = "[hook.load()() for hook in importlib.metadata.entry_points(group='opentelemetry_pre_instrument')]"

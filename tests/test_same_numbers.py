@@ -17,6 +17,8 @@ from prometheus_client import Counter, Gauge
 
 import sqlmetrics
 
+pytestmark = pytest.mark.promise(1)
+
 MANY = os.environ.get("SQLMETRICS_MANY_SEEDS") == "1"
 SEEDS = range(200 if MANY else 12)
 TEXTS = (

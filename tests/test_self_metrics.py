@@ -160,6 +160,7 @@ def test_a_process_that_is_asked_late_has_forgotten_nothing() -> None:
     assert found["sqlmetrics_scrape_seconds", "_sum", ""] == 750
 
 
+@pytest.mark.promise(8)
 def test_workers_that_have_counted_nothing_yet_agree(store: sqlmetrics.Store) -> None:
     """Whichever of them is asked, no counter goes back; what they did is told when they count."""
     requests = Counter("requests", "Requests", ["path"])
@@ -187,6 +188,7 @@ def test_figures_alone_cause_no_flush(path: str) -> None:
     assert [store.flush() for _ in range(3)] == [Outcome.NOTHING_CHANGED] * 3
 
 
+@pytest.mark.promise(4)
 def test_errors_are_counted_by_cause(path: str) -> None:
     """Of whichever process; every cause is there from the start, so that its rate is known."""
     store = sqlmetrics.install(path, flush_interval=0.02)

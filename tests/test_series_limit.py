@@ -25,7 +25,7 @@ from prometheus_client import (
 
 import sqlmetrics
 
-pytestmark = pytest.mark.store(flush_interval=FOREVER, max_series=3)
+pytestmark = [pytest.mark.promise(10), pytest.mark.store(flush_interval=FOREVER, max_series=3)]
 
 
 def test_new_label_sets_beyond_the_limit_count_in_one_series(store: sqlmetrics.Store, shell: Shell) -> None:

@@ -15,7 +15,7 @@ from prometheus_client import REGISTRY, Counter
 
 import sqlmetrics
 
-pytestmark = pytest.mark.store(flush_interval=FOREVER, max_series=3)
+pytestmark = [pytest.mark.promise(10), pytest.mark.store(flush_interval=FOREVER, max_series=3)]
 
 
 def test_refused_calls_are_counted_for_all_processes(store: sqlmetrics.Store) -> None:

@@ -14,6 +14,8 @@ from prometheus_client import REGISTRY, Gauge
 import sqlmetrics
 from sqlmetrics.store import installed as stores
 
+pytestmark = pytest.mark.promise(12)
+
 
 def test_a_function_is_asked_before_a_scrape_of_its_process(store: sqlmetrics.Store) -> None:
     """In the peer's mode the gauge stays at 0."""

@@ -69,6 +69,7 @@ def test_each_keyword_has_a_variable(path: str, monkeypatch: pytest.MonkeyPatch)
         ("SQLMETRICS_MAX_SERIES", "-3"),
     ],
 )
+@pytest.mark.promise(4)
 def test_a_variable_that_cannot_be_used_is_refused(
     path: str, monkeypatch: pytest.MonkeyPatch, name: str, text: str
 ) -> None:
@@ -158,6 +159,7 @@ def test_a_folder_that_is_not_the_peers_is_that_folder(
 
 @pytest.mark.parametrize(("given", "wanted"), [(None, 0o600), (0o640, 0o640), (0o666, 0o666)])
 @pytest.mark.parametrize("umask", [0o000, 0o077])
+@pytest.mark.promise(7, 11)
 def test_all_four_files_have_the_mode_asked_for(path: str, given: int | None, wanted: int, umask: int) -> None:
     """Private by default, and whatever is asked for in spite of the umask."""
     before = os.umask(umask)
@@ -172,6 +174,7 @@ def test_all_four_files_have_the_mode_asked_for(path: str, given: int | None, wa
     assert modes == dict.fromkeys(FILES, wanted)
 
 
+@pytest.mark.promise(3)
 def test_another_user_counts_in_a_shared_store(folder: Path, path: str) -> None:
     """With a mode that lets it, an unprivileged worker writes what a privileged master made."""
     folder.chmod(0o777)

@@ -16,6 +16,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 import sqlmetrics
 from sqlmetrics.rows import database, schema
 
+pytestmark = pytest.mark.promise(4)
+
 SQLITE_OF_ANOTHER = "PRAGMA application_id = 252006673"
 
 
@@ -77,6 +79,7 @@ def test_a_limit_on_open_files_is_named_as_the_cause(store: sqlmetrics.Store) ->
     assert "may not" not in str(caught.value)
 
 
+@pytest.mark.promise(7)
 def test_a_db_file_among_the_peers_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The peer's collector would read it, and start scripts delete it."""
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(folder))
@@ -221,6 +224,7 @@ def test_an_unknown_gauge_mode_is_refused(store: sqlmetrics.Store) -> None:
 
 
 @pytest.mark.parametrize("target", ["real.sqlite3", "missing.sqlite3"])
+@pytest.mark.promise(11)
 def test_a_symlink_at_the_stores_path_is_refused(folder: Path, path: str, target: str) -> None:
     """Refused: who may write to the folder could lead root to another file."""
     (folder / "real.sqlite3").touch()
@@ -241,6 +245,7 @@ READERS: dict[str, Callable[[object], object]] = {
 
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("named_by", ["path", "folder", "variable"])
+@pytest.mark.promise(5)
 def test_a_reader_where_no_store_is_creates_nothing(
     folder: Path, path: str, monkeypatch: pytest.MonkeyPatch, reader: str, named_by: str
 ) -> None:
@@ -257,6 +262,7 @@ def test_a_reader_where_no_store_is_creates_nothing(
 
 
 @pytest.mark.parametrize("reader", READERS)
+@pytest.mark.promise(5)
 def test_a_reader_leaves_an_empty_file_empty(folder: Path, path: str, reader: str) -> None:
     """An empty file is no store either, and stays empty."""
     Path(path).touch()

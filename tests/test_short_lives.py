@@ -13,6 +13,8 @@ from prometheus_client import Counter, Gauge
 import sqlmetrics
 from sqlmetrics.store import flusher
 
+pytestmark = pytest.mark.promise(2, 3, 6)
+
 _ROW = "SELECT 1 FROM samples WHERE metric = 'jobs_total' AND value = {} AND pid IS {}"
 
 

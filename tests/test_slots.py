@@ -14,6 +14,8 @@ from sqlmetrics.cells import layout, locks
 from sqlmetrics.cells.cellsfile import CellsFile, Header
 from sqlmetrics.rows import checkup, ingest
 
+pytestmark = pytest.mark.promise(3)
+
 FIRST = 1000
 """The uses of a slot that was never used."""
 STATES = {"free": layout.FREE, "live": layout.LIVE, "settled": layout.SETTLED, "claimed": layout.CLAIMED}

@@ -18,6 +18,8 @@ from prometheus_client import Counter, Enum, Gauge, Histogram, Info, Summary
 import sqlmetrics
 from sqlmetrics.process import native
 
+pytestmark = pytest.mark.promise(4)
+
 NEW_CHILDREN = 12
 LONGEST = 0.5
 """Seconds that no operation may take; the machine may be busy with others."""

@@ -17,6 +17,8 @@ from prometheus_client import Counter, Gauge, Histogram, Summary
 
 import sqlmetrics
 
+pytestmark = pytest.mark.promise(4)
+
 LONGEST_WAIT = 0.1
 NEW_CHILDREN = 50
 
@@ -58,6 +60,7 @@ class Metrics:
         }
 
 
+@pytest.mark.promise(2, 5)
 def test_new_children_do_not_wait_for_another_programs_write_lock(path: str, shell) -> None:
     """For seconds: no call of any process waits for it, and all are in the next scrape; rows come when it is over."""
     store = sqlmetrics.install(path, flush_interval=0.1)
@@ -94,6 +97,7 @@ def test_new_children_do_not_wait_for_another_programs_write_lock(path: str, she
     wait_for(lambda: rows() == 6 * NEW_CHILDREN)
 
 
+@pytest.mark.promise(5)
 def test_a_known_child_counts_while_the_store_is_locked(path: str) -> None:
     """Its operations touch no SQLite, and are in every scrape."""
     store = sqlmetrics.install(path, flush_interval=0.02)

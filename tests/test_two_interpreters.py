@@ -12,6 +12,8 @@ from helpers import scrape
 
 import sqlmetrics
 
+pytestmark = pytest.mark.promise(12)
+
 _BEGIN = """
 import os, subprocess, sys, textwrap, threading, _testcapi
 STORE = {store!r}

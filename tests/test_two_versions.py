@@ -16,6 +16,8 @@ from prometheus_client import Counter, Gauge
 import sqlmetrics
 from sqlmetrics.rows import schema
 
+pytestmark = pytest.mark.promise(3)
+
 NEXT = schema.schema_version() + 1
 ADDS = "ALTER TABLE series ADD COLUMN unit TEXT NOT NULL DEFAULT '';"
 REFUSES = f"{ADDS} UPDATE store SET min_writer = {NEXT};"

@@ -22,6 +22,8 @@ from prometheus_client import Counter, Gauge
 import sqlmetrics
 from sqlmetrics.process import fork, under_uwsgi
 
+pytestmark = pytest.mark.promise(3, 12)
+
 
 def stand_in(*, has_threads: int) -> Any:
     """What this package asks of uWSGI's module; `worker` and `master` are what the functions give."""

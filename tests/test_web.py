@@ -23,6 +23,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 import sqlmetrics
 from sqlmetrics.store import installed as stores
 
+pytestmark = pytest.mark.promise(12)
+
 OPENMETRICS = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1"
 REQUESTS: dict[str, dict[str, str]] = {
     "plain": {},
@@ -129,6 +131,7 @@ def test_a_server_shows_what_another_process_has_just_counted(store: sqlmetrics.
         assert fetch(port, Accept=OPENMETRICS)[1].endswith(b"# EOF\n")
 
 
+@pytest.mark.promise(4)
 def test_a_store_that_cannot_be_read_is_503_until_it_can(path: str, caplog: pytest.LogCaptureFixture) -> None:
     """The reason is in the log, and the next scrape asks anew."""
     app = sqlmetrics.make_wsgi_app(path)
@@ -189,6 +192,7 @@ def test_the_asgi_app_answers_as_the_wsgi_app(store: sqlmetrics.Store, run: obje
         assert answer == (status[:3], {name.lower(): value for name, value in headers.items()}, body)
 
 
+@pytest.mark.promise(5)
 def test_the_loop_goes_on_during_a_scrape(store: sqlmetrics.Store) -> None:
     """While another thread has the store's connection, a scrape waits, and nothing else does."""
     count()
