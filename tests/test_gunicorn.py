@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -16,22 +14,17 @@ from helpers import Shell, wait_for
 
 pytestmark = pytest.mark.promise(2, 3)
 
-_PYTHON_WITH_23 = os.environ.get("SQLMETRICS_GUNICORN23", "")  # now: a fixture clears the variables for each test
+_FOLDER_OF_23 = os.environ.get("SQLMETRICS_GUNICORN23", "")  # now: a fixture clears the variables for each test
 
 
 @pytest.fixture(scope="session", params=["newest", "23.0.0"])
-def gunicorn(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    """Each gunicorn that the tests of signals and deaths run under."""
+def gunicorn(request: pytest.FixtureRequest) -> Installed:
+    """Each gunicorn that the tests of signals and deaths run under; 23.0.0 is in a folder of its own."""
     if request.param == "newest":
         return NEWEST
-    if _PYTHON_WITH_23:
-        return Installed(_PYTHON_WITH_23)
-    folder = str(tmp_path_factory.mktemp("gunicorn-23"))
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--target", folder, "gunicorn==23.0.0"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"gunicorn 23.0.0 cannot be installed here: {done.stderr.strip()[-200:]}")
-    installed = Installed(environment={"PYTHONPATH": folder})
+    if not _FOLDER_OF_23:
+        pytest.skip("pip install --target FOLDER gunicorn==23.0.0, and set SQLMETRICS_GUNICORN23=FOLDER")
+    installed = Installed(environment={"PYTHONPATH": _FOLDER_OF_23})
     assert installed.version() == (23, 0, 0)
     return installed
 
