@@ -27,7 +27,7 @@ from helpers import Child, Shell, in_child, wait_for
 from prometheus_client.openmetrics import exposition as openmetrics
 
 import sqlmetrics
-from sqlmetrics.store.flush import Outcome
+from sqlmetrics.store.flusher import Outcome
 
 MODES = tuple(live + mode for live in ("", "live") for mode in ("all", "min", "max", "sum", "mostrecent"))
 MOST_PROCESSES = 6

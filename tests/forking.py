@@ -11,8 +11,8 @@ from contextlib import contextmanager
 
 from helpers import Child, in_child, scrape
 
-from sqlmetrics import stores
 from sqlmetrics.process import fork
+from sqlmetrics.store import installed as stores
 
 SECONDS = 1.5
 """What is asked of a fork here; it takes a tenth of that on a machine that has nothing else to do."""

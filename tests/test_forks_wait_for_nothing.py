@@ -18,7 +18,6 @@ import sqlmetrics
 from sqlmetrics.process import fork
 from sqlmetrics.rows import checkup, database
 from sqlmetrics.store import flush
-from sqlmetrics.store import installed as stores
 
 pytestmark = pytest.mark.promise(4)
 

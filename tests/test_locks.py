@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 import sqlmetrics
 from sqlmetrics.rows import settle
-from sqlmetrics.rows.flush import Outcome
+from sqlmetrics.store.flusher import Outcome
 
 pytestmark = pytest.mark.promise(3)
 

@@ -18,7 +18,7 @@ from prometheus_client import Counter, Gauge, Histogram
 import sqlmetrics
 from sqlmetrics.cells import part
 from sqlmetrics.cells.region import NoRoomError, Region
-from sqlmetrics.rows.flush import Outcome
+from sqlmetrics.store.flusher import Outcome
 
 pytestmark = pytest.mark.promise(4, 10)
 
@@ -173,7 +173,7 @@ def test_files_that_change_again_during_a_move_lose_nothing(path: str, slow: Cal
         children[0].inc()
         children[-1].inc()
         delete(path)
-    wait_for(lambda: store.follow_replacement() and not store._follower.is_behind())
+    wait_for(lambda: store.follower.follow() and not store.follower.is_behind())
     children[0].inc()
 
     assert store.flush() is Outcome.DONE
@@ -312,7 +312,7 @@ def test_files_that_change_after_a_clear_bring_nothing_back(path: str) -> None:
         children[0].inc()
         other.kill()
     delete(path)
-    wait_for(lambda: store.follow_replacement() and not store._follower.is_behind())
+    wait_for(lambda: store.follower.follow() and not store.follower.is_behind())
     store.flush()
 
     assert {number for (name, _), number in scrape().items() if name == "requests_total"} == {1}
@@ -374,8 +374,8 @@ def test_a_slice_ends_where_another_thread_forks(path: str, monkeypatch: pytest.
         raise part.fork.GaveWayError("another thread forks")
 
     monkeypatch.setattr(part, "take_break", give_way)
-    wait_for(store.follow_replacement)
-    wait_for(lambda: store.follow_replacement() and store.part.is_moving())
+    wait_for(store.follower.follow)
+    wait_for(lambda: store.follower.follow() and store.part.is_moving())
     assert len(os.listdir(folder)) == len(FILES)
     store.flush()
 
@@ -394,7 +394,7 @@ def test_the_index_of_cells_is_what_children_have(path: str) -> None:
     latency.remove("7")
     store.flush()
     delete(path)
-    wait_for(lambda: store.follow_replacement() and not store.part.is_moving())
+    wait_for(lambda: store.follower.follow() and not store.part.is_moving())
     requests.labels("/3").inc()
     (writer,) = store.part.writers.values()
 

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summ
 import sqlmetrics
 from sqlmetrics.cells.journal import JournalWriter
 from sqlmetrics.client import making
-from sqlmetrics.rows.flush import Outcome
+from sqlmetrics.store.flusher import Outcome
 
 pytestmark = pytest.mark.promise(12)
 

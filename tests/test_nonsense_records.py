@@ -15,7 +15,7 @@ from prometheus_client import Counter, Enum, Gauge, Histogram, Info
 
 import sqlmetrics
 from sqlmetrics.cells import arenas, layout
-from sqlmetrics.store.flush import Outcome
+from sqlmetrics.store.flusher import Outcome
 
 pytestmark = pytest.mark.promise(4)
 

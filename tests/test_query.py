@@ -20,7 +20,7 @@ from prometheus_client import Counter, Enum, Gauge, Histogram, Info, Summary
 import sqlmetrics
 from sqlmetrics.rows import schema
 from sqlmetrics.scrape import query, tables
-from sqlmetrics.store.flush import Outcome
+from sqlmetrics.store.flusher import Outcome
 
 pytestmark = pytest.mark.promise(9)
 

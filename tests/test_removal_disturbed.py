@@ -15,7 +15,7 @@ from prometheus_client import Counter, Gauge
 import sqlmetrics
 from sqlmetrics.cells import marks
 from sqlmetrics.rows import removed
-from sqlmetrics.store.flush import Outcome
+from sqlmetrics.store.flusher import Outcome
 
 pytestmark = pytest.mark.promise(4)
 

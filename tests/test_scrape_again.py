@@ -16,7 +16,7 @@ from prometheus_client import Counter, Enum, Gauge, Histogram, Summary, values
 
 import sqlmetrics
 from sqlmetrics.scrape import query
-from sqlmetrics.store.flush import Outcome
+from sqlmetrics.store.flusher import Outcome
 
 STEPS = 120
 NAMES = 40

@@ -17,7 +17,7 @@ from prometheus_client.openmetrics import parser
 
 import sqlmetrics
 from sqlmetrics.cells.figures import FAMILIES, Figures
-from sqlmetrics.store.flush import Outcome
+from sqlmetrics.store.flusher import Outcome
 from sqlmetrics.trouble import Trouble
 
 FILES = {"database": "", "wal": "-wal", "shm": "-shm", "cells": "-cells"}

@@ -50,7 +50,7 @@ def test_memory_does_not_grow_with_what_is_refused(store: sqlmetrics.Store) -> N
 
     assert len(requests._metrics) == 4
     assert others is requests.labels(OTHER, OTHER) is requests.labels(path="/by", user="name")
-    (made,) = store.admission._made.values()
+    (made,) = store.rounds.admission._made.values()
     assert len(made) <= 3
 
 
@@ -289,7 +289,7 @@ def test_label_values_of_any_kind_are_known_again(store: sqlmetrics.Store) -> No
 
     in_child(work)
     store.flush()
-    store.admission.begin()
+    store.rounds.admission.begin()
     for path in (200, "/grüße", "/\ud800", "/new"):
         requests.labels(path).inc()
 
