@@ -108,7 +108,8 @@ def test_a_full_disk_keeps_new_children_in_memory(
         wait_for(lambda: Shell(disk.path).value(total) == 1420)
         assert Shell(disk.path).value("PRAGMA integrity_check") == "ok"
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert 1 <= len(warnings) == len(set(warnings)) <= 2
+    # For want of room for cells, for the WAL, and for what the WAL has left: each is told once.
+    assert 1 <= len(warnings) == len(set(warnings)) <= 3
 
 
 def test_a_full_disk_does_not_use_up_slots_and_cells(folder: Path, mounted: list[Disk]) -> None:
@@ -218,7 +219,7 @@ def test_a_wal_that_a_reader_keeps_leaves_room_on_a_small_disk(folder: Path, mou
     with Operator(disk.path, "BEGIN", "SELECT count(*) FROM sample"):
         for _ in range(250):  # each writes some 80 KiB
             count()
-        assert 4 << 20 < os.stat(disk.path + "-wal").st_size < 10 << 20
+        assert 2 << 20 < os.stat(disk.path + "-wal").st_size < 10 << 20
         for number in range(1000):
             requests.labels(f"new {number}").inc()
         assert store.trouble.counts["cells"] == 0

@@ -14,6 +14,9 @@ WAL_LIMIT = 64 * 1024 * 1024
 """Bytes of WAL above which flushes write registrations and folds only, above twice that nothing, until a checkpoint
 succeeds: a reader that does not end its transaction keeps SQLite from using the WAL again from its beginning."""
 
+_SMALLEST = 256 * 1024
+"""Bytes of WAL that are never too many, however small the disk is."""
+
 
 class WalTooLongError(StoreError):
     """Nothing is written: a reader keeps the WAL from being checkpointed. Cells and journals hold what is new."""
@@ -23,7 +26,7 @@ def refuse_long(connection: apsw.Connection) -> None:
     """Raise WalTooLongError where nothing can be written until a checkpoint succeeds."""
     path = connection.filename
     limit = wal_limit(path)
-    if wal_bytes(path) > 2 * limit:
+    if wal_bytes(path) > limit:  # a flush that failed may have filled the disk with it
         checkpoint(connection)
         if wal_bytes(path) > 2 * limit:
             raise WalTooLongError(f"{path}-wal is longer than {2 * limit >> 20} MiB")
@@ -44,7 +47,7 @@ def wal_limit(path: str) -> int:
     """
     found = os.statvfs(os.path.dirname(path))
     room = found.f_bavail * found.f_frsize + wal_bytes(path)
-    return min(WAL_LIMIT, max(room // 4, database.WAL_BYTES))
+    return min(WAL_LIMIT, max(room // 4, _SMALLEST))
 
 
 def checkpoint(connection: apsw.Connection) -> None:
