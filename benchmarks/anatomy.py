@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 SCRAPE = {
     "scrape.reader.Reader.read": "whole",
-    "cells.cellsfile.CellsFile.live_slots": "who lives",
+    "cells.cellsfile.CellsFile.held_slots": "who lives",
     "cells.cellsfile.CellsFile.is_alive": "who lives",
-    "cells.cellsfile.CellsFile.are_live": "who lives",
+    "cells.cellsfile.CellsFile.are_unsettled": "who lives",
     "cells.region.Region.census": "who lives",
     "cells.region.Region.changed": "who lives",
     "scrape.reading.Remembered.catch_up": "rows that are new",

@@ -188,7 +188,7 @@ class Deployment:
 
     def counting(self) -> set[int]:
         """The processes that count and live, the launched one excepted, as the shell sees them."""
-        return self._pids("SELECT os_pid AS pid FROM processes WHERE state = 'live'") - {self.process.pid}
+        return self._pids("SELECT os_pid AS pid FROM processes WHERE state = 'unsettled'") - {self.process.pid}
 
     def counting_in(self, metric: str) -> set[int]:
         """Those of them that have counted in a metric."""

@@ -57,7 +57,7 @@ def test_celery_children_come_and_go(folder: Path, heading: str) -> None:
         celery.work_off(150)
         celery.kill(celery.at_work())
         celery.work_off(100)
-        assert celery.shell.value("SELECT count(*) FROM processes WHERE state = 'live'") <= 3
+        assert celery.shell.value("SELECT count(*) FROM processes WHERE state = 'unsettled'") <= 3
     assert_sound(celery)
 
 

@@ -20,10 +20,10 @@ from prometheus_client.exposition import choose_encoder, gzip_accepted
 from .client.collector import MultiProcessCollector
 from .client.exposition import encode
 from .errors import SQLMetricsError
+from .process.trouble import tell
 from .scrape.reader import Reader
 from .scrape.wanted import wanted
 from .store import installed as stores
-from .trouble import tell
 
 log = logging.getLogger("sqlmetrics")
 

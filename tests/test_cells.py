@@ -74,7 +74,7 @@ def test_blocks_of_ended_processes_are_used_again(path: str, shell) -> None:
         assert ended(pid) == 0
         store.flush()
         if born in (40, 200):
-            sizes.append((store.file.blocks.ever(), shell.value("PRAGMA page_count"), len(store.file.live_slots())))
+            sizes.append((store.file.blocks.ever(), shell.value("PRAGMA page_count"), len(store.file.held_slots())))
 
     assert value("requests_total", number="99") == 200
     (blocks, pages, slots), (blocks_later, pages_later, slots_later) = sizes
@@ -179,7 +179,7 @@ def test_a_claimed_slot_is_alive_from_its_first_moment(
     unlock = cells.locks.unlock
 
     def look_and_unlock(fd: int, offset: int) -> None:
-        seen.extend(store.file.is_alive(slot) for slot, _ in store.file.live_slots())
+        seen.extend(store.file.is_alive(slot) for slot, _ in store.file.held_slots())
         unlock(fd, offset)
 
     monkeypatch.setattr(cells.locks, "unlock", look_and_unlock)

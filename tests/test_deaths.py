@@ -124,7 +124,7 @@ def test_the_shell_sees_what_the_dead_left(path: str, shell: Shell) -> None:
         {"value": 9.0},
     ]
     assert shell.value("SELECT count(*) FROM sample") == 0
-    assert shell(f"SELECT state FROM processes WHERE pid = '{one.pid}'") == [{"state": "dead"}]
+    assert shell(f"SELECT state FROM processes WHERE pid = '{one.pid}'") == [{"state": "remembered"}]
 
 
 @pytest.mark.parametrize("end", ["SIGKILL", "return"])

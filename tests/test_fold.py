@@ -16,14 +16,14 @@ from prometheus_client import Counter, Gauge, Histogram
 import sqlmetrics
 from sqlmetrics.cells import cellsfile as cells
 from sqlmetrics.cells import journal, region
-from sqlmetrics.rows import database, fold, harvest, ingest, settle
+from sqlmetrics.rows import database, fold, ingest, legacies, settle
 from sqlmetrics.scrape import query, reader, tables
 from sqlmetrics.scrape import reading as reading
 from sqlmetrics.store import flush
 
 pytestmark = pytest.mark.promise(6, 8)
 
-_TRACED = (settle, fold, harvest, region, ingest, flush, cells, database, journal)
+_TRACED = (settle, fold, legacies, region, ingest, flush, cells, database, journal)
 
 
 def signal_at(step: int, what: int, modules: Iterable[ModuleType]) -> Interruption:

@@ -126,7 +126,7 @@ def test_a_full_disk_does_not_use_up_slots_and_cells(folder: Path, mounted: list
         for number in range(times):
             requests.labels(f"/{number}").inc()
             latency.labels(f"/{number}").observe(1)
-        return [len(store.file.live_slots()), store.file.blocks.used(), store.file.extents.used()]
+        return [len(store.file.held_slots()), store.file.blocks.used(), store.file.extents.used()]
 
     disk.fill()
     with child(use=use) as one:
@@ -140,7 +140,7 @@ def test_a_full_disk_does_not_use_up_slots_and_cells(folder: Path, mounted: list
         assert sum(count for (name, _), count in scrape().items() if name == "requests_total") == 1201
         assert store.file.blocks.used() <= 1 + 1 + 400 * 17 // 500
         one.kill()
-    wait_for(lambda: store.flush() and len(store.file.live_slots()) == 1 and store.file.extents.used() == 1)
+    wait_for(lambda: store.flush() and len(store.file.held_slots()) == 1 and store.file.extents.used() == 1)
 
 
 def test_a_disk_that_is_full_again_and_again_loses_nothing(folder: Path, mounted: list[Disk]) -> None:

@@ -114,10 +114,10 @@ def test_child_exit_notes_a_death_at_once(folder: Path, path: str, shell: Shell,
     with serving(folder, "counting:app", "-w2", gunicorn=gunicorn, **environment) as server:
         work(server, 10)
         first = server.workers(2)
-        wait_for(lambda: states(shell) == {str(pid): "live" for pid in first})
+        wait_for(lambda: states(shell) == {str(pid): "unsettled" for pid in first})
         server.process.send_signal(signal.SIGTTOU)  # one worker less, and none in its place
 
-        wait_for(lambda: sorted(states(shell).values()) == ["dead", "live"])
+        wait_for(lambda: sorted(states(shell).values()) == ["remembered", "unsettled"])
         assert shell.value("SELECT count(*) FROM samples WHERE metric = 'last'") == 1
         assert shell.value("SELECT count(*) FROM samples WHERE metric = 'ever'") == 2
 

@@ -87,7 +87,7 @@ def _settled(path: str, seen: bool, pid: Callable[[int], object]) -> dict[str, s
             if seen:
                 store.flush()
     store.flush()
-    assert {slot for slot, _ in store.file.live_slots()} == store.file.own_slots
+    assert {slot for slot, _ in store.file.held_slots()} == store.file.own_slots
     return {json.dumps([name, dict(labels)]): repr(value) for (name, labels), value in scrape(path).items()}
 
 
@@ -132,7 +132,7 @@ def test_a_damaged_journal_among_many_costs_only_what_it_says(store: sqlmetrics.
     store.flush()
     assert shell.value("SELECT value FROM metrics WHERE labels = json_object('path', '/all')") == 9
     assert len(shell("SELECT * FROM metrics WHERE metric = 'requests_total'")) == 10
-    assert shell("SELECT * FROM processes WHERE state = 'dead'") == []
+    assert shell("SELECT * FROM processes WHERE state = 'remembered'") == []
 
 
 def test_a_gauge_that_is_announced_twice_counts_once(store: sqlmetrics.Store, shell: Shell) -> None:

@@ -187,7 +187,7 @@ def test_one_pid_in_two_namespaces_is_two_processes(path: str, shell) -> None:
 
         assert value("requests_total") == 60
         assert value("busy") == 2
-        wait_for(lambda: shell.value("SELECT count(*) FROM processes WHERE pid = '1' AND state = 'live'") == 2)
+        wait_for(lambda: shell.value("SELECT count(*) FROM processes WHERE pid = '1' AND state = 'unsettled'") == 2)
         one.process.kill()
         one.process.wait()
         wait_for(lambda: value("busy") == 1)

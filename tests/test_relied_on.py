@@ -285,11 +285,11 @@ CALLED = {
     ),
     "floatToGoString": (utils.floatToGoString, "(d)", "sqlmetrics.scrape.text"),
     "_validate_exemplar": (metrics._validate_exemplar, "(exemplar)", "sqlmetrics.client.operations"),
-    "Metric": (Metric, "(name, documentation, typ, unit='', …)", "sqlmetrics.scrape.shown"),
+    "Metric": (Metric, "(name, documentation, typ, unit='', …)", "sqlmetrics.scrape.families"),
     "Sample": (
         Sample,
         "(name, labels, value, timestamp=None, exemplar=None, native_histogram=None)",
-        "sqlmetrics.scrape.shown",
+        "sqlmetrics.scrape.families",
     ),
     "Exemplar": (Exemplar, "(labels, value, timestamp=None)", "sqlmetrics.cells.exemplars"),
 }

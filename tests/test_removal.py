@@ -138,7 +138,7 @@ def test_what_the_dead_left_is_removed(store: sqlmetrics.Store, shell) -> None:
     each.remove("a")
 
     assert scrape() == {}
-    assert shell("SELECT * FROM processes WHERE state = 'dead'") == []
+    assert shell("SELECT * FROM processes WHERE state = 'remembered'") == []
     assert shell("SELECT * FROM series WHERE family NOT IN (SELECT id FROM figure)") == []
 
 

@@ -248,7 +248,7 @@ def test_files_that_are_moved_away_and_back_have_what_was_counted_meanwhile(
             wait_for(shows({"requests_total": 40 * time_ + 5, "busy": 2, "highest": 2 * time_ + 1}))
             use_both(2 * time_ + 1)
         assert shell.value("SELECT id FROM store") == first
-        wait_for(lambda: shell.value("SELECT count(*) FROM processes WHERE state = 'live'") == 2)
+        wait_for(lambda: shell.value("SELECT count(*) FROM processes WHERE state = 'unsettled'") == 2)
         one.kill()
     wait_for(shows({"requests_total": 40 * times + 25, "busy": 1, "highest": 2 * times + 2}))
 

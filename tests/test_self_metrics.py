@@ -17,8 +17,8 @@ from prometheus_client.openmetrics import parser
 
 import sqlmetrics
 from sqlmetrics.cells.figures import FAMILIES, Figures
+from sqlmetrics.process.trouble import Trouble
 from sqlmetrics.store.flusher import Outcome
-from sqlmetrics.trouble import Trouble
 
 FILES = {"database": "", "wal": "-wal", "shm": "-shm", "cells": "-cells"}
 
@@ -57,12 +57,12 @@ def test_processes_are_counted_by_their_state(store: sqlmetrics.Store) -> None:
     Gauge("memory", "Memory").set(1)
     with child(work=lambda: Counter("requests", "Requests").inc()) as one:
         one.do("work")
-        assert own("processes", state="live") == 2
+        assert own("processes", state="alive") == 2
         os.kill(one.pid, signal.SIGSTOP)
-        assert own("processes", state="live") == 2
+        assert own("processes", state="alive") == 2
         one.kill()
-        assert own("processes", state="live") == 1
-        wait_for(lambda: own("processes", state="ended") == 0)  # folded by then
+        assert own("processes", state="alive") == 1
+        wait_for(lambda: own("processes", state="dead") == 0)  # folded by then
         assert own("processes", state="remembered") == 1
 
 
@@ -70,12 +70,12 @@ def test_a_process_that_ended_is_seen_before_it_is_folded(store: sqlmetrics.Stor
     """By the scrape that sees it first."""
     jobs = Counter("jobs", "Jobs")
     jobs.inc()
-    own("processes", state="ended")  # it flushes if tests before this one have had metrics that are gone by now
+    own("processes", state="dead")  # it flushes if tests before this one have had metrics that are gone by now
     with child(work=jobs.inc) as one:
         one.do("work")
         store.flusher.stop()  # it would fold it, sooner or later
         one.kill()
-    assert own("processes", state="ended") == 1
+    assert own("processes", state="dead") == 1
 
 
 def test_of_two_processes_of_one_name_one_is_shown(path: str) -> None:
@@ -241,7 +241,7 @@ def test_the_peers_class_imported_before_install_takes_self_metrics(path: str) -
     Counter("requests", "Requests").inc()
     registry = CollectorRegistry()
     MultiProcessCollector(registry, self_metrics=True)
-    assert registry.get_sample_value("sqlmetrics_processes", {"state": "live"}) == 1
+    assert registry.get_sample_value("sqlmetrics_processes", {"state": "alive"}) == 1
 
 
 def test_rows_are_behind_by_values_and_new_children_that_cannot_be_flushed(store: sqlmetrics.Store, path: str) -> None:

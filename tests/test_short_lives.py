@@ -53,7 +53,7 @@ def test_what_a_short_lived_process_counted_is_scraped_and_becomes_rows(
         assert scrape()["jobs_total", (("queue", end),)] == 8
     store.flush()
     assert len(shell(_ROW.format("8.0", "NULL"))) == 2
-    assert shell("SELECT * FROM processes WHERE state = 'dead'") == []
+    assert shell("SELECT * FROM processes WHERE state = 'remembered'") == []
 
 
 def test_a_forked_process_that_lives_on_makes_rows_by_itself(

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.promise(3)
 
 FIRST = 1000
 """The uses of a slot that was never used."""
-STATES = {"free": layout.FREE, "live": layout.LIVE, "settled": layout.SETTLED, "claimed": layout.CLAIMED}
+STATES = {"free": layout.FREE, "live": layout.HELD, "settled": layout.SETTLED, "claimed": layout.CLAIMED}
 BEFORE = {
     "never used": ("free", FIRST, None),
     "used and let go": ("free", FIRST + 1, FIRST + 1),
@@ -131,7 +131,7 @@ class World:
         file = self.file()
         if not self._try_lock(-1, -1):  # SQLite's write lock
             return
-        seized = [one for one in file.live_slots() if file.seize(one[0], self)]
+        seized = [one for one in file.held_slots() if file.seize(one[0], self)]
         unsettled = [one for one in seized if not ingest.is_settled(self.rows, file, *one)]
         if unsettled:
             self.tape.ask(lambda shared, _: self._commit(shared, unsettled[0][1]))

@@ -101,7 +101,7 @@ def work(app: App, store: sqlmetrics.Store, first: int, error: str, for_ever: bo
             if number % 4 == 3:
                 store.flush()
         app.gone.clear()
-        slots = len(store.file.live_slots())
+        slots = len(store.file.held_slots())
     app.use(0)
     wait_for(lambda: store.flush().name in ("DONE", "NOTHING_CHANGED") and store.flush().name != "FAILED")
     return {
@@ -155,7 +155,7 @@ class Rounds:
     def check_leaks(self, shell: Shell) -> None:
         """Whether what the processes had is free again."""
         file = self.store.file
-        wait_for(lambda: self.store.flush() and len(file.live_slots()) <= 1)
+        wait_for(lambda: self.store.flush() and len(file.held_slots()) <= 1)
         wait_for(lambda: self.store.flush() and file.extents.used() <= 1)
         assert file.blocks.used() <= 1
         assert shell.value("PRAGMA integrity_check") == "ok"
@@ -224,7 +224,7 @@ def test_limits_of_the_system_stop_no_operation(path: str, limit: str, monkeypat
         assert new.do("work") == old.do("begun") == NEW_CHILDREN + 1
         wait_for(lambda: totals()["jobs_total"] == 2 * (NEW_CHILDREN + 1) + 1)
         wait_for(lambda: totals()["latency_count"] == 2 * (NEW_CHILDREN + 1) + 1)
-        assert len(store.file.live_slots()) <= 3
+        assert len(store.file.held_slots()) <= 3
 
 
 def test_threads_that_cannot_be_started_come_later(path: str) -> None:
@@ -262,7 +262,7 @@ def test_retries_take_no_more_and_more(path: str, point: str) -> None:
                     store.part.move_in()
         assert faults.failed or point == "mmap"
         file = store.file
-        return [len(file.live_slots()), file.extents.used(), len(descriptors()) - open_before, file.blocks.used()]
+        return [len(file.held_slots()), file.extents.used(), len(descriptors()) - open_before, file.blocks.used()]
 
     for first in (1, 2, 3, 5):
         with child(work=work, flush=lambda: store.flush() and None) as one:
@@ -275,7 +275,7 @@ def test_retries_take_no_more_and_more(path: str, point: str) -> None:
             one.do("flush")
             assert totals()["jobs_total"] == first_total(first)
             one.kill()
-        wait_for(lambda: store.flush() and len(store.file.live_slots()) == 1)
+        wait_for(lambda: store.flush() and len(store.file.held_slots()) == 1)
         wait_for(lambda: store.flush() and store.file.extents.used() == 1)
 
 

@@ -51,7 +51,7 @@ class SharedArena:
         self.freed = Freed()
         try:
             self.own = wiped_bytes.take()
-            self.journal = JournalWriter(file, self.slot, is_held_back=is_held_back)  # see `moving`
+            self.journal = JournalWriter(file, self.slot, is_held_back=is_held_back)  # see `writer`
             self.journal.append(card)
         except BaseException:
             file.spare(self.slot)
@@ -88,7 +88,7 @@ class SharedArena:
         return lapsed
 
     def publish(self) -> None:
-        """Show others what was held back, see `moving`; what a flush has made of the cells meanwhile led to no rows."""
+        """Show others what was held back, see `writer`; what a flush has made of the cells meanwhile led to no rows."""
         if self.journal.is_held_back:
             self._anew.update(self.flushed)
             self.journal.publish()

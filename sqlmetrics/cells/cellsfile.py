@@ -4,10 +4,10 @@ Who may write what, without any lock that a process could hold and die with:
 
 * A *slot* belongs to the process that holds the record lock on its state byte.
 * Its *state* and its *uses* are written by that process while it claims the slot, in the order CLAIMED, uses + 1,
-  LIVE, and by a settler, in the order SETTLED, FREE. Both hold the record lock on the slot's stale byte meanwhile,
+  HELD, and by a settler, in the order SETTLED, FREE. Both hold the record lock on the slot's stale byte meanwhile,
   and its entry in a table of this process: record locks do not keep two threads of one process apart.
   A settler writes SETTLED after the COMMIT that makes the rows say so. Whatever the moment, and wherever a writer is
-  killed: uses only grow; while a slot is LIVE its uses are those of the instance that has it; and while it is FREE or
+  killed: uses only grow; while a slot is HELD its uses are those of the instance that has it; and while it is FREE or
   SETTLED the rows know that this instance was settled, or it was never used. What a claim that was killed leaves is
   CLAIMED, says nothing of the rows, and can be claimed again.
 * So one look at all slots (`CellsFile.look`) takes the uses, the states, and the uses again: where both readings of the
@@ -30,7 +30,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from ..errors import StoreError
-from . import layout, locks, trust
+from . import layout, locks, ownership
 from .chores import Chore
 from .descriptors import Mapped, MappedFile, identity_of, mapped, note, opening, status_of
 from .region import NoRoomError, Region, reserve
@@ -123,11 +123,11 @@ class CellsFile(MappedFile):
 
     def is_in_use(self) -> bool:
         """Whether any process that has a part of this file lives."""
-        return any(self.is_alive(slot) for slot, _ in self.live_slots())
+        return any(self.is_alive(slot) for slot, _ in self.held_slots())
 
     def is_used_by_others(self) -> bool:
         """Whether another process that has a part of this file lives."""
-        return any(slot not in self.own_slots and self.is_alive(slot) for slot, _ in self.live_slots())
+        return any(slot not in self.own_slots and self.is_alive(slot) for slot, _ in self.held_slots())
 
     def doubt(self) -> None:
         """Have the processes that write to the store check its files: something in them was found damaged."""
@@ -228,7 +228,7 @@ class CellsFile(MappedFile):
         self.published[slot] = 0
         self.lapsed[slot] = 0
         self.stale[slot] = layout.mark_of(self.uses[slot])
-        self.states[slot] = layout.LIVE
+        self.states[slot] = layout.HELD
 
     def hold(self, slot: int, uses: int) -> bool:
         """Take the life lock again, in case something in this process closed the file; False if the slot is lost.
@@ -241,7 +241,7 @@ class CellsFile(MappedFile):
             held = held and not locks.is_locked(self.fd, stale)  # being settled
         except OSError:
             held = True
-        return held and self.states[slot] == layout.LIVE and self.uses[slot] == uses
+        return held and self.states[slot] == layout.HELD and self.uses[slot] == uses
 
     def seize(self, slot: int, settler: object) -> bool:
         """Take a dead process's slot to settle it, until `release`; False if it lives or is seized.
@@ -276,14 +276,14 @@ class CellsFile(MappedFile):
             locks.unlock(self.fd, layout.STALE_AT + slot)
             del self._settlers[slot]  # only now: or another thread had a lock that this one releases
 
-    def live_slots(self) -> list[tuple[int, int]]:
+    def held_slots(self) -> list[tuple[int, int]]:
         """(slot, instance) of every process that is not settled, dead or alive."""
         return self.look().held()
 
-    def are_live(self, instances: Iterable[int]) -> bool:
+    def are_unsettled(self, instances: Iterable[int]) -> bool:
         """Whether all of these instances still have their slots and have not been settled: their blocks are theirs."""
         look = self.look()
-        return {i for slot, i in look.held() if look.states[slot] == layout.LIVE}.issuperset(instances)
+        return {i for slot, i in look.held() if look.states[slot] == layout.HELD}.issuperset(instances)
 
     def has(self, slot: int, instance: int) -> bool:
         """Whether no other instance has taken a slot since this one did."""
@@ -385,7 +385,7 @@ def _open_own(path: str, flags: int) -> int:
     """Open a cells file; nobody's fifo is waited for. Raises OSError or ForeignFileError."""
     fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        trust.check_opened(fd, path)
+        ownership.check_opened(fd, path)
     except BaseException:
         os.close(fd)
         raise

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from ..trouble import CAUSES, Trouble
+from ..process.trouble import CAUSES, Trouble
 from .part import Part
 from .shape import Key, describe, shape_of
 

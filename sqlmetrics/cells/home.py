@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..errors import StoreError
-from ..trouble import Trouble
+from ..process.trouble import Trouble
 from .cellsfile import CellsFile
 
 

@@ -73,9 +73,9 @@ CELLS_END = CELLS_AT + CELL_BLOCKS * PAGE
 JOURNALS_AT = CELLS_END
 FILE_SIZE = JOURNALS_AT + EXTENTS * PAGE
 
-FREE, LIVE, SETTLED, CLAIMED = 0, 1, 2, 3
-"""The states of a slot, in the order FREE, CLAIMED, LIVE, SETTLED, FREE. CLAIMED: a process is raising its uses, or was
-killed while it did. LIVE lasts until its rows are settled, also when its process is dead; SETTLED until its process has
+FREE, HELD, SETTLED, CLAIMED = 0, 1, 2, 3
+"""The states of a slot, in the order FREE, CLAIMED, HELD, SETTLED, FREE. CLAIMED: a process is raising its uses, or was
+killed while it did. HELD lasts until its rows are settled, also when its process is dead; SETTLED until its process has
 died or let go. `cellsfile` says who writes them, and what may be read."""
 
 USES_LIMIT = 2**32 - 1

@@ -18,13 +18,12 @@ from . import exemplars
 from .arenas import LONGEST_HELP, SharedArena
 from .exemplars import Series
 from .freed import Run
-from .heirs import Heirs
 from .home import Home
+from .inheritance import Inheritance
 from .journal import LONGEST
-from .moving import Place
 from .selection import Selection
 from .shape import Family, Key, abouts
-from .writer import Aside, Writer
+from .writer import Aside, Place, Writer
 
 T = TypeVar("T")
 _SLICE_SECONDS = 0.003
@@ -62,7 +61,7 @@ class Part:
         self.has_aside = False
         self._is_held = False  # for a fork
         self.writers: dict[str, Writer] = {}
-        self.heirs: Heirs = Heirs(home, parent.heirs if parent else None)
+        self.inheritance: Inheritance = Inheritance(home, parent.inheritance if parent else None)
 
     @contextlib.contextmanager
     def binding(self, seconds: float = -1) -> Iterator[bool | None]:
@@ -110,7 +109,7 @@ class Part:
             self.attempt("find room in the cells file", lambda: writer.announce_lapsed(_AT_ONCE))
         if writer.shared is None:
             self.attempt("claim a part of the cells file", lambda: writer.join(self._home.file, self._home.id))
-            self.heirs.begin()
+            self.inheritance.begin()
         for arena in (*writer.private, *writer.unfit):
             arena.resume()
 
@@ -219,7 +218,7 @@ class Part:
 
     def look_for_marks(self) -> None:
         """Forget what other processes have removed, also where they died before they could notify this one."""
-        seen = self.heirs.now()
+        seen = self.inheritance.now()
         with self.binding() as outermost:
             for writer in self.writers.copy().values() if outermost else ():
                 if writer.shared and writer.shared.marked() and writer.shared.is_mine():
@@ -231,7 +230,7 @@ class Part:
                     self._renew(writer)
         with self.binding() as outermost:
             if outermost and not self._is_forgetting():
-                self.heirs.note(seen)
+                self.inheritance.note(seen)
 
     def _renew(self, writer: Writer) -> None:
         """What a signal handler did in the middle may have been led to cells of a child that was gone."""
@@ -267,11 +266,11 @@ class Part:
                 take_break()
 
     def is_moving(self) -> bool:
-        """Whether children are on the move, see `moving`."""
+        """Whether children are on the move, see `writer`."""
         return any(writer.moving for writer in self.writers.copy().values())
 
     def move_in(self) -> None:
-        """Go on with what many children wait for: to be moved (see `moving`), announced again or inherited.
+        """Go on with what many children wait for: to be moved (see `writer`), announced again or inherited.
 
         Raises GaveWayError where another thread forks.
         """
@@ -321,9 +320,9 @@ class Part:
 
     def place_inherited(self) -> bool:
         """Give this process one of the gauges that it is sure to have; False if there is none. Inside `binding`."""
-        if not self.heirs.sure:
+        if not self.inheritance.sure:
             return False
-        writer, key, inherited = self.heirs.sure.popleft()
+        writer, key, inherited = self.inheritance.sure.popleft()
         if key in inherited and self.writers.get(writer.identifier) is writer:
             self.place(writer, key, True)
         return True

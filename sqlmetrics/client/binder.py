@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from prometheus_client.samples import Exemplar
 
-from ..appcode import is_for_caller, told
 from ..cells import given
 from ..cells.inherited import Inherited
 from ..cells.shape import (
@@ -25,12 +24,12 @@ from ..cells.shape import (
     upper_bound,
 )
 from ..process import fork, native
-from ..weak import members
+from ..process.appcode import is_for_caller, told
+from ..process.weak import members
 
 if TYPE_CHECKING:
-    from ..cells.moving import Arena
     from ..cells.part import Part
-    from ..cells.writer import Writer
+    from ..cells.writer import Arena, Writer
     from ..store.store import Store
 
 _Sample = tuple["Sampled", str, str]
@@ -232,7 +231,7 @@ class Binder(fork.ForkAware):
             if outermost and writer is not self._writer:
                 self._inherit(writer, part)
             _lead(values, key, name, *part.place(writer, key, outermost))
-        if part.heirs.waiting or part.heirs.sure:
+        if part.inheritance.waiting or part.inheritance.sure:
             store.flusher.wake()  # which of its parent's gauges it has, a flush finds out
         else:
             store.flusher.note_child()
@@ -273,14 +272,14 @@ class Binder(fork.ForkAware):
     def _inherit(self, writer: Writer, part: Part) -> None:
         """In a new process (or under a new name) every gauge is there at zero, as in the peer's mode."""
         self._writer = writer
-        if part.heirs.are_up_to_date():
+        if part.inheritance.are_up_to_date():
             for place, key in enumerate(list(self._inherited)):
                 if place < _AT_ONCE:
                     part.place(writer, key, True)
                 else:
-                    part.heirs.sure.append((writer, key, self._inherited))
+                    part.inheritance.sure.append((writer, key, self._inherited))
         else:
-            part.heirs.waiting += [(writer, key) for key in list(self._inherited)]
+            part.inheritance.waiting += [(writer, key) for key in list(self._inherited)]
 
     def set_exemplar(self, value: Bound, position: int, exemplar: Exemplar) -> None:
         """Take an exemplar of a child's sample at that position."""

@@ -8,7 +8,7 @@ from ..cells import given
 from ..cells.part import Part
 from ..cells.selection import forgotten
 from ..cells.shape import Key
-from ..weak import members
+from ..process.weak import members
 from .labelsets import parents, take_out
 
 _PATIENCE = 0.05

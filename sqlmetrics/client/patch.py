@@ -17,12 +17,12 @@ from prometheus_client import exposition, multiprocess, values
 from prometheus_client.registry import CollectorRegistry
 
 from ..process import fork, native
+from ..process.weak import members
 from ..store import flush
 from ..store import installed as stores
 from ..store.notices import mark_process_dead
 from ..store.store import Store
 from ..values import MultiProcessValue, renew_lock
-from ..weak import members
 from . import (
     children,
     copies,

@@ -25,8 +25,8 @@ from prometheus_client.values import MutexValue
 from .. import config
 from ..cells import given
 from ..process import native
-from ..trouble import tell
-from ..weak import members
+from ..process.trouble import tell
+from ..process.weak import members
 from .loading import Stage, maker, place, stage
 
 _MOST_FAMILIES = 10_000

@@ -16,10 +16,10 @@ from prometheus_client.registry import CollectorRegistry
 
 from ..cells.inherited import forget_inherited, inherited_of
 from ..cells.shape import Key
+from ..process.weak import members
 from ..store import flush
 from ..store import installed as stores
 from ..store.opened import Opened
-from ..weak import members
 from . import labelsets, sampling
 from .binder import is_held
 from .held import bounds_of, flat, is_shared, is_shared_value, values_of

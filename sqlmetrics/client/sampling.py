@@ -14,17 +14,17 @@ from typing import Any
 
 from prometheus_client import Gauge
 
-from ..appcode import is_for_caller, told
 from ..cells import given
 from ..cells.selection import told_of_removals
 from ..cells.shape import MODES, Key
 from ..process import fork, native
+from ..process.appcode import is_for_caller, told
+from ..process.trouble import Trouble
+from ..process.weak import members
 from ..store import flush
 from ..store import installed as stores
 from ..store.opened import Opened
-from ..trouble import Trouble
 from ..values import SharedValue
-from ..weak import members
 from .published import Publication
 
 _peer_set_function = Gauge.set_function

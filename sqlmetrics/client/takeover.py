@@ -13,9 +13,9 @@ from prometheus_client import Gauge
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.registry import CollectorRegistry
 
-from ..appcode import told
 from ..cells import given
-from ..trouble import tell
+from ..process.appcode import told
+from ..process.trouble import tell
 from . import info_enum, labelsets, resets, sampling
 from .held import flat, is_peers_value, is_shared_value, is_state, values_of
 

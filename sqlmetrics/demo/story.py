@@ -172,7 +172,7 @@ class Demo:
         self.check("observations in the histogram", self.answered.total(), observed)
         living = [(pid, number) for pid, number in self.settings if pid != self.victim]
         self.check_gauges(shown, living, 0, "after the kill")
-        states: Values = {(pid,): "dead" if pid == self.victim else "live" for pid in dict(self.settings)}
+        states: Values = {(pid,): "remembered" if pid == self.victim else "unsettled" for pid in dict(self.settings)}
         self.check_rows("SELECT pid, state FROM processes", states)
         total = sum(counted.values())
         self.check_rows("SELECT sum(value) FROM samples WHERE metric = 'demo_requests_total'", {(): total})

@@ -52,7 +52,7 @@ def lag(connection: apsw.Connection, file: CellsFile) -> tuple[float, int]:
     noted = {instance: (committed, flushed) for instance, committed, flushed in rows}
     known, seen = _seen.get(connection.filename, {}), dict[int, tuple[int, int]]()
     since, announced = [now], 0
-    for slot, instance in [one for one in file.live_slots() if file.is_alive(one[0])]:
+    for slot, instance in [one for one in file.held_slots() if file.is_alive(one[0])]:
         committed, flushed = noted.get(instance, (0, 0))
         if file.published[slot] > committed:
             announced += file.published[slot] - committed

@@ -14,10 +14,10 @@ from typing import Any
 import apsw
 
 from ..cells.records import FamilyRecord
-from .database import transaction
+from .database import bump, transaction
 from .fold import Legacy, fold
 from .ingest import insert_other
-from .series import RAISE_PLAN, read_help
+from .series import read_help
 
 BEGAN = "UPDATE store SET began = ?"
 IS_MISSING = "SELECT began > ? AND NOT EXISTS (SELECT 1 FROM brought WHERE brought.store = ?) FROM store"
@@ -71,7 +71,7 @@ def bring(connection: apsw.Connection, old: apsw.Connection, store: str) -> None
                 )
             connection.executemany(INSERT_ENDED, _rows(old, ENDED))
             fold(connection, list(_legacies(connection, old)))
-            connection.execute(RAISE_PLAN)
+            bump(connection, "plan")
 
 
 def _legacies(connection: apsw.Connection, old: apsw.Connection) -> Iterable[Legacy]:

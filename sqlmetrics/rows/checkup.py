@@ -83,7 +83,7 @@ def _check_processes(connection: apsw.Connection, file: CellsFile) -> None:
     if not knows_the_settled(connection, file):
         raise DamagedError("the rows do not know a process that the cells have let go")
     _check_strangers(connection, file)
-    for slot, instance in file.live_slots():
+    for slot, instance in file.held_slots():
         if not ingest.is_settled(connection, file, slot, instance):
             journal.read(file, slot, instance, ingest.committed(connection, instance) or 0)
             _check_blocks(connection, file, slot, instance)
@@ -91,7 +91,7 @@ def _check_processes(connection: apsw.Connection, file: CellsFile) -> None:
 
 def _check_strangers(connection: apsw.Connection, file: CellsFile) -> None:
     """Rows before and after the cells: what is in both was not settled in between."""
-    unknown = _unsettled(connection) - {instance for _, instance in file.live_slots()}
+    unknown = _unsettled(connection) - {instance for _, instance in file.held_slots()}
     if unknown and (strangers := unknown & _unsettled(connection)):
         raise DamagedError(f"the rows know process instances that the cells do not: {strangers}")
 
@@ -119,7 +119,7 @@ def knows_the_settled(connection: apsw.Connection, file: CellsFile) -> bool:
     unknown = [
         slot
         for slot, (state, uses) in enumerate(zip(look.states, look.uses, strict=True))
-        if state not in (layout.LIVE, layout.CLAIMED)
+        if state not in (layout.HELD, layout.CLAIMED)
         and not (state == layout.FREE and header is not None and uses == header.uses)
         and settled.get(slot) != layout.instance_of(uses, slot)
     ]

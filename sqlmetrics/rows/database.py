@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import apsw
 
-from ..cells import trust
+from ..cells import ownership
 from ..errors import ForeignFileError, JournalModeError, NoStoreError, PathError
 from . import unhooked
 from .unbelieved import unbelieved
@@ -197,7 +197,7 @@ def connect(path: str) -> StoreConnection:
     before = found_at(path)
     if before is None:
         raise NoStoreError(f"no store at {path!r}; is the app that calls sqlmetrics.install() running with that path?")
-    trust.check(path)
+    ownership.check(path)
     try:
         connection = _opened(path)
     except apsw.CantOpenError as error:
@@ -205,7 +205,7 @@ def connect(path: str) -> StoreConnection:
     except apsw.NotADBError:
         raise not_a_database(path) from None
     try:
-        trust.check(path)  # what SQLite has found there, should somebody have put it there meanwhile
+        ownership.check(path)  # what SQLite has found there, should somebody have put it there meanwhile
         if connection.opened[0] != before:
             raise CutOffError(f"{path}: the store was replaced at this moment")
     except BaseException:
@@ -264,6 +264,11 @@ def transaction(connection: apsw.Connection, kind: str = "IMMEDIATE") -> Iterato
     except BaseException:
         roll_back(connection)
         raise
+
+
+def bump(connection: apsw.Connection, counter: str) -> None:
+    """Raise one of the counters in the table `store`, by which readers see what they have to read again."""
+    connection.execute(f"UPDATE store SET {counter} = {counter} + 1")  # noqa: S608
 
 
 def roll_back(connection: apsw.Connection) -> None:

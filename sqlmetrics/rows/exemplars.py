@@ -13,10 +13,10 @@ from ..cells.cellsfile import CellsFile
 from ..cells.exemplars import LIFE
 from ..cells.records import ExemplarRecord
 from ..cells.shape import canonical_labels, label_set
+from .database import bump
 
 SWEEP_SECONDS = 60.0
 """How often those that are older are deleted, by one of the processes that flush."""
-RAISE = "UPDATE store SET exemplars = exemplars + 1"
 UPSERT = """
 INSERT INTO exemplar (series, labels, value, timestamp, changed)
 SELECT series.id, ?6, ?7, ?8, store.exemplars
@@ -37,7 +37,7 @@ def write(connection: apsw.Connection, file: CellsFile, records: Iterable[Exempl
     if newest:
         rows = [(*series, _text(one.exemplar), one.value, one.timestamp) for series, one in newest.items()]
         file.sweeping.ask()
-        connection.execute(RAISE)
+        bump(connection, "exemplars")
         connection.executemany(UPSERT, rows)
 
 

@@ -29,11 +29,11 @@ from typing import NamedTuple
 import apsw
 
 from .. import config
-from ..cells import trust
+from ..cells import ownership
 from ..cells.cellsfile import CellsFile, boot_id, open_cells
 from ..errors import DamagedError, NoStoreError, PathError, StoreError
 from ..process import fork, native
-from ..trouble import Trouble
+from ..process.trouble import Trouble
 from . import checkup, database, renew, schema
 from .database import file_identity
 from .making import SET_UP_SECONDS, making
@@ -83,7 +83,7 @@ def _open_or_create(
     config.check_writable(path)
     try:
         with making(path, settings, seconds):
-            trust.check(path)
+            ownership.check(path)
             found = _agreed(path, last, seconds, is_ours=cells is not None)
             if isinstance(found, Pair):
                 renew.forget_unfinished(path)
@@ -157,7 +157,7 @@ def _agreed(path: str, last: database.StoreConnection | None, seconds: float, *,
 
 
 def _look(path: str, last: database.StoreConnection | None, seconds: float, *, is_ours: bool) -> Pair | Evidence:
-    files = tuple(file_identity(path + suffix) for suffix in trust.SUFFIXES)
+    files = tuple(file_identity(path + suffix) for suffix in ownership.SUFFIXES)
     nothing = Evidence("", files)
     is_cut_off = last is not None and last.holds_database() and not last.is_in_place()
     if is_cut_off or file_identity(path) is None:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import apsw
 
-from ..cells.sums import exact_sum
+from .database import bump
 
 _RETIRE = (
     "INSERT INTO retired (series, value, timestamp, started) VALUES (?, ?, ?, ?) ON CONFLICT (series) DO UPDATE SET "
@@ -67,7 +67,15 @@ DELETE FROM process
    AND id NOT IN (SELECT id FROM process WHERE died IS NOT NULL ORDER BY died DESC, id DESC LIMIT :keep_dead)
 """
 GAUGES = "SELECT series.id FROM series JOIN family ON family.id = series.family WHERE family.type = 'gauge'"
-_NOTE = "UPDATE store SET ended = ended + 1"
+
+
+def exact_sum(values: Iterable[float]) -> float:
+    """The sum, rounded once: so it does not depend on the order."""
+    values = list(values)
+    try:
+        return math.fsum(values)
+    except (OverflowError, ValueError):  # beyond all floats on the way, or Inf and -Inf
+        return sum(values)
 
 
 class Legacy(NamedTuple):
@@ -108,7 +116,7 @@ def fold(connection: apsw.Connection, legacies: Iterable[Legacy]) -> None:
     for mode, rows in others.items():
         connection.executemany(_RETIRES[mode], rows)
     connection.executemany(_KEEP, kept)
-    connection.execute(_NOTE)
+    bump(connection, "ended")
 
 
 def _summed(series: int, started: int, parts: list[float | None]) -> list[Sequence[Any]]:
@@ -128,7 +136,7 @@ def orphan(connection: apsw.Connection, legacies: Iterable[Legacy]) -> None:
             connection.executemany(_KEEP, [(process, one.series, value) for process, value, _, _ in parts])
         elif one.mode in _SUMMED or one.mode in _RETIRES:
             connection.executemany(_ORPHAN, [(one.series, *values, process) for process, *values in parts])
-    connection.execute(_NOTE)
+    bump(connection, "ended")
 
 
 def end(connection: apsw.Connection, instances: Iterable[int]) -> None:
@@ -142,7 +150,7 @@ def forget_oldest(connection: apsw.Connection, keep_dead: int) -> None:
     """Drop the `all` gauges of the processes that ended longest ago, beyond `keep_dead` of them."""
     connection.execute(FORGET_OLDEST, {"keep_dead": keep_dead})
     if connection.changes():
-        connection.execute(_NOTE)
+        bump(connection, "ended")
 
 
 def drop_gauges(connection: apsw.Connection) -> None:
@@ -151,4 +159,4 @@ def drop_gauges(connection: apsw.Connection) -> None:
     for table in ("retired", "orphan"):
         connection.execute(f"DELETE FROM {table} WHERE series IN ({GAUGES})")  # noqa: S608
     connection.execute("DELETE FROM process WHERE died IS NOT NULL")
-    connection.execute(_NOTE)
+    bump(connection, "ended")

@@ -11,6 +11,7 @@ from ..cells.cellsfile import CellsFile
 from ..cells.images import Image, changed_cells
 from ..cells.records import ChildRecord, ExemplarRecord, FamilyRecord, ProcessRecord
 from . import exemplars, nonsense
+from .database import bump
 from .series import SeriesIds as SeriesIds
 from .series import insert_children, insert_family
 from .series import mode_of as mode_of
@@ -77,7 +78,7 @@ def insert_other(connection: apsw.Connection, instance: int, record: FamilyRecor
     connection.execute(UPSERT_PROCESS, (instance, pid, *record[1:4]))
     connection.executemany(FORGET_ORPHANS, [(one, record.store) for one in record.lost])
     if forgotten or record.lost:
-        connection.execute("UPDATE store SET ended = ended + 1")
+        bump(connection, "ended")
 
 
 def storable(text: str) -> str:

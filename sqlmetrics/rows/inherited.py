@@ -15,7 +15,7 @@ from .removal import series_of
 
 def bring(connection: apsw.Connection, file: CellsFile, part: Part) -> None:
     """Give a process those of the gauges that it waits for which are in rows. Raises apsw.Error."""
-    waiting = list(part.heirs.waiting)
+    waiting = list(part.inheritance.waiting)
     if not waiting:
         return
     with settle.settling(connection, file):
@@ -23,8 +23,8 @@ def bring(connection: apsw.Connection, file: CellsFile, part: Part) -> None:
         gone = {key for _, key in waiting if not _is_in_rows(connection, key)}
     with part.binding():
         forget_inherited(key for key in gone if not part.has_known(key))
-        part.heirs.sure.extend((writer, key, {key}) for writer, key in waiting if key not in gone)
-        del part.heirs.waiting[: len(waiting)]
+        part.inheritance.sure.extend((writer, key, {key}) for writer, key in waiting if key not in gone)
+        del part.inheritance.waiting[: len(waiting)]
     part.in_slices(part.place_inherited)
 
 

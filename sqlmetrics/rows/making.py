@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import apsw
 
 from .. import config
-from ..cells import trust
+from ..cells import ownership
 from ..errors import PathError
 from ..process import fork, native
 from .database import file_identity, identity_of
@@ -82,7 +82,7 @@ def _wait_for(fd: int, name: str, end: float) -> bool:
 
 def _open(name: str, settings: config.Settings) -> int | None:
     """A descriptor of the lock file, made if need be; None if it has come or gone at this moment."""
-    trust.check_file(name)
+    ownership.check_file(name)
     flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     with contextlib.suppress(FileNotFoundError):
         return _checked(os.open(name, flags), name)
@@ -110,7 +110,7 @@ def make_file(name: str, mode: int, settings: config.Settings) -> int:
 
 def _checked(fd: int, name: str) -> int:
     try:
-        trust.check_opened(fd, name)
+        ownership.check_opened(fd, name)
     except BaseException:
         os.close(fd)
         raise

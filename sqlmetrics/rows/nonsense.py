@@ -9,7 +9,7 @@ from collections import deque
 
 from ..cells.journal import Reading
 from ..cells.records import ChildRecord
-from ..trouble import Trouble
+from ..process.trouble import Trouble
 
 _MOST = 1000
 _noted: dict[str, deque[str]] = {}

@@ -16,6 +16,7 @@ from ..cells.part import Part
 from ..cells.selection import Selection
 from ..cells.shape import canonical_labels
 from . import removed
+from .database import bump
 
 _SAMPLES = """
 SELECT cell, series, process FROM sample
@@ -33,7 +34,6 @@ _DELETE_KEPT = "DELETE FROM kept WHERE series IN (SELECT value FROM json_each(?)
 _BURY = "DELETE FROM process WHERE died IS NOT NULL AND id NOT IN (SELECT process FROM kept)"
 _DELETE_SERIES = "DELETE FROM series WHERE id IN (SELECT value FROM json_each(?))"
 _BEGIN_ANEW = "UPDATE series SET created = ? WHERE id IN (SELECT value FROM json_each(?))"
-_FORGET = "UPDATE store SET epoch = epoch + 1"
 
 
 _OF_FAMILY = """
@@ -90,7 +90,7 @@ def carry_out(connection: apsw.Connection, file: CellsFile, part: Part, removals
     """Remove within `settling`, without checks of references; True if cells of other processes are to be marked."""
     removed.catch_up(connection, file)
     file.removals[0] = (file.removals[0] + 1) % 2**64
-    part.heirs.note_own()
+    part.inheritance.note_own()
     gone = [_carry_out(connection, file, part, removal) for removal in removals]
     return any(gone)
 
@@ -128,7 +128,7 @@ def leave(connection: apsw.Connection, arena: SharedArena, runs: list[Run]) -> l
     arena.file.wiping.ask()  # it may have told of an exemplar of a child that another process had removed
     if series:  # given back, or a live gauge that was announced again at the moment of its removal
         arena.file.note_erasure()
-        connection.execute(_FORGET)
+        bump(connection, "epoch")
     marks.clear(arena.file, cells)
     return series
 
@@ -143,7 +143,7 @@ def _delete(connection: apsw.Connection, series: list[int], again: set[int], mad
         connection.execute(_BURY)
     connection.execute(_DELETE_SERIES, (json.dumps([number for number in series if number not in again]),))
     connection.execute(_BEGIN_ANEW, (made, json.dumps(list(again))))
-    connection.execute(_FORGET)
+    bump(connection, "epoch")
 
 
 def series_of(connection: apsw.Connection, selection: Selection) -> list[int]:

@@ -31,7 +31,7 @@ def bring(connection: apsw.Connection, file: CellsFile) -> None:
 
 def catch_up(connection: apsw.Connection, file: CellsFile) -> None:
     """Turn all that was announced into rows, within the caller's transaction; not what cannot be read of a journal."""
-    for slot, instance in file.live_slots():
+    for slot, instance in file.held_slots():
         if not ingest.is_settled(connection, file, slot, instance):
             with contextlib.suppress(JournalGoneError, DamagedError):
                 ingest.ingest(connection, file, slot, instance)

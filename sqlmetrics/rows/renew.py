@@ -16,7 +16,7 @@ from urllib.parse import quote
 import apsw
 
 from .. import config
-from ..cells import trust
+from ..cells import ownership
 from ..cells.cellsfile import CellsFile, boot_id, create_cells, open_cells
 from ..errors import DamagedError, SQLMetricsError
 from . import bring, checkup, database, exemplars, removed, schema, settle, unhooked
@@ -65,7 +65,7 @@ def renew(path: str, settings: config.Settings, last: StoreConnection | None, ce
             _make_anew(path + suffix, settings)
         _unlink(path + CELLS_SUFFIX)
         if moved_aside:
-            trust.check_file(path + DAMAGED_SUFFIX)
+            ownership.check_file(path + DAMAGED_SUFFIX)
             os.replace(path, path + DAMAGED_SUFFIX)
         os.replace(path + NEW_SUFFIX, path)
     with contextlib.closing(database.connect(path)) as connection:
@@ -152,7 +152,7 @@ def content_of(last: StoreConnection, path: str, cells: CellsFile) -> apsw.Conne
 
 
 def _without_wal(path: str) -> contextlib.closing[apsw.Connection]:
-    trust.check(path)
+    ownership.check(path)
     flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI | apsw.SQLITE_OPEN_NOFOLLOW
     with opening():
         connection = unhooked.connect(Connection, f"file:{quote(path)}?immutable=1", flags)
@@ -251,7 +251,7 @@ def _unlink(name: str) -> None:
 
 
 def _write(name: str, data: bytes, settings: config.Settings) -> database.Identity:
-    trust.check_file(name)
+    ownership.check_file(name)
     _unlink(name)
     fd = make_file(name, settings.mode, settings)
     try:

@@ -19,6 +19,7 @@ import apsw
 from ..cells.records import ChildRecord, FamilyRecord
 from ..cells.shape import label_set
 from . import nonsense
+from .database import bump
 
 UPSERT_FAMILY = """
 INSERT INTO family (name, type, mode, help, made, unit, registered) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ifnull(?7, 0))
@@ -27,8 +28,6 @@ ON CONFLICT (name, type) DO UPDATE
        registered = ifnull(?7, registered)
  WHERE excluded.made >= family.made
 """
-RAISE_PLAN = "UPDATE store SET plan = plan + 1"
-RAISE_EPOCH = "UPDATE store SET epoch = epoch + 1"
 IS_KNOWN = """
 SELECT count(*) FROM family
  WHERE name = ?1 AND type = ?2 AND mode = ?3 AND help = ?4 AND unit = ?6 AND registered = ifnull(?7, registered)
@@ -76,13 +75,13 @@ def insert_family(connection: apsw.Connection, record: FamilyRecord) -> None:
     """Insert or change the row of a family; what was said last of it wins."""
     fields = (*record[:3], storable_help(record.help), *record[4:])
     if not connection.execute(IS_KNOWN, fields).get:
-        connection.execute(RAISE_PLAN)
+        bump(connection, "plan")
     before = mode_of(connection, record)
     connection.execute(UPSERT_FAMILY, fields)
     now = mode_of(connection, record)
     if before is not None and (before == "") != (now == ""):
         connection.execute(MARK_GAUGES, (*record[:2], now != ""))
-        connection.execute(RAISE_EPOCH)  # readers know each series as a sum or as a gauge
+        bump(connection, "epoch")  # readers know each series as a sum or as a gauge
 
 
 def mode_of(connection: apsw.Connection, record: ChildRecord | FamilyRecord) -> str | None:
@@ -146,7 +145,7 @@ def _try_to_insert(connection: apsw.Connection, instance: int, batch: Batch) -> 
 def _insert_series(connection: apsw.Connection, bindings: dict[str, Any]) -> None:
     connection.execute(UPSERT_SERIES, bindings)
     if connection.changes():
-        connection.execute(RAISE_PLAN)
+        bump(connection, "plan")
 
 
 def _batches(connection: apsw.Connection, children: Iterable[ChildRecord]) -> Iterator[Batch]:

@@ -17,10 +17,10 @@ from ..cells.shape import LIVE_MODES
 from ..errors import DamagedError
 from ..process import native
 from . import removed
-from .database import CutOffError, transaction
+from .database import CutOffError, bump, transaction
 from .fold import Legacy, end, fold, orphan
-from .harvest import Ended, legacies_in_cells, legacies_in_rows, legacies_of_orphans, unsettled
 from .ingest import SeriesIds, committed, ingest, is_settled
+from .legacies import Ended, legacies_in_cells, legacies_in_rows, legacies_of_orphans, unsettled
 from .schema import ids, refuse_newer
 
 Slot = tuple[int, int]
@@ -76,7 +76,7 @@ def settle_dead(connection: apsw.Connection, file: CellsFile, settled: list[Slot
 
     Judged once, here, with the write lock held: so two settlers never fold the same process twice.
     """
-    _settle_those_dead(connection, file, file.live_slots(), settled)
+    _settle_those_dead(connection, file, file.held_slots(), settled)
 
 
 def _settle_those_dead(
@@ -134,14 +134,14 @@ def mark_dead(connection: apsw.Connection, file: CellsFile, pid: str, settled: l
     Returns the slots to notify after the COMMIT: of processes that live in spite of the notice. These are left
     alone when a dead one explains it (its pid was given again).
     """
-    namesakes = [slot for slot in file.live_slots() if _is_named(connection, file, slot, pid)]
+    namesakes = [slot for slot in file.held_slots() if _is_named(connection, file, slot, pid)]
     if _settle_those_dead(connection, file, namesakes, settled):
         return []
     for slot, instance in namesakes:
         with contextlib.suppress(JournalGoneError, DamagedError):
             ingest(connection, file, slot, instance)
         connection.execute(DELETE_LIVE, {"process": instance})
-        connection.execute("UPDATE store SET epoch = epoch + 1")
+        bump(connection, "epoch")
     return [slot for slot, _ in namesakes]
 
 
@@ -181,7 +181,7 @@ def empty(
     connection.execute(f"DELETE FROM process WHERE id NOT IN ({marks})", ids)  # noqa: S608
     connection.execute("DELETE FROM series WHERE id NOT IN (SELECT series FROM sample)")
     connection.execute("DELETE FROM family WHERE id NOT IN (SELECT family FROM series)")
-    connection.execute("UPDATE store SET epoch = epoch + 1")
+    bump(connection, "epoch")
 
 
 def return_to(connection: apsw.Connection, file: CellsFile) -> None:
@@ -191,14 +191,14 @@ def return_to(connection: apsw.Connection, file: CellsFile) -> None:
     should this be lost with the next damage, these must not be taken for a dead process's. Raises apsw.Error.
     """
     with settling(connection, file) as settled:
-        own = [(slot, instance) for slot, instance in file.live_slots() if slot in file.own_slots]
+        own = [(slot, instance) for slot, instance in file.held_slots() if slot in file.own_slots]
         settle(connection, file, unsettled(connection, file, own), orphan)
         settled += own
 
 
 def settle_left(connection: apsw.Connection, file: CellsFile) -> None:
     """Settle every process that is dead into a copy of the rows, within the caller's transaction; no slot is freed."""
-    dead = [(slot, instance) for slot, instance in file.live_slots() if not file.is_alive(slot)]
+    dead = [(slot, instance) for slot, instance in file.held_slots() if not file.is_alive(slot)]
     settle(connection, file, unsettled(connection, file, dead))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import apsw
 
 from ..cells.cellsfile import CellsFile
+from .database import bump
 from .fold import GAUGES
 
 # What the dead said last of each child is all that of their words can be shown.
@@ -51,5 +52,5 @@ def sweep(connection: apsw.Connection, file: CellsFile, series: Iterable[int]) -
     connection.executemany(_DELETE_UNUSED, [(number,) for number in series])
     connection.execute("DELETE FROM exemplar WHERE series NOT IN (SELECT id FROM series)")
     if connection.total_changes() > before:
-        connection.execute("UPDATE store SET epoch = epoch + 1")
+        bump(connection, "epoch")
         file.note_erasure()

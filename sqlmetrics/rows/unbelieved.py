@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 import apsw
 
-from ..cells import trust
+from ..cells import ownership
 from ..errors import ForeignFileError
 from ..process import native
 from . import unhooked
@@ -33,9 +33,9 @@ def unbelieved(path: str) -> Iterator[None]:
     One's own, a shell's say, is left to SQLite. Raises ForeignFileError or apsw.BusyError where there is a planted one
     and the lock cannot be had: the database is in another mode, or others keep it locked.
     """
-    planted = trust.planted_journal(path)
+    planted = ownership.planted_journal(path)
     with contextlib.ExitStack() as stack:
-        if planted or not os.path.lexists(path + trust.JOURNAL_SUFFIX):
+        if planted or not os.path.lexists(path + ownership.JOURNAL_SUFFIX):
             is_locked = stack.enter_context(_reserved(path, patiently=bool(planted)))
             if planted and not is_locked:
                 raise ForeignFileError(f"{planted} (SQLite would believe it)")

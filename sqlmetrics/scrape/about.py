@@ -11,10 +11,10 @@ import apsw
 from ..cells import layout
 from ..cells.cellsfile import CellsFile
 from ..cells.figures import FAMILIES, Waiting
-from ..cells.trust import SUFFIXES
+from ..cells.ownership import SUFFIXES
 from ..rows import behind
+from .families import FamilySamples
 from .plan import Family, Line
-from .shown import Shown
 from .tables import Living
 
 TABLES = ("family", "series", "process", "sample", "retired", "kept", "orphan", "exemplar")
@@ -25,25 +25,25 @@ BLOCK = 512
 """Bytes of st_blocks, whatever the file system's own blocks are (POSIX stat.h)."""
 
 
-def gauges(connection: apsw.Connection, file: CellsFile, processes: Iterable[Living]) -> list[Shown]:
+def gauges(connection: apsw.Connection, file: CellsFile, processes: Iterable[Living]) -> list[FamilySamples]:
     """How the store is at this moment; within a read transaction. processes: those that are not settled."""
     path = connection.filename
     living = Counter(process.pid for process in processes if process.alive)
     states = {
-        "live": living.total(),
-        "ended": sum(not process.alive for process in processes),
+        "alive": living.total(),
+        "dead": sum(not process.alive for process in processes),
         "remembered": _count(connection, "SELECT count(*) FROM process WHERE died IS NOT NULL"),
     }
     rows = {table: _count(connection, f"SELECT count(*) FROM {table}") for table in TABLES}  # noqa: S608
     disk = os.statvfs(os.path.dirname(path))
     used = {
-        "processes": len(file.live_slots()) / layout.SLOTS,
+        "processes": len(file.held_slots()) / layout.SLOTS,
         "cell blocks": file.blocks.used() / layout.CELL_BLOCKS,
         "journal extents": file.extents.used() / layout.EXTENTS,
     }
     seconds, journal_bytes = behind.lag(connection, file)
     return [
-        _gauge("processes", "Living; ended, but not folded yet; remembered for their `all` gauges.", states, "state"),
+        _gauge("processes", "Alive; dead, but not settled yet; remembered for their `all` gauges.", states, "state"),
         _gauge("pid_clashes", "Living processes that have the pid of another.", living.total() - len(living)),
         _gauge("rows", "Rows of each table.", rows, "table"),
         _gauge("bytes", "What each file takes on the disk.", {one: _bytes(path + FILES[one]) for one in FILES}, "file"),
@@ -54,7 +54,7 @@ def gauges(connection: apsw.Connection, file: CellsFile, processes: Iterable[Liv
     ]
 
 
-def _gauge(name: str, help_: str, values: float | Mapping[str, float], label: str = "") -> Shown:
+def _gauge(name: str, help_: str, values: float | Mapping[str, float], label: str = "") -> FamilySamples:
     of = values if isinstance(values, Mapping) else {"": values}
     return _shown(f"sqlmetrics_{name}", ("gauge", label, help_), {("", key): value for key, value in of.items()})
 
@@ -71,8 +71,8 @@ def _bytes(name: str) -> int:
 
 
 def assembled(
-    found: list[Shown], about: list[Shown], waiting: Waiting | None, names: Container[str] | None
-) -> list[Shown]:
+    found: list[FamilySamples], about: list[FamilySamples], waiting: Waiting | None, names: Container[str] | None
+) -> list[FamilySamples]:
     """The families of the app, and, if they are wanted, those of the store about itself.
 
     found: all that the store has. about: see `gauges`. waiting: what of this process's figures is not in the store;
@@ -85,7 +85,7 @@ def assembled(
     return result + [part for shown in ours if (part := shown.restricted(names)).lines]
 
 
-def _figures(counted: list[Shown], waiting: Waiting) -> list[Shown]:
+def _figures(counted: list[FamilySamples], waiting: Waiting) -> list[FamilySamples]:
     values = defaultdict(float, waiting)
     for shown in counted:
         name = shown.family.name
@@ -97,8 +97,8 @@ def _figures(counted: list[Shown], waiting: Waiting) -> list[Shown]:
     ]
 
 
-def _shown(name: str, about: tuple[str, str, str], values: Mapping[tuple[str, str], float]) -> Shown:
+def _shown(name: str, about: tuple[str, str, str], values: Mapping[tuple[str, str], float]) -> FamilySamples:
     """A family. about: as in `FAMILIES`. values: by what a sample's name has in addition, and the label's value."""
     type_, label, help_ = about
     lines = [Line(name + addition, {label: of} if label else {}) for addition, of in values]
-    return Shown(Family(name, type_, "", help_, 0), lines, list(map(float, values.values())))
+    return FamilySamples(Family(name, type_, "", help_, 0), lines, list(map(float, values.values())))

@@ -22,19 +22,19 @@ from ..cells.cellsfile import CellsFile, open_cells
 from ..cells.figures import Figures, Waiting
 from ..errors import DamagedError
 from ..process import fork
+from ..process.trouble import Trouble
 from ..rows import database, files, fold, nonsense, settle
 from ..rows.connections import Access
 from ..rows.renew import CELLS_SUFFIX, is_damage
 from ..rows.sweep import sweep_words
 from ..rows.wal import wal_bytes, wal_limit
-from ..trouble import Trouble
 from . import about
+from .families import FamilySamples
 from .reading import Remembered, Scrape
-from .shown import Shown
 from .wanted import Wanted
 
 T = TypeVar("T")
-Finish = Callable[[list[Shown], dict[object, Any]], T]
+Finish = Callable[[list[FamilySamples], dict[object, Any]], T]
 _TRIES = 100
 _UNDISTURBED = 2
 """Where so many tries were disturbed, by removals all the time, every other one keeps writers out meanwhile."""
@@ -171,9 +171,9 @@ class Reader(fork.ForkAware):
     ) -> tuple[T] | None:
         with access() as connection:
             file = files.open_existing(connection, self.path)
-            if sum(not file.is_alive(slot) for slot, _ in file.live_slots()) > _FEW:
+            if sum(not file.is_alive(slot) for slot, _ in file.held_slots()) > _FEW:
                 _settle_if_free(connection, file, self.keep_dead)
-            slots, before = file.live_slots(), file.blocks.census()
+            slots, before = file.held_slots(), file.blocks.census()
             remembered.tables_of(connection)
             try:
                 with database.transaction(connection, kind):

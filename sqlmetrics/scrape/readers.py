@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .. import config
-from ..cells import trust
+from ..cells import ownership
 from .reader import Reader
 
 _readers: dict[str, Reader] = {}
@@ -13,7 +13,7 @@ def reader(path: str, settings: config.Settings) -> Reader:
     """Return the reader of the store at `path`; opens nothing yet."""
     if path not in _readers:
         if settings.gid() >= 0:
-            trust.share(path, settings.gid())
+            ownership.share(path, settings.gid())
         _readers[path] = Reader(path)
     _readers[path].keep_dead = settings.keep_dead
     return _readers[path]

@@ -15,9 +15,9 @@ from ..cells.records import ChildRecord, ExemplarRecord, FamilyRecord, ProcessRe
 from ..cells.shape import MOST_RECENT_MODES, STATE_TYPES
 from ..rows.ingest import storable
 from . import query
+from .families import FamilySamples
 from .newest import Newest, among
 from .plan import Family, FamilyId, Gauge, GaugeLines, Plan
-from .shown import Shown
 from .tables import Announcement, Copies, Living, Tables
 from .wanted import Wanted
 
@@ -195,7 +195,7 @@ class Scrape:
         self._write_tables()
         self.census = file.blocks.census()
         """How often each block had been given out when it was certain whose they are; see `region.Region.changed`."""
-        if not file.are_live(self.processes):
+        if not file.are_unsettled(self.processes):
             raise journal.JournalGoneError  # settled since, and its blocks may be others' by now
 
     def saw_dead(self) -> bool:
@@ -206,7 +206,7 @@ class Scrape:
         """Find the processes that are not settled, whether they live, and what their journals add."""
         settled: dict[int, int] = dict(self._connection.execute("SELECT slot, settled FROM slot").fetchall())  # type: ignore[arg-type]
         known = {row[0]: row[1:] for row in self._connection.execute(UNSETTLED).fetchall()}
-        held = [(slot, instance) for slot, instance in self._file.live_slots() if settled.get(slot) != instance]
+        held = [(slot, instance) for slot, instance in self._file.held_slots() if settled.get(slot) != instance]
         self._tables.keep_only(instance for _, instance in held)  # first: others have the cells of the settled by now
         for slot, instance in held:
             alive = self._file.is_alive(slot)
@@ -268,7 +268,7 @@ class Scrape:
         if names is not None:
             self._tables.ask(json.dumps(list(self._asked)), plan.unnamed(self._asked))
 
-    def result(self) -> list[Shown]:
+    def result(self) -> list[FamilySamples]:
         """Every family with its lines; a mostrecent gauge that was never set is a family without any."""
         tables, plan, restricted = self._tables, self._plan, self._wanted.names is not None
         copies = tables.read(self._file, self.census.owners, stamped=self._stamped)
@@ -298,7 +298,7 @@ class Scrape:
             if self._wanted.unset and (gauge, None) not in keys:
                 gauges[gauge.family] = [*keys, (gauge, None)], [*values, 0.0]
 
-    def _sum(self, family: Family, totals: list[float]) -> Shown | None:
+    def _sum(self, family: Family, totals: list[float]) -> FamilySamples | None:
         source = self._plan.sums.get(family[:2])
         if source is None:
             return None
@@ -306,14 +306,14 @@ class Scrape:
         created = self._remembered.created.get(family[:2]) if self._wanted.created else None
         exemplars = self._remembered.exemplars.of(family[:2], source)
         if names is None:
-            return Shown(family, lines, values, (source, None), created=created, exemplars=exemplars)
+            return FamilySamples(family, lines, values, (source, None), created=created, exemplars=exemplars)
         chosen = [line.name in names for line in lines]
         if not any(chosen):
             return None
         found = list(compress(lines, chosen)), list(compress(values, chosen))
-        return Shown(family, *found, (source, chosen), created=created, exemplars=among(exemplars, chosen))
+        return FamilySamples(family, *found, (source, chosen), created=created, exemplars=among(exemplars, chosen))
 
-    def _gauge(self, family: Family, gauges: dict[FamilyId, GaugeValues]) -> Shown | None:
+    def _gauge(self, family: Family, gauges: dict[FamilyId, GaugeValues]) -> FamilySamples | None:
         names, found = self._wanted.names, gauges.get(family[:2])
         if found is None:
             return None
@@ -321,4 +321,4 @@ class Scrape:
         if names is not None:
             chosen = [gauge.name in names for gauge, _ in keys]
             keys, values = list(compress(keys, chosen)), list(compress(values, chosen))
-        return Shown(family, GaugeLines(keys), values, keys=keys) if keys or names is None else None
+        return FamilySamples(family, GaugeLines(keys), values, keys=keys) if keys or names is None else None

@@ -17,8 +17,8 @@ from prometheus_client.samples import Exemplar, Sample
 from prometheus_client.utils import floatToGoString
 
 from ..rows.ingest import storable
+from .families import FamilySamples
 from .plan import Family, FamilyId, Gauge, Line, Lines
-from .shown import Shown
 
 Encoder = Callable[[Any], bytes]
 """One of the peer's functions from a registry to text."""
@@ -63,7 +63,7 @@ class Texts:
         self._last: dict[FamilyId, tuple[list[tuple[Gauge, str | None]], list[str]]] = {}
         """What gauges' lines were written last, and what comes before their values."""
 
-    def text(self, shown: list[Shown]) -> bytes:
+    def text(self, shown: list[FamilySamples]) -> bytes:
         """The exposition."""
         pieces: list[str] = []
         used = 0
@@ -86,7 +86,7 @@ class Texts:
             known = self._heads[family[:2]] = (family, self._encode(family, []).removesuffix("\n"))
         return known[1]
 
-    def _prefixes(self, shown: Shown) -> Iterable[str]:
+    def _prefixes(self, shown: FamilySamples) -> Iterable[str]:
         if shown.source is not None:
             source, chosen = shown.source
             kept = self._of_lines(shown.family, source)
@@ -155,7 +155,7 @@ class Texts:
             raise RuntimeError(f"prometheus_client writes samples in a way that is not known: {text[:200]!r}")
         return ["\n" + line.removesuffix("0.0") for line in written]
 
-    def _add_exemplars(self, shown: Shown, numbers: list[str]) -> None:
+    def _add_exemplars(self, shown: FamilySamples, numbers: list[str]) -> None:
         """Add to some of the values what the encoder writes behind them."""
         lines = [(shown.lines[number].name, exemplar) for number, exemplar in shown.exemplars.items()]
         # It depends on neither labels nor value of the sample, so all are written with the same short beginning.

@@ -121,7 +121,7 @@ class Admission:
         file = self._store.file
         slots = file.identity, bytes(file.states), tuple(file.own_slots)  # a child's are not its parent's
         if slots != self._slots:
-            self._others = [(slot, one) for slot, one in file.live_slots() if slot not in slots[2]]
+            self._others = [(slot, one) for slot, one in file.held_slots() if slot not in slots[2]]
             self._slots = slots
         left = _LONGEST
         for slot, instance in self._others:

@@ -74,7 +74,7 @@ def wipe(store: Opened, connection: apsw.Connection) -> None:
 def _committed(connection: apsw.Connection, file: CellsFile) -> dict[int, int]:
     """How much of each journal nobody will read again, by instances: all of it where the process is settled."""
     rows: Any = connection.execute(_COMMITTED).fetchall()
-    settled = {i: file.published[slot] for slot, i in file.live_slots() if file.states[slot] == layout.SETTLED}
+    settled = {i: file.published[slot] for slot, i in file.held_slots() if file.states[slot] == layout.SETTLED}
     return dict(rows) | settled
 
 

@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterable
 
 import apsw
 
-from ..appcode import is_for_caller, told
-from ..cells import given, trust
+from ..cells import given, ownership
 from ..cells.arenas import SharedArena
 from ..cells.freed import Run
 from ..cells.images import Image
@@ -19,6 +18,7 @@ from ..cells.part import Part
 from ..cells.shape import Key
 from ..errors import DamagedError
 from ..process import fork
+from ..process.appcode import is_for_caller, told
 from ..rows import behind, checkup, database, exemplars, fold, ingest, inherited, nonsense, removal, settle, slices
 from ..rows.renew import is_damage
 from ..rows.sweep import sweep, sweep_words
@@ -30,9 +30,9 @@ from .admission import Admission
 from .conflicts import Conflicts
 from .flusher import Outcome
 from .follow import Follower
+from .masters import Masters
 from .opened import Opened
 from .remover import Remover
-from .wards import Wards
 
 _BLOCKS_AT_ONCE = 32
 """Blocks of cells, 4 KiB each, that one transaction brings to rows."""
@@ -57,14 +57,14 @@ class Rounds:
         self.conflicts = Conflicts(store.home)
         self.admission = Admission(store)
         self.remover = Remover(store, follower)
-        self.wards = Wards()
+        self.masters = Masters()
         self.notices: list[str] = []
         self.given_up: list[Key] = []
 
     def after_fork_in_child(self, of_master: Iterable[SharedArena]) -> None:
-        """Leave to the parent what it has to do. of_master: what a process has that cannot flush, see `wards`."""
+        """Leave to the parent what it has to do. of_master: what a process has that cannot flush, see `masters`."""
         self.remover = Remover(self.store, self.follower)
-        self.wards = Wards(of_master)
+        self.masters = Masters(of_master)
         self.notices, self.given_up = [], []
 
     def has_notices(self) -> bool:
@@ -142,10 +142,10 @@ def flush(rounds: Rounds, *, pause: float = 0.0) -> Outcome:
 
 
 def _look_for_planted(store: Opened) -> None:
-    if planted := trust.planted_journal(store.path):
+    if planted := ownership.planted_journal(store.path):
         store.trouble.report("foreign", f"{planted}; it is not believed, the store goes on")
     else:
-        store.trouble.over("foreign", f"{store.path}{trust.JOURNAL_SUFFIX} is gone")
+        store.trouble.over("foreign", f"{store.path}{ownership.JOURNAL_SUFFIX} is gone")
 
 
 def _after_failure(store: Opened, error: BaseException) -> None:
@@ -169,12 +169,12 @@ def _has_work(rounds: Rounds) -> bool:
     file = store.file
     return (
         rounds.has_notices()
-        or bool(store.part.heirs.waiting)
+        or bool(store.part.inheritance.waiting)
         or store.part.has_given_back()
-        or rounds.wards.have_news(file)
+        or rounds.masters.have_news(file)
         or file.sweeping.is_due()
         or any(arena.has_news() or arena.changed_blocks() for arena in store.part.arenas() if arena.is_mine())
-        or any(not file.is_alive(slot) for slot, _ in file.live_slots())
+        or any(not file.is_alive(slot) for slot, _ in file.held_slots())
     )
 
 
@@ -189,7 +189,7 @@ def _flush(rounds: Rounds) -> Outcome:
         rounds.remover.act(connection)
         store.part.look_for_marks()
         inherited.bring(connection, store.file, store.part)
-        rounds.wards.bring(connection)
+        rounds.masters.bring(connection)
         arenas = _own(store)
         with_values = wal_bytes(store.path) <= wal_limit(store.path)
         now = given.now_ns()
@@ -217,7 +217,7 @@ def _bring_long_journals(store: Opened) -> None:
             for end in slices.bring_journal(store.writing, arena.file, arena.slot, arena.instance):
                 with store.part.binding():
                     _note_ingested(arena, end)
-    long = [(slot, instance) for slot, instance in file.live_slots() if file.published[slot] > slices.PORTION]
+    long = [(slot, instance) for slot, instance in file.held_slots() if file.published[slot] > slices.PORTION]
     slices.bring_all(store.writing, file, [one for one in long if not file.is_alive(one[0])])
 
 

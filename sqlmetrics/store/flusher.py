@@ -14,8 +14,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
-from ..appcode import is_for_caller
 from ..process import fork, native, under_uwsgi
+from ..process.appcode import is_for_caller
 
 BATCH_SECONDS = 0.01
 """New children are upserted together with those that come within this time after them, and again after those."""

@@ -179,7 +179,7 @@ class Follower:
         if pair.store != self._store.id:
             return set()
         arenas = self._store.part.arenas()
-        left = {one.instance for one in arenas if one.file.states[one.slot] != layout.LIVE}
+        left = {one.instance for one in arenas if one.file.states[one.slot] != layout.HELD}
         with contextlib.closing(database.connect(self._store.path)) as connection:
             return left | {
                 one.instance for one in arenas if ingest.is_settled(connection, one.file, one.slot, one.instance)

@@ -8,11 +8,11 @@ from ..cells.figures import Figures
 from ..cells.home import Home
 from ..cells.part import Part
 from ..process import fork
+from ..process.trouble import Trouble
 from ..rows import files
 from ..rows.connections import Access
 from ..rows.making import SET_UP_SECONDS
 from ..rows.renew import Pair
-from ..trouble import Trouble
 from .flusher import Flusher
 
 

@@ -81,7 +81,7 @@ class Remover:
         store = self._store
         for removal in removals:
             removal.detach(store.part)
-        slices.bring_all(lambda: nullcontext(connection), store.file, store.file.live_slots(), until)
+        slices.bring_all(lambda: nullcontext(connection), store.file, store.file.held_slots(), until)
         with database.unreferenced(connection), settle.settling(connection, store.file):
             is_unmarked = carry_out(connection, store.file, store.part, removals)
         self._is_unmarked = self._is_unmarked or is_unmarked

@@ -27,7 +27,7 @@ def reset(store: Opened, *, force: bool, keep_own: bool) -> None:
     """Delete every row, but, if asked for, those of this process. Raises StoreInUseError, apsw.BusyError."""
     own = _own(store) if keep_own else set()
     with _writing(store) as (connection, settled):
-        slots = store.file.live_slots()
+        slots = store.file.held_slots()
         _refuse_if_used(store, slots, own, force)
         settle.empty(connection, store.file, slots, own, settled)
     for arena in store.part.arenas():
@@ -52,7 +52,7 @@ def _leave_no_trace(store: Opened) -> None:
 def begin_with_sums(store: Opened) -> None:
     """Forget the gauges of earlier runs: they tell of processes that are gone. Raises as `reset` does."""
     with _writing(store) as (connection, settled):
-        _refuse_if_used(store, store.file.live_slots(), _own(store), False)
+        _refuse_if_used(store, store.file.held_slots(), _own(store), False)
         settle.settle_dead(connection, store.file, settled)
         fold.drop_gauges(connection)
         sweep_gauges(connection, store.file)

@@ -14,17 +14,17 @@ from typing import TypeVar
 import apsw
 
 from .. import config
-from ..cells import given, layout, locks, trust
+from ..cells import given, layout, locks, ownership
 from ..cells.part import Part
 from ..errors import ForeignFileError, JournalModeError, SQLMetricsError, StoreError, StoreInUseError
 from ..process import fork, under_uwsgi
+from ..process.trouble import Trouble
 from ..process.wiped import wiped_bytes
 from ..rows import database, files, wal_reset
 from ..rows.renew import Pair
 from ..scrape import readers
 from ..scrape.reader import Finish, Reader
 from ..scrape.wanted import Wanted, wanted
-from ..trouble import Trouble
 from . import erasure, flush, resets
 from .flusher import Flusher, Outcome
 from .follow import Follower
@@ -46,7 +46,7 @@ class Store(Opened, fork.ForkAware):
     def __init__(self, path: str, settings: config.Settings, *, create: bool = True):
         super().__init__(path, settings)
         if settings.group is not None:
-            trust.share(path, settings.gid())
+            ownership.share(path, settings.gid())
         self._launched = False
         self.follower = Follower(self)
         self.rounds = flush.Rounds(self, self.follower)
@@ -223,10 +223,10 @@ class Store(Opened, fork.ForkAware):
         By name, and not by descriptors, the closing of which would drop locks. Raises OSError.
         """
         self.settings = replace(self.settings, mode=self.settings.mode | 0o060, group=gid)
-        trust.share(self.path, gid)
-        trust.check(self.path)
+        ownership.share(self.path, gid)
+        ownership.check(self.path)
         self._share_folder(gid)
-        for suffix in trust.SUFFIXES:
+        for suffix in ownership.SUFFIXES:
             os.chown(self.path + suffix, -1, gid, follow_symlinks=False)
             os.chmod(self.path + suffix, self.settings.mode)
 

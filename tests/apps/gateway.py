@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 GROUPS: dict[str, str] = {}
 
 
-class Shown:
+class FamilySamples:
     """All groups as one collector."""
 
     def collect(self):
@@ -30,7 +30,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         """Show all."""
         registry = CollectorRegistry()
-        registry.register(Shown())
+        registry.register(FamilySamples())
         self.answer(generate_latest(registry))
 
     def do_PUT(self):

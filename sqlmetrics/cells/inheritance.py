@@ -17,14 +17,14 @@ Seen = tuple[tuple[int, int], int]
 """The identity of a cells file, and how many removals there had been."""
 
 
-class Heirs:
+class Inheritance:
     """What one process knows of the gauges that it has inherited, or leaves to those that it forks.
 
     waiting: gauges that it will have if they are in the rows. sure: those that it will have anyway, as soon as the
     flusher comes to them, and what says that they have not been removed meanwhile.
     """
 
-    def __init__(self, home: Home, parent: Heirs | None):
+    def __init__(self, home: Home, parent: Inheritance | None):
         self._home = home
         self._seen: Seen | None = parent._seen if parent else None
         self.waiting: list[tuple[Writer, Key]] = []

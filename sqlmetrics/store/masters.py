@@ -21,7 +21,7 @@ from ..rows.ingest import copy_images, ingest, is_settled
 _ZEROS = bytes(layout.PAGE)
 
 
-class Ward:
+class Master:
     """The part of the store that such a process has."""
 
     def __init__(self, arena: SharedArena):
@@ -34,7 +34,7 @@ class Ward:
     def is_left(self, now: CellsFile) -> bool:
         """Whether it is settled, or in files that were replaced."""
         file, slot = self._file, self._slot
-        is_live = file.states[slot] == layout.LIVE and file.has(slot, self._instance)
+        is_live = file.states[slot] == layout.HELD and file.has(slot, self._instance)
         return not is_live or file is not now
 
     def has_news(self) -> bool:
@@ -67,22 +67,22 @@ class Ward:
         self._shown = dict.fromkeys(self._file.blocks.owned_by(self._slot), _ZEROS) | self._shown
 
 
-class Wards:
+class Masters:
     """All those that one process sees to."""
 
     def __init__(self, arenas: Iterable[SharedArena] = ()):
-        self._all = [Ward(arena) for arena in arenas]
+        self._all = [Master(arena) for arena in arenas]
 
     def __bool__(self) -> bool:
         return bool(self._all)
 
     def have_news(self, file: CellsFile) -> bool:
         """Whether there is something to write for one of them."""
-        self._all = [ward for ward in self._all if not ward.is_left(file)]
-        return any(ward.has_news() for ward in self._all)
+        self._all = [master for master in self._all if not master.is_left(file)]
+        return any(master.has_news() for master in self._all)
 
     def bring(self, connection: apsw.Connection) -> None:
-        """Write it. Raises what `Ward.bring` does."""
-        for ward in self._all:
-            if ward.has_news():
-                ward.bring(connection)
+        """Write it. Raises what `Master.bring` does."""
+        for master in self._all:
+            if master.has_news():
+                master.bring(connection)

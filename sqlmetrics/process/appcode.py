@@ -10,7 +10,7 @@ import signal
 from collections.abc import Callable
 from types import CodeType, TracebackType
 
-from .process import native
+from . import native
 
 _GREENLETS = ("gevent", "eventlet", "greenlet")
 

@@ -13,7 +13,7 @@ from .newest import NO_EXEMPLARS
 from .plan import Family, Gauge, Line, Lines
 
 
-class Shown(NamedTuple):
+class FamilySamples(NamedTuple):
     """A family as a scrape shows it.
 
     lines: those of the family that are wanted; values: of each. source: what these lines are kept by, and which of its
@@ -72,7 +72,7 @@ class Shown(NamedTuple):
             return following.name.endswith("_bucket") and not line.name.endswith("_bucket")
         return line.labels is not following.labels  # a summary's count and sum have one label set
 
-    def restricted(self, names: Container[str] | None) -> Shown:
+    def restricted(self, names: Container[str] | None) -> FamilySamples:
         """Only the lines of these names (None: all), without exemplars."""
         chosen = [names is None or line.name in names for line in self.lines]
         lines, values = list(compress(self.lines, chosen)), list(compress(self.values, chosen))
