@@ -98,7 +98,7 @@ class SharedValue(Compatible, Sampled):
         labelvalues: Any,
         help_text: str,
         multiprocess_mode: str = "",
-        **kwargs: Any,  # noqa: ARG002 - the peer's contract
+        **kwargs: Any,  # noqa: ARG002 - `prometheus_client`'s contract
     ) -> None:
         super().__init__()
         typ, multiprocess_mode = _storable_type(given.name(typ), given.name(multiprocess_mode))

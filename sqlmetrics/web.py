@@ -191,7 +191,7 @@ def _joined(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str:
 
 def start_http_server(
     port: int,
-    addr: str = "0.0.0.0",  # noqa: S104 - as the peer's
+    addr: str = "0.0.0.0",  # noqa: S104 - as `prometheus_client`'s
     path: Path = None,
     *,
     self_metrics: bool = False,

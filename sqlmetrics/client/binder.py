@@ -270,7 +270,7 @@ class Binder(fork.ForkAware):
             return False
 
     def _inherit(self, writer: Writer, part: Part) -> None:
-        """In a new process (or under a new name) every gauge is there at zero, as in the peer's mode."""
+        """In a new process (or under a new name) every gauge is there at zero, as in `prometheus_client`'s mode."""
         self._writer = writer
         if part.inheritance.are_up_to_date():
             for place, key in enumerate(list(self._inherited)):

@@ -83,7 +83,7 @@ class Member(Compatible):
             child._binder.attach(child)
         child._cells[child._cell + offset] += amount
 
-    def set(self, value: float, timestamp: float | None = None) -> None:  # noqa: ARG002 - the peer's contract
+    def set(self, value: float, timestamp: float | None = None) -> None:  # noqa: ARG002 - the contract
         """Set the value."""
         value, child, offset = float(value), self._child, self._offset
         while child._own != child._word:

@@ -65,7 +65,7 @@ class MultiProcessCollector:
 
     def collect_named(self, names: frozenset[str] | None) -> list[Metric]:
         """The same, but of the samples of these names only (None: as it was told when it was made)."""
-        if "_reader" not in self.__dict__:  # of the peer's class, and made before it was replaced
+        if "_reader" not in self.__dict__:  # of `prometheus_client`'s class, and made before it was replaced
             MultiProcessCollector.__init__(self, None)
         return stores.metrics(self._reader, self._wanted if names is None else replace(self._wanted, names=names))
 

@@ -43,5 +43,5 @@ def generate_latest(
 
 
 def encode(reader: Reader, encoder: Encoder, asked: Wanted) -> bytes:
-    """Scrape, and return the text as this encoder of the peer writes it. Raises NoStoreError, StoreError."""
+    """Scrape, and return the text as this encoder of `prometheus_client` writes it. Raises NoStoreError, StoreError."""
     return stores.scrape(reader, asked, lambda shown, kept: texts(kept, encoder).text(shown))

@@ -1,6 +1,6 @@
 """`install()`: all that is replaced in `prometheus_client`, listed in one table and undone by `uninstall()`.
 
-Instrumentation libraries test the peer's environment variable themselves and import its names, some as
+Instrumentation libraries test `prometheus_client`'s environment variable themselves and import its names, some as
 ``from prometheus_client.multiprocess import …``. So the names in its modules are replaced, and the collector class
 itself, for those who hold it already, is made to lead to ours.
 """
@@ -58,7 +58,7 @@ def _registry_init(self: CollectorRegistry, *args: Any, **kwargs: Any) -> None:
 
 
 def _collector_init(self: Any, registry: Any, path: Any = None, **options: Any) -> None:
-    """Make an instance of the peer's collector class collect from the store."""
+    """Make an instance of `prometheus_client`'s collector class collect from the store."""
     MultiProcessCollector.__init__(self, registry, path, **options)
 
 
@@ -78,13 +78,13 @@ _REPLACED: tuple[tuple[Any, str, Callable[[Callable[[], object]], Any]], ...] = 
     (CollectorRegistry, "__init__", lambda _: _registry_init),
     (exposition, "make_wsgi_app", lambda _: sharing.make_wsgi_app),
 )
-"""(where, name, what it becomes): the names that lead to the peer's files."""
+"""(where, name, what it becomes): the names that lead to `prometheus_client`'s files."""
 _METHODS = (*operations.REPLACED, *labelled.REPLACED, *info_enum.REPLACED, *sampling.REPLACED, *registry.REPLACED)
 """(class, name, what it becomes): the methods of its metrics and registries. With `_REPLACED` all that is replaced."""
 
 
 class _PeerLocks(fork.ForkAware):
-    """Renews the peer's locks in a child, where the threads that held them do not exist."""
+    """Renews `prometheus_client`'s locks in a child, where the threads that held them do not exist."""
 
     def after_fork_in_child(self) -> None:
         """Replace the locks, also those that look free: one may have been on its way to a thread that waited."""

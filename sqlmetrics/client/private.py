@@ -55,7 +55,7 @@ class Home:
 
 
 class PrivateValue(MutexValue):
-    """A float in the memory of its process, with the contract of the peer's values and safe in signal handlers.
+    """A float in the memory of its process, with the contract of other values, safe in signal handlers.
 
     metric: whose value it is. name, place: the attribute that has it there, and where in the list that this is.
     """

@@ -187,7 +187,7 @@ def _own_families(registry: CollectorRegistry, collector: Any, found: Families |
 
 
 def _as_in_memory(collector: Any, metric: Metric) -> Metric:
-    """Without the sum of a histogram that counts negative numbers, for it may go down: the peer leaves it out, too."""
+    """Without the sum of a histogram that counts negative numbers, for it may go down, as `prometheus_client` does."""
     if metric.type == "histogram" and getattr(collector, "_upper_bounds", [0])[0] < 0:
         metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_sum")]
     return metric

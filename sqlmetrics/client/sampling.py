@@ -42,10 +42,10 @@ class Answering:
         self.value = value
 
     def inc(self, amount: float) -> None:
-        """Do nothing, as the peer's gauge with a function does."""
+        """Do nothing, as `prometheus_client`'s gauge with a function does."""
 
     def set(self, value: float, timestamp: float | None = None) -> None:
-        """Do nothing, as the peer's gauge with a function does."""
+        """Do nothing, as `prometheus_client`'s gauge with a function does."""
 
     def get(self) -> float:
         """The last answer of this process."""

@@ -21,7 +21,7 @@ from .families import FamilySamples
 from .plan import Family, FamilyId, Gauge, Line, Lines
 
 Encoder = Callable[[Any], bytes]
-"""One of the peer's functions from a registry to text."""
+"""One of `prometheus_client`'s functions from a registry to text."""
 _FORMATS = 8
 """Formats of which texts are kept; a client may ask for any version."""
 _PROBE = Family("x", "counter", "", "", 0)

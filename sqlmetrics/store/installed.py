@@ -30,10 +30,10 @@ def find(path: str | os.PathLike[str] | None = None) -> str:
 
 
 def meant(path: str | os.PathLike[str] | None) -> str | os.PathLike[str] | None:
-    """The path that is meant where code for the peer gives one; None: that of the store in use.
+    """The path that is meant where code for `prometheus_client` gives one; None: that of the store in use.
 
-    Such code hands over the folder of ``PROMETHEUS_MULTIPROC_DIR``, which it may have set itself. The peer's files are
-    not there, as the store took their place, and the store may be elsewhere (``SQLMETRICS_PATH`` goes first).
+    Such code hands over the folder of ``PROMETHEUS_MULTIPROC_DIR``, which it may have set itself. No mmap files are
+    there, as the store took their place, and the store may be elsewhere (``SQLMETRICS_PATH`` goes first).
     """
     return None if path is not None and config.is_the_peers(path) else path
 
