@@ -1,4 +1,4 @@
-"""Exemplars on their way from a process to its journal.
+"""Exemplars on their way from the memory of a process to its journal.
 
 The first of a series in a flush interval goes to the journal at once, so that others see it and a SIGKILL does not
 take it along. Those that follow wait in memory, only the newest of each series, for the next flush: a busy process
@@ -7,14 +7,12 @@ writes two records per series and flush interval, however often it observes.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import time
-from collections.abc import Container, Iterable
+from collections.abc import Callable, Iterable
 
 from prometheus_client.samples import Exemplar
 
-from . import given
+from . import chores, given
 from .records import exemplar_record
 from .shape import Key
 
@@ -45,70 +43,57 @@ def is_current(exemplar: Exemplar, now: float) -> bool:
     return abs(now - float(exemplar.timestamp or 0.0)) <= LIFE
 
 
-class Kept:
+class Exemplars:
     """The newest exemplar of each series of one writer, and which of them are to be told to the others."""
 
     def __init__(self) -> None:
         self.newest: dict[Series, Exemplar] = {}
-        self._tried: set[Series] = set()  # since the last round; a full journal is not tried for each observation
-        self._waiting: dict[Series, None] = {}
+        self._noted: dict[Series, bool] = {}
+        """Those that came since the last round, and whether they are to be told in the next one."""
         self._last_round = float("-inf")
 
     def put(self, series: Series, exemplar: Exemplar) -> bool:
-        """Keep one; True if it is the first of its series since the last round, and to be told at once."""
-        kept = _by_value(exemplar)
-        if series in self._tried:
-            self.newest[series] = kept
-            self._waiting[series] = None
-            return False
-        shape, position = series[0][0], series[1]
-        if not takes(shape.type, *shape.samples[position]):
-            return False
-        self.newest[series] = kept
-        self._tried.add(series)
-        return True
+        """Keep one; True if it is the first of its series since the last round, and to be told at once.
+
+        Raises what the conversion of its texts and its value raises.
+        """
+        exemplar = _by_value(exemplar)
+        is_first = series not in self._noted  # a full journal is not tried for each observation
+        if is_first:
+            (shape, _), position = series
+            if not takes(shape.type, *shape.samples[position]):
+                return False
+        self.newest[series] = exemplar
+        self._noted[series] = not is_first
+        return is_first
 
     def wait(self, series: Iterable[Series]) -> None:
         """Have these told in the next round."""
-        self._waiting.update(dict.fromkeys(series))
+        self._noted.update(dict.fromkeys(series, True))
 
     def take_round(self, pause: float) -> list[Series]:
         """The series whose newest exemplar is to be told now; none if the last round was less than `pause` ago."""
-        now = time.clock_gettime(time.CLOCK_MONOTONIC)  # freezegun does not freeze it
-        if not (self._tried or self._waiting) or now < self._last_round + pause:
+        now = chores.now()  # freezegun does not freeze it
+        if not self._noted or now < self._last_round + pause:
             return []
         self._last_round = now
-        self._tried.clear()
-        taken = []
-        with contextlib.suppress(KeyError):  # a signal handler took the rest
-            for _ in range(len(self._waiting)):
-                taken.append(self._waiting.popitem()[0])
-        return taken
+        noted, self._noted = self._noted, {}
+        return [series for series, waits in noted.copy().items() if waits]
 
     def is_waiting(self) -> bool:
         """Whether some are to be told."""
-        return bool(self._waiting)
+        return True in self._noted.copy().values()
 
     def tell_again(self) -> None:
         """Whoever reads the journal from now on knows nothing of what was told: the files are others."""
-        self._tried.update(self.newest)
         self.wait(self.newest.copy())
         self._last_round = float("-inf")
 
-    def drop(self, keys: Iterable[Key]) -> None:
-        """Forget those of children that were removed."""
-        gone = set(keys)
-        for series in [one for one in self.newest.copy() if one[0] in gone]:
+    def drop(self, is_gone: Callable[[Key], bool]) -> None:
+        """Forget those of children that are gone."""
+        for series in [one for one in self.newest.copy() if is_gone(one[0])]:
             self.newest.pop(series, None)
-            self._waiting.pop(series, None)
-            self._tried.discard(series)
-
-    def only(self, keys: Container[Key]) -> Kept:
-        """Those of some children."""
-        kept = Kept()
-        kept.newest = {series: one for series, one in self.newest.copy().items() if series[0] in keys}
-        kept.tell_again()
-        return kept
+            self._noted.pop(series, None)
 
 
 def record_of(series: Series, exemplar: Exemplar) -> str:
@@ -118,10 +103,7 @@ def record_of(series: Series, exemplar: Exemplar) -> str:
 
 
 def _by_value(exemplar: Exemplar) -> Exemplar:
-    """A copy, for the app may change the labels, with a timestamp. Made as Exemplar(...) makes it, in half of the time.
-
-    Raises what the conversion of its texts and its value raises.
-    """
+    """A copy with a timestamp, for the app may change the labels; made in half of the time of Exemplar(...)."""
     value, timestamp = exemplar.value, exemplar.timestamp
     labels = {given.text(name): given.text(one) for name, one in exemplar.labels.items()}
     value = value if type(value) is float else given.number(value)

@@ -380,18 +380,12 @@ class Part:
         """
         writer = self.writers.get(identifier) or self.writer(identifier, False)
         if writer.exemplars.put(series, exemplar):
+            left = [series]
             with self.binding(exemplars.WAIT) as outermost:
-                told = outermost and self._tell_at_once(self.writer(identifier, True), series)
-            if not told:
-                writer.exemplars.wait([series])
-
-    @staticmethod
-    def _tell_at_once(writer: Writer, series: Series) -> bool:
-        if writer.shared is None or writer.shared.backlog() > exemplars.BACKLOG:
-            return False
-        with contextlib.suppress(OSError):  # no room; the children that find none say so
-            return writer.tell(series)
-        return False
+                shared = self.writer(identifier, True).shared if outermost else None
+                if shared is not None and shared.backlog() <= exemplars.BACKLOG:
+                    left = _tell(writer, left)
+            writer.exemplars.wait(left)
 
     def newest_exemplar(self, identifier: str, series: Series) -> Exemplar | None:
         """The newest that this process has of a series."""
@@ -403,20 +397,12 @@ class Part:
         for writer in self.writers.copy().values():
             waiting = writer.exemplars.take_round(pause)
             for start in range(0, len(waiting), exemplars.AT_ONCE):
-                some = waiting[start : start + exemplars.AT_ONCE]
+                left = waiting[start : start + exemplars.AT_ONCE]
                 with self.binding() as outermost:
-                    left = self._tell_some(writer, some) if outermost else some
+                    shared = writer.shared if outermost else None
+                    if shared is not None and shared.is_mine() and shared.has_room_to_spare():
+                        left = _tell(writer, left)
                 writer.exemplars.wait(left)
-
-    def _tell_some(self, writer: Writer, some: list[Series]) -> list[Series]:
-        """Tell some, and return those that must wait."""
-        shared = writer.shared
-        if shared is None or not shared.is_mine() or not shared.has_room_to_spare():
-            return some
-        left = list(some)
-        with contextlib.suppress(OSError):
-            left = [series for series in some if not writer.tell(series)]
-        return left
 
     # --- forks --------------------------------------------------------------------------------------------
 
@@ -437,3 +423,10 @@ class Part:
             self._is_held = False
             self.lock.release()
         return news
+
+
+def _tell(writer: Writer, some: list[Series]) -> list[Series]:
+    """Tell the others the newest exemplars of some series, and return those that must wait."""
+    with contextlib.suppress(OSError):  # no room; the children that find none say so
+        return [series for series in some if not writer.tell(series)]
+    return some

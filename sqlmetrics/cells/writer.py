@@ -33,7 +33,7 @@ from typing import NamedTuple
 
 from .arenas import PrivateArena, SharedArena
 from .cellsfile import CellsFile
-from .exemplars import Kept, Series, record_of
+from .exemplars import Exemplars, Series, record_of
 from .freed import Run
 from .inherited import forget_inherited
 from .journal import TooLongError
@@ -124,7 +124,7 @@ class Writer:
         """Those that other processes have removed, as long as there are more than can be forgotten at once."""
         self.refused: deque[tuple[str, int]] = deque(maxlen=_REMEMBERED)  # (family, bytes) of records too long
         self.aside = Aside()
-        self.exemplars = Kept()
+        self.exemplars = Exemplars()
         self.lapsed: dict[Key, None] = {}  # live gauges to be announced again
         self.has_moved = False
         self.is_full = False
@@ -328,7 +328,7 @@ class Writer:
         places = [(key, place) for key in keys if (place := self._pop(key))]
         forget(keys)
         forget_inherited(keys)
-        self.exemplars.drop(keys)
+        self.exemplars.drop(set(keys).__contains__)
         for tell in told_of_removals:
             tell(keys)
         for arena in {id(place.arena): place.arena for _, place in places}.values():
@@ -373,7 +373,9 @@ class Writer:
             if not self.shared.journal.is_held_back:
                 self.known, self.gone = {}, {}
             self._leave_shared()
-        self.exemplars = self.exemplars.only(set(self.children()))
+        left = set(self.children())
+        self.exemplars.drop(lambda key: key not in left)
+        self.exemplars.tell_again()
 
     def _leave_shared(self) -> None:
         left = Moving(self.known)
