@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from prometheus_client import REGISTRY
 import sqlmetrics
 from sqlmetrics.cells import shape
 
+_SLOW_SECONDS = 5
 _VARIABLES = ("SQLMETRICS_PATH", "PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir")
 
 
@@ -21,6 +23,20 @@ def pytest_configure(config: pytest.Config) -> None:
     """See `let_children_hear_signals`."""
     let_children_hear_signals()
     config.pluginmanager.import_plugin("shared_fixtures")
+
+
+def pytest_collection_finish() -> None:
+    """Leave what exists by now out of garbage collections: each `install` makes one, which took most of the time."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the tests that took long and do not have the marker ``slow``; a busy machine may be why."""
+    reports = [one for some in terminalreporter.stats.values() for one in some if isinstance(one, pytest.TestReport)]
+    for one in reports:
+        if one.duration > _SLOW_SECONDS and "slow" not in one.keywords:
+            terminalreporter.write_line(f"more than {_SLOW_SECONDS} s without the marker slow: {one.nodeid}")
 
 
 @pytest.fixture(autouse=True)
