@@ -147,7 +147,7 @@ def test_a_forked_child_does_not_inherit_what_waits(path: str) -> None:
     wait_for(lambda: value("requests_total", path="/") is None)
 
 
-def test_a_removal_in_a_signal_handler_in_the_middle_of_a_flush(store: sqlmetrics.Store) -> None:
+def test_a_removal_in_a_signal_handler_in_the_middle_of_a_flush_does_not_hang(store: sqlmetrics.Store) -> None:
     """It waits for the flush that it has interrupted, without a deadlock."""
     requests = Counter("requests", "Requests", ["path"])
     requests.labels("/").inc()
