@@ -15,7 +15,7 @@ from typing import NamedTuple
 from pages import DOCS, ROOT
 
 PAGE = DOCS / "reference" / "promises.md"
-_BEGIN = "\nHeld by "
+_BEGIN = "\nHeld by:\n\n"
 """What the written part below each promise begins with."""
 
 
@@ -25,8 +25,6 @@ class Held(NamedTuple):
     promise: int
     file: Path
     summary: str
-    tests: int
-    """How many there are in the file."""
     names: list[str]
     """Those that hold it, none if it is the whole file."""
 
@@ -46,13 +44,13 @@ def held_by(file: Path) -> Iterator[Held]:
     whole = {number for one in for_all for number in marked(one.value)}
     summary = (ast.get_docstring(module) or "").partition("\n")[0]
     for number in whole:
-        yield Held(number, file, summary, len(tests), [])
+        yield Held(number, file, summary, [])
     some: dict[int, list[str]] = {}
     for name, test in tests.items():
         for number in {number for one in test.decorator_list for number in marked(one)} - whole:
             some.setdefault(number, []).append(name)
     for number, names in some.items():
-        yield Held(number, file, summary, len(tests), names)
+        yield Held(number, file, summary, names)
 
 
 def marked(expression: ast.expr) -> Iterator[int]:
@@ -79,22 +77,15 @@ def page() -> str:
     for at, section in enumerate(sections):
         number = int(section[3:].partition(".")[0])
         here = [one for one in everything if one.promise == number]
-        sections[at] = section.partition(_BEGIN)[0].rstrip() + "\n" + _list(here)
+        sections[at] = section.partition(_BEGIN)[0].rstrip() + "\n" + _BEGIN + "".join(map(_item, here))
     return head + "\n".join(sections)
-
-
-def _list(here: list[Held]) -> str:
-    count = sum(len(one.names) or one.tests for one in here)
-    return f"{_BEGIN}{count} test{'s' * (count != 1)} in {len(here)} file{'s' * (len(here) != 1)}:\n\n" + "".join(
-        map(_item, here)
-    )
 
 
 def _item(one: Held) -> str:
     link = f"[`{one.file.relative_to(ROOT)}`]({os.path.relpath(one.file, PAGE.parent)})"
     if not one.names:
-        return f"- {link} ({one.tests}): {one.summary}\n"
-    return f"- {link} ({len(one.names)} of {one.tests}): {', '.join(f'`{name}`' for name in one.names)}\n"
+        return f"- {link}: {one.summary}\n"
+    return f"- {link}: {', '.join(f'`{name}`' for name in one.names)}\n"
 
 
 if __name__ == "__main__":

@@ -75,6 +75,7 @@ def test_rows_of_a_burst_in_four_processes_are_complete_and_exact(path: str, she
         assert (len(shown), sum(shown.values())) == (4 * MANY + 500, value)
 
 
+@pytest.mark.slow
 def test_rows_of_a_burst_in_gunicorns_workers_are_complete_and_exact(folder: Path, path: str, shell: Shell) -> None:
     """Each worker computes on, and then they are all killed."""
     with serving(folder, "exploding:app", "-w", "2", "--chdir", str(APPS), SQLMETRICS_PATH=path) as server:

@@ -52,6 +52,7 @@ def test_children_in_many_blocks_each_have_cells_of_their_own(path: str, shell) 
 
 
 @pytest.mark.promise(6)
+@pytest.mark.slow
 def test_blocks_of_ended_processes_are_used_again(path: str, shell) -> None:
     """200 short-lived processes: neither the cells nor the rows nor the store's file grow with their number."""
     store = sqlmetrics.install(path, flush_interval=0.01)

@@ -145,6 +145,7 @@ def watch(path: str) -> list[object]:
     return [scrapes, wrong[:5]]
 
 
+@pytest.mark.slow
 def test_two_thousand_deaths_change_no_number_and_leave_nothing_that_grows(path: str, shell: Shell) -> None:
     """Most by SIGKILL at a random moment; scrapes in another process all along."""
     print(f"SQLMETRICS_TEST_SEED={SEED}")  # shown with a failure

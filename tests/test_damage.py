@@ -166,6 +166,7 @@ def test_rows_that_have_forgotten_a_process_are_made_anew(path: str, shell: Shel
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
 @given(damages=st.lists(st.sampled_from(vandal.DAMAGES), min_size=1, max_size=4), seed=st.integers(0, 2**32))
+@pytest.mark.slow
 def test_the_numbers_are_back_after_one_damage_upon_another(
     folder, damages: list[Callable[[str, int], None]], seed: int
 ) -> None:
@@ -201,6 +202,7 @@ def test_counts_go_on_after_the_directory_of_cells_was_garbled(path: str, seed: 
 
 
 @pytest.mark.parametrize(("restored", "in_place"), RESTORED)
+@pytest.mark.slow
 def test_files_restored_from_a_copy_count_nothing_twice(path: str, restored: tuple[str, ...], in_place: bool) -> None:
     """Of an earlier state, while one process that was in it has ended and another lives: nothing is counted twice."""
     app = App(path)

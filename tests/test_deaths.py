@@ -85,6 +85,7 @@ def after(parent: int, dead: int) -> Scraped:
 
 @pytest.mark.parametrize(("start", "end"), PAIRS)
 @pytest.mark.promise(6)
+@pytest.mark.slow
 def test_any_death_of_any_process_is_seen_by_the_first_scrape(path: str, shell: Shell, start: str, end: str) -> None:
     """Exactly: the live gauges go, all else stays, up to the operation before the end, and the rows are folded."""
     store = sqlmetrics.install(path, flush_interval=FOREVER)

@@ -15,6 +15,8 @@ from helpers import wait_for
 
 from sqlmetrics.demo.story import Demo
 
+pytestmark = pytest.mark.slow
+
 OTHER_PROGRAM = """
 import sys
 import sqlmetrics
@@ -189,6 +191,7 @@ def test_each_gauge_that_is_off_is_named(
     assert (demo.results.count(False), len(demo.results)) == (1, 11)
 
 
+@pytest.mark.promise(7)
 def test_a_fifth_file_and_a_db_file_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The promise is four files at most, and none that the peer would read."""
     for name in ("a", "b", "c", "d", "e.db"):

@@ -183,6 +183,7 @@ def name_of(page: Path) -> str:
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.parent not in DROPIN and blocks(page)], ids=name_of)
+@pytest.mark.slow
 def test_what_a_page_says_works(page: Path, reader: Reader) -> None:
     """Every program runs, and every command prints what is shown."""
     for block in blocks(page):

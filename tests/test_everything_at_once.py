@@ -73,6 +73,7 @@ def _run(place: Path, *options: str) -> dict[str, int]:
     return happened
 
 
+@pytest.mark.slow
 def test_counts_are_exact_while_processes_start_fork_stop_and_are_killed(folder: Path) -> None:
     """Threads, removals, exemplars, shells with locks and three ways of scraping beside them."""
     happened = _run(folder)
@@ -82,6 +83,7 @@ def test_counts_are_exact_while_processes_start_fork_stop_and_are_killed(folder:
 
 
 @pytest.mark.skipif(not can_mount(), reason="mounting a small tmpfs needs root and CAP_SYS_ADMIN")
+@pytest.mark.slow
 def test_counts_are_exact_when_the_disk_is_full_now_and_then(folder: Path) -> None:
     """Nobody ends while it is; what was there goes on, and new children appear when there is room."""
     place = folder / "disk"
@@ -93,6 +95,7 @@ def test_counts_are_exact_when_the_disk_is_full_now_and_then(folder: Path) -> No
     assert happened["ends"] > 0
 
 
+@pytest.mark.slow
 def test_counts_are_exact_when_files_are_deleted_now_and_then(folder: Path) -> None:
     """All files, or some; what living processes counted is back soon, and what ended ones left as long as one lives."""
     happened = _run(folder, "--deletions")

@@ -24,6 +24,7 @@ pytestmark = pytest.mark.promise(4)
 TRACED = (part, writer, binder, exemplars, journal, values)
 
 
+@pytest.mark.slow
 def test_an_observation_may_be_interrupted_at_every_line(path: str) -> None:
     """By a handler that observes with exemplars too: none waits for the other, and all are there after the flush."""
     store = quiet(path)

@@ -56,6 +56,7 @@ def parsed(write: Callable[..., bytes], read: Callable[..., object], registry: C
     max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.explicit, Phase.generate]
 )
 @given(labels=st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=5, unique=True), help_text=TEXT, number=VALUES)
+@pytest.mark.slow
 def test_texts_and_numbers_parse_back_to_what_was_set(
     folder, labels: list[tuple[str, str]], help_text: str, number: float
 ) -> None:

@@ -88,6 +88,7 @@ def _settle_until(step: int, path: str) -> int:
     return interruption.lines
 
 
+@pytest.mark.slow
 def test_a_flush_that_is_killed_at_any_line_changes_no_number(path: str, shell: Shell) -> None:
     """Of all code from the flush on: what a scrape shows is right before, between and after, and settled at last."""
     store = sqlmetrics.install(path, flush_interval=1000)

@@ -171,6 +171,7 @@ def test_a_disk_that_is_full_again_and_again_loses_nothing(folder: Path, mounted
 
 
 @pytest.mark.promise(5)
+@pytest.mark.slow
 def test_a_reader_that_never_ends_does_not_let_the_wal_grow(
     path: str, monkeypatch: pytest.MonkeyPatch, shell: Shell
 ) -> None:
@@ -203,6 +204,7 @@ def test_a_reader_that_never_ends_does_not_let_the_wal_grow(
 
 
 @pytest.mark.promise(5)
+@pytest.mark.slow
 def test_a_wal_that_a_reader_keeps_leaves_room_on_a_small_disk(folder: Path, mounted: list[Disk], shell: Shell) -> None:
     """For new children meanwhile, and for the checkpoint when the reader has gone."""
     disk = Disk(folder, "16m")

@@ -12,7 +12,7 @@ import pytest
 from apps.serving import APPS, NEWEST, Installed, Server, Values, parse, serving
 from helpers import Shell, wait_for
 
-pytestmark = pytest.mark.promise(2, 3)
+pytestmark = [pytest.mark.promise(2, 3), pytest.mark.slow]
 
 _FOLDER_OF_23 = os.environ.get("SQLMETRICS_GUNICORN23", "")  # now: a fixture clears the variables for each test
 

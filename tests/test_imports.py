@@ -93,6 +93,7 @@ def test_each_public_name_can_be_the_first_that_is_used(name: str) -> None:
     assert _run(f"import sqlmetrics; sqlmetrics.{name}; from sqlmetrics import {name}; print([])") == []
 
 
+@pytest.mark.slow
 def test_each_module_of_the_package_can_be_the_first_that_is_imported() -> None:
     """None relies on another one having been loaded before it."""
     count, *failed = _run(_EACH_FIRST)

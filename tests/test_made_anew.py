@@ -78,6 +78,7 @@ def shows(expected: float, name: str = "requests_total") -> Callable[[], bool]:
     return is_shown
 
 
+@pytest.mark.slow
 def test_processes_that_start_at_once_leave_the_files_alone(path: str) -> None:
     """Beside one that counts; no counter goes back, and each of them counts."""
     sqlmetrics.install(path, flush_interval=0.02)
@@ -106,6 +107,7 @@ def test_processes_that_start_at_once_leave_the_files_alone(path: str) -> None:
     assert identities(path) == before
 
 
+@pytest.mark.slow
 def test_a_claim_that_is_killed_at_any_line_is_no_reason(path: str) -> None:
     """Nothing is made anew, everything is counted once, and the slot is used again."""
     store = sqlmetrics.install(path, flush_interval=1000)
@@ -132,6 +134,7 @@ def test_a_claim_that_is_killed_at_any_line_is_no_reason(path: str) -> None:
     assert len(used) <= 3
 
 
+@pytest.mark.slow
 def test_a_making_that_is_killed_at_any_line_loses_nothing(path: str) -> None:
     """What ended processes left is in the database, in its WAL, or in the file in the making; the next one takes it."""
     sqlmetrics.install(path, flush_interval=1000)
@@ -399,6 +402,7 @@ GARBLED = {
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("array", GARBLED)
+@pytest.mark.slow
 def test_slots_of_which_four_bytes_are_garbled_can_be_used_after_mending(path: str, array: str, seed: int) -> None:
     """Slots that are free at the time: those that others use next, also after the files were checked."""
     random_number = random.Random(seed)

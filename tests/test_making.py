@@ -91,6 +91,7 @@ def test_another_users_lock_on_the_folder_holds_up_nobody(folder: Path, path: st
         assert sorted(os.listdir(folder)) == sorted(os.path.basename(path) + suffix for suffix in FILES)
 
 
+@pytest.mark.slow
 def test_install_does_not_wait_for_ever_for_a_stopped_process(path: str, caplog: pytest.LogCaptureFixture) -> None:
     """It counts in memory after five seconds, says why once, and all of it is in the store when the other is gone.
 

@@ -12,7 +12,7 @@ import pytest
 from apps.serving import APPS, HOOKS, Server, parse, serving
 from helpers import wait_for
 
-pytestmark = pytest.mark.promise(12)
+pytestmark = [pytest.mark.promise(12), pytest.mark.slow]
 
 CONFIG = str(APPS / "official_config.py")
 TOTAL, IN_PROGRESS = ("my_counter_total", ()), ("inprogress_requests", ())

@@ -81,6 +81,7 @@ def plant(kind: str, name: str, target: Path) -> None:
 
 @as_root
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow
 def test_a_journal_of_another_user_is_not_believed(open_folder: Path, path: str, kind: str) -> None:
     """By a running app, a new process of it, a fork, or a scrape: they go on, and what it is about stays as it is."""
     precious = open_folder / "precious"

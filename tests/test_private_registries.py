@@ -101,6 +101,7 @@ OWN = {
 
 
 @pytest.mark.parametrize("registry", ALL)
+@pytest.mark.slow
 def test_a_registry_of_the_app_shows_all_processes(folder: Path, path: str, registry: str) -> None:
     """It is made while the app is loaded, has a collector, or is served."""
     assert [shown(folder, path, *ALL[registry]) for _ in range(2)] == [["1.0"], ["2.0"]]
@@ -108,6 +109,7 @@ def test_a_registry_of_the_app_shows_all_processes(folder: Path, path: str, regi
 
 
 @pytest.mark.parametrize("registry", OWN)
+@pytest.mark.slow
 def test_a_registry_that_is_made_while_the_app_runs_shows_its_own_metrics(
     folder: Path, path: str, registry: str
 ) -> None:
@@ -213,6 +215,7 @@ def test_what_uwsgi_does_before_it_forks_is_loading(store: sqlmetrics.Store, mon
 
 
 @pytest.mark.parametrize("options", [["-w2"], ["-w2", "--threads", "2"], ["-w2", "--preload"]], ids=" ".join)
+@pytest.mark.slow
 def test_gunicorn_shares_an_app_factorys_registry_and_not_a_views(folder: Path, path: str, options: list[str]) -> None:
     """The factory's registry is the app's, as gunicorn calls it to load the app; a view's are its own."""
     with serving(folder, "factory:create_app()", *options, SQLMETRICS_PATH=path) as server:

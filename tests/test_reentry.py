@@ -82,6 +82,7 @@ def deleted_store(app: App, store: sqlmetrics.Store, who: str) -> None:
 
 
 @pytest.mark.parametrize(("work", "stride"), [(new_child, 1), (wrong_notice, 3), (deleted_store, 3)])
+@pytest.mark.slow
 def test_an_operation_may_be_interrupted_at_every_line(path: str, work: Callable[..., None], stride: int) -> None:
     """By a handler that uses what is known, what is being made at this moment, and what nobody has used yet."""
     store = sqlmetrics.install(path, flush_interval=1000)
@@ -190,6 +191,7 @@ def test_eight_threads_in_eight_processes_are_exact(path: str) -> None:
     assert sum(count for (name, _), count in scrape().items() if name == "latency_count") == 64 * 300
 
 
+@pytest.mark.slow
 def test_children_forked_from_a_thread_count_while_others_write(path: str) -> None:
     """The children count as well, and end without a word."""
     sqlmetrics.install(path, flush_interval=0.005)
@@ -223,6 +225,7 @@ def test_children_forked_from_a_thread_count_while_others_write(path: str) -> No
 
 
 @pytest.mark.parametrize("kind", ["IMMEDIATE", "EXCLUSIVE"])
+@pytest.mark.slow
 def test_operations_go_on_while_a_shell_keeps_the_lock(path: str, shell: Shell, kind: str) -> None:
     """For seconds, or for a minute if SQLMETRICS_TEST_LONG is set: all goes on, and the rows come when it is gone."""
     store = sqlmetrics.install(path, flush_interval=0.05)

@@ -150,6 +150,7 @@ print(resident() - before, len([line for line in lines if "host 1999" in line]),
 """
 
 
+@pytest.mark.slow
 def test_two_thousand_registries_leave_nothing_behind(folder: Path, path: str) -> None:
     """No series, row or cell in the store, and no memory in the process."""
     command = [sys.executable, "-c", _MANY, str(folder / "out.prom")]

@@ -91,6 +91,7 @@ def test_others_totals_are_exact_during_removals(store: sqlmetrics.Store) -> Non
     assert value("requests_total", path="/") == 2 * each
 
 
+@pytest.mark.slow
 def test_cells_that_are_used_again_never_show_another_childs_value(path: str) -> None:
     """A scrape sees of a child nothing, zero, or what was counted in it: its label says what that is."""
     sqlmetrics.install(path, flush_interval=0.02)
@@ -134,6 +135,7 @@ def _rss() -> int:
 
 
 @pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.slow
 def test_a_life_of_removals_leaves_nothing(path: str, shell, monkeypatch: pytest.MonkeyPatch, shared: bool) -> None:
     """Four processes make and remove label sets, of their own or the same ones: memory, rows and cells stay flat."""
     store = sqlmetrics.install(path, flush_interval=0.05)

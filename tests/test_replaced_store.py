@@ -42,6 +42,7 @@ def shows(expected: dict[str, float]) -> Callable[[], bool]:
 
 @pytest.mark.parametrize("deleted", DELETED)
 @pytest.mark.promise(7)
+@pytest.mark.slow
 def test_values_of_living_processes_come_back(path: str, shell, caplog: pytest.LogCaptureFixture, deleted: str) -> None:
     """Of all of them, with the next operation's flush, and it is logged once."""
     caplog.set_level(logging.WARNING, "sqlmetrics")
@@ -82,6 +83,7 @@ def test_values_of_living_processes_come_back(path: str, shell, caplog: pytest.L
 
 
 @pytest.mark.parametrize("deleted", DELETED)
+@pytest.mark.slow
 def test_values_of_idle_processes_come_back(path: str, deleted: str) -> None:
     """Also of one that has nothing to do at the time: its values are in the scrapes again soon."""
     store = sqlmetrics.install(path, flush_interval=0.02)
@@ -106,6 +108,7 @@ def test_values_of_idle_processes_come_back(path: str, deleted: str) -> None:
 
 
 @pytest.mark.parametrize("deleted", DELETED)
+@pytest.mark.slow
 def test_what_ended_processes_left_stays_and_is_counted_once(path: str, deleted: str) -> None:
     """It stays too, as long as a process has the files open, and is counted once."""
     store = sqlmetrics.install(path, flush_interval=0.02)

@@ -20,7 +20,7 @@ from prometheus_client import Counter
 import sqlmetrics
 from sqlmetrics.store import resets
 
-pytestmark = pytest.mark.promise(3, 8)
+pytestmark = [pytest.mark.promise(3, 8), pytest.mark.slow]
 
 readable_by_all = pytest.mark.skipif(
     not all(os.stat(folder).st_mode & stat.S_IXOTH for folder in Path(sys.prefix, "x").parents),

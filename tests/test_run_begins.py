@@ -16,7 +16,7 @@ from launching import jobs, launched, run, write
 
 from sqlmetrics.cells import layout, locks
 
-pytestmark = pytest.mark.promise(8)
+pytestmark = [pytest.mark.promise(8), pytest.mark.slow]
 
 
 def test_each_run_begins_at_zero(path: str, script: Path) -> None:

@@ -150,6 +150,7 @@ def said(output: str) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", _HOOKS)
+@pytest.mark.slow
 def test_an_import_hook_that_comes_later_and_the_launcher_s_both_work(kind: str, folder: Path, path: str) -> None:
     """The program brings it, so it is asked first."""
     done = run(sys.executable, str(write(folder, "program.py", hook(kind) + _SAY)), path=path)
@@ -160,6 +161,7 @@ def test_an_import_hook_that_comes_later_and_the_launcher_s_both_work(kind: str,
 
 
 @pytest.mark.parametrize("kind", _HOOKS)
+@pytest.mark.slow
 def test_an_import_hook_that_comes_earlier_and_the_launcher_s_both_work(kind: str, folder: Path, path: str) -> None:
     """Another launcher inside of this one brings it, and lets the next `sitecustomize` run."""
     (folder / "hook").mkdir()

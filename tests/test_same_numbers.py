@@ -74,6 +74,7 @@ SCENARIOS = st.builds(
 
 
 @pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.slow
 def test_both_modes_show_the_same_numbers_after_the_same_operations(seed: int) -> None:
     """Whoever scrapes, at any moment, with processes forking and dying; and the shell's view says the same."""
     different = differential.run(scenario_of(seed))

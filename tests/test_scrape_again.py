@@ -18,6 +18,8 @@ import sqlmetrics
 from sqlmetrics.scrape import query
 from sqlmetrics.store.flusher import Outcome
 
+pytestmark = pytest.mark.promise(2, 9)
+
 STEPS = 120
 NAMES = 40
 
@@ -61,6 +63,7 @@ class _App:
 
 
 @pytest.mark.parametrize("seed", range(4))
+@pytest.mark.slow
 def test_any_change_between_two_scrapes_is_shown(path: str, seed: int) -> None:
     """Counting, new series, flushes, removals, processes that come, end and are folded, in any order."""
     app = _App(sqlmetrics.install(path, flush_interval=1000))

@@ -264,6 +264,7 @@ def test_the_launcher_takes_it_from_the_environment(folder: Path, path: str, mon
     assert shown == {"/0": 1, "/1": 1, "/2": 1, OTHER: 7}
 
 
+@pytest.mark.slow
 def test_gunicorn_workers_share_the_limit(folder: Path, path: str) -> None:
     """A bot asks four workers for paths that nobody has: all is counted, in about as many series as may be."""
     with serving(

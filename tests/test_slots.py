@@ -187,6 +187,7 @@ CREWS: dict[str, Callable[[World], dict[str, Callable[[], None]]]] = {
 
 @pytest.mark.parametrize("before", BEFORE)
 @pytest.mark.parametrize("crew", CREWS)
+@pytest.mark.slow
 def test_every_interleaving_and_kill_leaves_the_slots_true(
     monkeypatch: pytest.MonkeyPatch, crew: str, before: str
 ) -> None:

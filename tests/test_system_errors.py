@@ -164,6 +164,7 @@ class Rounds:
 
 
 @pytest.mark.parametrize("for_ever", [False, True], ids=["one call", "all from it on"])
+@pytest.mark.slow
 def test_failing_calls_raise_nothing_and_lose_nothing(path: str, shell: Shell, for_ever: bool) -> None:
     """Whichever call it is, in a process that begins, forks, counts, removes and flushes."""
     rounds = Rounds(path)
@@ -244,6 +245,7 @@ def test_threads_that_cannot_be_started_come_later(path: str) -> None:
 
 
 @pytest.mark.parametrize("point", ["lockf", "posix_fallocate", "mmap"])
+@pytest.mark.slow
 def test_retries_take_no_more_and_more(path: str, point: str) -> None:
     """A process that can have nothing, and tries again with each new child: nothing is used up, of whatever kind."""
     store = sqlmetrics.install(path, flush_interval=1000)

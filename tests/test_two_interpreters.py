@@ -12,7 +12,7 @@ from helpers import scrape
 
 import sqlmetrics
 
-pytestmark = pytest.mark.promise(12)
+pytestmark = [pytest.mark.promise(12), pytest.mark.slow]
 
 _BEGIN = """
 import os, subprocess, sys, textwrap, threading, _testcapi
