@@ -11,7 +11,7 @@ import sqlmetrics
 
 PACKAGE = Path(sqlmetrics.__file__).parent
 FLOORS = (
-    {"errors", "weak", "appcode", "config", "trouble", "process"},
+    {"errors", "config", "process"},
     {"cells"},
     {"rows"},
     {"scrape"},
