@@ -34,6 +34,7 @@ def test_a_restricted_registry_yields_its_names_only(store: sqlmetrics.Store, fl
         assert b'own_total{path="/"} 2.0' in prometheus_client.generate_latest(restricted)
 
 
+@pytest.mark.store(flush_interval=1000)
 def test_only_the_wanted_series_are_asked_for(store: sqlmetrics.Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """The names go into the query, for what is in rows and for what is in journals."""
     from sqlmetrics.scrape import query

@@ -59,7 +59,11 @@ def check(connection: apsw.Connection, file: CellsFile) -> None:
 
 
 def check_rows(connection: apsw.Connection) -> None:
-    """Check every page, index and reference, and that scrapes can read the texts. Raises DamagedError or apsw.Error."""
+    """Check every page, index and reference, and that scrapes can read the texts. Raises DamagedError or apsw.Error.
+
+    References are checked here only. Where SQLite checks them as rows are written, it looks each of them up, and walks
+    through all samples for each series that is deleted.
+    """
     for pragma in ("integrity_check", "foreign_key_check"):
         found = connection.execute(f"PRAGMA {pragma}").fetchone()
         if found not in (None, ("ok",)):

@@ -171,11 +171,6 @@ def leave_zeros(connection: apsw.Connection) -> None:
     connection.execute("PRAGMA secure_delete = ON")
 
 
-def _check_references(connection: apsw.Connection) -> None:
-    """Rows of a deleted process go with it."""
-    _at_once(connection, "PRAGMA foreign_keys = ON")
-
-
 SETTINGS: tuple[Callable[[apsw.Connection], None], ...] = (
     _wait_a_little,
     _keep_wal,
@@ -185,7 +180,6 @@ SETTINGS: tuple[Callable[[apsw.Connection], None], ...] = (
     _shorten_wal,
     _sort_in_memory,
     leave_zeros,
-    _check_references,
 )
 
 
@@ -282,16 +276,6 @@ def _at_once(connection: apsw.Connection, statement: str) -> None:
         connection.at_once(statement)
     else:
         connection.execute(statement)
-
-
-@contextmanager
-def unreferenced(connection: apsw.Connection) -> Iterator[None]:
-    """Check no references in the transactions within: for each series deleted SQLite would walk through all samples."""
-    connection.execute("PRAGMA foreign_keys = OFF")
-    try:
-        yield
-    finally:
-        _check_references(connection)
 
 
 def use_wal(connection: StoreConnection, path: str) -> None:

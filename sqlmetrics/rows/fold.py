@@ -66,6 +66,7 @@ DELETE FROM process
  WHERE died IS NOT NULL
    AND id NOT IN (SELECT id FROM process WHERE died IS NOT NULL ORDER BY died DESC, id DESC LIMIT :keep_dead)
 """
+KEPT_OF_NOBODY = "DELETE FROM kept WHERE process NOT IN (SELECT id FROM process)"
 GAUGES = "SELECT series.id FROM series JOIN family ON family.id = series.family WHERE family.type = 'gauge'"
 
 
@@ -150,6 +151,7 @@ def forget_oldest(connection: apsw.Connection, keep_dead: int) -> None:
     """Drop the `all` gauges of the processes that ended longest ago, beyond `keep_dead` of them."""
     connection.execute(FORGET_OLDEST, {"keep_dead": keep_dead})
     if connection.changes():
+        connection.execute(KEPT_OF_NOBODY)
         bump(connection, "ended")
 
 

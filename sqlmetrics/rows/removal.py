@@ -87,7 +87,7 @@ class Removal:
 
 
 def carry_out(connection: apsw.Connection, file: CellsFile, part: Part, removals: list[Removal]) -> bool:
-    """Remove within `settling`, without checks of references; True if cells of other processes are to be marked."""
+    """Remove within `settling`; True if cells of other processes are to be marked."""
     removed.catch_up(connection, file)
     file.removals[0] = (file.removals[0] + 1) % 2**64
     part.inheritance.note_own()

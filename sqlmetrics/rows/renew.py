@@ -192,7 +192,6 @@ def _freed_of_cells(content: apsw.Connection, path: str, cells: CellsFile | None
     pair = os.urandom(16).hex()
     version = schema.check(content, path)
     schema.migrate(content, version)
-    content.execute("PRAGMA foreign_keys = ON")
     with database.transaction(content):
         if version == 0:
             bring.note_began(content)

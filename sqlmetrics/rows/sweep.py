@@ -44,10 +44,7 @@ def sweep_gauges(connection: apsw.Connection, file: CellsFile) -> None:
 
 
 def sweep(connection: apsw.Connection, file: CellsFile, series: Iterable[int]) -> None:
-    """Delete those of these series that have no row, within the caller's transaction; readers then begin anew.
-
-    References need not be checked, and for many series that takes long: see `database.unreferenced`.
-    """
+    """Delete those of these series that have no row, within the caller's transaction; readers then begin anew."""
     before = connection.total_changes()
     connection.executemany(_DELETE_UNUSED, [(number,) for number in series])
     connection.execute("DELETE FROM exemplar WHERE series NOT IN (SELECT id FROM series)")

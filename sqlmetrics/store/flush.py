@@ -247,10 +247,8 @@ def _write(
     """A transaction of a flush. complete: up to when all is in rows then; None if more is to come."""
     # Images first: what a child has counted in them, its record tells of in the journal that is read after.
     images = {arena: arena.take_images(blocks) for arena, blocks in changed.items()}
-    gives_back = store.part.has_given_back()
-    unreferenced = database.unreferenced(connection) if gives_back else contextlib.nullcontext()
     try:
-        with unreferenced, settle.settling(connection, store.file) as settled:
+        with settle.settling(connection, store.file) as settled:
             # Another process may have settled this one (see `SharedArena.is_mine`): its rows must not come back.
             here = [one for one in arenas if one.file is store.file]  # another thread may have gone over to new files
             mine = [one for one in here if not ingest.is_settled(connection, one.file, one.slot, one.instance)]

@@ -12,7 +12,7 @@ import apsw
 from ..cells import given
 from ..cells.selection import Selection
 from ..process import fork
-from ..rows import database, settle, slices
+from ..rows import settle, slices
 from ..rows.removal import Removal, carry_out
 from . import erasure
 from .follow import Follower
@@ -82,7 +82,7 @@ class Remover:
         for removal in removals:
             removal.detach(store.part)
         slices.bring_all(lambda: nullcontext(connection), store.file, store.file.held_slots(), until)
-        with database.unreferenced(connection), settle.settling(connection, store.file):
+        with settle.settling(connection, store.file):
             is_unmarked = carry_out(connection, store.file, store.part, removals)
         self._is_unmarked = self._is_unmarked or is_unmarked
         with store.part.binding():
