@@ -25,12 +25,6 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.import_plugin("shared_fixtures")
 
 
-def pytest_collection_finish() -> None:
-    """Leave what exists by now out of garbage collections: each `install` makes one, which took most of the time."""
-    gc.collect()
-    gc.freeze()
-
-
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Name the tests that took long and do not have the marker ``slow``; a busy machine may be why."""
     reports = [one for some in terminalreporter.stats.values() for one in some if isinstance(one, pytest.TestReport)]
@@ -41,7 +35,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(autouse=True)
 def clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No store installed and no metric of a test left in the default registry."""
+    """No store installed and no metric of a test left in the default registry.
+
+    What exists by now is left out of garbage collections: each `install` makes one, and would go through all of pytest.
+    """
+    gc.collect()
+    gc.freeze()
     for name in [*_VARIABLES, *(name for name in os.environ if name.startswith("SQLMETRICS_"))]:
         monkeypatch.delenv(name, raising=False)
     before = set(REGISTRY._collector_to_names)

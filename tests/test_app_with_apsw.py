@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from helpers import Shell, scrape
 
-pytestmark = pytest.mark.promise(12)
+pytestmark = [pytest.mark.promise(12), pytest.mark.slow]
 
 _HOOKS = {
     "raises": """

@@ -14,7 +14,7 @@ from helpers import Shell, sparing_restarts
 
 import sqlmetrics
 
-pytestmark = pytest.mark.promise(12)
+pytestmark = [pytest.mark.promise(12), pytest.mark.slow]
 
 PROGRAM = Path(__file__).parent / "apps" / "workers.py"
 PACKAGE = Path(sqlmetrics.__file__).parent

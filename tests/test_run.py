@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from launching import SQLMETRICS, jobs, launched, run, write
 
-pytestmark = pytest.mark.promise(12)
+pytestmark = [pytest.mark.promise(12), pytest.mark.slow]
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])

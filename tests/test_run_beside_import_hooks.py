@@ -11,7 +11,7 @@ import prometheus_client
 import pytest
 from launching import jobs, run, write
 
-pytestmark = pytest.mark.promise(12)
+pytestmark = [pytest.mark.promise(12), pytest.mark.slow]
 
 _HOOKS = {
     "a finder that asks all finders": """
@@ -150,7 +150,6 @@ def said(output: str) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", _HOOKS)
-@pytest.mark.slow
 def test_an_import_hook_that_comes_later_and_the_launcher_s_both_work(kind: str, folder: Path, path: str) -> None:
     """The program brings it, so it is asked first."""
     done = run(sys.executable, str(write(folder, "program.py", hook(kind) + _SAY)), path=path)
@@ -161,7 +160,6 @@ def test_an_import_hook_that_comes_later_and_the_launcher_s_both_work(kind: str,
 
 
 @pytest.mark.parametrize("kind", _HOOKS)
-@pytest.mark.slow
 def test_an_import_hook_that_comes_earlier_and_the_launcher_s_both_work(kind: str, folder: Path, path: str) -> None:
     """Another launcher inside of this one brings it, and lets the next `sitecustomize` run."""
     (folder / "hook").mkdir()

@@ -14,7 +14,7 @@ from launching import COUNT, jobs, run, write
 
 import sqlmetrics
 
-pytestmark = pytest.mark.promise(12)
+pytestmark = [pytest.mark.promise(12), pytest.mark.slow]
 
 _CHILD = "if len(sys.argv) < 2: import subprocess; subprocess.run([sys.executable, __file__, 'child'], check=True)"
 _HOOKS = "[hook.load()() for hook in importlib.metadata.entry_points(group='opentelemetry_pre_instrument')]"

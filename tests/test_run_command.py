@@ -17,6 +17,8 @@ from launching import jobs, launched, run, write
 from sqlmetrics import config
 from sqlmetrics.rows.making import LOCK_SUFFIX, making
 
+pytestmark = pytest.mark.slow
+
 
 def test_streams_and_status_are_the_commands_own(path: str) -> None:
     """Byte for byte, as the command takes the launcher's place."""

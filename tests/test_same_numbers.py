@@ -90,6 +90,7 @@ def test_both_modes_show_the_same_numbers_after_the_same_operations(seed: int) -
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(SCENARIOS)
+@pytest.mark.slow
 def test_both_modes_show_the_same_numbers_after_any_operations(scenario: Scenario) -> None:
     """A failure is reduced to the fewest steps that show it."""
     different = differential.run(scenario)
