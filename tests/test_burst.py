@@ -17,8 +17,9 @@ from helpers import Shell, child, scrape, unflushed, wait_for
 from prometheus_client import Counter, Histogram
 
 import sqlmetrics
+from sqlmetrics.process import waits
 from sqlmetrics.rows import slices
-from sqlmetrics.store import flush, remover
+from sqlmetrics.store import flush
 
 pytestmark = pytest.mark.promise(10)
 
@@ -209,8 +210,9 @@ def test_a_removal_that_would_have_to_wait_for_a_burst_is_left_to_the_flusher(
     with child(burst=burst) as one:
         value = one.do("burst")
         unflushed(path)
-        monkeypatch.setattr(remover, "_PATIENCE", 0.0)
-        visits.remove("one/7")
+        with monkeypatch.context() as patched:
+            patched.setattr(waits, "CALL", 0.0)
+            visits.remove("one/7")
         assert store.rounds.remover.has_work()
         assert store.flush() is flush.Outcome.DONE
         assert not store.rounds.remover.has_work()

@@ -11,6 +11,7 @@ from helpers import Shell, child, scrape
 from prometheus_client import Counter, Gauge
 
 import sqlmetrics
+from sqlmetrics.process import waits
 from sqlmetrics.store import flusher
 
 pytestmark = pytest.mark.promise(2, 3, 6)
@@ -89,7 +90,7 @@ def test_what_is_urgent_does_not_wait_for_the_first_moments_to_be_over(
 
     with child(do=job.do, end_flusher=fork_and_end) as one:
         one.do("do", "a")
-        assert float(str(one.do("end_flusher"))) < flusher.STOP_SECONDS
+        assert float(str(one.do("end_flusher"))) < waits.FLUSHER_AT_EXIT
     with child(do=job.do, wake=lambda: store.flusher.wake()) as one:
         one.do("do", "b")
         one.do("wake")

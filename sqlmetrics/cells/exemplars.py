@@ -20,9 +20,6 @@ LIFE = 600.0
 """Seconds for which an exemplar is shown: the trace that it names may be gone after longer."""
 AT_ONCE = 64
 """How many that wait are written to the journal before other threads may have the lock again."""
-WAIT = 0.01
-"""Seconds that an exemplar which is to be told at once waits for another thread, the flusher say, to let go of the
-journal; usually it is some microseconds."""
 BACKLOG = 64 * 1024
 """Bytes of a journal that are not rows yet. Beyond them exemplars wait: flushes may be held up for long, and the room
 that is left is needed for new children."""

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from prometheus_client.samples import Exemplar
 
-from ..process import fork, native
+from ..process import fork, native, waits
 from . import exemplars
 from .arenas import LONGEST_HELP, SharedArena
 from .exemplars import Series
@@ -28,8 +28,6 @@ from .writer import Aside, Place, Writer
 T = TypeVar("T")
 _SLICE_SECONDS = 0.003
 _BREAK_SECONDS = 0.0003
-_FAMILY_WAIT = 0.05
-"""Seconds for another thread that binds. A metric is registered with no lock held that anybody would wait for."""
 _AT_ONCE = 100
 """Children that one operation may announce for all: half a millisecond; the flusher goes on with the others."""
 
@@ -357,7 +355,7 @@ class Part:
 
     def describe(self, family: Family) -> None:
         """Tell others of what has come up about a family that they know; if that has to wait, the next flush does."""
-        with self.binding(_FAMILY_WAIT) as outermost:
+        with self.binding(waits.NEW_CHILD) as outermost:
             if outermost:
                 self._tell([family])
 
@@ -381,7 +379,7 @@ class Part:
         writer = self.writers.get(identifier) or self.writer(identifier, False)
         if writer.exemplars.put(series, exemplar):
             left = [series]
-            with self.binding(exemplars.WAIT) as outermost:
+            with self.binding(waits.EXEMPLAR) as outermost:
                 shared = self.writer(identifier, True).shared if outermost else None
                 if shared is not None and shared.backlog() <= exemplars.BACKLOG:
                     left = _tell(writer, left)

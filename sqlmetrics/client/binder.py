@@ -23,7 +23,7 @@ from ..cells.shape import (
     sole_key,
     upper_bound,
 )
-from ..process import fork, native
+from ..process import fork, native, waits
 from ..process.appcode import is_for_caller, told
 from ..process.weak import members
 
@@ -40,9 +40,6 @@ Batch = tuple[object, tuple[str, str, str], dict[str, str], str, _Sample]
 UNBOUND = memoryview(b"\0")
 _NEVER = memoryview(b"\1")
 _NO_CELLS = memoryview(bytearray(8)).cast("d")
-_LABELS_WAIT = 0.05
-"""Seconds that a new child waits for another thread that binds. It is made with its metric's lock held, which a
-signal handler in that other thread may be waiting for: neither would ever go on."""
 _AT_ONCE = 100
 """Gauges that the first operation of a new process brings along: half a millisecond; the flusher brings the others."""
 _LONGEST_BATCH = 200
@@ -136,7 +133,7 @@ class Binder(fork.ForkAware):
         describe(family, help=help_text)
         bound._key = sole_key(family, labels, samples) if len(samples) <= _LONGEST_BATCH else None
         if bound._key is not None:
-            self._bind(bound._key, [bound], _LABELS_WAIT)
+            self._bind(bound._key, [bound], waits.NEW_CHILD)
         return bound._key is not None
 
     def add_apart(self, bound: Bound, family: Family, labels: dict[str, str], samples: Samples, help_text: str) -> None:
@@ -145,7 +142,7 @@ class Binder(fork.ForkAware):
         names = tuple(sorted(labels))
         bound._key = (shape_of(family, names, samples), tuple(joined(labels[name]) for name in names))
         hold(bound)
-        self._bind(bound._key, [bound], _LABELS_WAIT)
+        self._bind(bound._key, [bound], waits.NEW_CHILD)
 
     def add_new(self, key: Key, bounds: list[Bound], created: float | None) -> bool:
         """Place a child that this process does not have, in the usual case; False if there is more to be done first.
@@ -209,7 +206,7 @@ class Binder(fork.ForkAware):
             one._offset = 2 * position + 1 if one._stamped else position
             values.setdefault(key, []).append(one)
         for key, group in values.items():
-            self._bind(key, group, _LABELS_WAIT)
+            self._bind(key, group, waits.NEW_CHILD)
 
     def attach(self, value: Any) -> None:
         """Bind a value to its cell in the part of the store that this process owns now."""

@@ -8,12 +8,9 @@ from ..cells import given
 from ..cells.part import Part
 from ..cells.selection import forgotten
 from ..cells.shape import Key
+from ..process import waits
 from ..process.weak import members
 from .labelsets import parents, take_out
-
-_PATIENCE = 0.05
-"""Seconds for a metric's lock; what cannot be dropped now is dropped after a later flush."""
-
 
 _AT_ONCE = 500
 """How many are dropped before new children may have the metric's lock again: a millisecond or two."""
@@ -34,7 +31,7 @@ def drop(part: Part) -> None:
 
 
 def _drop(parent: Any, keys: list[Key], part: Part) -> bool:
-    if not parent._lock.acquire(timeout=_PATIENCE):
+    if not parent._lock.acquire(timeout=waits.METRIC):
         return False
     try:
         for shape, values in keys:

@@ -17,7 +17,7 @@ from prometheus_client import Gauge
 from ..cells import given
 from ..cells.selection import told_of_removals
 from ..cells.shape import MODES, Key
-from ..process import fork, native
+from ..process import fork, native, waits
 from ..process.appcode import is_for_caller, told
 from ..process.trouble import Trouble
 from ..process.weak import members
@@ -28,8 +28,6 @@ from ..values import SharedValue
 from .published import Publication
 
 _peer_set_function = Gauge.set_function
-_PATIENCE = 1.0
-"""Seconds that a scrape waits for another thread that is asking already."""
 
 
 class Answering:
@@ -95,7 +93,7 @@ class Sampler(fork.ForkAware):
         busy = self._lock()
         if not self.is_needed() or busy._is_owned():
             return
-        if busy.acquire(timeout=_PATIENCE):
+        if busy.acquire(timeout=waits.ASKING):
             try:
                 self._notice_removals()
                 failures = [*self._ask_gauges(), *self._ask_collectors()]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from . import native
+from . import native, waits
 
 
 class GaveWayError(Exception):
@@ -39,13 +39,7 @@ _aware: list[weakref.ref[ForkAware]] = []
 _prepared: list[ForkAware] = []
 _forking = native.RLock()
 _pid = os.getpid()
-_PATIENCE = 2.0
-"""Seconds. The fork may be waiting for a lock of this very thread, if this is a signal handler."""
-_POLITE_SECONDS = 0.03
-"""How long a fork waits for other threads before it hurries them."""
 _SLICE_SECONDS = 0.002
-LIMIT_SECONDS = 2.0
-"""How long it waits at most, for a thread that the system keeps from ending what it does (a disk that stalls)."""
 _wanting: dict[int, None] = {}
 """The threads that wait to fork, or are forking."""
 
@@ -68,12 +62,12 @@ def let_pass(seconds: float = 1.0) -> None:
         native.sleep(_SLICE_SECONDS)
 
 
-def acquire(lock: Any, seconds: float = LIMIT_SECONDS) -> bool:
+def acquire(lock: Any, seconds: float = waits.FORK) -> bool:
     """For `before_fork`: take a lock; the thread that has it is hurried after a moment. False if time is up."""
     return wait_until(lambda wait: bool(lock.acquire(timeout=wait)), seconds)
 
 
-def wait_until(is_done: Callable[[float], bool], seconds: float = LIMIT_SECONDS) -> bool:
+def wait_until(is_done: Callable[[float], bool], seconds: float = waits.FORK) -> bool:
     """For `before_fork`: wait for other threads, and hurry them after a moment. False if time is up.
 
     is_done: waits for so many seconds itself.
@@ -83,7 +77,7 @@ def wait_until(is_done: Callable[[float], bool], seconds: float = LIMIT_SECONDS)
         waited = time.monotonic() - begun
         if waited > seconds:
             return False
-        if waited > _POLITE_SECONDS:
+        if waited > waits.FORK_POLITE:
             for thing in _living():
                 thing.hurry()
     return True
@@ -104,7 +98,7 @@ def register(thing: ForkAware) -> None:
 def postponed() -> Iterator[None]:
     """Have the forks of other threads wait until the block is done; first wait for one that has begun."""
     forking = _forking
-    waited = forking.acquire(timeout=_PATIENCE)
+    waited = forking.acquire(timeout=waits.FORK_HOOKS)
     try:
         yield
     finally:

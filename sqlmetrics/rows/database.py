@@ -13,9 +13,9 @@ import apsw
 
 from ..cells import ownership
 from ..errors import ForeignFileError, JournalModeError, NoStoreError, PathError
+from ..process import waits
 from . import unhooked
 from .unbelieved import unbelieved
-from .yielding import BUSY_MS as BUSY_MS
 from .yielding import Connection, YieldedError, opening
 
 WAL_BYTES = 4 * 1024 * 1024
@@ -127,9 +127,14 @@ _PASSING = (
 # One function for each setting of a connection; `connect` applies them all.
 
 
+def wait_for_others(connection: apsw.Connection, seconds: float) -> None:
+    """Have statements wait so long for others' locks."""
+    connection.set_busy_timeout(round(1000 * seconds))
+
+
 def _wait_a_little(connection: apsw.Connection) -> None:
     """Wait out short transactions of others, but no long ones: a fork must be able to stop a flush."""
-    connection.set_busy_timeout(BUSY_MS)
+    wait_for_others(connection, waits.WRITE_LOCK)
 
 
 def _keep_wal(connection: apsw.Connection) -> None:

@@ -32,16 +32,14 @@ from .. import config
 from ..cells import ownership
 from ..cells.cellsfile import CellsFile, boot_id, open_cells
 from ..errors import DamagedError, NoStoreError, PathError, StoreError
-from ..process import fork, native
+from ..process import fork, native, waits
 from ..process.trouble import Trouble
 from . import checkup, database, renew, schema
 from .database import file_identity
-from .making import SET_UP_SECONDS, making
+from .making import making
 from .renew import CELLS_SUFFIX, Pair
 from .yielding import YieldedError
 
-_LEFT_SECONDS = 2.0
-"""How long files are left to living processes, of which each looks at them at each flush: about once a second."""
 _LOOKS = 10
 _BETWEEN_LOOKS = 0.02
 """Seconds between two looks that must agree; who deletes, restores or copies files needs some for all of them."""
@@ -54,7 +52,7 @@ def open_or_create(
     last: database.StoreConnection | None = None,
     cells: CellsFile | None = None,
     *,
-    seconds: float = SET_UP_SECONDS,
+    seconds: float = waits.SET_UP,
 ) -> Pair:
     """Return the pair of files of the store at `path`; makes it, or makes it anew, as needed.
 
@@ -67,7 +65,7 @@ def open_or_create(
         try:
             return _open_or_create(path, settings, trouble, last, cells, seconds)
         except LeftToOthersError:
-            if seconds < SET_UP_SECONDS:
+            if seconds < waits.SET_UP:
                 raise
             native.sleep(_BETWEEN_LOOKS)
 
@@ -96,7 +94,7 @@ def _open_or_create(
     except (OSError, apsw.Error, fork.GaveWayError) as error:
         if isinstance(error, (apsw.InterruptError, fork.GaveWayError)):
             raise YieldedError("another thread forks") from error
-        if (isinstance(error, apsw.BusyError) and seconds < SET_UP_SECONDS) or isinstance(error, LeftToOthersError):
+        if (isinstance(error, apsw.BusyError) and seconds < waits.SET_UP) or isinstance(error, LeftToOthersError):
             raise
         raise StoreError(f"{path}: the store cannot be made or opened: {error}") from error
     if found.damage:
@@ -126,7 +124,7 @@ def _is_left_to_others(path: str) -> bool:
     if file is None or not file.is_used_by_others():
         return False
     now = time.monotonic()
-    return now - _left_since.setdefault(path, now) < _LEFT_SECONDS
+    return now - _left_since.setdefault(path, now) < waits.LEFT_TO_OTHERS
 
 
 class Evidence(NamedTuple):
@@ -164,7 +162,7 @@ def _look(path: str, last: database.StoreConnection | None, seconds: float, *, i
         return nothing
     try:
         with contextlib.closing(database.connect(path)) as connection:
-            connection.set_busy_timeout(int(seconds * 1000))
+            database.wait_for_others(connection, seconds)
             return _fitting(connection, path) or nothing
     except (apsw.Error, DamagedError, database.NoDatabaseError) as error:
         is_foreign = isinstance(error, database.NoDatabaseError) and not is_ours and not _has_cells(path)

@@ -21,10 +21,6 @@ from ..process import fork, native
 from .database import file_identity, identity_of
 
 LOCK_SUFFIX = "-lock"
-SET_UP_SECONDS = 5.0
-"""How long a process that starts waits for another one that makes the files, or keeps them for itself."""
-BRIEF_SECONDS = 0.05
-"""How long one waits that runs already: it tries again with its next flush."""
 _LOOK_SECONDS = 0.005
 
 _held: set[int] = set()

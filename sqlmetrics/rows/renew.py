@@ -19,6 +19,7 @@ from .. import config
 from ..cells import ownership
 from ..cells.cellsfile import CellsFile, boot_id, create_cells, open_cells
 from ..errors import DamagedError, SQLMetricsError
+from ..process import waits
 from . import bring, checkup, database, exemplars, removed, schema, settle, unhooked
 from .database import NoDatabaseError, StoreConnection, identity_of
 from .making import make_file
@@ -163,7 +164,7 @@ def _without_wal(path: str) -> contextlib.closing[apsw.Connection]:
 @contextlib.contextmanager
 def _quiet(connection: apsw.Connection) -> Iterator[None]:
     """Keep others from writing, where that is possible."""
-    connection.set_busy_timeout(1000)
+    database.wait_for_others(connection, waits.CALL)
     try:
         connection.execute("BEGIN IMMEDIATE")
     except apsw.ReadOnlyError:

@@ -15,7 +15,7 @@ from ..cells.cellsfile import CellsFile
 from ..cells.journal import JournalGoneError
 from ..cells.shape import LIVE_MODES
 from ..errors import DamagedError
-from ..process import native
+from ..process import native, waits
 from . import removed
 from .database import CutOffError, bump, transaction
 from .fold import Legacy, end, fold, orphan
@@ -25,9 +25,6 @@ from .schema import ids, refuse_newer
 
 Slot = tuple[int, int]
 """(slot, instance)"""
-LAST_WORDS_SECONDS = 0.02
-"""How long a process that has lost its lock, and lives, is given to end the operation that it is in the midst of: ones
-that begin later see the notice. An operation takes 0.0001 ms, but the machine may be busy with others meanwhile."""
 _AT_ONCE = 64
 """Processes that are folded together: their legacies are in memory meanwhile."""
 
@@ -89,7 +86,7 @@ def _settle_those_dead(
             seized.append(one)
     ended = unsettled(connection, file, seized)
     if _may_any_live(connection, ended):
-        native.sleep(LAST_WORDS_SECONDS)
+        native.sleep(waits.LAST_WORDS)
         ended = unsettled(connection, file, seized)
     settle(connection, file, ended)
     return seized

@@ -19,9 +19,8 @@ from ..cells import layout, locks
 from ..cells.cellsfile import CellsFile
 from ..cells.journal import JournalGoneError
 from ..errors import DamagedError, StoreError
-from ..process import fork, native
+from ..process import fork, native, waits
 from . import behind
-from .database import BUSY_MS
 from .ingest import committed, ingest, is_settled
 from .settle import settling
 from .wal import checkpoint, refuse_long
@@ -36,15 +35,13 @@ SECONDS = 0.05
 PAUSE = 0.012
 """Seconds between two slices: SQLite looks for its lock every 10 ms at most while it waits."""
 _LOOK_SECONDS = 0.003
-PATIENCE = 1.0
-"""Who has written a slice waits so many seconds for the turn to write the next one."""
 
 Writing = Callable[[], AbstractContextManager[apsw.Connection]]
 """Gives a connection for the time of one slice."""
 
 
 @contextlib.contextmanager
-def turn(file: CellsFile, patience: float = BUSY_MS / 1000) -> Iterator[None]:
+def turn(file: CellsFile, patience: float = waits.WRITE_LOCK) -> Iterator[None]:
     """Write one slice within. patience: seconds. Raises apsw.BusyError if other processes write theirs for longer."""
     end = time.monotonic() + patience
     while not locks.try_lock(file.fd, layout.SLICES_LOCK_AT):
@@ -70,7 +67,7 @@ def bring_journal(writing: Writing, file: CellsFile, slot: int, instance: int) -
     Yields after each slice how many bytes of it are rows. Does nothing once the instance is settled.
     Raises apsw.Error, JournalGoneError, DamagedError or WalTooLongError.
     """
-    patience = BUSY_MS / 1000
+    patience = waits.WRITE_LOCK
     while True:
         with turn(file, patience), writing() as connection:
             refuse_long(connection)
@@ -82,7 +79,7 @@ def bring_journal(writing: Writing, file: CellsFile, slot: int, instance: int) -
         yield end
         if file.published[slot] - end <= PORTION:
             return
-        patience = PATIENCE
+        patience = waits.SLICES
         leave_turn()
 
 

@@ -17,13 +17,11 @@ import apsw
 
 from ..cells import ownership
 from ..errors import ForeignFileError
-from ..process import native
+from ..process import native, waits
 from . import unhooked
 
 _IN_WAL_MODE = b"\2\2"
 """Bytes 18 and 19 of a database, see https://www.sqlite.org/fileformat2.html#file_format_version_numbers."""
-_SECONDS = 0.05
-"""How long to wait for another process that opens the database in the same way, which takes a thousandth of that."""
 
 
 @contextlib.contextmanager
@@ -57,7 +55,7 @@ def _reserved(path: str, *, patiently: bool) -> Iterator[bool]:
 
 
 def _reserve(file: apsw.VFSFile, *, patiently: bool) -> bool:
-    end = time.monotonic() + _SECONDS
+    end = time.monotonic() + waits.UNBELIEVED
     while True:
         try:
             file.xLock(apsw.SQLITE_LOCK_SHARED)

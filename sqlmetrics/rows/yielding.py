@@ -17,10 +17,8 @@ from typing import Any
 import apsw
 
 from ..errors import StoreError
-from ..process import fork, native
+from ..process import fork, native, waits
 
-BUSY_MS = 20
-"""A statement waits this long for another's write lock; who can wait longer tries again."""
 _LOOK_SECONDS = 0.005
 
 
@@ -66,7 +64,7 @@ class Connection(apsw.Connection):
 
     def set_busy_timeout(self, milliseconds: int) -> None:
         """Have statements wait so long for others' locks, but not while another thread waits to fork."""
-        if milliseconds <= BUSY_MS:
+        if milliseconds / 1000 <= waits.WRITE_LOCK:
             super().set_busy_timeout(milliseconds)
         else:
             self.set_busy_handler(_Patience(milliseconds / 1000))

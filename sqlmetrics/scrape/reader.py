@@ -21,7 +21,7 @@ from ..cells import journal
 from ..cells.cellsfile import CellsFile, open_cells
 from ..cells.figures import Figures, Waiting
 from ..errors import DamagedError
-from ..process import fork
+from ..process import fork, waits
 from ..process.trouble import Trouble
 from ..rows import database, files, fold, nonsense, settle
 from ..rows.connections import Access
@@ -202,7 +202,7 @@ def _settle_if_free(connection: apsw.Connection, file: CellsFile, keep_dead: int
     """Settle the dead, unless another process is writing: the next flush or scrape does it then."""
     if not file.writable or wal_bytes(connection.filename) > wal_limit(connection.filename):
         return
-    connection.set_busy_timeout(0)
+    database.wait_for_others(connection, 0)
     try:
         with settle.settling(connection, file) as settled:
             settle.settle_dead(connection, file, settled)
@@ -211,4 +211,4 @@ def _settle_if_free(connection: apsw.Connection, file: CellsFile, keep_dead: int
     except apsw.Error:
         pass  # busy, read-only or full: whoever can write will do it
     finally:
-        connection.set_busy_timeout(database.BUSY_MS)
+        database.wait_for_others(connection, waits.WRITE_LOCK)

@@ -19,6 +19,7 @@ import apsw
 
 from ..cells import journal, layout
 from ..cells.cellsfile import CellsFile
+from ..process import waits
 from ..rows import database, settle
 from .opened import Opened
 
@@ -40,17 +41,17 @@ def carry_on(store: Opened) -> None:
         _carry_on(store, is_stoppable=True)
 
 
-def finish(store: Opened, tries: int = 1) -> None:
-    """Do all of it, also what is not due yet. Others are waited for, 20 ms at each try. Raises apsw.Error."""
+def finish(store: Opened, seconds: float = waits.WRITE_LOCK) -> None:
+    """Do all of it, also what is not due yet. Others are waited for. Raises apsw.Error."""
     file = store.file
-    for tries_left in reversed(range(tries)):
+    for tries_left in waits.tries(seconds):
         file.truncating.rest(0)
         file.rebuilding.rest(0)
         with contextlib.suppress(apsw.BusyError):  # the flushers go on with it
             _carry_on(store, is_stoppable=False)
         if file.rebuilding.is_done() or not tries_left:
             break
-        time.sleep(database.BUSY_MS / 1000)
+        time.sleep(waits.WRITE_LOCK)
 
 
 def _carry_on(store: Opened, *, is_stoppable: bool) -> None:
@@ -130,8 +131,8 @@ def _stopped_by(connection: apsw.Connection, condition: Callable[[], bool]) -> I
 @contextlib.contextmanager
 def _waiting_for_nobody(connection: apsw.Connection) -> Iterator[None]:
     """Try once: who waits here has the write lock."""
-    connection.set_busy_timeout(0)
+    database.wait_for_others(connection, 0)
     try:
         yield
     finally:
-        connection.set_busy_timeout(database.BUSY_MS)
+        database.wait_for_others(connection, waits.WRITE_LOCK)

@@ -17,7 +17,7 @@ from ..cells.journal import JournalGoneError
 from ..cells.part import Part
 from ..cells.shape import Key
 from ..errors import DamagedError
-from ..process import fork
+from ..process import fork, waits
 from ..process.appcode import is_for_caller, told
 from ..rows import behind, checkup, database, exemplars, fold, ingest, inherited, nonsense, removal, settle, slices
 from ..rows.renew import is_damage
@@ -198,7 +198,7 @@ def _flush(rounds: Rounds) -> Outcome:
         rounds.conflicts.look(connection)
         checkpoint(connection)
     for number, piece in enumerate(others, 1):
-        with slices.turn(store.file, slices.PATIENCE), store.writing() as connection:
+        with slices.turn(store.file, waits.SLICES), store.writing() as connection:
             refuse_long(connection)
             if _own(store) != arenas:
                 raise database.CutOffError(f"{store.path}: this process has moved to other cells meanwhile")

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
-from ..process import fork, native, under_uwsgi
+from ..process import fork, native, under_uwsgi, waits
 from ..process.appcode import is_for_caller
 
 BATCH_SECONDS = 0.01
@@ -34,10 +34,6 @@ the short time that a process which has much to write leaves to others."""
 _SOON_SECONDS = 0.01
 _SOON = 50
 """So many tries."""
-STOP_SECONDS = 2.0
-"""How long an exit waits for a flush that is under way; its own waits are 20 ms at most."""
-FORK_SECONDS = 0.1
-"""How long a fork waits for the thread to end."""
 _LOOK_SECONDS = 0.0001
 _AFTER_ERROR_SECONDS = 0.01
 """Before the thread goes on after an exception that nobody has foreseen: it must not be busy with nothing else."""
@@ -187,7 +183,7 @@ class Flusher:
         was_running = self._running
         if was_running and self._thread_id != native.get_native_id():  # a log handler may fork
             self._ring()
-            wait = partial(fork.acquire, seconds=FORK_SECONDS) if for_fork else self._end_in_time
+            wait = partial(fork.acquire, seconds=waits.FLUSHER_AT_FORK) if for_fork else self._end_in_time
             if wait(self._ended):
                 self._ended.release()
                 self._wait_until_gone()
@@ -195,11 +191,11 @@ class Flusher:
 
     @staticmethod
     def _end_in_time(ended: Any) -> bool:
-        return bool(ended.acquire(timeout=STOP_SECONDS))
+        return bool(ended.acquire(timeout=waits.FLUSHER_AT_EXIT))
 
     def _wait_until_gone(self) -> None:
         """Wait until the system's thread is gone too: Python 3.12 warns of a fork while there is more than one."""
-        for _ in range(int(STOP_SECONDS / _LOOK_SECONDS)):
+        for _ in range(int(waits.FLUSHER_AT_EXIT / _LOOK_SECONDS)):
             if not os.path.exists(f"/proc/self/task/{self._thread_id}"):
                 break
             native.sleep(_LOOK_SECONDS)  # not a loop without it: that would keep the thread from its last steps

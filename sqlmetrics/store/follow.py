@@ -16,15 +16,11 @@ import apsw
 from ..cells import layout
 from ..cells.cellsfile import Header
 from ..errors import SQLMetricsError
-from ..process import fork, native
+from ..process import fork, native, waits
 from ..rows import bring, database, files, ingest, renew, settle
 from ..rows.database import Identity, StoreConnection, file_identity
-from ..rows.making import BRIEF_SECONDS
 from ..rows.renew import CELLS_SUFFIX, Pair
 from .opened import Opened
-
-_TRIES = 50
-"""How often `patiently` tries, 20 ms each: one second."""
 
 
 class Look(NamedTuple):
@@ -75,7 +71,7 @@ class Follower:
         two looks agree; or another thread is going over, or forks; or this one is, which a signal handler interrupted.
         Raises StoreError, apsw.Error or OSError if there is no store and none can be made.
         """
-        if self.held_here() or not self._turn.acquire(timeout=database.BUSY_MS / 1000):
+        if self.held_here() or not self._turn.acquire(timeout=waits.WRITE_LOCK):
             return False
         try:
             return self._follow()
@@ -101,9 +97,9 @@ class Follower:
 
     def patiently(self, act: Callable[[apsw.Connection], None]) -> None:
         """Do something with the connection, waiting a second for others. Raises what it raises, or BusyError."""
-        for tries_left in reversed(range(_TRIES)):
+        for tries_left in waits.tries(waits.CALL):
             if not self.follow():
-                time.sleep(database.BUSY_MS / 1000)
+                time.sleep(waits.WRITE_LOCK)
                 continue
             try:
                 with self._store.writing() as connection:
@@ -118,7 +114,7 @@ class Follower:
     def _follow(self) -> bool:
         store = self._store
         if not store.is_open():
-            store.open(BRIEF_SECONDS)
+            store.open(waits.RUNNING)
             return True
         look = self._look()
         if look == self._known:
@@ -142,7 +138,7 @@ class Follower:
             store.trouble.report("replaced", f"{store.path}: the store was deleted or replaced; moving to a new one")
         with store.writing.suspended() as last:
             pair = files.open_or_create(
-                store.path, store.settings, store.trouble, last, store.file, seconds=BRIEF_SECONDS
+                store.path, store.settings, store.trouble, last, store.file, seconds=waits.RUNNING
             )
             if last is not None and pair.store != self._store.id:
                 self._bring_what_was_left(last)

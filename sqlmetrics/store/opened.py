@@ -7,11 +7,10 @@ from ..cells.cellsfile import CellsFile
 from ..cells.figures import Figures
 from ..cells.home import Home
 from ..cells.part import Part
-from ..process import fork
+from ..process import fork, waits
 from ..process.trouble import Trouble
 from ..rows import files
 from ..rows.connections import Access
-from ..rows.making import SET_UP_SECONDS
 from ..rows.renew import Pair
 from .flusher import Flusher
 
@@ -69,7 +68,7 @@ class Opened:
         """Whether there is a store; False while it cannot be opened and this process counts in memory."""
         return self.home.is_open()
 
-    def open(self, seconds: float = SET_UP_SECONDS) -> None:
+    def open(self, seconds: float = waits.SET_UP) -> None:
         """Open the store, or make it; wait so long for others. Raises what `files.open_or_create` does."""
         self.enter(files.open_or_create(self.path, self.settings, self.trouble, seconds=seconds))
         self.trouble.over("closed", f"{self.path}: the store is open, the values of this process are in it")

@@ -11,15 +11,12 @@ import apsw
 
 from ..cells import given
 from ..cells.selection import Selection
-from ..process import fork
+from ..process import fork, waits
 from ..rows import settle, slices
 from ..rows.removal import Removal, carry_out
 from . import erasure
 from .follow import Follower
 from .opened import Opened
-
-_PATIENCE = 1.0
-"""Seconds that a removal takes to make rows of what others have announced; beyond that it is left to the flusher."""
 
 
 class Remover:
@@ -46,7 +43,7 @@ class Remover:
             store.flusher.wake()
             return
         try:
-            until = time.monotonic() + _PATIENCE
+            until = time.monotonic() + waits.CALL  # beyond that it is left to the flusher
             self._follower.patiently(lambda connection: self.act(connection, until))
             store.flusher.start()  # the files are rid of it with the next flush, see `erasure`
         except Exception as error:  # whatever it is: the flusher meets it, too, and mends what can be mended

@@ -11,16 +11,13 @@ import apsw
 
 from ..cells import layout, locks
 from ..errors import StoreError, StoreInUseError
-from ..rows import fold, settle
-from ..rows.database import BUSY_MS
-from ..rows.making import BRIEF_SECONDS, making
+from ..process import waits
+from ..rows import database, fold, settle
+from ..rows.making import making
 from ..rows.renew import DAMAGED_SUFFIX, forget_unfinished
 from ..rows.sweep import sweep_gauges
 from . import erasure
 from .opened import Opened
-
-PATIENCE_MS = 1000
-"""How long another's write lock is waited for."""
 
 
 def reset(store: Opened, *, force: bool, keep_own: bool) -> None:
@@ -43,9 +40,9 @@ def _leave_no_trace(store: Opened) -> None:
             store.file.extents.wipe_free()
     with contextlib.suppress(OSError):
         os.unlink(store.path + DAMAGED_SUFFIX)
-    with contextlib.suppress(apsw.BusyError, StoreError, OSError), making(store.path, store.settings, BRIEF_SECONDS):
+    with contextlib.suppress(apsw.BusyError, StoreError, OSError), making(store.path, store.settings, waits.RUNNING):
         forget_unfinished(store.path)
-    erasure.finish(store, PATIENCE_MS // BUSY_MS)
+    erasure.finish(store, waits.CALL)
     store.flusher.start()
 
 
@@ -56,7 +53,7 @@ def begin_with_sums(store: Opened) -> None:
         settle.settle_dead(connection, store.file, settled)
         fold.drop_gauges(connection)
         sweep_gauges(connection, store.file)
-    erasure.finish(store, PATIENCE_MS // BUSY_MS)
+    erasure.finish(store, waits.CALL)
 
 
 def _own(store: Opened) -> set[int]:
@@ -67,12 +64,12 @@ def _own(store: Opened) -> set[int]:
 def _writing(store: Opened) -> Iterator[tuple[apsw.Connection, list[settle.Slot]]]:
     """A transaction in which processes are settled; waits a second for a writer."""
     with store.writing() as connection:
-        connection.set_busy_timeout(PATIENCE_MS)
+        database.wait_for_others(connection, waits.CALL)
         try:
             with settle.settling(connection, store.file) as settled:
                 yield connection, settled
         finally:
-            connection.set_busy_timeout(BUSY_MS)
+            database.wait_for_others(connection, waits.WRITE_LOCK)
 
 
 def _refuse_if_used(store: Opened, slots: list[settle.Slot], own: set[int], force: bool) -> None:

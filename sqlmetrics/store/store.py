@@ -17,10 +17,10 @@ from .. import config
 from ..cells import given, layout, locks, ownership
 from ..cells.part import Part
 from ..errors import ForeignFileError, JournalModeError, SQLMetricsError, StoreError, StoreInUseError
-from ..process import fork, under_uwsgi
+from ..process import fork, under_uwsgi, waits
 from ..process.trouble import Trouble
 from ..process.wiped import wiped_bytes
-from ..rows import database, files, wal_reset
+from ..rows import files, wal_reset
 from ..rows.renew import Pair
 from ..scrape import readers
 from ..scrape.reader import Finish, Reader
@@ -31,10 +31,6 @@ from .follow import Follower
 from .opened import Opened
 
 T = TypeVar("T")
-_TRIES = 50
-"""How often a call that may wait for another process tries again, 20 ms each: one second."""
-_LOOKS = 5
-"""How often a scrape looks whether this process is on the files that it reads, 20 ms each."""
 
 
 _has_told_of_sqlite = False
@@ -108,7 +104,7 @@ class Store(Opened, fork.ForkAware):
         Never raises; returns what it came to.
         """
         flush.ask(self)
-        for _ in range(_TRIES):
+        for _ in waits.tries(waits.CALL):
             outcome = flush.flush(self.rounds)
             if outcome is not Outcome.BUSY:
                 break
@@ -142,7 +138,7 @@ class Store(Opened, fork.ForkAware):
         given_up = self.rounds.given_up
         if given_up and not self.follower.is_held():
             count = len(given_up)
-            for _ in range(_LOOKS):
+            for _ in waits.tries(waits.SCRAPE):
                 if flush.flush(self.rounds) is not Outcome.BUSY:
                     del given_up[:count]
                     break
@@ -156,7 +152,7 @@ class Store(Opened, fork.ForkAware):
         """
         if self.follower.is_held():
             return
-        for _ in range(_LOOKS):
+        for _ in waits.tries(waits.SCRAPE):
             try:
                 if not self.follower.is_behind():
                     if self.part.is_moving():
@@ -167,7 +163,7 @@ class Store(Opened, fork.ForkAware):
                 pass
             except (apsw.Error, OSError, SQLMetricsError):
                 break
-            time.sleep(database.BUSY_MS / 1000)
+            time.sleep(waits.WRITE_LOCK)
         self.flusher.wake()  # it reports what is in the way, and goes on trying
 
     def mark_process_dead(self, pid: object) -> None:
@@ -212,10 +208,10 @@ class Store(Opened, fork.ForkAware):
     def join_run(self, seconds: int = 1) -> None:
         """Belong to a run while this process lives; wait so long for a launcher that is emptying the store."""
         self._launched = True
-        for _ in range(_TRIES * seconds if self.is_open() else 0):
+        for _ in waits.tries(seconds) if self.is_open() else ():
             if self._hold_run_lock():
                 break
-            time.sleep(database.BUSY_MS / 1000)
+            time.sleep(waits.WRITE_LOCK)
 
     def share(self, gid: int) -> None:
         """Let a group read and write the store's files; its processes are this one's children, under other users.
