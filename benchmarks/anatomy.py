@@ -33,7 +33,7 @@ SCRAPE = {
     "scrape.reading.Scrape._write_tables": "what the query is told",
     "scrape.tables.Tables.read": "copy the cells",
     "scrape.tables.Tables.all_cells": "copy the cells",
-    "scrape.reading.changed_since": "which cells have changed",
+    "cells.images.Copies.changed_since": "which cells have changed",
     "scrape.tables.Tables.choose": "which cells have changed",
     "scrape.query.sums": "the query",
     "scrape.query.gauges": "the query",

@@ -152,6 +152,11 @@ class CellsFile(MappedFile):
         at = layout.CELLS_AT + block * layout.PAGE
         return bytes(self.bytes[at : at + layout.PAGE])
 
+    def block(self, block: int) -> memoryview[int]:
+        """The bytes of a block of cells, in place."""
+        at = layout.CELLS_AT + block * layout.PAGE
+        return self.bytes[at : at + layout.PAGE]
+
     # --- slots -------------------------------------------------------------------------------------------
 
     def look(self) -> Look:

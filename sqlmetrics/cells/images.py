@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from . import layout
@@ -44,18 +43,35 @@ def changed_cells(image: Image) -> list[int]:
     return found
 
 
-def copy_blocks(file: CellsFile, blocks: Iterable[int]) -> dict[int, bytes]:
-    """The bytes of some blocks now, by their numbers."""
-    at, page, found = layout.CELLS_AT, layout.PAGE, file.bytes
-    return {block: bytes(found[at + block * page : at + (block + 1) * page]) for block in blocks}
+class Copies(NamedTuple):
+    """The bytes of some blocks at one time, one block after the other. numbers: of the blocks, ascending."""
 
+    numbers: list[int]
+    content: bytearray
 
-def changed_since(before: Mapping[int, bytes], now: Mapping[int, bytes], *, most: int) -> list[int] | None:
-    """The numbers of the cells that have changed, of the same blocks; None if that may be more than so many."""
-    blocks = [block for block, content in now.items() if content != before[block]]
-    if len(blocks) > most:
-        return None
-    found: list[int] = []
-    for block in blocks:
-        found += [block * layout.BLOCK_CELLS + place for place in changed_cells(Image(now[block], before[block]))]
-    return found if len(found) <= most else None
+    @classmethod
+    def of(cls, file: CellsFile, numbers: list[int]) -> Copies:
+        """Those that some blocks have now."""
+        return cls(numbers, bytearray().join([file.block(number) for number in numbers]))
+
+    def block(self, place: int) -> memoryview[int]:
+        """The bytes of the block at that place among them."""
+        return memoryview(self.content)[place * layout.PAGE : (place + 1) * layout.PAGE]
+
+    def cells(self) -> memoryview[float]:
+        """All cells of the blocks."""
+        return memoryview(self.content).cast("d")
+
+    def changed_since(self, before: Copies, *, most: int) -> list[int] | None:
+        """The numbers of the cells that have changed, of the same blocks; None if that may be more than so many."""
+        # Slices are copies, which are compared at once; of two views, each byte would be.
+        pages = [slice(start, start + layout.PAGE) for start in range(0, len(self.content), layout.PAGE)]
+        places = [place for place, page in enumerate(pages) if self.content[page] != before.content[page]]
+        if len(places) > most:
+            return None
+        found: list[int] = []
+        for place in places:
+            first = self.numbers[place] * layout.BLOCK_CELLS
+            image = Image(bytes(self.block(place)), bytes(before.block(place)))
+            found += [first + number for number in changed_cells(image)]
+        return found if len(found) <= most else None

@@ -29,6 +29,10 @@ FamilyId = tuple[str, str]
 """(name, type)"""
 
 
+class OtherKindError(Exception):
+    """A counter may be declared in a mode, and not in all processes: rows are what a reader has to go by."""
+
+
 class Family(NamedTuple):
     """A metric family: mode is a gauge's multiprocess mode, else ''; made tells which of two is the newest.
 
@@ -238,12 +242,17 @@ class Plan:
         self._unnamed: dict[int, FamilyId] = {}
 
     def read(self, connection: apsw.Connection) -> None:
-        """Read the families, and the series that have come since the last time."""
+        """Read the families, and the series that have come since the last time.
+
+        Raises OtherKindError where it knows as sums what are gauges in rows, or the other way round.
+        """
         ids: dict[int, FamilyId] = {}
         for number, name, type_, mode, help_, made, unit, registered in connection.execute(FAMILIES).fetchall():
             about = (read_help(help_), int(str(made)), str(unit), bool(registered))
             family = Family(str(name), str(type_), str(mode), *about)
             ids[int(str(number))] = family[:2]
+            if (family[:2] in self.sums and family.mode) or (family[:2] in self.gauges and not family.mode):
+                raise OtherKindError(f"{name} was met in a journal as what it is not in rows")
             self.add_family(family)
         rows = json.loads(str(connection.execute(FRESH_SERIES, (self._newest_row,)).get))
         self._read_labels([row[3] for row in rows])

@@ -10,17 +10,19 @@ import apsw
 
 from ..cells import journal, layout
 from ..cells.cellsfile import CellsFile
-from ..cells.images import changed_since
+from ..cells.images import Copies
 from ..cells.records import ChildRecord, ExemplarRecord, FamilyRecord, ProcessRecord, Record
 from ..cells.shape import MOST_RECENT_MODES, STATE_TYPES
 from ..rows.ingest import storable
 from . import query
 from .families import FamilySamples
 from .newest import Newest, among
-from .plan import Family, FamilyId, Gauge, GaugeLines, Plan
-from .tables import Announcement, Copies, Living, Tables
+from .plan import Family, FamilyId, Gauge, GaugeLines, OtherKindError, Plan
+from .tables import Announcement, Living, Tables
 from .wanted import Wanted
 
+_KEPT_BYTES = 8 * 1024 * 1024
+"""Of cells; of more, which are a million samples, no copy is kept."""
 _COSTS = 16
 """A cell of a series that is asked for again takes about so many times as long as one of all that are asked for."""
 VERSION = "SELECT id, pair, epoch, plan, ended, exemplars FROM store"
@@ -45,21 +47,22 @@ class Sums:
 
     def __init__(self) -> None:
         self._all_else: object = None
-        self._copies: Copies = {}
+        self._copies = Copies([], bytearray())
         self._order: tuple[str, list[int]] = "", []
         self._totals: list[float] = []
 
     def totals(self, tables: Tables, plan: Plan, copies: Copies, all_else: object) -> list[float]:
         """Bring them up to date. copies: of the cells; all_else: what else they depend on."""
         known = all_else == self._all_else and not tables.is_announced()
-        most = len(copies) * layout.BLOCK_CELLS // (_COSTS * max(len(tables.upto), 1))
-        changed = changed_since(self._copies, copies, most=most) if known else None
+        most = len(copies.numbers) * layout.BLOCK_CELLS // (_COSTS * max(len(tables.upto), 1))
+        changed = copies.changed_since(self._copies, most=most) if known else None
         self._all_else = None  # until all is done
         if changed is None:
             self._totals = self.all_totals(tables, plan, copies, restricted=False)
         elif changed:
             self._ask_again(tables, plan, copies, changed)
-        self._all_else, self._copies = all_else, copies
+        if len(copies.content) <= _KEPT_BYTES:
+            self._all_else, self._copies = all_else, copies
         return self._totals
 
     def all_totals(self, tables: Tables, plan: Plan, copies: Copies, *, restricted: bool) -> list[float]:
@@ -139,15 +142,22 @@ class Remembered:
         """Read what rows there are that it does not know. version: see `VERSION`."""
         *of, plan, _, exemplars = version
         if self.of != of:
-            tables = self.tables
-            self.forget()
-            self.tables, self.of = tables, of
-            if tables is not None:
-                tables.empty()
+            self._begin_anew(of)
         if self.plan_read != plan:
-            self.plan.read(connection)
+            try:
+                self.plan.read(connection)
+            except OtherKindError:
+                self._begin_anew(of)
+                self.plan.read(connection)
             self.plan_read = plan  # type: ignore[assignment]
         self.exemplars.catch_up(connection, self.plan, int(str(exemplars)))
+
+    def _begin_anew(self, of: object) -> None:
+        tables = self.tables
+        self.forget()
+        self.tables, self.of = tables, of
+        if tables is not None:
+            tables.empty()
 
     def read_created(self, connection: apsw.Connection) -> None:
         """Read when children were made, if that may have changed."""

@@ -6,7 +6,6 @@ Mostly what journals hold beyond the rows: a child that was announced a moment a
 from __future__ import annotations
 
 import json
-import struct
 from array import array
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ import apsw
 
 from ..cells import layout
 from ..cells.cellsfile import CellsFile
-from ..cells.images import copy_blocks
+from ..cells.images import Copies
 from ..cells.shape import LIVE_MODES, STATE_TYPES
 from .plan import FamilyId, Plan
 from .query import BY_BLOCK, CHOSEN, IN_A_ROW, Cells
@@ -76,14 +75,9 @@ SELECT sample.cell
   FROM living CROSS JOIN asked CROSS JOIN sample ON sample.process = living.id AND sample.series = asked.series
 """
 
-_DOUBLE = struct.Struct("=d")
 _SPREAD = 1.5
 """Where blocks are spread over more than so many times their number, those between are not read."""
 _ZEROS = bytes(layout.PAGE)
-
-
-Copies = Mapping[int, bytes]
-"""The bytes of blocks, by their numbers, in that order."""
 
 
 class Living(NamedTuple):
@@ -207,11 +201,12 @@ class Tables:
 
     def read(self, file: CellsFile, owners: list[int], *, stamped: bool) -> Copies:
         """Copy the cells. owners: of each block; those of nobody are not touched. stamped: whether times are needed."""
-        copies = copy_blocks(file, [block for block, owner in enumerate(owners) if owner])
+        copies = Copies.of(file, [block for block, owner in enumerate(owners) if owner])
         found: Any = self.connection.execute(GAUGE_BLOCKS).get
-        self._of_gauges = sorted(copies.keys() & set(map(int, (found or "").split())))
+        places = {block: place for place, block in enumerate(copies.numbers)}
+        self._of_gauges = sorted(places.keys() & set(map(int, (found or "").split())))
         self._number(self._of_gauges)
-        self.gauges = _doubles(copies[block] for block in self._of_gauges)
+        self.gauges = _doubles(copies.block(places[block]) for block in self._of_gauges)
         if stamped:
             self.connection.execute("DELETE FROM stamp")
             self.connection.execute(STAMP, (apsw.carray(self.gauges),))
@@ -226,15 +221,19 @@ class Tables:
 
     def all_cells(self, copies: Copies) -> Cells:
         """The cells for a query that asks for all series."""
-        blocks = list(copies)
-        first, count = (blocks[0], blocks[-1] + 1 - blocks[0]) if blocks else (0, 0)
-        if count <= _SPREAD * len(blocks):
-            pieces = [copies.get(block, _ZEROS) for block in range(first, first + count)]
-            cells = Cells(_doubles(pieces), IN_A_ROW, first * layout.BLOCK_CELLS - 1)
+        numbers = copies.numbers
+        first, count = (numbers[0], numbers[-1] + 1 - numbers[0]) if numbers else (0, 0)
+        before = first * layout.BLOCK_CELLS - 1
+        if 0 < count == len(numbers):
+            cells = Cells(copies.cells(), IN_A_ROW, before)
+        elif count <= _SPREAD * len(numbers):
+            places = {block: copies.block(place) for place, block in enumerate(numbers)}
+            cells = Cells(_doubles(places.get(n, _ZEROS) for n in range(first, first + count)), IN_A_ROW, before)
         else:
-            numbered = self._of_gauges + sorted(copies.keys() - set(self._of_gauges))
+            places = {block: copies.block(place) for place, block in enumerate(numbers)}
+            numbered = self._of_gauges + sorted(places.keys() - set(self._of_gauges))
             self._number(numbered)
-            cells = Cells(_doubles(copies[block] for block in numbered), BY_BLOCK)
+            cells = Cells(_doubles(places[block] for block in numbered), BY_BLOCK)
         if self.is_announced():
             self._leave_out_superseded(cells)
         return cells
@@ -247,8 +246,9 @@ class Tables:
         self.connection.execute(CHOOSE)
         series: Any = self.connection.execute("SELECT group_concat(series, ' ') FROM asked").get
         cells: Any = self.connection.execute("SELECT group_concat(cell, ' ') FROM chosen").get
-        places = [divmod(cell, layout.BLOCK_CELLS) for cell in map(int, (cells or "").split())]
-        values = [_DOUBLE.unpack_from(copies[block], place * _DOUBLE.size)[0] for block, place in places]
+        places, doubles = {block: place for place, block in enumerate(copies.numbers)}, copies.cells()
+        numbers = [divmod(cell, layout.BLOCK_CELLS) for cell in map(int, (cells or "").split())]
+        values = [doubles[places[block] * layout.BLOCK_CELLS + number] for block, number in numbers]
         return list(map(int, (series or "").split())), Cells(memoryview(array("d", values or [0.0])), CHOSEN)
 
     def _number(self, blocks: list[int]) -> None:
@@ -277,6 +277,6 @@ class Tables:
                 cells.values[place] = 0.0
 
 
-def _doubles(pieces: Iterable[bytes]) -> memoryview[float]:
+def _doubles(pieces: Iterable[memoryview[int] | bytes]) -> memoryview[float]:
     """The doubles of some pieces, one at least: a block begins with a bitmap, and that is no sample's cell."""
     return memoryview(bytearray().join(pieces) or bytearray(8)).cast("d")
