@@ -239,6 +239,7 @@ def test_a_fork_in_the_middle_of_a_flush_waits_for_a_slice_at_most(small: None, 
 
 
 @pytest.mark.parametrize("of", ["journal", "values"])
+@pytest.mark.slow
 def test_a_flush_begins_again_when_the_files_are_replaced_between_two_slices(
     small: None, path: str, shell: Shell, of: str
 ) -> None:

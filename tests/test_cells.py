@@ -104,6 +104,7 @@ def _churn(requests: Counter, workers: int, per_worker: int, report: int) -> Non
 
 
 @pytest.mark.promise(2, 8)
+@pytest.mark.slow
 def test_scrapes_that_race_with_deaths_and_reuse_are_exact(path: str) -> None:
     """Every scrape shows at least what was counted before it and at most what was begun, and the end is exact."""
     sqlmetrics.install(path, flush_interval=0.005)

@@ -117,6 +117,7 @@ def _damaged(path: str, app: App, damages: list[Callable[[str, int], None]], see
 
 @pytest.mark.parametrize("damage", vandal.DAMAGES)
 @pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.slow
 def test_the_numbers_are_back_after_any_damage(path: str, damage: Callable[[str, int], None], seed: int) -> None:
     """Of every kind: no operation raises, and all that two living processes counted is in the scrapes again."""
     _damaged(path, App(path), [damage], seed)

@@ -156,6 +156,7 @@ def _recycle(requests: Counter, store: sqlmetrics.Store, rounds: int) -> None:
 
 @pytest.mark.parametrize("step", range(4, 100, 6))
 @pytest.mark.promise(5)
+@pytest.mark.slow
 def test_a_scrape_that_is_stopped_at_any_step_is_right(path: str, step: int) -> None:
     """At any step; meanwhile the process it was reading of ends and its cells are others'. Then it goes on."""
     store = sqlmetrics.install(path, flush_interval=1000)

@@ -71,6 +71,7 @@ def use(metric: Any) -> None:
 
 
 @pytest.mark.parametrize("what", LONG)
+@pytest.mark.slow
 def test_a_record_that_is_too_long_takes_no_room(path: str, what: str, caplog: pytest.LogCaptureFixture) -> None:
     """It is counted in memory, told once with its metric and its length, and hurts no other child and no process."""
     store = sqlmetrics.install(path, flush_interval=0.02)

@@ -254,6 +254,7 @@ class _Failing:
 
 @pytest.mark.parametrize("emptied", [False, True])
 @pytest.mark.parametrize("others", [1, 3])
+@pytest.mark.slow
 def test_the_first_who_notices_has_nothing_of_the_old_files(path: str, emptied: bool, others: int) -> None:
     """It makes a store of nothing; what ended processes left is brought, once, by those that have it open still."""
     store = sqlmetrics.install(path, flush_interval=1000)

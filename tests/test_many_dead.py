@@ -92,6 +92,7 @@ def _settled(path: str, seen: bool, pid: Callable[[int], object]) -> dict[str, s
 
 
 @pytest.mark.parametrize("pid", [lambda number: number, lambda _: "same", lambda number: number % 3])
+@pytest.mark.slow
 def test_many_settled_at_once_leave_what_they_leave_one_by_one(tmp_path: Path, pid: Callable[[int], object]) -> None:
     """Every type and mode, with NaN and ±Inf, sums to the last bit, and names of processes that are used again."""
     one_by_one, at_once = (

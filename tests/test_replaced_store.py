@@ -128,6 +128,7 @@ def test_what_ended_processes_left_stays_and_is_counted_once(path: str, deleted:
 
 
 @pytest.mark.parametrize("deleted", ["main -wal -shm -cells", "main", "-wal", "-shm", "-cells", "-wal -shm"])
+@pytest.mark.slow
 def test_counts_are_exact_after_deletions_while_two_processes_count(path: str, deleted: str) -> None:
     """Again and again, in the middle of everything: what living processes counted is exact at the end."""
     store = sqlmetrics.install(path, flush_interval=0.01)

@@ -266,7 +266,9 @@ saying(vendored.install, STORE)
     assert line.startswith("InstallError another copy of sqlmetrics (from there before)")
 
 
-@pytest.mark.parametrize("name", ["", ".multiprocess", ".values", ".store.installed", ".client.patch", ".cells.cellsfile"])
+@pytest.mark.parametrize(
+    "name", ["", ".multiprocess", ".values", ".store.installed", ".client.patch", ".cells.cellsfile"]
+)
 def test_a_module_that_is_reloaded_is_right_or_refused(name: str, path: str) -> None:
     """`importlib.reload()`, as interactive shells do it, and an install() after it."""
     program = f"""
