@@ -14,6 +14,8 @@ from .table import Row
 
 SETTLING = 5.0
 """Seconds after which the processes no longer do what a start brings about."""
+FLUSHED = 1.5
+"""Seconds after which what has changed is in rows: few of the scrapes that come each 15 s meet the writing of it."""
 SAMPLES = 17
 """Of a histogram's child in a scrape; 16 cells."""
 PID = r'"pid": "\d+"'
@@ -122,6 +124,7 @@ def rounds(
         for name, side in running.items():
             if change_all:
                 side.ask("change_all")
+                time.sleep(FLUSHED)
             counted = side.ask("count", member=number % 4, new_series=new_series)
             if name in few and number >= sizes.slow_rounds:
                 times[name].append(times[name][number % sizes.slow_rounds])

@@ -20,9 +20,11 @@ from ..rows.series import read_help
 # In one row: each step to the next gives up the interpreter lock, and a busy process gets it back milliseconds later.
 FRESH_SERIES = """
 SELECT json_group_array(json_array(id, family, name, labels, variant))
-  FROM (SELECT id, family, name, labels, variant FROM series WHERE id > ? ORDER BY id)
+  FROM (SELECT id, family, name, labels, variant FROM series WHERE id > ? ORDER BY id LIMIT ?)
 """
 FAMILIES = "SELECT id, name, type, mode, help, made, unit, registered FROM family ORDER BY id"
+_AT_ONCE = 5_000
+"""Series that one such row brings: all of a large store would be much memory, twice."""
 _UNNAMED = -(2**62)
 """Series that have no row are numbered from here on, upwards: in the order in which they were made."""
 FamilyId = tuple[str, str]
@@ -254,11 +256,14 @@ class Plan:
             if (family[:2] in self.sums and family.mode) or (family[:2] in self.gauges and not family.mode):
                 raise OtherKindError(f"{name} was met in a journal as what it is not in rows")
             self.add_family(family)
-        rows = json.loads(str(connection.execute(FRESH_SERIES, (self._newest_row,)).get))
-        self._read_labels([row[3] for row in rows])
-        for number, of, name, labels, variant in rows:
-            self._name(self._place(ids[of], name, labels, variant), number)
-            self._newest_row = number
+        count = _AT_ONCE
+        while count == _AT_ONCE:
+            rows = json.loads(str(connection.execute(FRESH_SERIES, (self._newest_row, _AT_ONCE)).get))
+            self._read_labels([row[3] for row in rows])
+            for number, of, name, labels, variant in rows:
+                self._name(self._place(ids[of], name, labels, variant), number)
+                self._newest_row = number
+            count = len(rows)
 
     def _read_labels(self, texts: Iterable[str]) -> None:
         """Read label sets that are not known, all at once: one by one takes six times as long."""
