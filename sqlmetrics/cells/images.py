@@ -74,4 +74,6 @@ class Copies(NamedTuple):
             first = self.numbers[place] * layout.BLOCK_CELLS
             image = Image(bytes(self.block(place)), bytes(before.block(place)))
             found += [first + number for number in changed_cells(image)]
-        return found if len(found) <= most else None
+            if len(found) > most:
+                return None
+        return found
