@@ -28,7 +28,7 @@ def test_the_markers_that_pytest_sees_are_those_on_the_page(request: pytest.Fixt
         for marker in item.iter_markers("promise")
         for number in marker.args
     }
-    assert seen or len(request.session.items) < 20
+    assert seen or len(request.session.items) < 200  # of a few files that hold none
 
     known = {(one.file, one.promise): one.names for path in {path for path, _, _ in seen} for one in held_by(path)}
     for path, number, name in seen:
