@@ -126,6 +126,7 @@ class Flusher:
             self.is_awaited = not under_uwsgi.can_have_threads()
             if not self.is_awaited:
                 self._start()
+        self._greenlets = native.greenlets()  # the app may have patched a moment ago, while the thread waited
         if self._greenlets is not None and not self._has_greenlet and not self.is_stopping:
             self._spawn(self._greenlets)
 
@@ -161,7 +162,6 @@ class Flusher:
         if not self._ended.acquire(blocking=False):
             return
         self._running = True
-        self._greenlets = native.greenlets()
         try:
             native.start_new_thread(self._run, ())
         except BaseException as error:  # no thread to be had, or the interpreter is shutting down
