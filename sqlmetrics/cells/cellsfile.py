@@ -149,8 +149,7 @@ class CellsFile(MappedFile):
 
     def image(self, block: int) -> bytes:
         """A copy of a block of cells; a timestamp is copied before its value, which is written before it."""
-        at = layout.CELLS_AT + block * layout.PAGE
-        return bytes(self.bytes[at : at + layout.PAGE])
+        return bytes(self.block(block))
 
     def block(self, block: int) -> memoryview[int]:
         """The bytes of a block of cells, in place."""

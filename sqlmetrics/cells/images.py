@@ -44,36 +44,36 @@ def changed_cells(image: Image) -> list[int]:
 
 
 class Copies(NamedTuple):
-    """The bytes of some blocks at one time, one block after the other. numbers: of the blocks, ascending."""
+    """The bytes of some blocks at one time, one block after the other. places: of each among them, by its number."""
 
-    numbers: list[int]
+    places: dict[int, int]
     content: bytearray
 
     @classmethod
     def of(cls, file: CellsFile, numbers: list[int]) -> Copies:
         """Those that some blocks have now."""
-        return cls(numbers, bytearray().join([file.block(number) for number in numbers]))
+        places = {number: place for place, number in enumerate(numbers)}
+        return cls(places, bytearray().join([file.block(number) for number in numbers]))
 
-    def block(self, place: int) -> memoryview[int]:
-        """The bytes of the block at that place among them."""
-        return memoryview(self.content)[place * layout.PAGE : (place + 1) * layout.PAGE]
+    def block(self, number: int) -> memoryview[int]:
+        """The bytes of one of the blocks."""
+        start = self.places[number] * layout.PAGE
+        return memoryview(self.content)[start : start + layout.PAGE]
 
     def cells(self) -> memoryview[float]:
         """All cells of the blocks."""
         return memoryview(self.content).cast("d")
 
     def changed_since(self, before: Copies, *, most: int) -> list[int] | None:
-        """The numbers of the cells that have changed, of the same blocks; None if that may be more than so many."""
-        # Slices are copies, which are compared at once; of two views, each byte would be.
-        pages = [slice(start, start + layout.PAGE) for start in range(0, len(self.content), layout.PAGE)]
-        places = [place for place, page in enumerate(pages) if self.content[page] != before.content[page]]
-        if len(places) > most:
-            return None
+        """The numbers of the cells that have changed, of the same blocks; None if those are more than so many."""
         found: list[int] = []
-        for place in places:
-            first = self.numbers[place] * layout.BLOCK_CELLS
-            image = Image(bytes(self.block(place)), bytes(before.block(place)))
-            found += [first + number for number in changed_cells(image)]
-            if len(found) > most:
-                return None
+        for number, place in self.places.items():
+            # Slices are copies, which are compared at once; of two views, each byte would be.
+            page = slice(place * layout.PAGE, (place + 1) * layout.PAGE)
+            now, then = self.content[page], before.content[page]
+            if now != then:
+                first = number * layout.BLOCK_CELLS
+                found += [first + one for one in changed_cells(Image(bytes(now), bytes(then)))]
+                if len(found) > most:
+                    return None
         return found

@@ -47,14 +47,14 @@ class Sums:
 
     def __init__(self) -> None:
         self._all_else: object = None
-        self._copies = Copies([], bytearray())
+        self._copies = Copies({}, bytearray())
         self._order: tuple[str, list[int]] = "", []
         self._totals: list[float] = []
 
     def totals(self, tables: Tables, plan: Plan, copies: Copies, all_else: object) -> list[float]:
         """Bring them up to date. copies: of the cells; all_else: what else they depend on."""
         known = all_else == self._all_else and not tables.is_announced()
-        most = len(copies.numbers) * layout.BLOCK_CELLS // (_COSTS * max(len(tables.upto), 1))
+        most = len(copies.places) * layout.BLOCK_CELLS // (_COSTS * max(len(tables.upto), 1))
         changed = copies.changed_since(self._copies, most=most) if known else None
         self._all_else = None  # until all is done
         if changed is None:

@@ -203,10 +203,9 @@ class Tables:
         """Copy the cells. owners: of each block; those of nobody are not touched. stamped: whether times are needed."""
         copies = Copies.of(file, [block for block, owner in enumerate(owners) if owner])
         found: Any = self.connection.execute(GAUGE_BLOCKS).get
-        places = {block: place for place, block in enumerate(copies.numbers)}
-        self._of_gauges = sorted(places.keys() & set(map(int, (found or "").split())))
+        self._of_gauges = sorted(copies.places.keys() & set(map(int, (found or "").split())))
         self._number(self._of_gauges)
-        self.gauges = _doubles(copies.block(places[block]) for block in self._of_gauges)
+        self.gauges = _doubles(map(copies.block, self._of_gauges))
         if stamped:
             self.connection.execute("DELETE FROM stamp")
             self.connection.execute(STAMP, (apsw.carray(self.gauges),))
@@ -221,19 +220,18 @@ class Tables:
 
     def all_cells(self, copies: Copies) -> Cells:
         """The cells for a query that asks for all series."""
-        numbers = copies.numbers
+        numbers = list(copies.places)
         first, count = (numbers[0], numbers[-1] + 1 - numbers[0]) if numbers else (0, 0)
         before = first * layout.BLOCK_CELLS - 1
         if 0 < count == len(numbers):
             cells = Cells(copies.cells(), IN_A_ROW, before)
         elif count <= _SPREAD * len(numbers):
-            places = {block: copies.block(place) for place, block in enumerate(numbers)}
-            cells = Cells(_doubles(places.get(n, _ZEROS) for n in range(first, first + count)), IN_A_ROW, before)
+            pieces = [copies.block(n) if n in copies.places else _ZEROS for n in range(first, first + count)]
+            cells = Cells(_doubles(pieces), IN_A_ROW, before)
         else:
-            places = {block: copies.block(place) for place, block in enumerate(numbers)}
-            numbered = self._of_gauges + sorted(places.keys() - set(self._of_gauges))
+            numbered = self._of_gauges + sorted(copies.places.keys() - set(self._of_gauges))
             self._number(numbered)
-            cells = Cells(_doubles(places[block] for block in numbered), BY_BLOCK)
+            cells = Cells(_doubles(map(copies.block, numbered)), BY_BLOCK)
         if self.is_announced():
             self._leave_out_superseded(cells)
         return cells
@@ -246,9 +244,10 @@ class Tables:
         self.connection.execute(CHOOSE)
         series: Any = self.connection.execute("SELECT group_concat(series, ' ') FROM asked").get
         cells: Any = self.connection.execute("SELECT group_concat(cell, ' ') FROM chosen").get
-        places, doubles = {block: place for place, block in enumerate(copies.numbers)}, copies.cells()
+        places, doubles = copies.places, copies.cells()
         numbers = [divmod(cell, layout.BLOCK_CELLS) for cell in map(int, (cells or "").split())]
-        values = [doubles[places[block] * layout.BLOCK_CELLS + number] for block, number in numbers]
+        # A row about a block that nobody owns is damage, which a check finds; the query for all passes over it, too.
+        values = [doubles[places[b] * layout.BLOCK_CELLS + n] if b in places else 0.0 for b, n in numbers]
         return list(map(int, (series or "").split())), Cells(memoryview(array("d", values or [0.0])), CHOSEN)
 
     def _number(self, blocks: list[int]) -> None:
