@@ -9,6 +9,7 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.error import HTTPError
 
 import pytest
 from helpers import child, wait_for
@@ -19,6 +20,7 @@ from prometheus_client import (
     Gauge,
     Histogram,
     delete_from_gateway,
+    generate_latest,
     push_to_gateway,
     pushadd_to_gateway,
 )
@@ -87,7 +89,14 @@ def test_the_aggregate_is_pushed_from_any_process(store: sqlmetrics.Store, gatew
         top.set(number)
 
     work(2)
-    with child(work=work, push=lambda: push(gateway.address, "batch", REGISTRY)) as one:
+
+    def push_all() -> None:
+        try:
+            push(gateway.address, "batch", REGISTRY)
+        except HTTPError as error:
+            raise AssertionError(f"{error.read().decode()} of {generate_latest(REGISTRY).decode()}") from error
+
+    with child(work=work, push=push_all) as one:
         one.do("work", 3)
         one.do("push")
         expected = {"rows_total": 5, "top": 3}
