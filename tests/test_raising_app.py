@@ -174,14 +174,17 @@ def test_an_interrupt_reaches_the_app_from_its_own_scrape(store: sqlmetrics.Stor
         return 1
 
     Gauge("slow", "Slow").set_function(slow)
-    before = signal.signal(signal.SIGALRM, is_up)
+    # Where the tests run in the background of a shell, SIGINT is ignored, and Python has no handler for it.
+    handlers = {signal.SIGALRM: is_up, signal.SIGINT: signal.default_int_handler}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         for number, error in ((signal.SIGALRM, TimeIsUpError), (signal.SIGINT, KeyboardInterrupt)):
             pending.append(number)
             with pytest.raises(error):
                 scrape()
     finally:
-        signal.signal(signal.SIGALRM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def test_log_handlers_may_raise_anything(
