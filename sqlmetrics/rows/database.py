@@ -95,7 +95,7 @@ class StoreConnection(Connection):
 def copy_into(empty: apsw.Connection, source: apsw.Connection) -> None:
     """Make a connection to nothing one to a copy of a database in memory. Raises apsw.Error."""
     data = bytearray(source.serialize("main") or b"")  # None: no page at all
-    data[18:20] = b"\1\1"  # not WAL: https://www.sqlite.org/fileformat2.html#file_format_version_numbers
+    data[18:20] = b"\1\1"  # not WAL, as https://www.sqlite.org/c3ref/deserialize.html says
     empty.deserialize("main", data)
 
 

@@ -21,7 +21,7 @@ from ..cells.cellsfile import CellsFile, boot_id, create_cells, open_cells
 from ..errors import DamagedError, SQLMetricsError
 from ..process import waits
 from . import bring, checkup, database, exemplars, removed, schema, settle, unhooked
-from .database import NoDatabaseError, StoreConnection, identity_of
+from .database import NoDatabaseError, StoreConnection
 from .making import make_file
 from .yielding import Connection, opening
 
@@ -61,7 +61,7 @@ def renew(path: str, settings: config.Settings, last: StoreConnection | None, ce
         moved_aside = left is None and _size(path) > 0
         content, uses = left or _freed_of_cells(unhooked.in_memory(), path, None)
         store, pair = schema.ids(content, path)
-        identity = _write(path + NEW_SUFFIX, _in_wal_mode(content.serialize("main")), settings)
+        identity = _write(path + NEW_SUFFIX, content, settings)
         for suffix in WAL_FILES:  # made here and not by SQLite, which would follow a symlink
             _make_anew(path + suffix, settings)
         _unlink(path + CELLS_SUFFIX)
@@ -240,26 +240,27 @@ def _make_anew(name: str, settings: config.Settings) -> None:
                 raise
 
 
-def _in_wal_mode(data: bytes) -> bytes:
-    """The database as it is in WAL mode, so that SQLite need not switch: it would use a rollback journal for that."""
-    return data[:18] + b"\2\2" + data[20:]
-
-
 def _unlink(name: str) -> None:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(name)
 
 
-def _write(name: str, data: bytes, settings: config.Settings) -> database.Identity:
+def _write(name: str, content: apsw.Connection, settings: config.Settings) -> database.Identity | None:
+    """Write a database in memory to a file, which is in WAL mode then. Nobody else knows that file yet."""
     ownership.check_file(name)
-    _unlink(name)
-    fd = make_file(name, settings.mode, settings)
+    for suffix in ("", *WAL_FILES):
+        _unlink(name + suffix)
+    os.close(make_file(name, settings.mode, settings))
     try:
-        with open(fd, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(fd)
-            return identity_of(os.fstat(fd))
-    except OSError:
-        os.unlink(name)
+        with contextlib.closing(database.connect(name)) as new:
+            database.use_wal(new, name)
+            with new.backup("main", content, "main") as copying:
+                copying.step()
+            new.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            return new.opened[0]
+    except (apsw.Error, OSError):
+        _unlink(name)
         raise
+    finally:
+        for suffix in WAL_FILES:
+            _unlink(name + suffix)
