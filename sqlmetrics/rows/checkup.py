@@ -61,7 +61,7 @@ def check(connection: apsw.Connection, file: CellsFile) -> None:
 def check_rows(connection: apsw.Connection, pages: str = "integrity_check") -> None:
     """Check every page and reference, and that scrapes can read the texts. Raises DamagedError or apsw.Error.
 
-    pages: the pragma that checks them; `quick_check` does not compare indexes with their tables, and takes 40 % of the time.
+    pages: the pragma that checks them; `quick_check` takes 40 % of the time, and compares no index with its table.
 
     References are checked here only. Where SQLite checks them as rows are written, it looks each of them up, and walks
     through all samples for each series that is deleted.
