@@ -11,11 +11,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .errors import ForeignFileError, PathError
+from .process import identifiers
 
 STORE_NAME = "metrics.sqlite3"
 PATH_VARIABLES = ("SQLMETRICS_PATH", "PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir")
 RUN_VARIABLE = "SQLMETRICS_RUN"
 """Names the store of the run that a process belongs to: a launcher inside a run does not empty it again."""
+
+PUBLISH_VARIABLE = "SQLMETRICS_PUBLISH"
+PUBLISHED = ("process", "gc", "platform")
+"""`prometheus_client`'s own collectors that every process can publish."""
 
 Identifier = Callable[[], object]
 _LONGEST_INTERVAL = 86_400.0
@@ -54,11 +59,14 @@ class Settings:
             raise ValueError(f"group {self.group!r} is unknown here; give a name of /etc/group or a number") from None
 
 
-def _import(name: str) -> Identifier:
+def _identifier(name: str) -> Identifier:
+    if name in identifiers.READY_MADE:
+        return identifiers.READY_MADE[name]
     module, _, attribute = name.partition(":")
     found: Identifier = getattr(importlib.import_module(module), attribute)
     if not callable(found):
-        raise ValueError("it is not callable; wanted is the name of a function, module:function")
+        ready_made = ", ".join(identifiers.READY_MADE)
+        raise ValueError(f"it is not callable; wanted is the name of a function, module:function, or {ready_made}")
     return found
 
 
@@ -78,7 +86,7 @@ def _truth(text: str) -> bool:
 
 _FROM_TEXT: dict[str, Callable[[str], object]] = {
     "flush_interval": float,
-    "process_identifier": _import,
+    "process_identifier": _identifier,
     "mode": lambda text: int(text, 8),
     "group": str,
     "keep_dead": int,
@@ -114,6 +122,32 @@ def modes() -> dict[str, str]:
     if not all(name and mode for name, mode in found.items()):
         raise ValueError(f"SQLMETRICS_MODES={text!r} cannot be used: wanted is name=mode,name=mode")
     return found
+
+
+def published() -> tuple[str, ...]:
+    """Which of `PUBLISHED` every process publishes, by ``SQLMETRICS_PUBLISH=process,gc,platform``; default: none.
+
+    Raises ValueError that names what is none of them.
+    """
+    text = os.environ.get(PUBLISH_VARIABLE, "")
+    found = tuple(part.strip() for part in text.split(",") if part.strip())
+    if unknown := set(found).difference(PUBLISHED):
+        raise ValueError(
+            f"{PUBLISH_VARIABLE}={text!r} cannot be used: {sorted(unknown)[0]!r} is none of {', '.join(PUBLISHED)}"
+        )
+    return found
+
+
+def self_metrics() -> bool:
+    """Whether scrapes that say nothing of it show the store's own families, by ``SQLMETRICS_SELF_METRICS``.
+
+    Raises ValueError.
+    """
+    text = os.environ.get("SQLMETRICS_SELF_METRICS", "")
+    try:
+        return bool(text) and _truth(text)
+    except ValueError as error:
+        raise ValueError(f"SQLMETRICS_SELF_METRICS={text!r} cannot be used: {error}") from None
 
 
 def registries() -> str:

@@ -3,7 +3,7 @@
 Importing this module installs the store that the environment names, since with ``--preload`` gunicorn loads the
 app before it calls any hook. In a configuration file of your own, import the functions::
 
-    from sqlmetrics.gunicorn import child_exit, on_starting
+    from sqlmetrics.gunicorn import child_exit, on_starting, post_fork, pre_fork
 
 Every module-level name here is offered to gunicorn as a setting, so there are few.
 """
@@ -14,8 +14,12 @@ from typing import Any
 
 import sqlmetrics
 
-__all__ = ["child_exit", "on_starting"]
+from .client import own_collectors as _own_collectors
+from .process import identifiers as _identifiers
 
+__all__ = ["child_exit", "on_starting", "post_fork", "pre_fork"]
+
+_own_collectors.publish_in_workers()
 _store = sqlmetrics.install()
 
 
@@ -25,6 +29,17 @@ def on_starting(server: Any) -> None:
     Where the master is root and its workers are not (``--user``), the files are shared with the workers' group.
     """
     _store.begin_run(uid=server.cfg.uid, gid=server.cfg.gid)
+
+
+def pre_fork(server: Any, worker: Any) -> None:
+    """Give a worker the lowest number that no other one has; called in the master."""
+    taken = {getattr(other, "sqlmetrics_number", 0) for other in server.WORKERS.values()}
+    worker.sqlmetrics_number = next(number for number in range(1, len(taken) + 2) if number not in taken)
+
+
+def post_fork(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's signature
+    """Tell a worker its number; called in the worker. See ``SQLMETRICS_PROCESS_IDENTIFIER=gunicorn-worker``."""
+    _identifiers.worker_number = worker.sqlmetrics_number
 
 
 def child_exit(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's signature

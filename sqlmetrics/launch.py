@@ -57,7 +57,9 @@ def variables(path: str) -> dict[str, str]:
         )
     given = os.environ.get("PYTHONPATH")
     others = given.split(os.pathsep) if given else []  # an empty part of it is the current folder
-    return {"SQLMETRICS_PATH": path, "PYTHONPATH": os.pathsep.join([BOOTSTRAP, *(o for o in others if o != BOOTSTRAP)])}
+    folders = os.pathsep.join([BOOTSTRAP, *(other for other in others if other != BOOTSTRAP)])
+    published = os.environ.get(config.PUBLISH_VARIABLE, ",".join(config.PUBLISHED))
+    return {"SQLMETRICS_PATH": path, config.PUBLISH_VARIABLE: published, "PYTHONPATH": folders}
 
 
 def begin(path: str) -> None:

@@ -52,7 +52,7 @@ class _Answer(NamedTuple):
 class _Scraper:
     """Answers requests from one store."""
 
-    def __init__(self, path: Path, disable_compression: bool, self_metrics: bool):
+    def __init__(self, path: Path, disable_compression: bool, self_metrics: bool | None):
         self._reader = _reader(path)
         self._compresses = not disable_compression
         self._wanted = wanted(self_metrics=self_metrics)
@@ -94,7 +94,7 @@ def _reader(path: Path) -> Reader:
 
 
 def make_wsgi_app(
-    path: Path = None, disable_compression: bool = False, *, self_metrics: bool = False
+    path: Path = None, disable_compression: bool = False, *, self_metrics: bool | None = None
 ) -> Callable[..., Iterable[bytes]]:
     """Return a WSGI app that answers scrapes from the store.
 
@@ -102,7 +102,8 @@ def make_wsgi_app(
     samples only. 503 while there is no store or it cannot be read; the reason is logged.
 
     path: the store's file or folder; default: the installed store, else what the environment names.
-    self_metrics: whether the families about the store itself (``sqlmetrics_…``) are shown too.
+    self_metrics: whether the families about the store itself (``sqlmetrics_…``) are shown too; default: what
+        ``SQLMETRICS_SELF_METRICS`` says.
 
     Raises PathError if no path is named, TypeError for a registry.
     """
@@ -125,7 +126,7 @@ def make_wsgi_app(
 
 
 def make_asgi_app(
-    path: Path = None, disable_compression: bool = False, *, self_metrics: bool = False
+    path: Path = None, disable_compression: bool = False, *, self_metrics: bool | None = None
 ) -> Callable[..., Awaitable[None]]:
     """Return an ASGI app that answers scrapes from the store, in a thread: the event loop goes on meanwhile.
 
@@ -194,7 +195,7 @@ def start_http_server(
     addr: str = "0.0.0.0",  # noqa: S104 - as `prometheus_client`'s
     path: Path = None,
     *,
-    self_metrics: bool = False,
+    self_metrics: bool | None = None,
     **tls: Any,
 ) -> tuple[WSGIServer, threading.Thread]:
     """Answer scrapes on a port, in a daemon thread; returns the server and the thread.

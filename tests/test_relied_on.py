@@ -19,6 +19,7 @@ from prometheus_client import (
     Gauge,
     Histogram,
     Info,
+    ProcessCollector,
     Summary,
     exposition,
     metrics,
@@ -167,6 +168,7 @@ ATTRIBUTES = {
     ),
     "RestrictedRegistry": "_name_set:set _registry:collectorregistry",
     "Metric": "_restricted_metric:method",
+    "ProcessCollector": "_namespace:str _proc:str _pid:function",
     "metrics": "_use_created:bool",
 }
 """{an object of the peer's: the underscored attributes that are touched, and their types in small letters}"""
@@ -187,6 +189,7 @@ def objects() -> dict[str, Any]:
         "CollectorRegistry": registry,
         "RestrictedRegistry": registry.restricted_registry(["counter_total"]),
         "Metric": Metric("metric", "help", "gauge"),
+        "ProcessCollector": ProcessCollector(registry=None),
         "metrics": metrics,
     }
 

@@ -23,7 +23,8 @@ class MultiProcessCollector:
         (``registry.restricted_registry(names)``) only those samples are queried.
     path: the store's file or folder; default: the installed store, else what the environment names. The folder of
         ``PROMETHEUS_MULTIPROC_DIR`` means the same as no path.
-    self_metrics: whether the families about the store itself (``sqlmetrics_…``) are collected too.
+    self_metrics: whether the families about the store itself (``sqlmetrics_…``) are collected too; default: what
+        ``SQLMETRICS_SELF_METRICS`` says.
     created: whether counters, summaries and histograms have ``_created`` samples: when the first process made them.
     modes: the multiprocess mode in which a gauge is shown, by its name, where it is to be another than the app's;
         default: what ``SQLMETRICS_MODES`` says. See `wanted.Wanted.mode_of` for what is possible.
@@ -37,7 +38,7 @@ class MultiProcessCollector:
         registry: Any,
         path: str | os.PathLike[str] | None = None,
         *,
-        self_metrics: bool = False,
+        self_metrics: bool | None = None,
         created: bool = False,
         modes: Mapping[str, str] | None = None,
     ):

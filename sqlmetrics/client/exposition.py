@@ -21,7 +21,7 @@ def generate_latest(
     openmetrics: bool = False,
     escaping: str = "underscores",
     names: Iterable[str] | None = None,
-    self_metrics: bool = False,
+    self_metrics: bool | None = None,
     modes: Mapping[str, str] | None = None,
 ) -> bytes:
     """Return what all processes of a store have counted as exposition text, UTF-8.
@@ -33,7 +33,8 @@ def generate_latest(
     openmetrics: OpenMetrics 1.0 instead of the Prometheus text format 0.0.4.
     escaping: of names beyond the classic characters: underscores, dots, values or allow-utf-8.
     names: of the samples that are wanted, such as ``requests_total``; default: all.
-    self_metrics: whether the families about the store itself (``sqlmetrics_…``) are wanted too.
+    self_metrics: whether the families about the store itself (``sqlmetrics_…``) are wanted too; default: what
+        ``SQLMETRICS_SELF_METRICS`` says.
     modes: the multiprocess mode in which a gauge is shown, by its name; default: what ``SQLMETRICS_MODES`` says.
 
     Raises PathError if no path is named, NoStoreError if no store is there, StoreError if it cannot be read.

@@ -16,6 +16,7 @@ from typing import Any
 from prometheus_client import exposition, multiprocess, values
 from prometheus_client.registry import CollectorRegistry
 
+from .. import config
 from ..process import fork, native
 from ..process.weak import members
 from ..store import flush
@@ -30,6 +31,7 @@ from . import (
     labelled,
     labelsets,
     operations,
+    own_collectors,
     registry,
     resets,
     sampling,
@@ -137,10 +139,12 @@ def install(
         "max_series": max_series,
     }
     before = stores.installed()
+    config.published()  # a slip of the pen is told before anything is replaced
     copies.refuse_others(_replaced)
     store = stores.remember(stores.find(path), **{name: value for name, value in given.items() if value is not None})
     try:
         switch(store.settings.process_identifier)
+        own_collectors.publish_configured()
     except BaseException:
         if before is None and stores.forget():
             store.leave()

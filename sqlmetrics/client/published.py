@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -31,17 +33,34 @@ class Kept(NamedTuple):
     labels: Labels
 
 
-class Publication:
-    """What one process makes of one collector."""
+_SETTLED_SECONDS = 1.0
+"""What a process takes of the machine is of interest if it lives longer: one for a short job is to stay cheap."""
 
-    def __init__(self, collector: Any, mode: str):
+
+class Publication:
+    """What one process makes of one collector.
+
+    of_process: whether the collector tells of the process itself. first_asked: when, in seconds of `time.monotonic`.
+    """
+
+    def __init__(self, collector: Any, mode: str, *, of_process: bool = False, first_asked: float = 0.0):
         self._collector = collector
         self._mode = mode
+        self.of_process = of_process
         self._withdrawn = False
-        self.forget()
+        self._first_asked = first_asked
+        self._forget()
 
-    def forget(self) -> None:
-        """Begin anew, in a forked child: the values are its parent's."""
+    def is_of_children(self) -> bool:
+        """Whether this process itself is never to ask."""
+        return self._first_asked == math.inf
+
+    def after_fork_in_child(self) -> None:
+        """Begin anew: the values are the parent's."""
+        self._first_asked = time.monotonic() + _SETTLED_SECONDS if self.of_process else 0.0
+        self._forget()
+
+    def _forget(self) -> None:
         self._class: type[Asked] | None = None
         self._values: dict[Kept, SharedValue] = {}
 
@@ -57,6 +76,8 @@ class Publication:
 
     def sample(self) -> None:
         """Ask the collector. Raises what it raises, or what is wrong with one of its samples, after all others."""
+        if time.monotonic() < self._first_asked:
+            return
         now, problem = given.now(), None
         found: dict[Kept, float] = {}
         helps: dict[str, str] = {}

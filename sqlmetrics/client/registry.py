@@ -23,7 +23,7 @@ from .collector import MultiProcessCollector, is_derived
 from .held import is_shared
 from .loading import is_pushed
 from .private import is_private, rule
-from .sampling import sampler
+from .sampling import sampler, unpublish
 from .sharing import is_of_store
 
 _peer_get_names: Any = CollectorRegistry._get_names
@@ -42,8 +42,8 @@ def tell_registered(collector: Any, registered: bool) -> None:
     _told.pop(collector, None)
     if registered:
         _told[collector] = None
-    if collector in sampler.publications:
-        sampler.publications[collector].tell_registered(registered)
+    if publication := sampler.publications.get(collector):
+        publication.tell_registered(registered)
     elif is_shared(collector):
         describe(family_of(collector), help=collector._documentation, registered=registered)
         store = stores.installed()
@@ -92,6 +92,8 @@ def unregister(self: CollectorRegistry, collector: Any) -> None:
     _peer_unregister(self, collector)
     if self is REGISTRY:
         tell_registered(collector, False)
+        if collector in sampler.publications and sampler.publications[collector].of_process:
+            unpublish(collector)  # it was published because it was there, or for this registry's sake
 
 
 def collect(self: CollectorRegistry) -> Iterator[Metric]:
@@ -127,7 +129,7 @@ def _all_of(registry: CollectorRegistry, collectors: list[Any], names: frozenset
     if registry is not REGISTRY and not of_stores and rule.setting != "all" and is_pushed(sys._getframe()):
         shared: set[Any] = set()  # what is pushed is this process's own
     else:
-        shared = {one for one in collectors if is_shared(one) or one in sampler.publications}
+        shared = {one for one in collectors if is_shared(one) or sampler.publication_of(one)}
         rule.tell_asked(registry)
     asked = _ask_others(collectors, shared)  # they may count, or set gauges: so before the store is read
     found = _shared_families(names) if shared or registry is REGISTRY else None
@@ -175,8 +177,8 @@ def _own_families(registry: CollectorRegistry, collector: Any, found: Families |
     """What the store has of a metric or of a published collector; of the latter, no name that was yielded already."""
     if found is None:  # nothing but this process's own memory is to be had
         return list(collector.collect())
-    if collector in sampler.publications:
-        fresh = [name for name in sampler.publications[collector].families() if name not in seen]
+    if publication := sampler.publication_of(collector):
+        fresh = [name for name in publication.families() if name not in seen]
         return [one for name in fresh for one, _ in found.get(name, ())]
     families = [
         _as_in_memory(collector, one)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from prometheus_client import Gauge
+from prometheus_client import Gauge, GCCollector, PlatformCollector, ProcessCollector
 
 from ..cells import given
 from ..cells.selection import told_of_removals
@@ -70,7 +70,7 @@ class Sampler(fork.ForkAware):
         """The thread that was asking is not here; the values are this process's own, and shown though it is idle."""
         self._busy = None
         for publication in self.publications.values():
-            publication.forget()
+            publication.after_fork_in_child()
         self._start_flusher()
 
     def _start_flusher(self) -> None:
@@ -78,9 +78,18 @@ class Sampler(fork.ForkAware):
         if self.is_needed() and store is not None:
             store.flusher.start()
 
+    def publication_of(self, collector: Any) -> Publication | None:
+        """What is made of a collector, or of one that yields the same: another of the process itself, say."""
+        found = self.publications.get(collector)
+        if found is None and type(collector) in (GCCollector, PlatformCollector, ProcessCollector):
+            yields = _yielded_by(collector)
+            same = [one for one in self.publications if type(one) is type(collector) and _yielded_by(one) == yields]
+            found = self.publications[same[0]] if same else None
+        return found
+
     def is_needed(self) -> bool:
         """Whether there is anything to ask."""
-        return bool(self.gauges or self.publications)
+        return bool(self.gauges) or any(not one.is_of_children() for one in self.publications.copy().values())
 
     def dismiss(self, keys: list[Key]) -> None:
         """Ask gauges no more that were removed: their answers would bring the series back."""
@@ -192,6 +201,12 @@ def adopt(gauge: Any) -> None:
             gauge._value = Answering(gauge._value)
         sampler.gauges.add(gauge)
         begin()
+
+
+def _yielded_by(collector: Any) -> tuple[Any, ...]:
+    """What tells two of `prometheus_client`'s own collectors of one class apart."""
+    is_of_process = isinstance(collector, ProcessCollector)
+    return (collector._namespace, collector._proc, collector._pid()) if is_of_process else ()
 
 
 def publish(collector: Any, multiprocess_mode: str = "liveall") -> None:

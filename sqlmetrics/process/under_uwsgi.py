@@ -31,6 +31,12 @@ def forks_from_c() -> bool:
     return uwsgi is not None and not (uwsgi.worker_id() or uwsgi.mule_id() or uwsgi.i_am_the_spooler())
 
 
+def worker_id() -> int:
+    """The number of this worker, from 1; 0 elsewhere."""
+    uwsgi = _uwsgi()
+    return 0 if uwsgi is None else int(uwsgi.worker_id())
+
+
 def can_have_threads() -> bool:
     """Whether a thread of this process runs on whatever the main thread does, and is in nobody's way."""
     uwsgi = _uwsgi()

@@ -42,10 +42,11 @@ def wanted(
     names: Iterable[str] | None = None,
     *,
     created: bool = False,
-    self_metrics: bool = False,
+    self_metrics: bool | None = None,
     modes: Mapping[str, str] | None = None,
 ) -> Wanted:
-    """What is asked of a scrape. modes: default: those of the environment. Raises ValueError for one that is none."""
+    """What is asked of a scrape. self_metrics, modes: default: what the environment says. Raises ValueError."""
+    self_metrics = config.self_metrics() if self_metrics is None else self_metrics
     modes = config.modes() if modes is None else modes
     for name, mode in modes.items():
         if mode not in MODES:
