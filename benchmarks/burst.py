@@ -34,7 +34,7 @@ _WAIT_FOR_ROWS = """
 import sqlite3, sys, time
 path, count, begun, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), float(sys.argv[4])
 connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)
-wanted = "SELECT sum(value) FROM sample WHERE series IN (SELECT id FROM series WHERE name = 'visits_total')"
+wanted = "SELECT sum(value) FROM cell_copy WHERE series IN (SELECT id FROM series WHERE name = 'visits_total')"
 while connection.execute(wanted).fetchone() != (count,):
     if time.monotonic() - begun > seconds:
         sys.exit(f"rows are missing after {seconds} s")

@@ -24,7 +24,7 @@ _HOOKS = {
     "traces rows": """
         def hook(connection):
             connection.row_trace = lambda cursor, row: {"row": row}
-            connection.exec_trace = lambda cursor, sql, bindings: "sample" not in sql
+            connection.exec_trace = lambda cursor, sql, bindings: "cell_copy" not in sql
             connection.cursor_factory = lambda connection: 1 / 0
     """,
     "forbids": """

@@ -129,7 +129,7 @@ def test_a_process_killed_in_the_middle_of_its_flush_is_counted_once(
             one.do("flush")
         rows = shell.value("SELECT count(*) FROM samples WHERE metric = 'visits_total'")
         assert 0 < int(str(rows)) < (501 if where == "before the values" else 500)
-        assert shell.value("SELECT count(*) FROM process WHERE partial") == 1
+        assert shell.value("SELECT count(*) FROM instance WHERE partial") == 1
         one.kill()
 
         assert sum(scrape(path).values()) == sum(range(500))

@@ -110,7 +110,7 @@ class Size:
     @classmethod
     def of(cls, path: str, shell: Shell) -> Size:
         """With no worker alive. Not seconds but SQLite's steps: these are the same however busy the machine is."""
-        tables = ("family", "series", "process", "slot", "sample", "retired", "kept", "orphan")
+        tables = ("family", "series", "instance", "slot", "cell_copy", "retired", "kept", "orphan")
         rows = sum(int(str(shell.value(f"SELECT count(*) FROM {table}"))) for table in tables)
         file = stores.existing_store(path).file
         scrape(path)

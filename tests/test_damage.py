@@ -129,7 +129,7 @@ NONSENSE = {
     "a label that is a number": """UPDATE series SET labels = '{"by":1}' WHERE id = 1""",
     "a column's name": """PRAGMA writable_schema = ON; UPDATE sqlite_schema
         SET sql = replace(sql, 'timestamp', 'timestomp') WHERE name = 'retired'""",
-    "a pid that is no text": "UPDATE process SET pid = CAST(x'ff' AS TEXT)",
+    "a pid that is no text": "UPDATE instance SET pid = CAST(x'ff' AS TEXT)",
 }
 
 

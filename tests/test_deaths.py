@@ -18,7 +18,7 @@ import sqlmetrics
 
 pytestmark = pytest.mark.promise(3)
 
-_OF_PID = "FROM {} JOIN process ON process.id = {}.process WHERE process.pid = '{}'"
+_OF_PID = "FROM {} JOIN instance ON instance.id = {}.process WHERE instance.pid = '{}'"
 PAIRS = [
     *[(start, end) for start in ("fork", "subprocess") for end in (*STATUS, "exec")],
     *[(start, end) for start in ("spawn", "forkserver", "executor") for end in ("return", "SIGKILL")],
@@ -27,7 +27,7 @@ PAIRS = [
 
 
 def rows(shell: Shell, table: str, pid: object) -> object:
-    """How many rows of `sample` or `kept` a process has."""
+    """How many rows of `cell_copy` or `kept` a process has."""
     return shell.value("SELECT count(*) " + _OF_PID.format(table, table, pid))
 
 
@@ -96,7 +96,7 @@ def test_any_death_of_any_process_is_seen_by_the_first_scrape(path: str, shell: 
         one.let_end()
 
         assert scrape() == after(me, one.pid)
-        assert rows(shell, "sample", one.pid) == 0
+        assert rows(shell, "cell_copy", one.pid) == 0
         assert rows(shell, "kept", one.pid) == 2
         assert scrape() == after(me, one.pid)
 
@@ -124,7 +124,7 @@ def test_the_shell_sees_what_the_dead_left(path: str, shell: Shell) -> None:
         {"value": 7.0},
         {"value": 9.0},
     ]
-    assert shell.value("SELECT count(*) FROM sample") == 0
+    assert shell.value("SELECT count(*) FROM cell_copy") == 0
     assert shell(f"SELECT state FROM processes WHERE pid = '{one.pid}'") == [{"state": "remembered"}]
 
 
@@ -140,7 +140,7 @@ def test_a_scrape_by_a_process_that_never_counted_folds_the_dead(path: str, shel
         last = {**counted([5, 4, 7]), **counted([9], "last words"), **lasting}
 
         assert outside_scrape(path) == last
-        assert shell.value("SELECT count(*) FROM sample") == 0
+        assert shell.value("SELECT count(*) FROM cell_copy") == 0
         assert outside_scrape(path) == last
 
 
@@ -185,7 +185,7 @@ def test_a_zombie_is_dead(path: str, shell: Shell) -> None:
 
         lasting = gauged({me: 6, one.pid: 5}, False)
         assert scrape() == {**counted([6, 5]), **lasting, **gauged({me: 6}, True)}
-        assert rows(shell, "sample", one.pid) == 0
+        assert rows(shell, "cell_copy", one.pid) == 0
 
 
 def test_a_stopped_process_is_alive(path: str) -> None:
@@ -253,7 +253,7 @@ def test_a_parents_death_is_seen_while_its_child_lives_on(path: str, shell: Shel
     values = {me: 6, parent: 5, one.pid: 7}
     expected = {**counted([6, 5, 7]), **gauged(values, False), **gauged({me: 6, one.pid: 7}, True)}
     assert scrape() == expected
-    assert rows(shell, "sample", parent) == 0
+    assert rows(shell, "cell_copy", parent) == 0
     assert scrape() == expected
     os.kill(one.pid, signal.SIGKILL)
     wait_for(lambda: scrape() == {**counted([6, 5, 7]), **gauged(values, False), **gauged({me: 6}, True)})
@@ -284,7 +284,7 @@ def test_mostrecent_goes_by_who_set_it_last_and_not_by_who_died_last(
         assert value("mostrecent", x="") == 2
         assert value("livemostrecent", x="") is None
 
-    assert shell.value("SELECT count(*) FROM sample") == 0
+    assert shell.value("SELECT count(*) FROM cell_copy") == 0
     assert shell.value(timestamp) == set_at
     metrics.use(3)
     assert value("mostrecent", x="") == 3
@@ -316,6 +316,6 @@ def test_the_newest_dead_are_remembered(path: str, shell: Shell, settler: str, k
     newest = list(enumerate(pids, 1))[len(pids) - keep_dead :]
     assert shown == {(("pid", str(pid)), ("x", "")): number for number, pid in newest}
     assert len(shell("SELECT * FROM kept")) == keep_dead
-    assert len(shell("SELECT * FROM process")) == keep_dead
+    assert len(shell("SELECT * FROM instance")) == keep_dead
     assert value("requests_total", x="") == 21
     assert (value("min", x=""), value("max", x=""), value("sum", x="")) == (1, 6, 21)

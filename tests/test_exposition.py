@@ -90,7 +90,7 @@ def test_texts_and_numbers_parse_back_to_what_was_set(
     helps = {family.name: family.documentation for family in plain.collect()}
     assert set(helps.values()) == {help_text}
     assert Shell(path).value("PRAGMA integrity_check") == "ok"
-    assert Shell(path).value("SELECT count(*) FROM sqlite_schema WHERE name = 'sample'") == 1
+    assert Shell(path).value("SELECT count(*) FROM sqlite_schema WHERE name = 'cell_copy'") == 1
 
 
 @pytest.mark.parametrize("name", BREAKERS)

@@ -186,7 +186,7 @@ def test_a_reader_that_never_ends_does_not_let_the_wal_grow(
         requests.labels(str(os.getpid())).inc(300)
         store.flush()
 
-    with Operator(path, "BEGIN", "SELECT count(*) FROM sample"):
+    with Operator(path, "BEGIN", "SELECT count(*) FROM cell_copy"):
         for times in range(1, 150):
             for one in children:
                 one.inc()
@@ -218,7 +218,7 @@ def test_a_wal_that_a_reader_keeps_leaves_room_on_a_small_disk(folder: Path, mou
             one.inc()
         store.flush()
 
-    with Operator(disk.path, "BEGIN", "SELECT count(*) FROM sample"):
+    with Operator(disk.path, "BEGIN", "SELECT count(*) FROM cell_copy"):
         for _ in range(250):  # each writes some 80 KiB
             count()
         assert 2 << 20 < os.stat(disk.path + "-wal").st_size < 10 << 20

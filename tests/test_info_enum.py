@@ -196,7 +196,7 @@ def test_a_word_that_changes_for_ever_takes_no_room(path: str, shell) -> None:
         store.flush()
         blocks = sqlmetrics.MultiProcessCollector(None, self_metrics=True)
         used = next(s.value for m in blocks.collect() for s in m.samples if s.labels.get("limit") == "cell blocks")
-        sizes.append((shell.value("SELECT count(*) FROM series"), shell.value("SELECT count(*) FROM sample"), used))
+        sizes.append((shell.value("SELECT count(*) FROM series"), shell.value("SELECT count(*) FROM cell_copy"), used))
 
     assert infos() == [{"version": "3.1999"}]
     assert sizes[3] <= (20, 20, sizes[0][2])

@@ -370,7 +370,7 @@ def test_another_store_that_was_moved_to_the_path_gets_nothing_of_it(folder, pat
     assert value("requests_total", by="dead") is None
 
 
-@pytest.mark.parametrize("table", ["sample", "retired", "kept", "orphan", "exemplar"])
+@pytest.mark.parametrize("table", ["cell_copy", "retired", "kept", "orphan", "exemplar"])
 def test_one_row_without_its_series_costs_no_other(path: str, table: str) -> None:
     """It is dropped when the files are mended."""
     sqlmetrics.install(path, flush_interval=1000)
@@ -378,7 +378,7 @@ def test_one_row_without_its_series_costs_no_other(path: str, table: str) -> Non
     dead(lambda: (requests.inc(10), sqlmetrics.install(path).flush()))
     sqlmetrics.uninstall()
     columns = {
-        "sample": "(cell, series, process) VALUES (70000, 999, 999)",
+        "cell_copy": "(cell, series, process, gauge, stamped) VALUES (70000, 999, 999, 0, 0)",
         "retired": "(series, value, started) VALUES (999, 1, 1)",
         "kept": "(process, series, value) VALUES (999, 999, 1)",
         "orphan": "(process, series, value, started) VALUES (999, 999, 1, 1)",

@@ -176,7 +176,7 @@ def test_what_a_crash_of_ones_own_shell_left_is_rolled_back(path: str) -> None:
     connection.execute("PRAGMA cache_size = 1")
     connection.execute("BEGIN")
     connection.execute("CREATE TABLE large AS SELECT randomblob(4000) AS x FROM (VALUES (1), (2), (3), (4), (5), (6))")
-    connection.execute("DELETE FROM sample")
+    connection.execute("DELETE FROM cell_copy")
     os.kill(os.getpid(), signal.SIGKILL)
     """
     lines = "\n".join(line.strip() for line in script.splitlines())

@@ -82,7 +82,7 @@ def test_the_page_shows_the_query_and_the_shell_answers_as_a_scrape(store: sqlme
     """The text on the page is the view's, and what the shell makes of it after a flush is what a scrape shows."""
     _use_everything()
     store.flush()
-    written = re.search(r"```sql\n(WITH gauge AS.*?);?\n```", PAGE.read_text("utf-8"), re.DOTALL)
+    written = re.search(r"```sql\n(WITH part AS.*?);?\n```", PAGE.read_text("utf-8"), re.DOTALL)
     assert written
     assert written[1] == query.view()
 

@@ -162,7 +162,7 @@ def test_a_life_of_removals_leaves_nothing(path: str, shell, monkeypatch: pytest
                 _send(one, "churn", which, part)
             memory.append([int(one._in.readline()) for one in children])
             blocks.append(store.file.blocks.used())
-            rows.append(shell.value("SELECT (SELECT count(*) FROM series) + (SELECT count(*) FROM sample)"))
+            rows.append(shell.value("SELECT (SELECT count(*) FROM series) + (SELECT count(*) FROM cell_copy)"))
 
     print([[size >> 10 for size in sizes] for sizes in memory], blocks, rows, os.path.getsize(path) >> 10)
     assert all(last - first < 2 << 20 for first, last in zip(memory[0], memory[3], strict=True))

@@ -96,9 +96,9 @@ def test_sizes_are_what_the_shell_and_the_file_system_see(store: sqlmetrics.Stor
         requests.labels(str(number)).inc()
     store.flush()
     store.flusher.stop()  # nobody writes while it is looked at twice
-    for table in ("family", "series", "process", "sample", "retired", "kept", "orphan", "exemplar"):
+    for table in ("family", "series", "instance", "cell_copy", "retired", "kept", "orphan", "exemplar"):
         assert own("rows", table=table) == shell.value(f"SELECT count(*) FROM {table}"), table
-    assert (own("rows", table="sample") or 0) >= 2000
+    assert (own("rows", table="cell_copy") or 0) >= 2000
     for name, suffix in FILES.items():
         assert own("bytes", file=name) == os.stat(path + suffix).st_blocks * 512, name
     disk = os.statvfs(path)

@@ -290,7 +290,7 @@ class PrivateArena:
 
 
 def _card(identifier: str, store: str, lost: list[int]) -> ProcessRecord:
-    return ProcessRecord(identifier, given.own_pid(), pid_namespace(), given.now_ns(), store, lost)
+    return ProcessRecord(identifier, given.own_pid(), pid_namespace(), given.system_now(), store, lost)
 
 
 def pid_namespace() -> int:

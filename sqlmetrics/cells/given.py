@@ -15,7 +15,6 @@ from typing import Any
 
 # As they were before any test put something else in their places.
 _read_clock = time.clock_gettime
-_read_clock_ns = time.clock_gettime_ns
 own_pid = os.getpid
 """The pid that the kernel knows, whatever `os.getpid` is by now."""
 
@@ -82,6 +81,6 @@ def now() -> float:
         return _read_clock(time.CLOCK_REALTIME)
 
 
-def now_ns() -> int:
-    """The system's time in nanoseconds since the epoch."""
-    return int(_read_clock_ns(time.CLOCK_REALTIME))
+def system_now() -> float:
+    """The system's time, whatever clock the app sees, in seconds since the epoch."""
+    return float(_read_clock(time.CLOCK_REALTIME))

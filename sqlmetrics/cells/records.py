@@ -1,4 +1,8 @@
-"""The records of a journal: what a process tells the others about itself, its families and its children."""
+"""The records of a journal: what a process tells the others about itself, its families and its children.
+
+Times are seconds since the epoch, None where nothing is known. In the text of a journal those of processes and families
+are whole nanoseconds, 0 where nothing is known.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from .shape import STATE_MODE, STATE_TYPES, Shape, canonical_labels
 
 
 class ProcessRecord(NamedTuple):
-    """Who writes this journal; always the first record. started: nanoseconds since the epoch.
+    """Who writes this journal; always the first record.
 
     lost: the instances that this process was before, in a store of that id whose cells it has lost. Their values
     are in this instance's cells now.
@@ -21,13 +25,13 @@ class ProcessRecord(NamedTuple):
     pid: str
     os_pid: int
     pid_namespace: int
-    started: int
+    started: float | None
     store: str
     lost: list[int]
 
 
 class FamilyRecord(NamedTuple):
-    """A metric family; again whenever something of it is another. made: when that came up, in nanoseconds.
+    """A metric family; again whenever something of it is another. made: when that came up.
 
     registered: whether it is in the default registry; None: nothing is said of that.
     """
@@ -36,7 +40,7 @@ class FamilyRecord(NamedTuple):
     type: str
     mode: str
     help: str
-    made: int
+    made: float | None
     unit: str
     registered: bool | None
 
@@ -44,7 +48,7 @@ class FamilyRecord(NamedTuple):
 class ChildRecord(NamedTuple):
     """The samples of one child and their cells: `cell` is the first value's, the others follow in order.
 
-    created: when its process made it, in seconds since the epoch.
+    created: when its process made it.
     """
 
     family: str
@@ -64,7 +68,7 @@ class ChildRecord(NamedTuple):
     def stand_in(self) -> FamilyRecord:
         """What is to be known of the family where its own record makes no sense; whatever else is said of it wins."""
         modes = {"gauge": "mostrecent" if self.stamped else "all"} | dict.fromkeys(STATE_TYPES, STATE_MODE)
-        return FamilyRecord(self.family, self.type, modes.get(self.type, ""), "", 0, "", None)
+        return FamilyRecord(self.family, self.type, modes.get(self.type, ""), "", None, "", None)
 
     def samples(self) -> Iterator[tuple[str, str, int]]:
         """(sample name, variant, cell) of each sample."""
@@ -106,25 +110,42 @@ def _beginnings(names: tuple[str, ...]) -> list[tuple[int, str]]:
     return [(place, canonical_labels([names[place]], [""])[1:-3]) for place in places]
 
 
+_SECOND = 1_000_000_000
+"""In nanoseconds."""
 Record = ProcessRecord | FamilyRecord | ChildRecord | ExemplarRecord
 
 
 def unknown_process(instance: int) -> ProcessRecord:
     """What is to be known of a process whose own record makes no sense."""
-    return ProcessRecord(f"unknown-{instance}", 0, 0, 0, "", [])
+    return ProcessRecord(f"unknown-{instance}", 0, 0, None, "", [])
+
+
+def nanoseconds(time: float | None) -> int:
+    """A time as the texts of journals have it."""
+    return 0 if time is None else round(time * _SECOND)
+
+
+def from_nanoseconds(time: int) -> float | None:
+    """The inverse of `nanoseconds`, to the 250 ns that a double can tell apart."""
+    return time / _SECOND if time else None  # of two integers: what is rounded is the result alone
+
+
+def is_older(made: float | None, than: float | None) -> bool:
+    """Whether what came up at one time has to give way to what came up at another; None is before all."""
+    return than is not None and (made is None or made < than)
 
 
 def process_record(record: ProcessRecord) -> str:
     """The JSON of a process record."""
     texts = json.encoder.encode_basestring_ascii
     pid, os_pid, pid_namespace, started, store, lost = record
-    return f'["process", {texts(pid)}, {os_pid}, {pid_namespace}, {started}, {texts(store)}, {lost}]'
+    return f'["process", {texts(pid)}, {os_pid}, {pid_namespace}, {nanoseconds(started)}, {texts(store)}, {lost}]'
 
 
 @functools.lru_cache(1_000)  # processes that are forked say what their parent said
 def family_record(record: FamilyRecord) -> str:
     """The JSON of a family record."""
-    return json.dumps(["family", *record])
+    return json.dumps(["family", *record._replace(made=nanoseconds(record.made))])
 
 
 @functools.lru_cache(10_000)

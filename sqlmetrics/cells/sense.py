@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from prometheus_client.metrics_core import METRIC_TYPES
 
-from .records import ChildRecord, ExemplarRecord, FamilyRecord, ProcessRecord, Record
+from .records import ChildRecord, ExemplarRecord, FamilyRecord, ProcessRecord, Record, from_nanoseconds
 from .shape import MODES, STATE_MODE, STATE_TYPES
 
 T = TypeVar("T", bound=Record)
@@ -189,14 +189,17 @@ def _is_label_set(value: Any) -> bool:
 
 def _process(fields: list[Any]) -> ProcessRecord | None:
     checks = (_is_text, _is_whole, _is_whole, _is_whole, _is_text, _are_whole)
-    return ProcessRecord(*fields) if _fit(checks, fields) else None
+    if not _fit(checks, fields):
+        return None
+    record = ProcessRecord(*fields)
+    return record._replace(started=from_nanoseconds(fields[3]))
 
 
 def _family(fields: list[Any]) -> FamilyRecord | None:
     checks = (_is_name, _is_type, _is_text, _is_text, _is_whole, _is_text, _is_flag_or_none)
     if not _fit(checks, fields):
         return None
-    record = FamilyRecord(*fields)
+    record = FamilyRecord(*fields)._replace(made=from_nanoseconds(fields[4]))
     return record if record.mode in _MODES_OF[record.type] and _is_storable(record.unit) else None
 
 

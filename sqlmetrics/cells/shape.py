@@ -74,10 +74,10 @@ _keys: dict[tuple[str, str, str, tuple[str, ...]], dict[tuple[str, ...], Key | l
 
 
 class About(NamedTuple):
-    """What is said of a family beside its name: made is when that came up (ns since the epoch)."""
+    """What is said of a family beside its name: made is when that came up, in seconds since the epoch."""
 
     help: str
-    made: int
+    made: float | None
     unit: str
     registered: bool | None
 
@@ -100,9 +100,9 @@ news = _News()
 def describe(family: Family, **said: Any) -> None:
     """Note something of a family, of `About` by its names, unless it is known. Raises what `given.text` raises."""
     said = {name: _BY_VALUE[name](value) for name, value in said.items()}
-    known = abouts.get(family) or About("", 0, "", None)
-    if any(getattr(known, name) != value for name, value in said.items()) or not known.made:
-        abouts[family] = known._replace(made=given.now_ns(), **said)
+    known = abouts.get(family) or About("", None, "", None)
+    if any(getattr(known, name) != value for name, value in said.items()) or known.made is None:
+        abouts[family] = known._replace(made=given.system_now(), **said)
         news.count += 1
 
 

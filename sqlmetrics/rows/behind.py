@@ -12,25 +12,25 @@ from ..cells.cellsfile import CellsFile
 from ..cells.records import ChildRecord, ExemplarRecord, ProcessRecord
 from ..errors import DamagedError
 
-NOTE_COMPLETE = "UPDATE process SET flushed = ?, partial = 0 WHERE id = ?"
-NOTE_PARTIAL = "UPDATE process SET partial = 1 WHERE id = ? AND NOT partial"
-NOTED = "SELECT id, journal, ifnull(flushed, 0) FROM process WHERE died IS NULL"
+NOTE_COMPLETE = "UPDATE instance SET flushed = ?, partial = 0 WHERE id = ?"
+NOTE_PARTIAL = "UPDATE instance SET partial = 1 WHERE id = ? AND NOT partial"
+NOTED = "SELECT id, journal, flushed FROM instance WHERE died IS NULL"
 # NaN is NULL in both.
 IS_ANOTHER = """
 SELECT EXISTS (SELECT 1
-                 FROM carray(:cells) AS item CROSS JOIN main.sample ON sample.cell = item.rowid + :before
-                WHERE sample.process = :process AND sample.value IS NOT item.value)
+                 FROM carray(:cells) AS item CROSS JOIN main.cell_copy ON cell_copy.cell = item.rowid + :before
+                WHERE cell_copy.process = :process AND cell_copy.value IS NOT item.value)
 """
 
 
-_seen: dict[str, dict[int, tuple[int, int]]] = {}
+_seen: dict[str, dict[int, tuple[float | None, float]]] = {}
 """By stores and instances: the last complete flush of one whose rows have other values, and when that was seen."""
 
 
-def note_complete(connection: apsw.Connection, instances: Iterable[int], at: int) -> None:
+def note_complete(connection: apsw.Connection, instances: Iterable[int], at: float) -> None:
     """Note that all that these had counted at a time is in rows, within the caller's transaction.
 
-    at: nanoseconds since the epoch.
+    at: seconds since the epoch.
     """
     connection.executemany(NOTE_COMPLETE, [(at, instance) for instance in instances])
 
@@ -47,13 +47,13 @@ def lag(connection: apsw.Connection, file: CellsFile) -> tuple[float, int]:
     of it was announced; of values, which do not say when they were changed, since this process saw it first. 0 where
     all is in rows, or is seen for the first time. Raises apsw.Error.
     """
-    now = given.now_ns()
+    now = given.system_now()
     rows: Any = connection.execute(NOTED).fetchall()
     noted = {instance: (committed, flushed) for instance, committed, flushed in rows}
-    known, seen = _seen.get(connection.filename, {}), dict[int, tuple[int, int]]()
+    known, seen = _seen.get(connection.filename, {}), dict[int, tuple[float | None, float]]()
     since, announced = [now], 0
     for slot, instance in [one for one in file.held_slots() if file.is_alive(one[0])]:
-        committed, flushed = noted.get(instance, (0, 0))
+        committed, flushed = noted.get(instance, (0, None))
         if file.published[slot] > committed:
             announced += file.published[slot] - committed
             since.append(_announced_at(file, slot, instance, committed) or now)
@@ -62,11 +62,11 @@ def lag(connection: apsw.Connection, file: CellsFile) -> tuple[float, int]:
             seen[instance] = before if before and before[0] == flushed else (flushed, now)
             since.append(seen[instance][1])
     _seen[connection.filename] = seen
-    return (now - min(since)) / 1e9, announced
+    return now - min(since), announced
 
 
-def _announced_at(file: CellsFile, slot: int, instance: int, committed: int) -> int | None:
-    """When a process announced the first of what is not in rows, in nanoseconds since the epoch; None if it is gone."""
+def _announced_at(file: CellsFile, slot: int, instance: int, committed: int) -> float | None:
+    """When a process announced the first of what is not in rows, in seconds since the epoch; None if it is gone."""
     try:
         records = journal.read(file, slot, instance, committed, most=layout.PAGE).records
     except (journal.JournalGoneError, DamagedError):
@@ -76,9 +76,9 @@ def _announced_at(file: CellsFile, slot: int, instance: int, committed: int) -> 
             case ProcessRecord():
                 return record.started
             case ChildRecord():
-                return int(record.created * 1e9)
+                return record.created
             case ExemplarRecord():
-                return int(record.timestamp * 1e9)
+                return record.timestamp
     return None  # a family says when it was described, and a child's or another's record comes after it
 
 

@@ -28,12 +28,12 @@ SELECT family.name, family.type, series.labels, series.name, series.variant, ser
        part.process, part.value, part.timestamp, part.started
   FROM (SELECT series, 0 AS process, value, timestamp, started FROM retired
         UNION ALL SELECT series, 0, rest, timestamp, started FROM retired WHERE rest <> 0.0
-        UNION ALL SELECT series, process, value, NULL, 0 FROM kept) AS part
+        UNION ALL SELECT series, process, value, NULL, NULL FROM kept) AS part
   JOIN series ON series.id = part.series JOIN family ON family.id = series.family
 """
-ENDED = "SELECT id, pid, os_pid, pid_namespace, started, journal, died FROM process WHERE died IS NOT NULL"
+ENDED = "SELECT id, pid, os_pid, pid_namespace, started, journal, died FROM instance WHERE died IS NOT NULL"
 INSERT_ENDED = """
-INSERT INTO process (id, pid, os_pid, pid_namespace, started, journal, died) VALUES (?, ?, ?, ?, ?, ?, ?)
+INSERT INTO instance (id, pid, os_pid, pid_namespace, started, journal, died) VALUES (?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO NOTHING
 """
 UPSERT_SERIES = """
@@ -46,11 +46,11 @@ RETURNING id, (SELECT mode FROM family WHERE name = ?1 AND type = ?2)
 
 def note_began(connection: apsw.Connection) -> None:
     """Note that there was nothing to make these rows of."""
-    connection.execute(BEGAN, (time.clock_gettime_ns(time.CLOCK_REALTIME),))
+    connection.execute(BEGAN, (time.clock_gettime(time.CLOCK_REALTIME),))
 
 
-def is_missing(connection: apsw.Connection, store: str, moment: int) -> bool:
-    """Whether this was made of nothing since then (nanoseconds since the epoch), and nobody has brought that store's.
+def is_missing(connection: apsw.Connection, store: str, moment: float) -> bool:
+    """Whether this was made of nothing since then (seconds since the epoch), and nobody has brought that store's.
 
     A store that was there before, and was moved to the path, has nothing to do with the one that was at it.
     """

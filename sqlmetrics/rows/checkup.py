@@ -21,19 +21,19 @@ SECONDS = 60.0
 """Between two checks of a store."""
 SHARE = 0.001
 """The part of one core's time that checks may take: those of a large store are rarer."""
-UNSETTLED = "SELECT id FROM process WHERE died IS NULL"
+UNSETTLED = "SELECT id FROM instance WHERE died IS NULL"
 _RETRY_SECONDS = 10.0
 """After a check that was given up for a fork."""
-BLOCKS_OF = "SELECT DISTINCT cell / ? FROM sample WHERE process = ?"
+BLOCKS_OF = "SELECT DISTINCT cell / ? FROM cell_copy WHERE process = ?"
 UNREFERENCED = (
     "DELETE FROM series WHERE family NOT IN (SELECT id FROM family)",
     *(
         f"DELETE FROM {table} WHERE series NOT IN (SELECT id FROM series)"  # noqa: S608
-        for table in ("sample", "retired", "kept", "orphan", "exemplar")
+        for table in ("cell_copy", "retired", "kept", "orphan", "exemplar")
     ),
     *(
-        f"DELETE FROM {table} WHERE process NOT IN (SELECT id FROM process)"  # noqa: S608
-        for table in ("sample", "kept")
+        f"DELETE FROM {table} WHERE process NOT IN (SELECT id FROM instance)"  # noqa: S608
+        for table in ("cell_copy", "kept")
     ),
 )
 _TRIES = 3
@@ -72,7 +72,7 @@ def check_rows(connection: apsw.Connection, pages: str = "integrity_check") -> N
             raise DamagedError(f"{pragma}: {' '.join(map(str, found))}".replace("\n", " ")[:200])
     try:
         schema.check_texts(connection)
-        connection.execute("SELECT pid FROM process").fetchall()
+        connection.execute("SELECT pid FROM instance").fetchall()
         series.check(connection)
         exemplars.check(connection)
     except (ValueError, TypeError, LookupError) as error:

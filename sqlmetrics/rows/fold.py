@@ -26,7 +26,8 @@ _ROUNDED_OFF = (
 _ADD = _RETIRE + f"value = value + excluded.value, rest = rest + ifnull({_ROUNDED_OFF}, 0.0)"
 _MOST_RECENT = (
     "value = excluded.value, timestamp = excluded.timestamp, started = excluded.started"
-    " WHERE (excluded.timestamp, excluded.started) >= (ifnull(retired.timestamp, 0.0), retired.started)"
+    " WHERE retired.timestamp IS NULL OR (excluded.timestamp, ifnull(excluded.started, 0.0))"
+    " >= (retired.timestamp, ifnull(retired.started, 0.0))"
 )
 _RETIRES = {
     "min": _RETIRE + "value = min(value, excluded.value)",
@@ -44,29 +45,29 @@ ON CONFLICT (process, series) DO UPDATE SET value = excluded.value
 # A pid may have been given to another process before the one that had it was settled.
 DROP_SUCCEEDED = """
 DELETE FROM kept
- WHERE process IN (SELECT this.id FROM process AS this JOIN process AS later
+ WHERE process IN (SELECT this.id FROM instance AS this JOIN instance AS later
                        ON later.pid = this.pid AND later.pid_namespace = this.pid_namespace
-                          AND later.started > this.started
+                          AND (later.started, later.id) > (this.started, this.id)
                     WHERE this.id IN (SELECT value FROM json_each(:processes)))
 """
 # A process that has no `all` gauge leaves nothing of its own.
 BURY = """
-DELETE FROM process
+DELETE FROM instance
  WHERE id IN (SELECT value FROM json_each(:processes))
-   AND NOT EXISTS (SELECT 1 FROM kept WHERE kept.process = process.id)
+   AND NOT EXISTS (SELECT 1 FROM kept WHERE kept.process = instance.id)
 """
 END = (
     DROP_SUCCEEDED,
-    "DELETE FROM sample WHERE process IN (SELECT value FROM json_each(:processes))",
-    "UPDATE process SET died = :died WHERE id IN (SELECT value FROM json_each(:processes))",
+    "DELETE FROM cell_copy WHERE process IN (SELECT value FROM json_each(:processes))",
+    "UPDATE instance SET died = :died WHERE id IN (SELECT value FROM json_each(:processes))",
     BURY,
 )
 FORGET_OLDEST = """
-DELETE FROM process
+DELETE FROM instance
  WHERE died IS NOT NULL
-   AND id NOT IN (SELECT id FROM process WHERE died IS NOT NULL ORDER BY died DESC, id DESC LIMIT :keep_dead)
+   AND id NOT IN (SELECT id FROM instance WHERE died IS NOT NULL ORDER BY died DESC, id DESC LIMIT :keep_dead)
 """
-KEPT_OF_NOBODY = "DELETE FROM kept WHERE process NOT IN (SELECT id FROM process)"
+KEPT_OF_NOBODY = "DELETE FROM kept WHERE process NOT IN (SELECT id FROM instance)"
 GAUGES = "SELECT series.id FROM series JOIN family ON family.id = series.family WHERE family.type = 'gauge'"
 
 
@@ -82,7 +83,8 @@ def exact_sum(values: Iterable[float]) -> float:
 class Legacy(NamedTuple):
     """What ended processes had of one series, each one's in its place of the lists.
 
-    timestamps: of a `mostrecent` gauge only. started: when each process has, in nanoseconds since the epoch.
+    timestamps: when a `mostrecent` gauge was set, started: when each process has; in seconds since the epoch, None for
+    what is not known or was not set.
     """
 
     series: int
@@ -90,11 +92,11 @@ class Legacy(NamedTuple):
     processes: list[int]
     values: list[float | None]
     timestamps: list[float | None]
-    started: list[int]
+    started: list[float | None]
 
     @classmethod
     def of_one(
-        cls, process: int, series: int, mode: str, value: float | None, timestamp: float | None, started: int
+        cls, process: int, series: int, mode: str, value: float | None, timestamp: float | None, started: float | None
     ) -> Legacy:
         """That of one process."""
         return cls(series, mode, [process], [value], [timestamp], [started])
@@ -102,7 +104,7 @@ class Legacy(NamedTuple):
 
 def fold(connection: apsw.Connection, legacies: Iterable[Legacy]) -> None:
     """Add what ended processes had to what outlives them, within the caller's transaction."""
-    sums: dict[int, tuple[int, list[float | None]]] = {}
+    sums: dict[int, tuple[float | None, list[float | None]]] = {}
     others: dict[str, list[Sequence[Any]]] = {mode: [] for mode in _RETIRES}
     kept: list[Sequence[Any]] = []
     for one in legacies:
@@ -120,7 +122,7 @@ def fold(connection: apsw.Connection, legacies: Iterable[Legacy]) -> None:
     bump(connection, "ended")
 
 
-def _summed(series: int, started: int, parts: list[float | None]) -> list[Sequence[Any]]:
+def _summed(series: int, started: float | None, parts: list[float | None]) -> list[Sequence[Any]]:
     """One row for all of a series, and another one for what was rounded off."""
     values = [math.nan if value is None else value for value in parts]
     total = exact_sum(values)
@@ -142,7 +144,7 @@ def orphan(connection: apsw.Connection, legacies: Iterable[Legacy]) -> None:
 
 def end(connection: apsw.Connection, instances: Iterable[int]) -> None:
     """Drop the rows of processes whose legacies are where they belong, within the caller's transaction."""
-    bindings = {"processes": json.dumps(list(instances)), "died": time.clock_gettime_ns(time.CLOCK_REALTIME)}
+    bindings = {"processes": json.dumps(list(instances)), "died": time.clock_gettime(time.CLOCK_REALTIME)}
     for statement in END:
         connection.execute(statement, bindings)
 
@@ -160,5 +162,5 @@ def drop_gauges(connection: apsw.Connection) -> None:
     connection.execute("DELETE FROM kept")
     for table in ("retired", "orphan"):
         connection.execute(f"DELETE FROM {table} WHERE series IN ({GAUGES})")  # noqa: S608
-    connection.execute("DELETE FROM process WHERE died IS NOT NULL")
+    connection.execute("DELETE FROM instance WHERE died IS NOT NULL")
     bump(connection, "ended")

@@ -17,23 +17,23 @@ from .series import insert_children, insert_family
 from .series import mode_of as mode_of
 
 UPSERT_PROCESS = """
-INSERT INTO process (id, pid, os_pid, pid_namespace, started, journal) VALUES (?, ?, ?, ?, ?, 0)
+INSERT INTO instance (id, pid, os_pid, pid_namespace, started, journal) VALUES (?, ?, ?, ?, ?, 0)
 ON CONFLICT (id) DO NOTHING
 """
 # A pid that is used again takes the place of the ended process that had it. A removal checks no references, so what
 # refers to that process is not left to SQLite.
-_NAMESAKES = "FROM process WHERE pid = ? AND pid_namespace = ? AND died IS NOT NULL"
+_NAMESAKES = "FROM instance WHERE pid = ? AND pid_namespace = ? AND died IS NOT NULL"
 FORGET_NAMESAKES = (f"DELETE FROM kept WHERE process IN (SELECT id {_NAMESAKES})", f"DELETE {_NAMESAKES}")  # noqa: S608
 FORGET_ORPHANS = "DELETE FROM orphan WHERE process = ? AND ? = (SELECT id FROM store)"
 # The + keeps SQLite from choosing the index on process, with a walk through it for each of the rows.
-SET_VALUE = "UPDATE sample SET value = ? WHERE cell = ? AND +process = ?"
-# The timestamp is in the cell before the value's.
-SET_TIMESTAMP = "UPDATE sample SET timestamp = ? WHERE cell = ? + 1 AND +process = ? AND timestamp IS NOT NULL"
+SET_VALUE = "UPDATE cell_copy SET value = ? WHERE cell = ? AND +process = ?"
+# The timestamp is in the cell before the value's, and 0.0 there until it is set.
+SET_TIMESTAMP = "UPDATE cell_copy SET timestamp = nullif(?, 0.0) WHERE cell = ? + 1 AND +process = ? AND stamped"
 
 
 def committed(connection: apsw.Connection, instance: int) -> int | None:
     """How many bytes of an instance's journal are rows; None if the instance is not known yet."""
-    found = connection.execute("SELECT journal FROM process WHERE id = ?", (instance,)).get
+    found = connection.execute("SELECT journal FROM instance WHERE id = ?", (instance,)).get
     return found if isinstance(found, int) else None
 
 
@@ -62,7 +62,7 @@ def ingest(connection: apsw.Connection, file: CellsFile, slot: int, instance: in
                 insert_other(connection, instance, record)
         insert_children(connection, instance, [record for record in records if isinstance(record, ChildRecord)])
         exemplars.write(connection, file, [record for record in records if isinstance(record, ExemplarRecord)])
-        connection.execute("UPDATE process SET journal = ? WHERE id = ?", (end, instance))
+        connection.execute("UPDATE instance SET journal = ? WHERE id = ?", (end, instance))
     return end
 
 

@@ -11,7 +11,7 @@ import apsw
 
 from ..cells import journal, layout
 from ..cells.cellsfile import CellsFile
-from ..cells.records import ChildRecord, ExemplarRecord, FamilyRecord, ProcessRecord, Record
+from ..cells.records import ChildRecord, ExemplarRecord, FamilyRecord, ProcessRecord, Record, is_older
 from ..cells.sense import Decoder
 from ..errors import DamagedError
 from ..process import fork
@@ -20,23 +20,24 @@ from .fold import Legacy
 from .ingest import FORGET_ORPHANS, UPSERT_PROCESS, SeriesIds, insert_other, mode_of, storable
 
 # Lists of ids are bound as JSON: one statement for however many there are.
-_COMMITTED = "SELECT id, journal FROM process WHERE id IN (SELECT value FROM json_each(?))"
+_COMMITTED = "SELECT id, journal FROM instance WHERE id IN (SELECT value FROM json_each(?))"
 _SETTLED = "SELECT slot, settled FROM slot WHERE slot IN (SELECT value FROM json_each(?))"
-_STARTED = "SELECT id, started FROM process WHERE id IN (SELECT value FROM json_each(?))"
+_STARTED = "SELECT id, started FROM instance WHERE id IN (SELECT value FROM json_each(?))"
 _OF_PROCESSES = """
-SELECT sample.process, sample.series, family.mode, sample.cell, sample.value, sample.timestamp
-  FROM sample
-  JOIN series ON series.id = sample.series
+SELECT cell_copy.process, cell_copy.series, family.mode, cell_copy.cell, cell_copy.value,
+       cell_copy.timestamp, cell_copy.stamped
+  FROM cell_copy
+  JOIN series ON series.id = cell_copy.series
   JOIN family ON family.id = series.family
- WHERE sample.process IN (SELECT value FROM json_each(?))
+ WHERE cell_copy.process IN (SELECT value FROM json_each(?))
 """
 _OF_PROCESS = """
-SELECT sample.process, sample.series, family.mode, sample.value, sample.timestamp, process.started
-  FROM sample
-  JOIN process ON process.id = sample.process
-  JOIN series ON series.id = sample.series
+SELECT cell_copy.process, cell_copy.series, family.mode, cell_copy.value, cell_copy.timestamp, instance.started
+  FROM cell_copy
+  JOIN instance ON instance.id = cell_copy.process
+  JOIN series ON series.id = cell_copy.series
   JOIN family ON family.id = series.family
- WHERE sample.process = ?
+ WHERE cell_copy.process = ?
 """
 _OF_ORPHANS = """
 SELECT orphan.process, orphan.series, family.mode, orphan.value, orphan.timestamp, orphan.started
@@ -44,11 +45,11 @@ SELECT orphan.process, orphan.series, family.mode, orphan.value, orphan.timestam
   JOIN series ON series.id = orphan.series
   JOIN family ON family.id = series.family
 """
-_IDENTITY = "SELECT os_pid, pid_namespace FROM process WHERE id = ?"
-_ENDED = "SELECT id, pid, pid_namespace FROM process WHERE died IS NOT NULL"
+_IDENTITY = "SELECT os_pid, pid_namespace FROM instance WHERE id = ?"
+_ENDED = "SELECT id, pid, pid_namespace FROM instance WHERE died IS NOT NULL"
 _FORGET = (
     "DELETE FROM kept WHERE process IN (SELECT value FROM json_each(?))",
-    "DELETE FROM process WHERE id IN (SELECT value FROM json_each(?))",
+    "DELETE FROM instance WHERE id IN (SELECT value FROM json_each(?))",
 )
 
 
@@ -133,7 +134,7 @@ class _Group:
         stamped = self.child.stamped
         for place in range(len(self.child.names)):
             values = list(cells[2 * place + 1 if stamped else place])
-            timestamps = list(cells[2 * place]) if stamped else [None] * len(values)
+            timestamps = [time or None for time in cells[2 * place]] if stamped else [None] * len(values)
             yield _Column(self.places, self.processes, values, timestamps)
 
 
@@ -160,7 +161,7 @@ def legacies_in_cells(
     for series, (mode, columns) in found.items():
         fork.give_way()
         processes, values, timestamps = _each_once(columns)
-        yield Legacy(series, mode, processes, values, timestamps, [started.get(one, 0) for one in processes])
+        yield Legacy(series, mode, processes, values, timestamps, [started.get(one) for one in processes])
 
 
 def _each_once(columns: list[_Column]) -> tuple[list[int], list[float | None], list[float | None]]:
@@ -176,10 +177,10 @@ def _each_once(columns: list[_Column]) -> tuple[list[int], list[float | None], l
 def _in_rows(connection: apsw.Connection, file: CellsFile, ended: list[Ended]) -> Iterator[tuple[int, str, _Column]]:
     slots = {one.instance: one.slot for one in ended}
     found: dict[int, tuple[str, _Column]] = {}
-    for process, series, mode, cell, value, timestamp in _rows(connection, _OF_PROCESSES, list(slots)):
+    for process, series, mode, cell, value, timestamp, stamped in _rows(connection, _OF_PROCESSES, list(slots)):
         if _is_owned(file, slots[process], cell):
-            if timestamp is not None:
-                timestamp = file.cells[cell - 1]  # first: it is written after the value
+            if stamped:
+                timestamp = file.cells[cell - 1] or None  # first: it is written after the value
             value = file.cells[cell]
         _, column = found.setdefault(series, (mode, _Column([], [], [], [])))
         for values, new in zip(column, (0, process, value, timestamp), strict=True):
@@ -239,7 +240,7 @@ def _tell_families(connection: apsw.Connection, ended: list[Ended]) -> None:
 
 def _add_to(records: list[FamilyRecord], record: FamilyRecord) -> None:
     """Keep it unless something newer was said before; it takes the place of one that said the same earlier."""
-    if records and record.made < records[-1].made:
+    if records and is_older(record.made, records[-1].made):
         return
     if records and record._replace(made=records[-1].made) == records[-1]:
         records.pop()

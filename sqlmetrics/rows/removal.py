@@ -19,11 +19,11 @@ from . import removed
 from .database import bump
 
 _SAMPLES = """
-SELECT cell, series, process FROM sample
- WHERE process IN (SELECT id FROM process WHERE died IS NULL) AND series IN (SELECT value FROM json_each(?))
+SELECT cell, series, process FROM cell_copy
+ WHERE process IN (SELECT id FROM instance WHERE died IS NULL) AND series IN (SELECT value FROM json_each(?))
 """
-_SERIES_OF = "SELECT series FROM sample WHERE cell = ? AND +process = ?"
-_DELETE_SAMPLE = "DELETE FROM sample WHERE cell = ? AND +process = ?"
+_SERIES_OF = "SELECT series FROM cell_copy WHERE cell = ? AND +process = ?"
+_DELETE_SAMPLE = "DELETE FROM cell_copy WHERE cell = ? AND +process = ?"
 _DELETE_OF_SERIES = (
     "DELETE FROM retired WHERE series IN (SELECT value FROM json_each(?))",
     "DELETE FROM orphan WHERE series IN (SELECT value FROM json_each(?))",
@@ -31,7 +31,7 @@ _DELETE_OF_SERIES = (
 )
 _DELETE_KEPT = "DELETE FROM kept WHERE series IN (SELECT value FROM json_each(?))"
 # Processes that had ended and are remembered for their `all` gauges only.
-_BURY = "DELETE FROM process WHERE died IS NOT NULL AND id NOT IN (SELECT process FROM kept)"
+_BURY = "DELETE FROM instance WHERE died IS NOT NULL AND id NOT IN (SELECT process FROM kept)"
 _DELETE_SERIES = "DELETE FROM series WHERE id IN (SELECT value FROM json_each(?))"
 _BEGIN_ANEW = "UPDATE series SET created = ? WHERE id IN (SELECT value FROM json_each(?))"
 

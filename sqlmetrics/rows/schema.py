@@ -14,7 +14,9 @@ from .database import not_a_database, transaction
 from .yielding import YieldedError
 
 APPLICATION_ID = 0x736D6574  # "smet"
-COUNT_OUR_TABLES = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name IN ('store', 'series', 'sample')"
+OUR_TABLES = ("store", "series", "cell_copy", "sample")
+"""Of these every store has three: `cell_copy` was called `sample` up to schema 6."""
+COUNT_OUR_TABLES = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name IN (?, ?, ?, ?)"
 
 
 @functools.cache
@@ -62,7 +64,7 @@ def check(connection: apsw.Connection, path: str) -> int:
     if application == 0 and version == 0 and empty:
         return 0
     if application != APPLICATION_ID:
-        if connection.execute(COUNT_OUR_TABLES).get == 3:
+        if connection.execute(COUNT_OUR_TABLES, OUR_TABLES).get == 3:
             raise DamagedError(f"{path}: its application_id is {application:#x}, a store has {APPLICATION_ID:#x}")
         raise ForeignFileError(
             f"{path}: this SQLite file belongs to another program (application_id {application:#x},"

@@ -26,7 +26,7 @@ INSERT INTO family (name, type, mode, help, made, unit, registered) VALUES (?1, 
 ON CONFLICT (name, type) DO UPDATE
    SET mode = excluded.mode, help = excluded.help, made = excluded.made, unit = excluded.unit,
        registered = ifnull(?7, registered)
- WHERE excluded.made >= family.made
+ WHERE family.made IS NULL OR excluded.made >= family.made
 """
 IS_KNOWN = """
 SELECT count(*) FROM family
@@ -35,7 +35,7 @@ SELECT count(*) FROM family
 ID_AND_MODE = "SELECT id, mode FROM family WHERE name = ? AND type = ?"
 # Whether a family's values are summed can change: a counter of a class of the app's own may be declared in a mode.
 MARK_GAUGES = """
-UPDATE sample SET gauge = ?3
+UPDATE cell_copy SET gauge = ?3
  WHERE series IN (SELECT series.id FROM series JOIN family ON family.id = series.family
                    WHERE family.name = ?1 AND family.type = ?2)
 """
@@ -56,13 +56,14 @@ IDS = f"SELECT json_group_array((SELECT id FROM series WHERE {_SAME})) FROM {_EA
 # A gauge that one process declares in two modes has two cells for one series: the newest declaration wins. So does a
 # child that is made again before its removal is committed. The new cell's value comes with the next flush.
 UPSERT_SAMPLES = f"""
-INSERT INTO sample (cell, series, process, timestamp, gauge)
-SELECT (child.value ->> 2) + (sample.value ->> 2), series.id, :process, :timestamp, :gauge
+INSERT INTO cell_copy (cell, series, process, gauge, stamped)
+SELECT (child.value ->> 2) + (sample.value ->> 2), series.id, :process, :gauge, :stamped
   FROM {_EACH} CROSS JOIN series
     ON {_SAME}
  WHERE true
 ON CONFLICT (process, series) DO UPDATE
-   SET cell = excluded.cell, value = excluded.value, timestamp = excluded.timestamp, gauge = excluded.gauge
+   SET cell = excluded.cell, value = excluded.value, timestamp = excluded.timestamp,
+       gauge = excluded.gauge, stamped = excluded.stamped
  WHERE cell <> excluded.cell
 """  # noqa: S608
 FAMILY_TEXTS = "SELECT id, type, help FROM family"
@@ -108,7 +109,7 @@ class Batch(NamedTuple):
         return {
             "family": self.family,
             "gauge": self.gauge,
-            "timestamp": 0.0 if stamped else None,
+            "stamped": stamped,
             "children": json.dumps([(child.labels(), child.created, child.cell) for child in self.children]),
             "samples": json.dumps(samples),
         }

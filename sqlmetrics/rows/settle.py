@@ -29,7 +29,7 @@ _AT_ONCE = 64
 """Processes that are folded together: their legacies are in memory meanwhile."""
 
 DELETE_LIVE = """
-DELETE FROM sample
+DELETE FROM cell_copy
  WHERE process = :process
    AND series IN (SELECT series.id FROM series JOIN family ON family.id = series.family
                    WHERE family.mode IN ('liveall', 'livemin', 'livemax', 'livesum', 'livemostrecent'))
@@ -150,7 +150,7 @@ def _is_named(connection: apsw.Connection, file: CellsFile, slot: Slot, pid: str
             ingest(connection, file, *slot, most=layout.PAGE)  # what it says of itself comes first
     except (JournalGoneError, DamagedError):
         return False
-    found = connection.execute("SELECT pid, pid_namespace FROM process WHERE id = ?", (slot[1],)).fetchall()
+    found = connection.execute("SELECT pid, pid_namespace FROM instance WHERE id = ?", (slot[1],)).fetchall()
     return found == [(pid, pid_namespace())]
 
 
@@ -174,9 +174,9 @@ def empty(
     connection.execute("DELETE FROM orphan")
     connection.execute("DELETE FROM kept")
     connection.execute("DELETE FROM exemplar")
-    connection.execute(f"DELETE FROM sample WHERE process NOT IN ({marks})", ids)  # noqa: S608
-    connection.execute(f"DELETE FROM process WHERE id NOT IN ({marks})", ids)  # noqa: S608
-    connection.execute("DELETE FROM series WHERE id NOT IN (SELECT series FROM sample)")
+    connection.execute(f"DELETE FROM cell_copy WHERE process NOT IN ({marks})", ids)  # noqa: S608
+    connection.execute(f"DELETE FROM instance WHERE id NOT IN ({marks})", ids)  # noqa: S608
+    connection.execute("DELETE FROM series WHERE id NOT IN (SELECT series FROM cell_copy)")
     connection.execute("DELETE FROM family WHERE id NOT IN (SELECT family FROM series)")
     bump(connection, "epoch")
 
@@ -207,14 +207,14 @@ def adopt(connection: apsw.Connection, *, all_dead: bool, above: int) -> int:
     above: the greatest number of uses of a slot in the cells that are gone, 0 if nothing is known of it.
     Returns a number of uses above all that were ever given to a slot.
     """
-    instances = _numbers(connection, "SELECT id FROM process WHERE died IS NULL")
+    instances = _numbers(connection, "SELECT id FROM instance WHERE died IS NULL")
     for instance in instances:
         (fold if all_dead else orphan)(connection, legacies_in_rows(connection, instance))
     end(connection, instances)
     if all_dead:
         fold(connection, legacies_of_orphans(connection))
         connection.execute("DELETE FROM orphan")
-    newest = max(_numbers(connection, "SELECT id FROM process UNION SELECT settled FROM slot UNION SELECT 0"))
+    newest = max(_numbers(connection, "SELECT id FROM instance UNION SELECT settled FROM slot UNION SELECT 0"))
     # Seconds since the epoch grow faster than a slot is used: so no number is given twice, whatever was lost.
     seconds = int(time.clock_gettime(time.CLOCK_REALTIME))
     return max([seconds, *(uses + 1 for uses in (newest // layout.SLOTS, above) if uses < 2**31)])

@@ -25,8 +25,8 @@ _DELETE_UNUSED = """
 DELETE FROM series
  WHERE id = ?1
    AND NOT EXISTS (SELECT 1 FROM retired WHERE series = ?1)
-   AND NOT EXISTS (SELECT 1 FROM process JOIN sample ON sample.process = process.id AND sample.series = ?1)
-   AND NOT EXISTS (SELECT 1 FROM process JOIN kept ON kept.process = process.id AND kept.series = ?1)
+   AND NOT EXISTS (SELECT 1 FROM instance JOIN cell_copy ON cell_copy.process = instance.id AND cell_copy.series = ?1)
+   AND NOT EXISTS (SELECT 1 FROM instance JOIN kept ON kept.process = instance.id AND kept.series = ?1)
    AND NOT EXISTS (SELECT 1 FROM orphan WHERE series = ?1)
 """
 

@@ -17,7 +17,7 @@ from .families import FamilySamples
 from .plan import Family, Line
 from .tables import Living
 
-TABLES = ("family", "series", "process", "sample", "retired", "kept", "orphan", "exemplar")
+TABLES = ("family", "series", "instance", "cell_copy", "retired", "kept", "orphan", "exemplar")
 FILES = dict(zip(("database", "wal", "shm", "cells"), SUFFIXES, strict=True))
 BEHIND = "Since when living processes have had something that is not in rows; 0 if they have not."
 ANNOUNCED = "What living processes have announced, new children above all, and what is not in rows yet."
@@ -32,7 +32,7 @@ def gauges(connection: apsw.Connection, file: CellsFile, processes: Iterable[Liv
     states = {
         "alive": living.total(),
         "dead": sum(not process.alive for process in processes),
-        "remembered": _count(connection, "SELECT count(*) FROM process WHERE died IS NOT NULL"),
+        "remembered": _count(connection, "SELECT count(*) FROM instance WHERE died IS NOT NULL"),
     }
     rows = {table: _count(connection, f"SELECT count(*) FROM {table}") for table in TABLES}  # noqa: S608
     disk = os.statvfs(os.path.dirname(path))
@@ -101,4 +101,4 @@ def _shown(name: str, about: tuple[str, str, str], values: Mapping[tuple[str, st
     """A family. about: as in `FAMILIES`. values: by what a sample's name has in addition, and the label's value."""
     type_, label, help_ = about
     lines = [Line(name + addition, {label: of} if label else {}) for addition, of in values]
-    return FamilySamples(Family(name, type_, "", help_, 0, registered=True), lines, list(map(float, values.values())))
+    return FamilySamples(Family(name, type_, "", help_, None, registered=True), lines, list(map(float, values.values())))

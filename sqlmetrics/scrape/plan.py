@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import apsw
 
+from ..cells.records import is_older
 from ..cells.shape import STATE_TYPES, checked_label_set, label_set
 from ..errors import DamagedError
 from ..rows.series import read_help
@@ -45,7 +46,7 @@ class Family(NamedTuple):
     type: str
     mode: str
     help: str
-    made: int
+    made: float | None
     unit: str = ""
     registered: bool | None = None
 
@@ -249,8 +250,9 @@ class Plan:
         Raises OtherKindError where it knows as sums what are gauges in rows, or the other way round.
         """
         ids: dict[int, FamilyId] = {}
-        for number, name, type_, mode, help_, made, unit, registered in connection.execute(FAMILIES).fetchall():
-            about = (read_help(help_), int(str(made)), str(unit), bool(registered))
+        rows: list[Any] = connection.execute(FAMILIES).fetchall()
+        for number, name, type_, mode, help_, made, unit, registered in rows:
+            about = (read_help(help_), made, str(unit), bool(registered))
             family = Family(str(name), str(type_), str(mode), *about)
             ids[int(str(number))] = family[:2]
             if (family[:2] in self.sums and family.mode) or (family[:2] in self.gauges and not family.mode):
@@ -290,7 +292,7 @@ class Plan:
         self.numbers.setdefault(family[:2], len(self.numbers))
         self.names.setdefault(family[:2], set())
         known = self.families.get(family[:2])
-        if known is None or known.made <= family.made:
+        if known is None or not is_older(family.made, known.made):
             if known is not None and family.registered is None:
                 family = family._replace(registered=known.registered)
             self.families[family[:2]] = family

@@ -19,14 +19,14 @@ import apsw
 from ..rows.schema import migrations
 
 _ONLY = "IN (SELECT series FROM asked)"
-# A zero is no part of a sum: what is left out is not sorted, which takes most of the time. `sample.cell` is in that
+# A zero is no part of a sum: what is left out is not sorted, which takes most of the time. `cell_copy.cell` is in that
 # condition so that it is looked at when the row was found: from one cell to the next that takes 35 ns, and 180 ns where
 # zeros were skipped before. A series of which nothing is left is shown as 0 by who knows that there is one.
 COUNTS = """
 WITH counts (series, value) AS (
-    SELECT sample.series, item.value
+    SELECT cell_copy.series, item.value
       FROM {numbered_cells}
-     WHERE (item.value IS NOT 0.0 OR sample.cell < 0) AND NOT sample.gauge {and_sample}
+     WHERE (item.value IS NOT 0.0 OR cell_copy.cell < 0) AND NOT cell_copy.gauge {and_sample}
     UNION ALL
     SELECT series, value FROM announced WHERE NOT gauge {and_series}
     UNION ALL
@@ -51,14 +51,14 @@ counts (series, value) AS (
 ),
 gauges (series, family, child, mode, pid, value, timestamp, started) AS (
     WITH part (series, pid, value, timestamp, started, alive) AS (
-        SELECT sample.series, living.pid, gauge_cell.value, stamp.value, living.started, living.alive
+        SELECT cell_copy.series, living.pid, gauge_cell.value, stamp.value, living.started, living.alive
           FROM gauge_cell
-          CROSS JOIN sample ON sample.cell = gauge_cell.number
-          CROSS JOIN living ON living.id = sample.process
-          LEFT JOIN stamp ON stamp.cell = sample.cell AND sample.timestamp IS NOT NULL
-         WHERE sample.gauge {and_sample}
+          CROSS JOIN cell_copy ON cell_copy.cell = gauge_cell.number
+          CROSS JOIN living ON living.id = cell_copy.process
+          LEFT JOIN stamp ON stamp.cell = cell_copy.cell AND cell_copy.stamped
+         WHERE cell_copy.gauge {and_sample}
            AND NOT EXISTS (SELECT 1 FROM announced AS later
-                            WHERE later.process = sample.process AND later.series = sample.series)
+                            WHERE later.process = cell_copy.process AND later.series = cell_copy.series)
         UNION ALL
         SELECT announced.series, living.pid, announced.value, announced.timestamp, living.started, living.alive
           FROM announced CROSS JOIN living ON living.id = announced.process
@@ -71,8 +71,8 @@ gauges (series, family, child, mode, pid, value, timestamp, started) AS (
         SELECT series, NULL, value, timestamp, started, 0 FROM orphan
          WHERE process NOT IN (SELECT id FROM returned)
         UNION ALL
-        SELECT kept.series, process.pid, kept.value, NULL, process.started, 0
-          FROM kept CROSS JOIN process ON process.id = kept.process
+        SELECT kept.series, instance.pid, kept.value, NULL, instance.started, 0
+          FROM kept CROSS JOIN instance ON instance.id = kept.process
     )
     SELECT part.series, known.family, known.child, declared.mode, part.pid, part.value, part.timestamp, part.started
       FROM part
@@ -83,16 +83,16 @@ gauges (series, family, child, mode, pid, value, timestamp, started) AS (
 """
 # The numbers of the cells: in a row, or, where too many others are between, those of the blocks that somebody owns; or
 # those of the series that are asked for again.
-IN_A_ROW = "carray(:cells) AS item CROSS JOIN sample ON sample.cell = item.rowid + :before"
+IN_A_ROW = "carray(:cells) AS item CROSS JOIN cell_copy ON cell_copy.cell = item.rowid + :before"
 BY_BLOCK = """
            carray(:cells) AS item
            CROSS JOIN block ON block.place = (item.rowid - 1) / 512
-           CROSS JOIN sample ON sample.cell = block.first + (item.rowid - 1) % 512
+           CROSS JOIN cell_copy ON cell_copy.cell = block.first + (item.rowid - 1) % 512
 """
 CHOSEN = """
            carray(:cells) AS item
            CROSS JOIN chosen ON chosen.place = item.rowid
-           CROSS JOIN sample ON sample.cell = chosen.cell
+           CROSS JOIN cell_copy ON cell_copy.cell = chosen.cell
 """
 # quote() writes doubles with all their digits, where json_group_array() of SQLite 3.51 writes 15.
 SUMS_ANSWER = "SELECT group_concat(series, ' '), group_concat(quote(value), ' ') FROM ({totals})"
@@ -130,7 +130,7 @@ def view() -> str:
 
 @functools.cache
 def _statement(query: str, *, restricted: bool, found: str = "") -> str:
-    names = {"sample": "sample.series", "series": "series", "known": "part.series"}
+    names = {"sample": "cell_copy.series", "series": "series", "known": "part.series"}
     only = {f"and_{name}": f"AND {column} {_ONLY}" if restricted else "" for name, column in names.items()}
     return query.format(numbered_cells=found, totals=view(), **only)
 

@@ -26,7 +26,7 @@ _KEPT_BYTES = 8 * 1024 * 1024
 _COSTS = 16
 """A cell of a series that is asked for again takes about so many times as long as one of all that are asked for."""
 VERSION = "SELECT id, pair, epoch, plan, ended, exemplars FROM store"
-UNSETTLED = "SELECT id, pid, started, journal FROM process WHERE died IS NULL"
+UNSETTLED = "SELECT id, pid, started, journal FROM instance WHERE died IS NULL"
 CREATED = """
 SELECT family.name, family.type, series.labels, min(series.created)
   FROM series JOIN family ON family.id = series.family
@@ -231,9 +231,9 @@ class Scrape:
             # Settled since the snapshot was taken; a short-lived process may not even have had a row in it.
             raise journal.JournalGoneError
 
-    def _introduction(self, instance: int) -> tuple[str, int]:
+    def _introduction(self, instance: int) -> tuple[str, float | None]:
         record = self._remembered.introduced.get(instance)
-        return (storable(record.pid), record.started) if record else ("", 0)
+        return (storable(record.pid), record.started) if record else ("", None)
 
     def _follow(self, slot: int, instance: int, committed: int) -> None:
         """Put what a process has announced by now beside the rows. committed: bytes of its journal that are rows."""

@@ -6,6 +6,7 @@ Mostly what journals hold beyond the rows: a child that was announced a moment a
 from __future__ import annotations
 
 import json
+import math
 from array import array
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -22,7 +23,7 @@ from .query import BY_BLOCK, CHOSEN, IN_A_ROW, Cells
 CREATE = """
 CREATE TEMP TABLE IF NOT EXISTS block (place INTEGER PRIMARY KEY, first INTEGER NOT NULL);
 CREATE TEMP TABLE IF NOT EXISTS living (
-    id INTEGER PRIMARY KEY, pid TEXT NOT NULL, started INTEGER NOT NULL, alive INTEGER NOT NULL);
+    id INTEGER PRIMARY KEY, pid TEXT NOT NULL, started REAL, alive INTEGER NOT NULL);
 CREATE TEMP TABLE IF NOT EXISTS announced (
     cell INTEGER PRIMARY KEY, series INTEGER NOT NULL, process INTEGER NOT NULL, gauge INTEGER NOT NULL,
     value REAL, timestamp REAL, UNIQUE (series, process));
@@ -36,9 +37,9 @@ CREATE TEMP TABLE IF NOT EXISTS chosen (place INTEGER PRIMARY KEY, cell INTEGER 
 TABLES = ("block", "living", "announced", "stamp", "known", "declared", "returned", "asked", "chosen")
 GAUGE_BLOCKS = """
 WITH RECURSIVE gauge_block (number) AS (
-    SELECT min(cell) / 512 FROM sample WHERE gauge
+    SELECT min(cell) / 512 FROM cell_copy WHERE gauge
     UNION ALL
-    SELECT (SELECT min(cell) / 512 FROM sample WHERE gauge AND cell >= (number + 1) * 512)
+    SELECT (SELECT min(cell) / 512 FROM cell_copy WHERE gauge AND cell >= (number + 1) * 512)
       FROM gauge_block WHERE number IS NOT NULL
 )
 SELECT group_concat(number, ' ') FROM gauge_block
@@ -46,17 +47,19 @@ SELECT group_concat(number, ' ') FROM gauge_block
 # Of a series that is announced twice by a process the last cell counts; a cell is the child's that came first.
 ANNOUNCE = """
 INSERT INTO announced (cell, series, process, gauge, value, timestamp)
-SELECT ?1, ?2, ?3, ?4, 0.0, ?5 WHERE NOT EXISTS (SELECT 1 FROM sample WHERE cell = ?1)
+SELECT ?1, ?2, ?3, ?4, 0.0, NULL WHERE NOT EXISTS (SELECT 1 FROM cell_copy WHERE cell = ?1)
 ON CONFLICT (cell) DO NOTHING
 ON CONFLICT (process, series) DO UPDATE
-   SET cell = excluded.cell, gauge = excluded.gauge, value = 0.0, timestamp = excluded.timestamp
+   SET cell = excluded.cell, gauge = excluded.gauge, value = 0.0, timestamp = NULL
 """
 SUPERSEDED = """
-SELECT group_concat(sample.cell, ' ') FROM announced JOIN sample USING (process, series) WHERE NOT announced.gauge
+SELECT group_concat(cell_copy.cell, ' ')
+  FROM announced JOIN cell_copy USING (process, series)
+ WHERE NOT announced.gauge
 """
 STAMP = """
 INSERT INTO stamp
-SELECT block.first + (item.rowid - 1) % 512 + 1, item.value  -- a timestamp is in the cell before its value's
+SELECT block.first + (item.rowid - 1) % 512 + 1, nullif(item.value, 0.0)  -- it is in the cell before its value's
   FROM carray(?) AS item CROSS JOIN block ON block.place = (item.rowid - 1) / 512
 """
 ASK = """
@@ -67,12 +70,16 @@ SELECT series.id FROM series JOIN family ON family.id = series.family
 # The series of some cells, and all cells of these series.
 ASK_AGAIN = """
 INSERT OR IGNORE INTO asked
-SELECT sample.series FROM json_each(?) AS item CROSS JOIN sample ON sample.cell = item.value WHERE NOT sample.gauge
+SELECT cell_copy.series
+  FROM json_each(?) AS item CROSS JOIN cell_copy ON cell_copy.cell = item.value
+ WHERE NOT cell_copy.gauge
 """
 CHOOSE = """
 INSERT INTO chosen (cell)
-SELECT sample.cell
-  FROM living CROSS JOIN asked CROSS JOIN sample ON sample.process = living.id AND sample.series = asked.series
+SELECT cell_copy.cell
+  FROM living
+  CROSS JOIN asked
+  CROSS JOIN cell_copy ON cell_copy.process = living.id AND cell_copy.series = asked.series
 """
 
 _SPREAD = 1.5
@@ -85,7 +92,7 @@ class Living(NamedTuple):
 
     id: int
     pid: str
-    started: int
+    started: float | None
     alive: bool
 
 
@@ -140,7 +147,7 @@ class Tables:
         """Note what a process has announced up to a byte of its journal."""
         self.upto[instance] = upto
         if found:
-            rows = [(one.cell, one.series, instance, one.gauge, 0.0 if one.stamped else None) for one in found]
+            rows = [(one.cell, one.series, instance, one.gauge) for one in found]
             self.connection.executemany(ANNOUNCE, rows)
             self._announced.setdefault(instance, []).extend(found)
 
@@ -154,9 +161,11 @@ class Tables:
     def write_living(self, processes: Iterable[Living]) -> None:
         """Write who is not settled; no two have started at one moment, so that the later one of two wins."""
         found: list[Living] = []
-        for one in sorted(processes, key=lambda one: (one.started, one.id)):
-            earliest = found[-1].started + 1 if found else one.started
-            found.append(one._replace(started=max(one.started, earliest)))
+        latest = -math.inf
+        for one in sorted(processes, key=lambda one: (one.started or 0.0, one.id)):
+            if one.started is not None:
+                latest = max(one.started, math.nextafter(latest, math.inf))
+            found.append(one if one.started is None else one._replace(started=latest))
         if found != self._living:
             self.connection.execute("DELETE FROM living")
             self.connection.executemany("INSERT INTO living VALUES (?, ?, ?, ?)", found)
@@ -260,7 +269,7 @@ class Tables:
     def _write_values(self, file: CellsFile, waiting: list[Announcement]) -> None:
         cells = file.cells
         # The timestamp first: it is written after the value, so it is never newer than the value read.
-        values = [(cells[one.cell - 1] if one.stamped else None, cells[one.cell], one.cell) for one in waiting]
+        values = [(cells[one.cell - 1] or None if one.stamped else None, cells[one.cell], one.cell) for one in waiting]
         self.connection.executemany("UPDATE announced SET timestamp = ?, value = ? WHERE cell = ?", values)
 
     def _leave_out_superseded(self, cells: Cells) -> None:

@@ -28,7 +28,7 @@ from .opened import Opened
 OTHER = "(other)"
 """Each label value of the series that stands for all label sets beyond the limit."""
 _STATE = "SELECT id, plan, epoch FROM store"
-_ENDS = "SELECT id, journal FROM process WHERE died IS NULL"
+_ENDS = "SELECT id, journal FROM instance WHERE died IS NULL"
 # Of a histogram's child one series is enough.
 _NEW = """
 SELECT series.id, family.name, family.type, series.labels

@@ -31,7 +31,7 @@ STEPS = 10_000
 """Of SQLite's virtual machine, a millisecond or less, after which a fork or an exit can stop it."""
 POSTPONED = 60.0
 """Seconds until rebuilding is tried again where there was no room for it."""
-_COMMITTED = "SELECT id, journal FROM process WHERE died IS NULL"
+_COMMITTED = "SELECT id, journal FROM instance WHERE died IS NULL"
 
 
 def carry_on(store: Opened) -> None:

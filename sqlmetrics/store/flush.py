@@ -192,7 +192,7 @@ def _flush(rounds: Rounds) -> Outcome:
         rounds.masters.bring(connection)
         arenas = _own(store)
         with_values = wal_bytes(store.path) <= wal_limit(store.path)
-        now = given.now_ns()
+        now = given.system_now()
         first, *others = _pieces(arenas, with_values=with_values)
         _write(store, connection, arenas, first, now if with_values and not others else None)
         rounds.conflicts.look(connection)
@@ -242,7 +242,7 @@ def _write(
     connection: apsw.Connection,
     arenas: list[SharedArena],
     changed: dict[SharedArena, list[int]],
-    complete: int | None,
+    complete: float | None,
 ) -> None:
     """A transaction of a flush. complete: up to when all is in rows then; None if more is to come."""
     # Images first: what a child has counted in them, its record tells of in the journal that is read after.

@@ -40,8 +40,8 @@ class Follower:
         self._store = store
         self._known: Look | None = None
         self._last: Look | None = None
-        self._in_place_at = 0
-        """When these files were last seen at their names, in nanoseconds since the epoch."""
+        self._in_place_at = 0.0
+        """When these files were last seen at their names, in seconds since the epoch."""
         self._turn = native.RLock()
 
     def after_fork_in_child(self) -> None:
@@ -50,7 +50,7 @@ class Follower:
 
     def note(self, pair: Pair) -> None:
         """Take these files for the store's own; what else is found at their names from now on is a change."""
-        self._in_place_at = time.clock_gettime_ns(time.CLOCK_REALTIME)
+        self._in_place_at = time.clock_gettime(time.CLOCK_REALTIME)
         self._known = self._last = Look(pair.database, pair.cells.identity, pair.cells.header(), False, False)
 
     def _look(self) -> Look:
@@ -118,7 +118,7 @@ class Follower:
             return True
         look = self._look()
         if look == self._known:
-            self._in_place_at = time.clock_gettime_ns(time.CLOCK_REALTIME)
+            self._in_place_at = time.clock_gettime(time.CLOCK_REALTIME)
         if look == self._known or (not store.part.writers and look[:2] == self._known[:2]):  # type: ignore[index]
             return True
         if look != self._last:

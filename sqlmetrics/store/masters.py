@@ -52,7 +52,7 @@ class Master:
         with settle.settling(connection, self._file):
             if is_settled(connection, self._file, self._slot, self._instance):
                 return
-            now = given.now_ns()
+            now = given.system_now()
             self._take_up_blocks()
             # Images first: what a child has counted in them, its record tells of in the journal that is read after.
             images = self._changed()

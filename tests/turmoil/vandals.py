@@ -25,7 +25,7 @@ class Lockers:
         """Have a shell take a lock, or read, for 0.1 to 3 s; beside the others."""
         self._shells = [shell for shell in self._shells if shell.poll() is None]
         seconds = round(0.1 + 2.9 * random.random() ** 3, 2)
-        begin = random.choice(["BEGIN IMMEDIATE;", "BEGIN EXCLUSIVE;", "BEGIN; SELECT count(*) FROM sample;"])
+        begin = random.choice(["BEGIN IMMEDIATE;", "BEGIN EXCLUSIVE;", "BEGIN; SELECT count(*) FROM cell_copy;"])
         script = f".timeout 3000\n{begin}\n.shell sleep {seconds}\nROLLBACK;\n"
         options = ["-readonly"] if "SELECT" in begin else []
         shell = subprocess.Popen(
