@@ -101,4 +101,6 @@ def _shown(name: str, about: tuple[str, str, str], values: Mapping[tuple[str, st
     """A family. about: as in `FAMILIES`. values: by what a sample's name has in addition, and the label's value."""
     type_, label, help_ = about
     lines = [Line(name + addition, {label: of} if label else {}) for addition, of in values]
-    return FamilySamples(Family(name, type_, "", help_, None, registered=True), lines, list(map(float, values.values())))
+    return FamilySamples(
+        Family(name, type_, "", help_, None, registered=True), lines, list(map(float, values.values()))
+    )
