@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers import child, scrape, value, wait_for
+from helpers import child, in_child, scrape, value, wait_for
 from outsiders import Operator, drop_rights, unprivileged
 from prometheus_client import Counter, Gauge, Histogram, Summary
 
@@ -264,3 +264,32 @@ def test_a_log_handler_may_count(path: str, folder: Path) -> None:
         logging.getLogger("sqlmetrics").removeHandler(handler)
 
     wait_for(lambda: os.path.exists(path) and value("log_lines_total", level="DEBUG") == 2)
+
+
+def test_damage_is_told_in_one_line_that_says_whose_it_is(path: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A log is of many processes, and what was mended is neither to be moved away nor told of again."""
+    caplog.set_level(logging.INFO, "sqlmetrics")
+    store = sqlmetrics.install(path, flush_interval=0.02)
+    requests = Counter("requests", "Requests", ["path"])
+    requests.labels("/").inc()
+    store.flush()
+    in_child(lambda: Path(path).write_bytes(os.urandom(20_000)) and None)
+
+    def is_back() -> bool:
+        requests.labels("/").inc(0)
+        return value_or_none(path) == 1
+
+    wait_for(is_back)
+    (line,) = [text for text in caplog.messages if "damaged" in text]
+    assert line == (
+        f"{path}: the store was damaged (it is no SQLite database any more) and is mended: what can be read is kept"
+        f" (pid {os.getpid()})"
+    )
+
+
+def value_or_none(path: str) -> float | None:
+    """What a scrape shows; None while there is nothing to be read."""
+    try:
+        return scrape(path).get(("requests_total", (("path", "/"),)))
+    except sqlmetrics.SQLMetricsError:
+        return None

@@ -389,7 +389,7 @@ def _open_own(path: str, flags: int) -> int:
     """Open a cells file; nobody's fifo is waited for. Raises OSError or ForeignFileError."""
     fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        ownership.check_opened(fd, path)
+        ownership.check_opened(fd, path, looking=not flags & os.O_RDWR)
     except BaseException:
         os.close(fd)
         raise

@@ -23,11 +23,14 @@ def share(path: str, gid: int) -> None:
     _groups[path] = gid
 
 
-def check(path: str) -> None:
-    """Raise ForeignFileError if one of the store's files may be another user's: only root's and one's own are used."""
+def check(path: str, *, looking: bool = False) -> None:
+    """Raise ForeignFileError if one of the store's files may be another user's: only root's and one's own are used.
+
+    looking: by one who reads only, and may do so as a member of the files' group, as they say themselves.
+    """
     if _is_open_to_all(path):
         for suffix in SUFFIXES:
-            _check_name(path + suffix)
+            _check_name(path + suffix, looking=looking)
 
 
 def check_file(name: str) -> None:
@@ -36,10 +39,11 @@ def check_file(name: str) -> None:
         _check_name(name)
 
 
-def check_opened(fd: int, name: str) -> None:
+def check_opened(fd: int, name: str, *, looking: bool = False) -> None:
     """Raise ForeignFileError if the file that was opened at a name may be another user's; nothing can change that."""
-    if _is_open_to_all(name):
-        _check(name, os.fstat(fd))
+    status = os.fstat(fd)
+    if _is_open_to_all(name) and not (looking and _is_shared_with_me(status)):
+        _check(name, status)
 
 
 def planted_journal(path: str) -> str:
@@ -63,21 +67,34 @@ def _is_open_to_all(name: str) -> bool:
         return False  # nothing to be opened either; who opens it says why
 
 
-def _check_name(name: str) -> None:
+def _check_name(name: str, *, looking: bool = False) -> None:
     try:
         status = os.stat(name, follow_symlinks=False)
     except FileNotFoundError:
         return
-    _check(name, status)
+    if not (looking and _is_shared_with_me(status)):
+        _check(name, status)
+
+
+def _is_shared_with_me(status: os.stat_result) -> bool:
+    """Whether a plain file may be read as a member of its group."""
+    is_plain = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
+    return is_plain and bool(status.st_mode & stat.S_IRGRP) and status.st_gid in (os.getegid(), *os.getgroups())
 
 
 def _check(name: str, status: os.stat_result) -> None:
     if wrong := _what_is_wrong(name, status):
         is_foreign = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
-        way_out = ", or share the store with group= or SQLMETRICS_GROUP" if is_foreign else ""
-        raise ForeignFileError(
-            f"{name} {wrong}, in a folder that anybody may write to; delete it, use a folder of your own{way_out}"
-        )
+        ways_out = _ways_into(status) if is_foreign else "delete it, or use a folder of your own"
+        raise ForeignFileError(f"{name} {wrong}, in a folder that anybody may write to; {ways_out}")
+
+
+def _ways_into(status: os.stat_result) -> str:
+    return (
+        "to count in that user's store, share it with a group (group=, SQLMETRICS_GROUP, mode 0660) that both are in;"
+        f" to look at it, be in that group (mode 0640 is enough), be that user (sudo -u '#{status.st_uid}'), or mount"
+        " its folder read-only elsewhere; for a store of your own, use a folder of your own"
+    )
 
 
 def _what_is_wrong(name: str, status: os.stat_result) -> str:

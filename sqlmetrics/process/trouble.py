@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 import traceback
 from collections import Counter, deque
@@ -57,6 +58,11 @@ class Trouble:
             self._current.discard((cause, about))
             self._unlogged.append((logging.INFO, message))
 
+    def happened(self, cause: str, message: str) -> None:
+        """Count a cause, and log its message at the next `write_log`, where it is over already."""
+        self.counts[cause] += 1
+        self._unlogged.append((logging.WARNING, message))
+
     def remark(self, message: str) -> None:
         """Log a warning at the next `write_log`; it is about no cause that may be over."""
         self._unlogged.append((logging.WARNING, message))
@@ -81,7 +87,7 @@ def tell(level: int, message: str, error: BaseException | None = None) -> bool:
     `logging.raiseExceptions` is false.
     """
     try:
-        log.log(level, message, exc_info=error)
+        log.log(level, f"{message} (pid {os.getpid()})", exc_info=error)  # a log is of many processes
     except BaseException as raised:
         if is_for_caller(raised):
             raise

@@ -101,8 +101,7 @@ def _open_or_create(
         outcome = (
             f"moved to {path}{renew.DAMAGED_SUFFIX}" if renewed.moved_aside else "mended: what can be read is kept"
         )
-        trouble.report("damaged", f"{path}: the store was damaged ({found.damage}) and is {outcome}")
-        trouble.over("damaged", f"{path}: the store is in order")
+        trouble.happened("damaged", f"{path}: the store was damaged ({found.damage}) and is {outcome}")
     return renewed.pair
 
 
@@ -164,11 +163,11 @@ def _look(path: str, last: database.StoreConnection | None, seconds: float, *, i
         with contextlib.closing(database.connect(path)) as connection:
             database.wait_for_others(connection, seconds)
             return _fitting(connection, path) or nothing
-    except (apsw.Error, DamagedError, database.NoDatabaseError) as error:
+    except Exception as error:  # also of a text that cannot be decoded
         is_foreign = isinstance(error, database.NoDatabaseError) and not is_ours and not _has_cells(path)
         if is_foreign or not renew.is_damage(error):
             raise
-        return Evidence(str(error), files)
+        return Evidence(renew.damage_of(error, path), files)
 
 
 def _has_cells(path: str) -> bool:

@@ -89,6 +89,13 @@ def is_damage(error: Exception) -> bool:
     return isinstance(error, _NONSENSE) or database.is_damage(error)
 
 
+def damage_of(error: Exception, path: str) -> str:
+    """What is the matter with a file that such an error is about, in a few words, for one who is told its path."""
+    if isinstance(error, NoDatabaseError):
+        return "it is no SQLite database any more"
+    return str(error).removeprefix(f"{path}: ") or type(error).__name__
+
+
 def _what_is_left(
     path: str, last: StoreConnection | None, cells: CellsFile | None, locks: contextlib.ExitStack
 ) -> tuple[apsw.Connection, int] | None:

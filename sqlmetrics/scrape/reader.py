@@ -25,7 +25,7 @@ from ..process import fork, waits
 from ..process.trouble import Trouble
 from ..rows import database, files, fold, nonsense, settle
 from ..rows.connections import Access
-from ..rows.renew import CELLS_SUFFIX, is_damage
+from ..rows.renew import CELLS_SUFFIX, damage_of, is_damage
 from ..rows.sweep import sweep_words
 from ..rows.wal import wal_bytes, wal_limit
 from . import about
@@ -124,7 +124,9 @@ class Reader(fork.ForkAware):
                 raise
             self._access.close_idle()
             self._doubt()
-            raise DamagedError(f"{self.path}: cannot be read ({error!r}); a process that counts mends it") from error
+            raise DamagedError(
+                f"{self.path}: cannot be read ({damage_of(error, self.path)}); a process that counts mends it"
+            ) from error
 
     def _doubt(self) -> None:
         with contextlib.suppress(OSError):
