@@ -282,8 +282,8 @@ def test_damage_is_told_in_one_line_that_says_whose_it_is(path: str, caplog: pyt
     wait_for(is_back)
     (line,) = [text for text in caplog.messages if "damaged" in text]
     assert line == (
-        f"{path}: the store was damaged (it is no SQLite database any more) and is mended: what can be read is kept"
-        f" (pid {os.getpid()})"
+        f"{path}: the store was damaged (it is no SQLite database any more) and is moved to"
+        f" {path}-damaged (pid {os.getpid()})"
     )
 
 
