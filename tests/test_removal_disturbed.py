@@ -239,6 +239,35 @@ def test_a_forked_child_does_not_bring_a_removed_gauge_back(store: sqlmetrics.St
     assert value("depth", queue="b") == 3
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_gauge_that_a_forked_child_removes_is_not_its_own_a_moment_later(
+    store: sqlmetrics.Store, *, whole: bool
+) -> None:
+    """Also where it removes it before any operation, and so before it has what it inherits."""
+    depth = Gauge("depth", "Depth", ["queue"], multiprocess_mode="sum")
+    asked = Gauge("asked", "Asked", ["queue"], multiprocess_mode="sum")
+    events = Counter("events", "Events")
+    depth.labels("a").set(3)
+    asked.labels("a").set_function(lambda: 5)
+    store.flush()
+
+    def remove() -> None:
+        for gauge in (depth, asked):
+            if whole:
+                gauge.remove("a")
+            else:
+                gauge.clear()
+        events.inc()
+
+    with child(remove=remove, flush=lambda: store.flush().name) as one:
+        one.do("remove")
+        assert one.do("flush") != "FAILED"
+
+        assert value("events_total") == 1
+        assert value("depth", queue="a") is None
+        assert value("asked", queue="a") is None
+
+
 def test_a_removal_that_meets_a_pid_used_again_leaves_nothing_of_the_first(path: str, shell) -> None:
     """It makes rows of journals, and so of the second process with that pid, without SQLite's checks of references."""
     names: list[str] = []

@@ -207,10 +207,13 @@ class SharedArena:
     def recycle(self, runs: list[Run]) -> None:
         """Take back cells that have no row and no mark, after the COMMIT that saw to it; give out those that rested.
 
+        runs: the first of those that leave.
+
         A scrape with an older snapshot may read them for what they were: it begins again if their block's use is
         another. One with a newer snapshot knows nothing of them. Call it between flushes: what the rows show of these
         cells is 0.
         """
+        del self.freed.leaving[: len(runs)]
         self.freed.rest(runs, self.file.truncating.state()[0])
         released = self.freed.release()
         shown = {cell // layout.BLOCK_CELLS: bytearray() for cell, _ in released}

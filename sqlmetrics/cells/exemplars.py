@@ -26,6 +26,8 @@ that is left is needed for new children."""
 SHARE = 8
 """The part of all journals' room that they may take all the same: one of so many."""
 
+TYPES = ("counter", "histogram")
+"""Of families whose samples can have one."""
 Series = tuple[Key, int]
 """A child, and the place of the sample in it."""
 

@@ -41,7 +41,7 @@ class Freed:
         released, self._resting, self._resting_cells, self.unread = self._resting, [], 0, []
         ready = [(cell, length) for length, cells in self._ready.items() for cell in cells]
         self._ready = {}
-        for cell, length in _joined(ready + released):
+        for cell, length in joined(ready + released):
             self._put(cell, length)
         return released
 
@@ -68,7 +68,7 @@ class Freed:
         self._ready.setdefault(length, []).append(cell)
 
 
-def _joined(runs: list[Run]) -> Iterable[Run]:
+def joined(runs: list[Run]) -> Iterable[Run]:
     """The same cells in the longest runs. Between two blocks are the bits of the second, so none goes on there."""
     start = end = -1
     for cell, length in sorted(runs):

@@ -17,12 +17,12 @@ from ..process import fork, native, waits
 from . import exemplars
 from .arenas import LONGEST_HELP, SharedArena
 from .exemplars import Series
-from .freed import Run
 from .home import Home
 from .inheritance import Inheritance
+from .inherited import forget_inherited, inherited_of
 from .journal import LONGEST
-from .selection import Selection
-from .shape import Family, Key, abouts
+from .selection import Selection, told_of_removals
+from .shape import Family, Key, abouts, forget
 from .writer import Aside, Place, Writer
 
 T = TypeVar("T")
@@ -175,28 +175,29 @@ class Part:
         with self.binding():
             return [key for writer in self.writers.copy().values() for key in writer.children()]
 
-    def detach(self, selection: Selection) -> list[tuple[SharedArena, list[Run]]] | None:
-        """Forget children, and return the cells that they had; None in the middle of an operation of this thread."""
-        keys = selection.among(() if selection.whole else self.children())
-        with self.binding() as outermost:
-            if not outermost:
-                return None
-            found = [(writer.shared, writer.detach(keys)) for writer in self.writers.copy().values()]
-        return [(arena, runs) for arena, runs in found if arena and runs]
+    def remove(self, selection: Selection) -> bool:
+        """Forget children that are to be removed from all processes; see `rows.removal`.
 
-    def release(self, key: Key) -> None:
-        """Forget a child of this process only, and have its cells freed by the next flush. Call it inside `binding`."""
-        for writer in self.writers.copy().values():
-            writer.release(key)
-
-    def give_up(self, keys: list[Key]) -> None:
-        """Forget children of this process only, whoever uses them; their cells are freed by the next flush.
-
-        Does nothing in the middle of an operation of this thread that places children.
+        False in the middle of an operation of this thread that places children: nothing is done then.
         """
+        keys = selection.among(() if selection.whole else [*self.children(), *inherited_of(selection.family)])
         with self.binding() as outermost:
-            for writer in self.writers.copy().values() if outermost else ():
-                writer.give_up(keys)
+            if outermost:
+                self.give_back(keys)
+                for tell in told_of_removals:
+                    tell(keys)
+        return bool(outermost)
+
+    def give_back(self, keys: list[Key], *, are_unbound: bool = False) -> None:
+        """Forget children, and what this process has counted of them; who uses one again begins at zero.
+
+        Their rows go with the next flush or removal. Call it inside `binding`, in the outermost.
+        are_unbound: whether no value leads to their cells any more.
+        """
+        forget(keys)
+        forget_inherited(keys)
+        for writer in self.writers.copy().values():
+            writer.give_back(keys, are_unbound=are_unbound)
 
     def has_given_back(self) -> bool:
         """Whether there are rows of children that this process uses no more."""
@@ -204,15 +205,6 @@ class Part:
 
     def _is_forgetting(self) -> bool:
         return any(writer.gone for writer in self.writers.copy().values())
-
-    def cells_of(self, selection: Selection) -> set[tuple[int, int]]:
-        """(instance, cell) of all cells that this process has for children in the cells file."""
-        return {
-            (shared.instance, cell)
-            for writer in self.writers.copy().values()
-            if (shared := writer.shared)
-            for cell in writer.cells_of(selection)
-        }
 
     def look_for_marks(self) -> None:
         """Forget what other processes have removed, also where they died before they could notify this one."""

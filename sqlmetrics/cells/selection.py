@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from . import given
 from .shape import Key, joined, keys_of
 
-forgotten: deque[Key] = deque()
-"""What was removed from this process, and may be held by metric objects that nobody uses any more; see `children`."""
 told_of_removals: list[Callable[[list[Key]], None]] = []
-"""Who else wants to know of it, at once; see `sampling`."""
+"""What is called when children are removed, by this process or another one, with the lock of `Part.binding` held."""
 
 
 class Selection(NamedTuple):

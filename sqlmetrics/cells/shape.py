@@ -184,20 +184,20 @@ def remember_new(key: Key) -> bool:
 
 
 def forget(keys: Iterable[Key]) -> None:
-    """Forget children that were removed."""
-    for shape, values in keys:
+    """Forget keys that this process uses no more."""
+    for key in keys:
+        shape, values = key
+        left = [one for one in _keys_of(shape.keys, values) if one != key]
         shape.keys.pop(values, None)
+        if left:
+            shape.keys[values] = left
 
 
-def forget_key(key: Key) -> None:
-    """Forget one of the keys of a child, and its shape, of which it is the only one."""
-    shape, values = key
-    left = [one for one in _keys_of(shape.keys, values) if one != key]
-    shape.keys.pop(values, None)
-    if left:
-        shape.keys[values] = left
-    if shape.type == "info":
-        _shapes.pop(((shape.family, shape.type, shape.mode), shape.labelnames, shape.samples), None)
+def forget_words(keys: Iterable[Key]) -> None:
+    """Forget the shapes of what an Info said, if it says it no more: each word has one of its own."""
+    for shape, _ in keys:
+        if shape.type == "info":
+            _shapes.pop(((shape.family, shape.type, shape.mode), shape.labelnames, shape.samples), None)
 
 
 @functools.cache

@@ -33,12 +33,12 @@ from typing import NamedTuple
 
 from .arenas import PrivateArena, SharedArena
 from .cellsfile import CellsFile
-from .exemplars import Exemplars, Series, record_of
+from .exemplars import TYPES, Exemplars, Series, record_of
 from .freed import Run
 from .inherited import forget_inherited
 from .journal import TooLongError
-from .selection import Selection, forgotten, told_of_removals
-from .shape import LIVE_MODES, STATE_TYPES, Key, forget, forget_key, remember, remember_new, siblings_of
+from .selection import told_of_removals
+from .shape import LIVE_MODES, Key, forget, remember, remember_new, siblings_of
 
 _AT_ONCE = 200
 """Children that one operation forgets for all, when others have removed them: a millisecond or two."""
@@ -269,7 +269,8 @@ class Writer:
     def forget_gone(self) -> bool:
         """Forget some of the children that are to be forgotten; True if there are more.
 
-        Of more than a few, each is forgotten at its own next operation, or when the flusher comes to it.
+        Of more than a few, each is forgotten at its own next operation, or when the flusher comes to it. All values
+        have been told to look for their places anew, see `notice`.
         """
         self._forget_removed(list(islice(self.gone, _AT_ONCE)))
         return bool(self.gone)
@@ -277,64 +278,39 @@ class Writer:
     def _forget_removed(self, removed: list[Key]) -> None:
         # Also those of another mode, or other buckets, of which the rows know another cell or none.
         siblings = dict.fromkeys(sibling for key in removed for sibling in siblings_of(key))
-        keys = [key for key in (*siblings, *removed) if self.find(key)]
-        runs = self._forget(list(dict.fromkeys(keys)))
-        if self.shared:
-            self.shared.freed.leaving += runs
-        forgotten.extend(keys)
-        for key in removed:
-            self.gone.pop(key, None)
+        keys = list({**siblings, **dict.fromkeys(removed)})
+        forget(keys)
+        forget_inherited(keys)
+        self._forget(keys)
+        for tell in told_of_removals:
+            tell(keys)
 
     def _forget_if_gone(self, key: Key) -> None:
         removed = [one for one in (key, *siblings_of(key)) if one in self.gone]
         if removed:
             self._forget_removed(removed)
 
-    def detach(self, keys: list[Key]) -> list[Run]:
-        """Forget children of this process, and return the cells that they had in the cells file."""
-        keys = [key for key in keys if self.find(key)]
-        runs = self._forget(keys)
-        forgotten.extend(keys)
-        if runs and self.shared:
-            self.shared.renew()
-        return runs
+    def give_back(self, keys: Iterable[Key], *, are_unbound: bool = False) -> None:
+        """Forget children of this process, and what it has counted of them; who uses one again begins at zero.
 
-    def release(self, key: Key) -> None:
-        """Forget a child of this process, for which another one has come."""
-        place = self._pop(key)
-        if place is not None and place.arena is self.shared:
-            forget_key(key)
-            forget_inherited([key])
-            self.shared.freed.leaving.append(place.run(key))
-            if key[0].type not in STATE_TYPES:  # a metric object may have it, too: it is to look for another place
-                self.shared.renew()
-
-    def give_up(self, keys: list[Key]) -> None:
-        """Forget children of this process, and what it has counted of them; who uses one again begins at zero."""
-        runs = self._forget([key for key in dict.fromkeys(keys) if self.find(key)])
-        if runs and self.shared:
-            self.shared.freed.leaving += runs
+        are_unbound: whether no value leads to their cells any more.
+        """
+        if self._forget(keys) and self.shared and not are_unbound:
             self.shared.renew()
 
-    def cells_of(self, selection: Selection) -> Iterable[int]:
-        """The cells in the cells file of those children of this process that are selected; needs no lock."""
-        known = self.known
-        for key in selection.among(known.copy()):
-            place = known.get(key)
-            if place is not None:
-                yield from range(place.cell, place.cell + key[0].cells)
-
-    def _forget(self, keys: list[Key]) -> list[Run]:
+    def _forget(self, keys: Iterable[Key]) -> bool:
+        """Forget children, and have their cells leave, see `Freed`; True if there are some in the cells file."""
         places = [(key, place) for key in keys if (place := self._pop(key))]
-        forget(keys)
-        forget_inherited(keys)
-        self.exemplars.drop(set(keys).__contains__)
-        for tell in told_of_removals:
-            tell(keys)
+        told = {key for key, _ in places if key[0].type in TYPES}
+        if told:
+            self.exemplars.drop(told.__contains__)
         for arena in {id(place.arena): place.arena for _, place in places}.values():
             if isinstance(arena, PrivateArena) and arena.is_active():
                 arena.renew()
-        return [place.run(key) for key, place in places if place.arena is self.shared]
+        runs = [place.run(key) for key, place in places if place.arena is self.shared]
+        if self.shared:
+            self.shared.freed.leaving += runs
+        return bool(runs)
 
     def _pop(self, key: Key) -> Place | None:
         """Take a child out of all that is known of it, and return where it was."""

@@ -12,10 +12,12 @@ from prometheus_client.samples import Exemplar
 from ..cells import given
 from ..cells.inherited import Inherited
 from ..cells.shape import (
+    STATE_TYPES,
     Family,
     Key,
     Samples,
     describe,
+    forget_words,
     is_last,
     joined,
     place_samples,
@@ -186,7 +188,9 @@ class Binder(fork.ForkAware):
                 return
             _holders[key].discard(bound)
             if outermost and not _is_held_after_all(key):
-                store.part.release(key)
+                # Of a gauge, a metric object may have the cells, too: it is to look for others.
+                store.part.give_back([key], are_unbound=key[0].type in STATE_TYPES)
+                forget_words([key])
         store.flusher.wake()
 
     def _close(self, value: Sampled) -> None:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 from ..cells import given
 from ..cells.part import Part
-from ..cells.selection import forgotten
+from ..cells.selection import told_of_removals
 from ..cells.shape import Key
 from ..process import waits
 from ..process.weak import members
 from .labelsets import parents, take_out
 
+_removed: deque[Key] = deque()
+told_of_removals.append(_removed.extend)
 _AT_ONCE = 500
 """How many are dropped before new children may have the metric's lock again: a millisecond or two."""
 
 
 def drop(part: Part) -> None:
     """Drop those that nobody has used since. Call it with no lock of this package held."""
-    keys = [forgotten.popleft() for _ in range(len(forgotten))]
+    keys = [_removed.popleft() for _ in range(len(_removed))]
     removed: dict[tuple[str, str], list[Key]] = {}
     for key in keys:
         removed.setdefault((key[0].family, key[0].type), []).append(key)
@@ -26,7 +29,7 @@ def drop(part: Part) -> None:
         of_parent = removed.get((parent._name, parent._type), [])
         for start in range(0, len(of_parent), _AT_ONCE):
             if not _drop(parent, of_parent[start : start + _AT_ONCE], part):
-                forgotten.extend(of_parent[start:])
+                _removed.extend(of_parent[start:])
                 break
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from prometheus_client import values
 from prometheus_client.registry import CollectorRegistry
 
-from ..cells.inherited import forget_inherited, inherited_of
+from ..cells.inherited import inherited_of
 from ..cells.shape import Key
 from ..process.weak import members
 from ..store import flush
@@ -108,8 +108,10 @@ def _supersede(former: Any, metric: Any) -> None:
 def _give_back(keys: list[Key]) -> None:
     store = stores.installed()
     if keys and store is not None:
-        forget_inherited(keys)
-        store.part.give_up(keys)
+        with store.part.binding() as outermost:
+            if outermost:
+                store.part.give_back(keys)
+        sampling.sampler.dismiss(keys)
         store.rounds.given_up.extend(keys)
         store.flusher.wake()
 

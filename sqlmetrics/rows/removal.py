@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import apsw
 
 from ..cells import marks
 from ..cells.arenas import SharedArena
 from ..cells.cellsfile import CellsFile
-from ..cells.freed import Run
+from ..cells.freed import Run, joined
 from ..cells.part import Part
 from ..cells.selection import Selection
 from ..cells.shape import canonical_labels
 from . import removed
 from .database import bump
+from .sweep import sweep
 
 _SAMPLES = """
 SELECT cell, series, process FROM cell_copy
  WHERE process IN (SELECT id FROM instance WHERE died IS NULL) AND series IN (SELECT value FROM json_each(?))
 """
-_SERIES_OF = "SELECT series FROM cell_copy WHERE cell = ? AND +process = ?"
 _DELETE_SAMPLE = "DELETE FROM cell_copy WHERE cell = ? AND +process = ?"
+_GIVE_BACK = "DELETE FROM cell_copy WHERE cell >= ?1 AND cell < ?1 + ?2 AND +process = ?3 RETURNING series"
 _DELETE_OF_SERIES = (
     "DELETE FROM retired WHERE series IN (SELECT value FROM json_each(?))",
     "DELETE FROM orphan WHERE series IN (SELECT value FROM json_each(?))",
@@ -44,15 +45,8 @@ SELECT series.id, series.labels
 _OF_CHILD = _OF_FAMILY + " AND series.labels = ?"
 
 
-class Detached(NamedTuple):
-    """Cells that this process had for children which it has forgotten: they are to be freed when no row knows them."""
-
-    arena: SharedArena
-    runs: list[Run]
-
-    def cells(self) -> Iterable[int]:
-        """All of the cells."""
-        return (cell + place for cell, count in self.runs for place in range(count))
+Leaving = dict[SharedArena, list[Run]]
+"""Cells that this process has given back, and which may have rows and marks."""
 
 
 class Removal:
@@ -65,77 +59,90 @@ class Removal:
         self.selection = selection
         self.made = made
         self._begin_anew = begin_anew
-        self.detached: list[Detached] | None = None
+        self._is_begun = False
 
-    def detach(self, part: Part) -> None:
-        """Have this process forget the children, so that whoever uses one begins at zero, in other cells.
+    def begin(self, part: Part) -> bool:
+        """Have this process give the children back, so that whoever uses one begins at zero, in other cells.
 
-        Does nothing in the middle of an operation that places children: it is done later then.
+        False in the middle of an operation that places children: nothing is done then.
         """
-        if self.detached is None:
-            found = part.detach(self.selection)
-            self.detached = None if found is None else [Detached(arena, runs) for arena, runs in found]
-            if self.detached is not None and self._begin_anew is not None:
+        if not self._is_begun and part.remove(self.selection):
+            self._is_begun = True
+            if self._begin_anew is not None:
                 self._begin_anew()
+        return self._is_begun
 
-    def free(self, arenas: list[SharedArena]) -> None:
-        """Let the cells be used again, after the COMMIT, if this process has them yet; call it inside `binding`."""
-        detached, self.detached = self.detached or [], []
-        for arena, runs in detached:
+
+def carry_out(
+    connection: apsw.Connection, file: CellsFile, part: Part, removals: list[Removal]
+) -> tuple[Leaving, bool]:
+    """Remove within `settling`, after `Removal.begin`.
+
+    Returns what is for `recycle` after the COMMIT, and whether cells of other processes are to be marked.
+    """
+    left = leaving(part.arenas())
+    removed.catch_up(connection, file)
+    file.removals[0] = (file.removals[0] + 1) % 2**64
+    part.inheritance.note_own()
+    given_back = set(leave(connection, left))
+    own = {arena.instance for arena in part.arenas()}
+    gone: list[tuple[int, int]] = []
+    for removal in removals:
+        series = series_of(connection, removal.selection)
+        if series:
+            file.note_erasure()
+            gone += _delete(connection, series, own, removal.made)
+            given_back.difference_update(series)
+    removed.note(connection, gone)
+    if given_back:
+        sweep(connection, file, given_back)
+    return left, bool(gone)
+
+
+def leaving(arenas: list[SharedArena]) -> Leaving:
+    """What this process has given back. Ask before its journal becomes rows: so their children are among these."""
+    return {arena: list(arena.freed.leaving) for arena in arenas if arena.is_mine()}
+
+
+def leave(connection: apsw.Connection, left: Leaving) -> list[int]:
+    """See that cells that are given back have no row and no mark, within `settling`.
+
+    Returns the ids of series that had a row, and which are to be swept.
+    """
+    found: list[int] = []
+    for arena, runs in left.items():
+        if not runs:
+            continue
+        given_back = [(cell, count, arena.instance) for cell, count in joined(runs)]
+        rows: Any = connection.executemany(_GIVE_BACK, given_back).fetchall()
+        arena.file.wiping.ask()  # it may have told of an exemplar of a child that another process had removed
+        if rows:
+            arena.file.note_erasure()
+            bump(connection, "epoch")
+        marks.clear(arena.file, (cell + place for cell, count in runs for place in range(count)))
+        found += [series for (series,) in rows]
+    return found
+
+
+def recycle(part: Part, left: Leaving) -> None:
+    """Have cells that were given back rest until they are used again, after the COMMIT."""
+    with part.binding():
+        arenas = part.arenas()
+        for arena, runs in left.items():
             if arena in arenas and arena.is_mine():
                 arena.recycle(runs)
 
 
-def carry_out(connection: apsw.Connection, file: CellsFile, part: Part, removals: list[Removal]) -> bool:
-    """Remove within `settling`; True if cells of other processes are to be marked."""
-    removed.catch_up(connection, file)
-    file.removals[0] = (file.removals[0] + 1) % 2**64
-    part.inheritance.note_own()
-    gone = [_carry_out(connection, file, part, removal) for removal in removals]
-    return any(gone)
+def _delete(connection: apsw.Connection, series: list[int], own: set[int], made: float) -> list[tuple[int, int]]:
+    """Delete series, but those that this process has begun anew, and return (cell, process) of what others have.
 
-
-def _carry_out(connection: apsw.Connection, file: CellsFile, part: Part, removal: Removal) -> bool:
-    for one in removal.detached or ():
-        connection.executemany(_DELETE_SAMPLE, [(cell, one.arena.instance) for cell in one.cells()])
-        if one.arena.is_mine():
-            marks.clear(one.arena.file, one.cells())
-    series = series_of(connection, removal.selection)
-    if not series:
-        return False
-    file.note_erasure()
-    own = part.cells_of(removal.selection)
-    rows: Any = connection.execute(_SAMPLES, (json.dumps(series),)).fetchall()
-    again = {number for cell, number, process in rows if (process, cell) in own}
-    gone = [(cell, process) for cell, _, process in rows if (process, cell) not in own]
-    connection.executemany(_DELETE_SAMPLE, gone)
-    _delete(connection, series, again, removal.made)
-    removed.note(connection, gone)
-    return bool(gone)
-
-
-def leave(connection: apsw.Connection, arena: SharedArena, runs: list[Run]) -> list[int]:
-    """See that cells that this process has given up have no row and no mark, within `settling`.
-
-    runs: those whose children, if they were announced, are in rows. Returns the ids of series that had a row.
+    own: the instances of this process; what is in rows of them by now has come after the removal.
     """
-    if not runs:
-        return []
-    cells = list(Detached(arena, runs).cells())
-    rows: list[Any] = [connection.execute(_SERIES_OF, (cell, arena.instance)).get for cell in cells]
-    connection.executemany(_DELETE_SAMPLE, [(cell, arena.instance) for cell in cells])
-    series = [number for number in rows if number is not None]
-    arena.file.wiping.ask()  # it may have told of an exemplar of a child that another process had removed
-    if series:  # given back, or a live gauge that was announced again at the moment of its removal
-        arena.file.note_erasure()
-        bump(connection, "epoch")
-    marks.clear(arena.file, cells)
-    return series
-
-
-def _delete(connection: apsw.Connection, series: list[int], again: set[int], made: float) -> None:
-    """again: of the series, those that this process has begun anew."""
     text = json.dumps(series)
+    rows: Any = connection.execute(_SAMPLES, (text,)).fetchall()
+    again = {number for _, number, process in rows if process in own}
+    gone = [(cell, process) for cell, _, process in rows if process not in own]
+    connection.executemany(_DELETE_SAMPLE, gone)
     for statement in _DELETE_OF_SERIES:
         connection.execute(statement, (text,))
     connection.execute(_DELETE_KEPT, (text,))
@@ -144,6 +151,7 @@ def _delete(connection: apsw.Connection, series: list[int], again: set[int], mad
     connection.execute(_DELETE_SERIES, (json.dumps([number for number in series if number not in again]),))
     connection.execute(_BEGIN_ANEW, (made, json.dumps(list(again))))
     bump(connection, "epoch")
+    return gone
 
 
 def series_of(connection: apsw.Connection, selection: Selection) -> list[int]:

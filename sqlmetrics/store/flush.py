@@ -11,7 +11,6 @@ import apsw
 
 from ..cells import given, ownership
 from ..cells.arenas import SharedArena
-from ..cells.freed import Run
 from ..cells.images import Image
 from ..cells.journal import JournalGoneError
 from ..cells.part import Part
@@ -255,9 +254,9 @@ def _write(
             for arena in mine:
                 _refuse_loss(connection, arena)
             # Before the journal is read: so the record of each child that was given back is among what is read.
-            left = {arena: list(arena.freed.leaving) for arena in mine}
+            left = removal.leaving(mine)
             ends = {arena: ingest.ingest(connection, arena.file, arena.slot, arena.instance) for arena in mine}
-            given_back = [series for arena in mine for series in removal.leave(connection, arena, left[arena])]
+            given_back = removal.leave(connection, left)
             if given_back:  # at once: without its rows a scrape would show a counter at 0
                 sweep(connection, store.file, given_back)
             for arena in mine:
@@ -288,16 +287,14 @@ def _after_commit(
     store: Opened,
     ends: dict[SharedArena, int],
     images: dict[SharedArena, dict[int, Image]],
-    left: dict[SharedArena, list[Run]],
+    left: removal.Leaving,
 ) -> None:
     with store.part.binding():
         for arena, end in ends.items():
             _note_ingested(arena, end)
         for arena, image in images.items():
             arena.note_flushed(image)
-        for arena, runs in left.items():
-            del arena.freed.leaving[: len(runs)]
-            arena.recycle(runs)
+        removal.recycle(store.part, left)
 
 
 def _note_ingested(arena: SharedArena, end: int) -> None:

@@ -13,7 +13,7 @@ from ..cells import given
 from ..cells.selection import Selection
 from ..process import fork, waits
 from ..rows import settle, slices
-from ..rows.removal import Removal, carry_out
+from ..rows.removal import Removal, carry_out, recycle
 from . import erasure
 from .follow import Follower
 from .opened import Opened
@@ -36,7 +36,7 @@ class Remover:
         """
         fork.notice()
         store, removal = self._store, Removal(selection, given.now(), begin_anew)
-        removal.detach(store.part)
+        removal.begin(store.part)
         self._waiting.append(removal)
         if self._is_stuck or self._follower.is_held():
             # In a signal handler, with a lock of ours held: waiting here might be for ever.
@@ -61,10 +61,10 @@ class Remover:
         until: when to give up where what was announced takes long to become rows, in seconds of CLOCK_MONOTONIC;
         raises slices.TooMuchError then.
         """
-        while self._waiting:
-            removals = list(self._waiting)
+        while removals := [one for one in list(self._waiting) if one.begin(self._store.part)]:
             self._act(connection, removals, until)
-            del self._waiting[: len(removals)]
+            for one in removals:
+                self._waiting.remove(one)
         if self._is_unmarked:
             with settle.settling(connection, self._store.file):
                 pass  # it begins with the marks
@@ -76,13 +76,8 @@ class Remover:
 
     def _act(self, connection: apsw.Connection, removals: list[Removal], until: float) -> None:
         store = self._store
-        for removal in removals:
-            removal.detach(store.part)
         slices.bring_all(lambda: nullcontext(connection), store.file, store.file.held_slots(), until)
         with settle.settling(connection, store.file):
-            is_unmarked = carry_out(connection, store.file, store.part, removals)
+            left, is_unmarked = carry_out(connection, store.file, store.part, removals)
         self._is_unmarked = self._is_unmarked or is_unmarked
-        with store.part.binding():
-            arenas = store.part.arenas()
-            for removal in removals:
-                removal.free(arenas)
+        recycle(store.part, left)
