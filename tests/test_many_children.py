@@ -398,7 +398,9 @@ def test_the_index_of_cells_is_what_children_have(path: str) -> None:
     requests.labels("/3").inc()
     (writer,) = store.part.writers.values()
 
-    assert sum(key[0].family in ("requests", "latency") for key in writer.known) == CHILDREN + 49
-    runs = sorted(place.run(key) for key, place in writer.known.items())
+    assert sum(key[0].family in ("requests", "latency") for key in writer.places) == CHILDREN + 49
+    assert writer.shared is not None
+    assert all(place.arena is writer.shared for place in writer.places.values())
+    runs = sorted((place.cell, key[0].cells) for key, place in writer.places.items())
     assert all(cell + count <= after for (cell, count), (after, _) in pairwise(runs))
-    assert {cell + key[0].stamped: key for key, (_, cell) in writer.known.items()} == writer._by_cell
+    assert {cell + key[0].stamped: key for key, (_, cell) in writer.places.items()} == writer.shared.keys

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
+from typing import NamedTuple
 
 from ..process.wiped import wiped_bytes
 from . import given, layout, marks
 from .cellsfile import CellsFile
 from .exemplars import BACKLOG, SHARE
-from .freed import Freed, Run
 from .images import Image
 from .journal import JournalWriter, refuse_longer
 from .records import FamilyRecord, ProcessRecord, child_record, family_record, process_record
@@ -22,6 +23,75 @@ _UNMARKED = bytes(layout.MARKS)
 _SHORT = 1000
 """Characters of label values that are short enough for a journal, whatever they are."""
 _quoted = json.encoder.encode_basestring_ascii
+Run = tuple[int, int]
+"""(first cell, how many)"""
+ENOUGH = layout.BLOCK_CELLS - layout.FIRST_CELL
+"""Cells that rest before they are given out, all of them together: a block's worth. A scrape that is under way then
+begins again, and under constant removals that must not happen all the time."""
+
+
+class Freed:
+    """Cells that no child has any more, no row and no mark, on their way to be other children's.
+
+    A scrape may still take those that rest for what they were; see `SharedArena.recycle`.
+    unread: of those that rest, and are not zero yet, with the erasure after which nobody reads them for what they were.
+    """
+
+    def __init__(self) -> None:
+        self._resting: list[Run] = []
+        self._resting_cells = 0
+        self.unread: list[tuple[int, Run]] = []
+        self._ready: dict[int, list[int]] = {}  # length: first cells
+
+    def rest(self, runs: Iterable[Run], erasure: int) -> None:
+        """Take cells that have no row and no mark any more. erasure: number of the one that is asked for them."""
+        for run in runs:
+            self.unread.append((erasure, run))
+            self._resting.append(run)
+            self._resting_cells += run[1]
+
+    def release(self) -> list[Run]:
+        """Make the cells that rest ready to be taken, if they are enough, and return them."""
+        if self._resting_cells < ENOUGH:
+            return []
+        released, self._resting, self._resting_cells, self.unread = self._resting, [], 0, []
+        ready = [(cell, length) for length, cells in self._ready.items() for cell in cells]
+        self._ready = {}
+        for cell, length in joined(ready + released):
+            self.put(cell, length)
+        return released
+
+    def take(self, count: int) -> int | None:
+        """Take cells in a row and return the first; None if there are none."""
+        if not self._ready:
+            return None
+        length = min((one for one in self._ready if one >= count), default=None)
+        if length is None:
+            return None
+        cells = self._ready[length]
+        cell = cells.pop()
+        if not cells:
+            del self._ready[length]
+        if length > count:
+            self.put(cell + count, length - count)
+        return cell
+
+    def put(self, cell: int, length: int) -> None:
+        """Make cells in a row ready to be taken."""
+        self._ready.setdefault(length, []).append(cell)
+
+
+def joined(runs: list[Run]) -> Iterable[Run]:
+    """The same cells in the longest runs. Between two blocks are the bits of the second, so none goes on there."""
+    start = end = -1
+    for cell, length in sorted(runs):
+        if cell != end:
+            if start >= 0:
+                yield start, end - start
+            start = cell
+        end = cell + length
+    if start >= 0:
+        yield start, end - start
 
 
 class SharedArena:
@@ -29,6 +99,9 @@ class SharedArena:
 
     An operation may go on while ``own[0] == word[0]``: `own` is a byte that a fork sets to zero, `word` the
     slot's stale byte, which other processes change to be noticed.
+
+    keys: whose the cells are, by the first value of each child. leaving: cells that were given back; there may be rows
+    of them, and marks on them. is_left: whether its children have to move to other cells, see `writer`.
     """
 
     def __init__(self, file: CellsFile, identifier: str, store: str, lost: list[int], *, is_held_back: bool = False):
@@ -48,7 +121,10 @@ class SharedArena:
         self.ingested = 0  # bytes of the journal that are rows
         self.stamped = False  # whether some of the cells are timestamps
         self._anew: set[int] = set()  # blocks of which rows were made again: they show 0
-        self.freed = Freed()
+        self.keys: dict[int, Key] = {}
+        self.leaving: list[Run] = []
+        self.is_left = False
+        self._freed = Freed()
         try:
             self.own = wiped_bytes.take()
             self.journal = JournalWriter(file, self.slot, is_held_back=is_held_back)  # see `writer`
@@ -102,6 +178,30 @@ class SharedArena:
         self.own[0] = 0
         self.own = wiped_bytes.take()
 
+    def place(self, key: Key, former: Place | None = None, created: float | None = None) -> Place:
+        """Give a child cells, with the values that it has, and announce it.
+
+        Raises TooLongError, or another OSError for want of room; then nothing has been taken.
+        """
+        shape = key[0]
+        cell = self.allocate(shape.cells)
+        place: Place = tuple.__new__(Place, (self, cell))  # in half of the time of Place(...)
+        if former is not None:
+            former.copy_to(place, key)
+        try:
+            self.announce(key, cell, created)
+        except OSError:
+            self.take_back(cell, shape.cells)
+            raise
+        self.keys[cell + shape.stamped] = key
+        return place
+
+    def give_back(self, key: Key, cell: int) -> None:
+        """Have the cells of a child leave, which nobody uses any more; see `rows.removal` for their way."""
+        shape = key[0]
+        del self.keys[cell + shape.stamped]
+        self.leaving.append((cell, shape.cells))
+
     def announce(self, key: Key, cell: int, created: float | None = None) -> None:
         """Append the record of a child to the journal. Raises TooLongError, or another OSError for want of room.
 
@@ -152,7 +252,7 @@ class SharedArena:
 
     def allocate(self, count: int) -> int:
         """Take `count` cells in a row. Raises OSError where there is no room."""
-        freed = self.freed.take(count)
+        freed = self._freed.take(count)
         if freed is not None:
             return freed
         if self._next + count > self._end:
@@ -164,10 +264,10 @@ class SharedArena:
         self._next = cell + count
         return cell
 
-    def give_back(self, cell: int, count: int) -> None:
+    def take_back(self, cell: int, count: int) -> None:
         """Take back cells that nobody has heard of."""
         self._zero([(cell, count)])
-        self.freed.give_back(cell, count)
+        self._freed.put(cell, count)
 
     def has_news(self) -> bool:
         """Whether the journal holds more than the rows."""
@@ -200,9 +300,14 @@ class SharedArena:
         """Have these blocks flushed the next time, whether or not they change."""
         self._anew.update(images)
 
-    def marked(self) -> set[int]:
-        """The cells whose series were removed by other processes."""
-        return marks.marked(self.file, self.flushed.copy())
+    def removed(self) -> list[Key]:
+        """The children whose series were removed by other processes."""
+        marked = marks.marked(self.file, self.flushed.copy())
+        return [self.keys[cell] for cell in marked if cell in self.keys]
+
+    def has_unread(self) -> bool:
+        """Whether there are cells for `zero_unread`."""
+        return bool(self._freed.unread)
 
     def recycle(self, runs: list[Run]) -> None:
         """Take back cells that have no row and no mark, after the COMMIT that saw to it; give out those that rested.
@@ -213,9 +318,9 @@ class SharedArena:
         another. One with a newer snapshot knows nothing of them. Call it between flushes: what the rows show of these
         cells is 0.
         """
-        del self.freed.leaving[: len(runs)]
-        self.freed.rest(runs, self.file.truncating.state()[0])
-        released = self.freed.release()
+        del self.leaving[: len(runs)]
+        self._freed.rest(runs, self.file.truncating.state()[0])
+        released = self._freed.release()
         shown = {cell // layout.BLOCK_CELLS: bytearray() for cell, _ in released}
         for block in shown:
             self.file.blocks.count_use(block)
@@ -236,8 +341,8 @@ class SharedArena:
         The WAL cannot be cut off before: see `erasure`.
         """
         done = self.file.truncating.state()[1]
-        self._zero([run for erasure, run in self.freed.unread if erasure <= done])
-        self.freed.unread = [one for one in self.freed.unread if one[0] > done]
+        self._zero([run for erasure, run in self._freed.unread if erasure <= done])
+        self._freed.unread = [one for one in self._freed.unread if one[0] > done]
 
     def is_intact(self) -> bool:
         """Whether every block is still this slot's; it is, but for damage to the file's directory."""
@@ -249,6 +354,7 @@ class SharedArena:
 
         The life lock stays: a process that has the old file open, and not the new one, may make another of it.
         """
+        self.is_left = True
         self.own[0] = 0
 
     def abandon(self) -> None:
@@ -258,9 +364,10 @@ class SharedArena:
 
 
 class PrivateArena:
-    """Cells in this process's memory."""
+    """Cells in this process's memory. is_left: whether its children have to move to other cells, see `writer`."""
 
     def __init__(self) -> None:
+        self.is_left = False
         self.own = wiped_bytes.take()
         self.word = memoryview(b"\1")
         self.cells = memoryview(bytearray(8 * _PRIVATE_CELLS)).cast("d")
@@ -287,9 +394,43 @@ class PrivateArena:
         self._next = cell + count  # nothing may come between these two lines: there is no call in them
         return cell if cell + count <= _PRIVATE_CELLS else -1
 
+    def leave_behind(self) -> None:
+        """Have the children move; whoever uses a value meanwhile takes it along."""
+        self.is_left = True
+        self.own[0] = 0
+
     def abandon(self) -> None:
         """Never write here again."""
         self.own[0] = 0
+
+
+Arena = SharedArena | PrivateArena
+
+
+class Place(NamedTuple):
+    """Where a child's cells are."""
+
+    arena: Arena
+    cell: int
+
+    def copy_to(self, new: Place, key: Key) -> None:
+        """Copy the values of a child to cells that nobody uses yet."""
+        count = key[0].cells
+        new.arena.cells[new.cell : new.cell + count] = self.arena.cells[self.cell : self.cell + count]
+
+
+def private_place(arenas: list[PrivateArena], key: Key, former: Place | None = None) -> Place:
+    """Take cells in the last of the arenas, or in a new one, for the values that a child has, if it has any."""
+    count, cell = key[0].cells, -1
+    if arenas:
+        cell = arenas[-1].place(count)
+    if cell < 0:
+        arenas.append(PrivateArena())
+        cell = arenas[-1].place(count)
+    place = Place(arenas[-1], cell)
+    if former is not None:
+        former.copy_to(place, key)
+    return place
 
 
 def _card(identifier: str, store: str, lost: list[int]) -> ProcessRecord:

@@ -15,7 +15,7 @@ from prometheus_client.samples import Exemplar
 
 from ..process import fork, native, waits
 from . import exemplars
-from .arenas import LONGEST_HELP, SharedArena
+from .arenas import LONGEST_HELP, Place, SharedArena
 from .exemplars import Series
 from .home import Home
 from .inheritance import Inheritance
@@ -23,7 +23,7 @@ from .inherited import forget_inherited, inherited_of
 from .journal import LONGEST
 from .selection import Selection, told_of_removals
 from .shape import Family, Key, abouts, forget
-from .writer import Aside, Place, Writer
+from .writer import Aside, Writer
 
 T = TypeVar("T")
 _SLICE_SECONDS = 0.003
@@ -173,7 +173,7 @@ class Part:
     def children(self) -> list[Key]:
         """All children of this process."""
         with self.binding():
-            return [key for writer in self.writers.copy().values() for key in writer.children()]
+            return [key for writer in self.writers.copy().values() for key in writer.places.copy()]
 
     def remove(self, selection: Selection) -> bool:
         """Forget children that are to be removed from all processes; see `rows.removal`.
@@ -201,7 +201,7 @@ class Part:
 
     def has_given_back(self) -> bool:
         """Whether there are rows of children that this process uses no more."""
-        return any(arena.freed.leaving for arena in self.arenas()) or self._is_forgetting()
+        return any(arena.leaving for arena in self.arenas()) or self._is_forgetting()
 
     def _is_forgetting(self) -> bool:
         return any(writer.gone for writer in self.writers.copy().values())
@@ -211,7 +211,7 @@ class Part:
         seen = self.inheritance.now()
         with self.binding() as outermost:
             for writer in self.writers.copy().values() if outermost else ():
-                if writer.shared and writer.shared.marked() and writer.shared.is_mine():
+                if writer.shared and writer.shared.removed() and writer.shared.is_mine():
                     writer.notice()
         for writer in self.writers.copy().values():
             if writer.gone:
@@ -230,7 +230,7 @@ class Part:
 
     def zero_unread(self) -> None:
         """Overwrite cells of removed children that nobody can read any more for what they were."""
-        if any(arena.freed.unread for arena in self.arenas()):
+        if any(arena.has_unread() for arena in self.arenas()):
             with self.binding() as outermost:
                 for arena in self.arenas() if outermost else ():
                     if arena.is_mine():
@@ -238,7 +238,7 @@ class Part:
 
     def has_known(self, key: Key) -> bool:
         """Whether a child has a place."""
-        return any(writer.find(key) for writer in self.writers.copy().values())
+        return any(key in writer.places for writer in self.writers.copy().values())
 
     def in_slices(self, step: Callable[[], bool]) -> None:
         """Take steps inside `binding` until one returns False, and let others have the lock every few milliseconds.
@@ -275,7 +275,7 @@ class Part:
 
     def _begin_to_move(self, writer: Writer) -> bool:
         with self.binding() as outermost:
-            if not outermost or not (writer.memory or writer.moving):
+            if not outermost or not (writer.private or writer.moving):
                 return False
             writer.is_full = False
             self.attempt("find room in the cells file", partial(self._open_way, writer))
@@ -294,8 +294,7 @@ class Part:
         if writer.is_full:
             writer.bind(key, shared=False)
         else:
-            self.place(writer, key, True)
-            if key in writer.memory:
+            if self.place(writer, key, True).arena in writer.private:
                 writer.stay_in_memory()
         return True
 

@@ -10,12 +10,12 @@ Why nothing is lost or counted twice:
 
 - The beginning sets the byte of the old arena that each operation compares, under the lock. An operation compares and
   adds in one go, so from then on the old cells do not change, and an operation on a child has to ask for its place.
-- Whoever asks, an operation or the flusher, does so under the lock. A child is either in `Writer.moving`, and then its
-  old cells have all that was counted, or it is where they were copied to. The copy is complete, and announced, before
-  the child is known there, and it is known there before it is taken out of `Writer.moving`.
+- Whoever asks, an operation or the flusher, does so under the lock. A child's place is either in an arena that is left,
+  and then its cells have all that was counted, or it is where they were copied to. The copy is complete, and announced,
+  before it becomes the child's place.
 - An operation of a signal handler in the middle of this, in the thread that has the lock, counts aside, see `Aside`.
 - The files may change again before all have moved. Then those that have moved leave again, from where they are; the
-  others still wait in the cells that they never left. So `Writer.moving` is a list.
+  others still wait in the cells that they never left.
 - A fork need not wait: the flusher ends its slice and gives the rest up, and goes on at its next flush. The forked
   child owns none of these cells and has nothing to move.
 - Old rows of a process wait in the table `orphan` until its new journal says that their values are back. That journal
@@ -29,12 +29,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from itertools import islice
-from typing import NamedTuple
 
-from .arenas import PrivateArena, SharedArena
+from .arenas import Arena, Place, PrivateArena, SharedArena, private_place
 from .cellsfile import CellsFile
 from .exemplars import TYPES, Exemplars, Series, record_of
-from .freed import Run
 from .inherited import forget_inherited
 from .journal import TooLongError
 from .selection import told_of_removals
@@ -44,42 +42,6 @@ _AT_ONCE = 200
 """Children that one operation forgets for all, when others have removed them: a millisecond or two."""
 _REMEMBERED = 100
 """Files that a process has gone over from. Only the last few may come back, brought by a process that has them open."""
-
-
-Arena = SharedArena | PrivateArena
-
-
-class Place(NamedTuple):
-    """Where a child's cells are."""
-
-    arena: Arena
-    cell: int
-
-    def run(self, key: Key) -> Run:
-        """All of the child's cells."""
-        return self.cell, key[0].cells
-
-    def copy_to(self, new: Place, key: Key) -> None:
-        """Copy the values of a child to cells that nobody uses yet."""
-        count = key[0].cells
-        new.arena.cells[new.cell : new.cell + count] = self.arena.cells[self.cell : self.cell + count]
-
-
-class Moving:
-    """Children that have to leave their cells. arenas: in memory, where they may stay if there is no room."""
-
-    def __init__(self, places: dict[Key, Place], arenas: list[PrivateArena] | None = None):
-        self.places = places
-        self.arenas = arenas or []
-        self._todo = list(places)
-
-    def next(self) -> Key | None:
-        """One that has not moved yet; None if all have."""
-        while self._todo:
-            if self._todo[-1] in self.places:
-                return self._todo[-1]
-            self._todo.pop()
-        return None
 
 
 class Aside:
@@ -103,23 +65,22 @@ class Aside:
 
 
 class Writer:
-    """Where the children of one process instance are: in the cells file, or, for want of room, in memory.
+    """Where the children of one process instance are.
 
-    known: those that are in `shared`. memory: those in `private`, until there is room. apart: those in `unfit`, whose
-    records are too long for a journal. moving: those that are on the move, see above.
+    places: of each of them. private: arenas in memory, of those for which the cells file has no room until there is.
+    unfit: of those whose records are too long for a journal. moving: children that are on the move, see above, and
+    others that were.
     """
 
     def __init__(self, identifier: str):
         self.identifier = identifier
+        self.places: dict[Key, Place] = {}
         self.shared: SharedArena | None = None
-        self.known: dict[Key, Place] = {}
-        self._by_cell: dict[int, Key] = {}  # of `known`, by the cell of the first value
-        self._live: dict[Key, None] = {}  # of `known`, the gauges whose rows `mark_process_dead` deletes
         self.private: list[PrivateArena] = []
-        self.memory: dict[Key, Place] = {}
         self.unfit: list[PrivateArena] = []
-        self.apart: dict[Key, Place] = {}
-        self.moving: list[Moving] = []
+        self.moving: list[Key] = []
+        self._leaving: list[PrivateArena] = []  # of `private`, those that children are leaving
+        self._wanted = 0  # how many cells the last one wanted that went to memory
         self.gone: dict[Key, None] = {}
         """Those that other processes have removed, as long as there are more than can be forgotten at once."""
         self.refused: deque[tuple[str, int]] = deque(maxlen=_REMEMBERED)  # (family, bytes) of records too long
@@ -136,24 +97,12 @@ class Writer:
     def join(self, file: CellsFile, store: str) -> None:
         """Take a slot of the cells file of the store with that id. Raises OSError where there is no room."""
         lost = [lost for where, lost in self.lost if where == store]
-        held_back = bool(lost and (self.moving or self.memory))
+        held_back = bool(lost and (self.moving or self.private))
         self.shared = SharedArena(file, self.identifier, store, lost, is_held_back=held_back)
 
-    def arenas(self) -> list[SharedArena | PrivateArena]:
+    def arenas(self) -> list[Arena]:
         """All that values may be bound to."""
         return [*([self.shared] if self.shared else []), *self.private, *self.unfit]
-
-    def find(self, key: Key) -> Place | None:
-        """Where a child is now, be it on the move."""
-        place = self.known.get(key) or self.memory.get(key) or self.apart.get(key)
-        return place or next((found for one in self.moving if (found := one.places.get(key))), None)
-
-    def children(self) -> list[Key]:
-        """All of them. Call it inside `binding`."""
-        return [key for places in self._all() for key in places.copy()]
-
-    def _all(self) -> list[dict[Key, Place]]:
-        return [self.known, self.memory, self.apart, *(one.places for one in self.moving)]
 
     def bind(self, key: Key, *, shared: bool) -> Place:
         """Return a child's place; a new one comes from the cells file if `shared`. Raises OSError for want of room.
@@ -162,15 +111,21 @@ class Writer:
         """
         if self.gone:
             self._forget_if_gone(key)
-        place = self.known.get(key) or self.memory.get(key) or self.apart.get(key)
-        if place is None:
-            former = self.find(key) if self.moving else None
-            arena = self.shared if shared else None
-            place = self._place_shared(key, arena, former) if arena else self._place_private(key, former)
+        place = self.places.get(key)
+        if place is None or place.arena.is_left:
+            place = self.places[key] = self._place(key, place, shared=shared)
             remember(key)
-            for one in self.moving if former else ():
-                one.places.pop(key, None)  # last: what interrupts this thread finds it at one of both places
         return place
+
+    def _place(self, key: Key, former: Place | None, *, shared: bool) -> Place:
+        if not shared or self.shared is None:
+            self._wanted = key[0].cells
+            return private_place(self.private, key, former)
+        try:
+            return self.shared.place(key, former)
+        except TooLongError as error:
+            self.refused.append((key[0].family, error.length))
+            return private_place(self.unfit, key, former)
 
     def place_new(self, key: Key, created: float | None) -> Place | None:
         """Place a child; None if this process has it, or keys beside this one, or if there is more to be seen to.
@@ -182,42 +137,13 @@ class Writer:
             return None
         if self.moving or self.private or self.unfit or self.lapsed or self.gone:
             return None
-        if key in self.known or not remember_new(key):
+        if key in self.places or not remember_new(key):
             return None
         try:
-            return self._take_cells(key, shared, None, created)
+            place = self.places[key] = shared.place(key, None, created)
         except OSError:
             return None
-
-    def _take_cells(self, key: Key, shared: SharedArena, former: Place | None, created: float | None = None) -> Place:
-        """Raises TooLongError, or another OSError for want of room; then nothing has been taken."""
-        shape = key[0]
-        cell = shared.allocate(shape.cells)
-        place: Place = tuple.__new__(Place, (shared, cell))  # in half of the time of Place(...)
-        if former is not None:
-            former.copy_to(place, key)
-        try:
-            shared.announce(key, cell, created)
-        except OSError:
-            shared.give_back(cell, shape.cells)
-            raise
-        self.known[key] = place
-        self._by_cell[cell + shape.stamped] = key
-        if shape.mode in LIVE_MODES:
-            self._live[key] = None
         return place
-
-    def _place_shared(self, key: Key, shared: SharedArena, former: Place | None) -> Place:
-        try:
-            return self._take_cells(key, shared, former)
-        except TooLongError as error:
-            self.refused.append((key[0].family, error.length))
-            new = self.apart[key] = private_place(self.unfit, key, former)
-            return new
-
-    def _place_private(self, key: Key, former: Place | None) -> Place:
-        new = self.memory[key] = private_place(self.private, key, former)
-        return new
 
     def announce_lapsed(self, count: int) -> bool:
         """Announce so many live gauges again whose rows may have been deleted; True if there are more.
@@ -231,13 +157,14 @@ class Writer:
 
     def announce_again(self, key: Key) -> None:
         """Announce one of them again. Raises OSError where there is no room."""
-        if self.shared and key not in self.gone and (place := self.known.get(key)):
+        place = self.places.get(key)
+        if self.shared and key not in self.gone and place and place.arena is self.shared:
             self.shared.announce_again(key, place.cell)
         self.lapsed.pop(key, None)
 
     def bind_aside(self, key: Key) -> Place:
         """Return a child's place for an operation in the middle of another one: where it is, or else aside."""
-        known = self.find(key)
+        known = self.places.get(key)
         return known if known is not None and known.arena.is_active() else self.aside.bind(key, known)
 
     def merge(self, key: Key, aside: Place, new: Place) -> None:
@@ -256,14 +183,14 @@ class Writer:
             lapsed = self.shared.answer()
             self.forget_removed()
             if lapsed:
-                self.lapsed.update(self._live)
+                live = [key for key in self.shared.keys.values() if key[0].mode in LIVE_MODES]
+                self.lapsed.update(dict.fromkeys(live))
             self.shared.resume()
 
     def forget_removed(self) -> None:
         """Forget the children whose series other processes have removed, or begin to; see `forget_gone`."""
-        marked = self.shared.marked() if self.shared else set()
-        if marked:
-            self.gone.update(dict.fromkeys(map(self._by_cell.__getitem__, marked & self._by_cell.keys())))
+        if self.shared and (removed := self.shared.removed()):
+            self.gone.update(dict.fromkeys(removed))
             self.forget_gone()
 
     def forget_gone(self) -> bool:
@@ -299,28 +226,24 @@ class Writer:
             self.shared.renew()
 
     def _forget(self, keys: Iterable[Key]) -> bool:
-        """Forget children, and have their cells leave, see `Freed`; True if there are some in the cells file."""
+        """Forget children, and give back their cells; True if there are some in the cells file."""
         places = [(key, place) for key in keys if (place := self._pop(key))]
         told = {key for key, _ in places if key[0].type in TYPES}
         if told:
             self.exemplars.drop(told.__contains__)
-        for arena in {id(place.arena): place.arena for _, place in places}.values():
+        arenas = {place.arena for _, place in places}
+        for arena in arenas:
             if isinstance(arena, PrivateArena) and arena.is_active():
                 arena.renew()
-        runs = [place.run(key) for key, place in places if place.arena is self.shared]
-        if self.shared:
-            self.shared.freed.leaving += runs
-        return bool(runs)
+        return self.shared in arenas
 
     def _pop(self, key: Key) -> Place | None:
         """Take a child out of all that is known of it, and return where it was."""
-        place = self.find(key)
-        for places in self._all():
-            places.pop(key, None)
-        for noted in (self._live, self.lapsed, self.gone):
-            noted.pop(key, None)
-        if place is not None and place.arena is self.shared:
-            self._by_cell.pop(place.cell + key[0].stamped, None)
+        place = self.places.pop(key, None)
+        self.lapsed.pop(key, None)
+        self.gone.pop(key, None)
+        if self.shared and place is not None and place.arena is self.shared:
+            self.shared.give_back(key, place.cell)
         return place
 
     # --- moving: see above --------------------------------------------------------------------------------
@@ -335,7 +258,7 @@ class Writer:
             return
         self.forget_removed()
         old.leave_behind()
-        self._leave_shared()
+        self._leave_shared(old)
         self.exemplars.tell_again()
         self.lost.append((store, old.instance))
 
@@ -344,53 +267,53 @@ class Writer:
 
         What nobody has been told of yet was not settled either.
         """
-        if self.shared is not None:
-            self.shared.abandon()
-            if not self.shared.journal.is_held_back:
-                self.known, self.gone = {}, {}
-            self._leave_shared()
-        left = set(self.children())
-        self.exemplars.drop(lambda key: key not in left)
+        old = self.shared
+        if old is not None:
+            old.abandon()
+            if old.journal.is_held_back:
+                old.leave_behind()
+            else:
+                self.places = {key: place for key, place in self.places.items() if place.arena is not old}
+                self.gone = {}
+            self._leave_shared(old)
+        self.exemplars.drop(lambda key: key not in self.places)
         self.exemplars.tell_again()
 
-    def _leave_shared(self) -> None:
-        left = Moving(self.known)
-        if left.places:  # first: a child is to be found at any moment, a signal handler may look for it
-            self.moving.append(left)
-        self.known, self.has_moved = {}, True
-        self.shared, self._by_cell, self._live, self.lapsed, self.is_announcing = None, {}, {}, {}, False
+    def _leave_shared(self, old: SharedArena) -> None:
+        if old.is_left:
+            self.moving = list(self.places)
+        self.has_moved = True
+        self.shared, self.lapsed, self.is_announcing = None, {}, False
 
     def has_room(self) -> bool:
         """Whether the cells file would take one of the children that are in memory. Raises OSError if it would not."""
-        key = next(iter(self.memory), None)
-        if key is None or self.shared is None:
+        if not self.private or self.shared is None:
             return False
-        self.shared.give_back(self.shared.allocate(key[0].cells), key[0].cells)
+        self.shared.take_back(self.shared.allocate(self._wanted), self._wanted)
         return True
 
     def leave_memory(self) -> None:
         """Have the children that are in memory leave it."""
-        left = Moving(self.memory, self.private)
-        self.moving.append(left)  # first, as above
-        self.memory, self.private, self.has_moved = {}, [], True
-        for arena in left.arenas:
-            arena.abandon()  # whoever uses a value meanwhile takes it along
+        for arena in self.private:
+            arena.leave_behind()
+        self._leaving, self.private = self._leaving + self.private, []
+        self.moving, self.has_moved = list(self.places), True
 
     def stay_in_memory(self) -> None:
         """Have those that were about to leave memory, and have not done so, stay: there is no room any more."""
         self.is_full = True
-        for one in [one for one in self.moving if one.arenas]:
-            one.places.update(self.memory)  # the few that came meanwhile
-            self.memory, self.private = one.places, one.arenas + self.private
-            self.moving.remove(one)
-            for arena in one.arenas:
-                arena.renew()
+        for arena in self._leaving:
+            arena.is_left = False
+            arena.renew()
+        self.private, self._leaving = self._leaving + self.private, []
 
     def next_moving(self) -> Key | None:
         """One of the children that have not moved yet; None if all have."""
         while self.moving:
-            if (key := self.moving[-1].next()) is None:
-                del self.moving[-1]
+            key = self.moving[-1]
+            place = self.places.get(key)
+            if place is None or not place.arena.is_left:
+                self.moving.pop()
             elif key in self.gone:
                 self._forget_if_gone(key)
             else:
@@ -401,9 +324,10 @@ class Writer:
         """If all have moved, tell others of it; True if some have, and none is left in memory."""
         if self.shared is None or self.moving:
             return False
+        self._leaving = []
         self.shared.publish()
         has_moved, self.has_moved = self.has_moved, False
-        return has_moved and not self.memory
+        return has_moved and not self.private
 
     def tell(self, series: Series) -> bool:
         """Append the newest exemplar of a series to the journal; False while its child has no cells in the file.
@@ -413,26 +337,11 @@ class Writer:
         exemplar = self.exemplars.newest.get(series)
         if exemplar is None:
             return True  # forgotten meanwhile, with what its child has counted
-        if series[0] in self.apart:
-            return True  # it is nobody else's business
-        if self.shared is None or series[0] not in self.known:
-            return False
+        place = self.places.get(series[0])
+        if place is None or self.shared is None or place.arena is not self.shared:
+            return place is not None and place.arena in self.unfit  # these are nobody else's business
         try:
             self.shared.journal.append(record_of(series, exemplar))
         except TooLongError as error:
             self.refused.append((series[0][0].family, error.length))
         return True
-
-
-def private_place(arenas: list[PrivateArena], key: Key, former: Place | None = None) -> Place:
-    """Take cells in the last of the arenas, or in a new one, for the values that a child has, if it has any."""
-    count, cell = key[0].cells, -1
-    if arenas:
-        cell = arenas[-1].place(count)
-    if cell < 0:
-        arenas.append(PrivateArena())
-        cell = arenas[-1].place(count)
-    place = Place(arenas[-1], cell)
-    if former is not None:
-        former.copy_to(place, key)
-    return place

@@ -30,8 +30,9 @@ from ..process.appcode import is_for_caller, told
 from ..process.weak import members
 
 if TYPE_CHECKING:
+    from ..cells.arenas import Arena
     from ..cells.part import Part
-    from ..cells.writer import Arena, Writer
+    from ..cells.writer import Writer
     from ..store.store import Store
 
 _Sample = tuple["Sampled", str, str]

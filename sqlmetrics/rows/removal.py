@@ -9,9 +9,8 @@ from typing import Any
 import apsw
 
 from ..cells import marks
-from ..cells.arenas import SharedArena
+from ..cells.arenas import Run, SharedArena, joined
 from ..cells.cellsfile import CellsFile
-from ..cells.freed import Run, joined
 from ..cells.part import Part
 from ..cells.selection import Selection
 from ..cells.shape import canonical_labels
@@ -101,7 +100,7 @@ def carry_out(
 
 def leaving(arenas: list[SharedArena]) -> Leaving:
     """What this process has given back. Ask before its journal becomes rows: so their children are among these."""
-    return {arena: list(arena.freed.leaving) for arena in arenas if arena.is_mine()}
+    return {arena: list(arena.leaving) for arena in arenas if arena.is_mine()}
 
 
 def leave(connection: apsw.Connection, left: Leaving) -> list[int]:
