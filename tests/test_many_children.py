@@ -294,7 +294,7 @@ def test_a_clear_by_another_process_is_noticed_in_slices(path: str) -> None:
                 one.inc()
             assert sum(number for (name, _), number in scrape().items() if name == "requests_total") == 11
             store.flush()
-            assert len([key for key in store.part.children() if key[0].family == "requests"]) == 10
+            assert len(store.part.children_of("requests")) == 10
             children[0].inc()
             assert sum(number for (name, _), number in scrape().items() if name == "requests_total") == 12
 

@@ -14,7 +14,7 @@ from .exemplars import BACKLOG, SHARE
 from .images import Image
 from .journal import JournalWriter, refuse_longer
 from .records import FamilyRecord, ProcessRecord, child_record, family_record, process_record
-from .shape import About, Family, Key, Shape, abouts, news
+from .shape import LIVE_MODES, About, Family, Key, Shape, abouts, news
 
 _PRIVATE_CELLS = 4096
 LONGEST_HELP = 1 << 16
@@ -100,7 +100,8 @@ class SharedArena:
     An operation may go on while ``own[0] == word[0]``: `own` is a byte that a fork sets to zero, `word` the
     slot's stale byte, which other processes change to be noticed.
 
-    keys: whose the cells are, by the first value of each child. leaving: cells that were given back; there may be rows
+    keys: whose the cells are, by the first value of each child. live: of these, the gauges whose rows
+    `mark_process_dead` deletes. leaving: cells that were given back; there may be rows
     of them, and marks on them. is_left: whether its children have to move to other cells, see `writer`.
     """
 
@@ -122,6 +123,7 @@ class SharedArena:
         self.stamped = False  # whether some of the cells are timestamps
         self._anew: set[int] = set()  # blocks of which rows were made again: they show 0
         self.keys: dict[int, Key] = {}
+        self.live: dict[Key, None] = {}
         self.leaving: list[Run] = []
         self.is_left = False
         self._freed = Freed()
@@ -194,12 +196,15 @@ class SharedArena:
             self.take_back(cell, shape.cells)
             raise
         self.keys[cell + shape.stamped] = key
+        if shape.mode in LIVE_MODES:
+            self.live[key] = None
         return place
 
     def give_back(self, key: Key, cell: int) -> None:
         """Have the cells of a child leave, which nobody uses any more; see `rows.removal` for their way."""
         shape = key[0]
         del self.keys[cell + shape.stamped]
+        self.live.pop(key, None)
         self.leaving.append((cell, shape.cells))
 
     def announce(self, key: Key, cell: int, created: float | None = None) -> None:

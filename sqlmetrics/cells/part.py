@@ -170,17 +170,18 @@ class Part:
         with self.binding():
             return [writer.shared for writer in self.writers.copy().values() if writer.shared]
 
-    def children(self) -> list[Key]:
-        """All children of this process."""
+    def children_of(self, family: str) -> list[Key]:
+        """The children of a family that this process has, or will have as it inherits them."""
         with self.binding():
-            return [key for writer in self.writers.copy().values() for key in writer.places.copy()]
+            known = [key for writer in self.writers.copy().values() for key in writer.places.copy()]
+        return [key for key in [*known, *inherited_of(family)] if key[0].family == family]
 
     def remove(self, selection: Selection) -> bool:
         """Forget children that are to be removed from all processes; see `rows.removal`.
 
         False in the middle of an operation of this thread that places children: nothing is done then.
         """
-        keys = selection.among(() if selection.whole else [*self.children(), *inherited_of(selection.family)])
+        keys = selection.among(() if selection.whole else self.children_of(selection.family))
         with self.binding() as outermost:
             if outermost:
                 self.give_back(keys)

@@ -36,7 +36,7 @@ from .exemplars import TYPES, Exemplars, Series, record_of
 from .inherited import forget_inherited
 from .journal import TooLongError
 from .selection import told_of_removals
-from .shape import LIVE_MODES, Key, forget, remember, remember_new, siblings_of
+from .shape import Key, forget, remember, remember_new, siblings_of
 
 _AT_ONCE = 200
 """Children that one operation forgets for all, when others have removed them: a millisecond or two."""
@@ -183,8 +183,7 @@ class Writer:
             lapsed = self.shared.answer()
             self.forget_removed()
             if lapsed:
-                live = [key for key in self.shared.keys.values() if key[0].mode in LIVE_MODES]
-                self.lapsed.update(dict.fromkeys(live))
+                self.lapsed.update(self.shared.live)
             self.shared.resume()
 
     def forget_removed(self) -> None:

@@ -25,7 +25,6 @@ from ..store.notices import mark_process_dead
 from ..store.store import Store
 from ..values import MultiProcessValue, renew_lock
 from . import (
-    children,
     copies,
     info_enum,
     labelled,
@@ -64,7 +63,7 @@ def _collector_init(self: Any, registry: Any, path: Any = None, **options: Any) 
     MultiProcessCollector.__init__(self, registry, path, **options)
 
 
-flush.to_be_told.append(children.drop)
+flush.to_be_told.append(labelsets.drop_removed)
 
 _REPLACED: tuple[tuple[Any, str, Callable[[Callable[[], object]], Any]], ...] = (
     (values, "ValueClass", MultiProcessValue),

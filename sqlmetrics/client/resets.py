@@ -14,7 +14,6 @@ from typing import Any
 from prometheus_client import values
 from prometheus_client.registry import CollectorRegistry
 
-from ..cells.inherited import inherited_of
 from ..cells.shape import Key
 from ..process.weak import members
 from ..store import flush
@@ -98,8 +97,7 @@ def _supersede(former: Any, metric: Any) -> None:
         former._superseded = True
         for one in [former, *getattr(former, "_metrics", {}).copy().values()]:
             _into_memory(one)
-    keys = dict.fromkeys(store.part.children())
-    of_name = [key for key in [*keys, *inherited_of(name)] if key[0].family == name]
+    of_name = store.part.children_of(name)
     _give_back([key for key in of_name if not sampling.sampler.publications or not is_held(key)])
     for bound in bounds_of(metric):  # it is there, at zero
         bound._binder.attach(bound)  # type: ignore[attr-defined]
