@@ -142,10 +142,6 @@ class SharedValue(Compatible, Sampled):
             self._binder.attach(self)
         return self._cells[self._cell]
 
-    def release(self) -> None:
-        """Give back the cell, which nobody uses any more in this process."""
-        self._binder.release(self)
-
     def set_exemplar(self, exemplar: Exemplar) -> None:
         """Keep an exemplar, and show it to the other processes."""
         self._binder.set_exemplar(self, self._offset, exemplar)

@@ -50,7 +50,7 @@ class Freed:
             self._resting.append(run)
             self._resting_cells += run[1]
 
-    def release(self) -> list[Run]:
+    def end_rest(self) -> list[Run]:
         """Make the cells that rest ready to be taken, if they are enough, and return them."""
         if self._resting_cells < ENOUGH:
             return []
@@ -181,8 +181,9 @@ class SharedArena:
         self.own = wiped_bytes.take()
 
     def place(self, key: Key, former: Place | None = None, created: float | None = None) -> Place:
-        """Give a child cells, with the values that it has, and announce it.
+        """Give a child cells, with the values that it has, and announce it in the journal.
 
+        created: when it was made, in seconds since the epoch; default: now.
         Raises TooLongError, or another OSError for want of room; then nothing has been taken.
         """
         shape = key[0]
@@ -191,7 +192,7 @@ class SharedArena:
         if former is not None:
             former.copy_to(place, key)
         try:
-            self.announce(key, cell, created)
+            self.journal.append(self._record_of(key, cell, created))
         except OSError:
             self.take_back(cell, shape.cells)
             raise
@@ -207,11 +208,8 @@ class SharedArena:
         self.live.pop(key, None)
         self.leaving.append((cell, shape.cells))
 
-    def announce(self, key: Key, cell: int, created: float | None = None) -> None:
-        """Append the record of a child to the journal. Raises TooLongError, or another OSError for want of room.
-
-        created: when it was made, in seconds since the epoch; default: now.
-        """
+    def _record_of(self, key: Key, cell: int, created: float | None = None) -> str:
+        """The record of a child, whose family others are told of. Raises what `place` raises."""
         shape, labelvalues = key
         record = self._records.get(shape) if self._told_upto == news.count else None
         if record is None:
@@ -222,7 +220,7 @@ class SharedArena:
                 break
         quoted = ", ".join(map(_quoted, labelvalues))
         created = given.now() if created is None else created
-        self.journal.append(f"{record}[{quoted}], {cell + shape.stamped}, {created!r}]")
+        return f"{record}[{quoted}], {cell + shape.stamped}, {created!r}]"
 
     def _begin_record(self, shape: Shape) -> str:
         """Tell of a family what is to be told of it, and return what the records of its children begin with."""
@@ -237,8 +235,8 @@ class SharedArena:
         return record
 
     def announce_again(self, key: Key, cell: int) -> None:
-        """Append the record of a child whose rows were deleted."""
-        self.announce(key, cell)
+        """Append the record of a child whose rows were deleted. Raises what `place` raises."""
+        self.journal.append(self._record_of(key, cell))
         self._anew.add(cell // layout.BLOCK_CELLS)
 
     def describe(self, family: Family) -> None:
@@ -325,7 +323,7 @@ class SharedArena:
         """
         del self.leaving[: len(runs)]
         self._freed.rest(runs, self.file.truncating.state()[0])
-        released = self._freed.release()
+        released = self._freed.end_rest()
         shown = {cell // layout.BLOCK_CELLS: bytearray() for cell, _ in released}
         for block in shown:
             self.file.blocks.count_use(block)

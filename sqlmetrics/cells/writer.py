@@ -130,7 +130,7 @@ class Writer:
     def place_new(self, key: Key, created: float | None) -> Place | None:
         """Place a child; None if this process has it, or keys beside this one, or if there is more to be seen to.
 
-        created: see `SharedArena.announce`. Call it inside `binding`.
+        created: see `SharedArena.place`. Call it inside `binding`.
         """
         shared = self.shared
         if shared is None or shared.own[0] != shared.word[0]:

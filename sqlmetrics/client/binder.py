@@ -175,10 +175,10 @@ class Binder(fork.ForkAware):
         store.flusher.note_child()
         return True
 
-    def release(self, bound: Bound) -> None:
+    def give_back(self, bound: Bound) -> None:
         """Give back the cells of a child, unless another object holds it; its rows go with the next flush.
 
-        bound: was held, see `hold`, and is used no more; nothing happens if another thread has released it.
+        bound: was held, see `hold`, and is used no more; nothing happens if another thread has given it back.
         """
         key, store = bound._key, self._store
         if key is None or store is None:
@@ -310,7 +310,7 @@ _holders: dict[Key, weakref.WeakSet[Any]] = {}
 
 
 def hold(bound: Any) -> None:
-    """Have a child stay as long as this object uses it; see `Binder.release`."""
+    """Have a child stay as long as this object uses it; see `Binder.give_back`."""
     while True:
         holders = _holders.setdefault(bound._key, weakref.WeakSet())
         holders.add(bound)

@@ -153,7 +153,7 @@ def _release_unless_current(metric: Any, *spoken: Said) -> None:
         if one is not metric.__dict__.get("_said"):
             all_spoken.pop(one, None)
             hold(one)
-            one._binder.release(one)
+            one._binder.give_back(one)
 
 
 def _said_by(metric: Any) -> Said | None:
@@ -182,7 +182,7 @@ def convert(metric: Any) -> bool:
     if binder is None:
         said = metric.__dict__.pop("_said", None)
         if said is not None and is_private(metric):
-            said._binder.release(said)
+            said._binder.give_back(said)
         return said is not None
     if "_said" in metric.__dict__:
         return False

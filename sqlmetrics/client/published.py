@@ -92,8 +92,7 @@ class Publication:
             if kept not in self._values:
                 self._values[kept] = self._make(kept, helps[kept.family])
             self._values[kept].set(value, timestamp=now)
-        for gone in [kept for kept in self._values if kept not in found and kept.type == "gauge"]:
-            self._values.pop(gone).release()
+        self._give_back([kept for kept in self._values if kept not in found])
         if self._withdrawn:  # meanwhile
             self.withdraw()
         if problem is not None:
@@ -102,10 +101,14 @@ class Publication:
     def withdraw(self) -> None:
         """Have its gauges leave the scrapes."""
         self._withdrawn = True
-        for kept, value in self._values.copy().items():
-            if kept.type == "gauge":
-                value.release()
+        self._give_back(list(self._values))
         self._values = {}
+
+    def _give_back(self, gone: list[Kept]) -> None:
+        """Have the gauges of these leave the scrapes; what else there is was counted, and stays."""
+        for kept in gone:
+            if kept.type == "gauge" and (value := self._values.pop(kept, None)) is not None:
+                value._binder.give_back(value)
 
     def _family(self, kept: Kept) -> Family:
         by_mode = kept.type == "gauge" or (kept.type == "counter" and self._mode in EACH_MODES)

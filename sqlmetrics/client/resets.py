@@ -29,7 +29,7 @@ _registered: weakref.WeakKeyDictionary[CollectorRegistry, dict[str, weakref.ref[
 """The metric that was registered last under each name, also after it was unregistered."""
 
 
-def give_up(metrics: Iterable[Any]) -> None:
+def give_back(metrics: Iterable[Any]) -> None:
     """Give back what metrics, or children, have counted in this process; who holds one goes on with it in memory."""
     keys = []
     for metric in metrics:
@@ -43,7 +43,7 @@ def give_up(metrics: Iterable[Any]) -> None:
 def keep_apart(child: Any) -> None:
     """Have a child count in memory, whose metric is in no registry any more and another one in its place."""
     if any(map(is_shared_value, values_of(child).values())):
-        give_up([child])
+        give_back([child])
         for value in flat(values_of(child)):
             value.set(0.0)  # it had what the other metric's child has
 
@@ -78,7 +78,7 @@ def notice_missing(metric: Any) -> None:
         with metric._lock:
             gone = labelsets.missing(metric)
         if gone:
-            give_up(gone)
+            give_back(gone)
 
 
 def _notice_in(store: Opened) -> None:
@@ -110,7 +110,7 @@ def _give_back(keys: list[Key]) -> None:
             if outermost:
                 store.part.give_back(keys)
         sampling.sampler.dismiss(keys)
-        store.rounds.given_up.extend(keys)
+        store.rounds.given_back.extend(keys)
         store.flusher.wake()
 
 

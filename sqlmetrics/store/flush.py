@@ -46,8 +46,8 @@ to_be_told: list[Callable[[Part], None]] = []
 class Rounds:
     """What the flushes of one store see to, beside the children of this process.
 
-    notices: pids of processes that were reported dead, and are not settled yet. given_up: children that this process
-    has given up since its last scrape.
+    notices: pids of processes that were reported dead, and are not settled yet. given_back: children that this process
+    has given back by itself since its last scrape.
     """
 
     def __init__(self, store: Opened, follower: Follower):
@@ -58,13 +58,13 @@ class Rounds:
         self.remover = Remover(store, follower)
         self.masters = Masters()
         self.notices: list[str] = []
-        self.given_up: list[Key] = []
+        self.given_back: list[Key] = []
 
     def after_fork_in_child(self, of_master: Iterable[SharedArena]) -> None:
         """Leave to the parent what it has to do. of_master: what a process has that cannot flush, see `masters`."""
         self.remover = Remover(self.store, self.follower)
         self.masters = Masters(of_master)
-        self.notices, self.given_up = [], []
+        self.notices, self.given_back = [], []
 
     def has_notices(self) -> bool:
         """Whether a process was reported dead and not settled yet, or a removal waits."""

@@ -130,17 +130,17 @@ class Store(Opened, fork.ForkAware):
         self.flusher.start_again()
         self.come_along()
         flush.ask(self)
-        self._write_given_up()
+        self._write_given_back()
         return reader.scrape(asked, finish, self.figures)
 
-    def _write_given_up(self) -> None:
+    def _write_given_back(self) -> None:
         """Where another program keeps the write lock, the scrape does not wait for it, and shows them once more."""
-        given_up = self.rounds.given_up
-        if given_up and not self.follower.is_held():
-            count = len(given_up)
+        given_back = self.rounds.given_back
+        if given_back and not self.follower.is_held():
+            count = len(given_back)
             for _ in waits.tries(waits.SCRAPE):
                 if flush.flush(self.rounds) is not Outcome.BUSY:
-                    del given_up[:count]
+                    del given_back[:count]
                     break
 
     def come_along(self) -> None:
