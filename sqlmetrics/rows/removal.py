@@ -23,7 +23,7 @@ SELECT cell, series, process FROM cell_copy
  WHERE process IN (SELECT id FROM instance WHERE died IS NULL) AND series IN (SELECT value FROM json_each(?))
 """
 _DELETE_SAMPLE = "DELETE FROM cell_copy WHERE cell = ? AND +process = ?"
-_GIVE_BACK = "DELETE FROM cell_copy WHERE cell >= ?1 AND cell < ?1 + ?2 AND +process = ?3 RETURNING series"
+_DELETE_RUN = "DELETE FROM cell_copy WHERE cell >= ?1 AND cell < ?1 + ?2 AND +process = ?3 RETURNING series"
 _DELETE_OF_SERIES = (
     "DELETE FROM retired WHERE series IN (SELECT value FROM json_each(?))",
     "DELETE FROM orphan WHERE series IN (SELECT value FROM json_each(?))",
@@ -113,7 +113,7 @@ def leave(connection: apsw.Connection, left: Leaving) -> list[int]:
         if not runs:
             continue
         given_back = [(cell, count, arena.instance) for cell, count in joined(runs)]
-        rows: Any = connection.executemany(_GIVE_BACK, given_back).fetchall()
+        rows: Any = connection.executemany(_DELETE_RUN, given_back).fetchall()
         arena.file.wiping.ask()  # it may have told of an exemplar of a child that another process had removed
         if rows:
             arena.file.note_erasure()
