@@ -12,11 +12,11 @@ from ..cells.cellsfile import CellsFile
 from ..cells.records import ChildRecord, ExemplarRecord, ProcessRecord
 from ..errors import DamagedError
 
-NOTE_COMPLETE = "UPDATE instance SET flushed = ?, partial = 0 WHERE id = ?"
-NOTE_PARTIAL = "UPDATE instance SET partial = 1 WHERE id = ? AND NOT partial"
-NOTED = "SELECT id, journal, flushed FROM instance WHERE died IS NULL"
+UPDATE_FLUSHED = "UPDATE instance SET flushed = ?, partial = 0 WHERE id = ?"
+UPDATE_PARTIAL = "UPDATE instance SET partial = 1 WHERE id = ? AND NOT partial"
+SELECT_FLUSHED = "SELECT id, journal, flushed FROM instance WHERE died IS NULL"
 # NaN is NULL in both.
-IS_ANOTHER = """
+SELECT_HAS_OTHER_VALUES = """
 SELECT EXISTS (SELECT 1
                  FROM carray(:cells) AS item CROSS JOIN main.cell_copy ON cell_copy.cell = item.rowid + :before
                 WHERE cell_copy.process = :process AND cell_copy.value IS NOT item.value)
@@ -32,12 +32,12 @@ def note_complete(connection: apsw.Connection, instances: Iterable[int], at: flo
 
     at: seconds since the epoch.
     """
-    connection.executemany(NOTE_COMPLETE, [(at, instance) for instance in instances])
+    connection.executemany(UPDATE_FLUSHED, [(at, instance) for instance in instances])
 
 
 def note_partial(connection: apsw.Connection, instances: Iterable[int]) -> None:
     """Note that the rows of these have a part of what they have counted since, within the caller's transaction."""
-    connection.executemany(NOTE_PARTIAL, [(instance,) for instance in instances])
+    connection.executemany(UPDATE_PARTIAL, [(instance,) for instance in instances])
 
 
 def lag(connection: apsw.Connection, file: CellsFile) -> tuple[float, int]:
@@ -48,7 +48,7 @@ def lag(connection: apsw.Connection, file: CellsFile) -> tuple[float, int]:
     all is in rows, or is seen for the first time. Raises apsw.Error.
     """
     now = given.system_now()
-    rows: Any = connection.execute(NOTED).fetchall()
+    rows: Any = connection.execute(SELECT_FLUSHED).fetchall()
     noted = {instance: (committed, flushed) for instance, committed, flushed in rows}
     known, seen = _seen.get(connection.filename, {}), dict[int, tuple[float | None, float]]()
     since, announced = [now], 0
@@ -87,6 +87,6 @@ def _has_other_values(connection: apsw.Connection, file: CellsFile, slot: int, i
     for block in file.blocks.owned_by(slot):
         first = block * layout.BLOCK_CELLS
         cells = apsw.carray(file.cells[first : first + layout.BLOCK_CELLS])
-        if connection.execute(IS_ANOTHER, {"cells": cells, "before": first - 1, "process": instance}).get:
+        if connection.execute(SELECT_HAS_OTHER_VALUES, {"cells": cells, "before": first - 1, "process": instance}).get:
             return True
     return False

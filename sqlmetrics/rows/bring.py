@@ -19,11 +19,11 @@ from .fold import Legacy, fold
 from .ingest import insert_other
 from .series import read_help
 
-BEGAN = "UPDATE store SET began = ?"
-IS_MISSING = "SELECT began > ? AND NOT EXISTS (SELECT 1 FROM brought WHERE brought.store = ?) FROM store"
-NOTE = "INSERT INTO brought (store) VALUES (?) ON CONFLICT (store) DO NOTHING"
-FAMILIES = "SELECT name, type, mode, help, made, unit, registered FROM family"
-LEFT = """
+UPDATE_BEGAN = "UPDATE store SET began = ?"
+SELECT_IS_MISSING = "SELECT began > ? AND NOT EXISTS (SELECT 1 FROM brought WHERE brought.store = ?) FROM store"
+INSERT_BROUGHT = "INSERT INTO brought (store) VALUES (?) ON CONFLICT (store) DO NOTHING"
+SELECT_FAMILIES = "SELECT name, type, mode, help, made, unit, registered FROM family"
+SELECT_LEFT = """
 SELECT family.name, family.type, series.labels, series.name, series.variant, series.created,
        part.process, part.value, part.timestamp, part.started
   FROM (SELECT series, 0 AS process, value, timestamp, started FROM retired
@@ -31,8 +31,8 @@ SELECT family.name, family.type, series.labels, series.name, series.variant, ser
         UNION ALL SELECT series, process, value, NULL, NULL FROM kept) AS part
   JOIN series ON series.id = part.series JOIN family ON family.id = series.family
 """
-ENDED = "SELECT id, pid, os_pid, pid_namespace, started, journal, died FROM instance WHERE died IS NOT NULL"
-INSERT_ENDED = """
+SELECT_REMEMBERED = "SELECT id, pid, os_pid, pid_namespace, started, journal, died FROM instance WHERE died IS NOT NULL"
+INSERT_REMEMBERED = """
 INSERT INTO instance (id, pid, os_pid, pid_namespace, started, journal, died) VALUES (?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO NOTHING
 """
@@ -46,7 +46,7 @@ RETURNING id, (SELECT mode FROM family WHERE name = ?1 AND type = ?2)
 
 def note_began(connection: apsw.Connection) -> None:
     """Note that there was nothing to make these rows of."""
-    connection.execute(BEGAN, (time.clock_gettime(time.CLOCK_REALTIME),))
+    connection.execute(UPDATE_BEGAN, (time.clock_gettime(time.CLOCK_REALTIME),))
 
 
 def is_missing(connection: apsw.Connection, store: str, moment: float) -> bool:
@@ -54,7 +54,7 @@ def is_missing(connection: apsw.Connection, store: str, moment: float) -> bool:
 
     A store that was there before, and was moved to the path, has nothing to do with the one that was at it.
     """
-    return bool(connection.execute(IS_MISSING, (moment, store)).get)
+    return bool(connection.execute(SELECT_IS_MISSING, (moment, store)).get)
 
 
 def bring(connection: apsw.Connection, old: apsw.Connection, store: str) -> None:
@@ -63,19 +63,19 @@ def bring(connection: apsw.Connection, old: apsw.Connection, store: str) -> None
     Raises apsw.Error.
     """
     with transaction(connection):
-        connection.execute(NOTE, (store,))
+        connection.execute(INSERT_BROUGHT, (store,))
         if connection.changes():
-            for name, typ, mode, text, made, unit, registered in _rows(old, FAMILIES):
+            for name, typ, mode, text, made, unit, registered in _rows(old, SELECT_FAMILIES):
                 insert_other(
                     connection, 0, FamilyRecord(name, typ, mode, read_help(text), made, unit, bool(registered))
                 )
-            connection.executemany(INSERT_ENDED, _rows(old, ENDED))
+            connection.executemany(INSERT_REMEMBERED, _rows(old, SELECT_REMEMBERED))
             fold(connection, list(_legacies(connection, old)))
             bump(connection, "plan")
 
 
 def _legacies(connection: apsw.Connection, old: apsw.Connection) -> Iterable[Legacy]:
-    for *series, process, value, timestamp, started in _rows(old, LEFT):
+    for *series, process, value, timestamp, started in _rows(old, SELECT_LEFT):
         ((number, mode),) = _rows(connection, UPSERT_SERIES, series)
         yield Legacy.of_one(process, number, mode, value, timestamp, started)
 

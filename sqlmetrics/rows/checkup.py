@@ -21,11 +21,11 @@ SECONDS = 60.0
 """Between two checks of a store."""
 SHARE = 0.001
 """The part of one core's time that checks may take: those of a large store are rarer."""
-UNSETTLED = "SELECT id FROM instance WHERE died IS NULL"
+SELECT_UNSETTLED = "SELECT id FROM instance WHERE died IS NULL"
 _RETRY_SECONDS = 10.0
 """After a check that was given up for a fork."""
-BLOCKS_OF = "SELECT DISTINCT cell / ? FROM cell_copy WHERE process = ?"
-UNREFERENCED = (
+SELECT_BLOCKS = "SELECT DISTINCT cell / ? FROM cell_copy WHERE process = ?"
+DELETE_UNREFERENCED = (
     "DELETE FROM series WHERE family NOT IN (SELECT id FROM family)",
     *(
         f"DELETE FROM {table} WHERE series NOT IN (SELECT id FROM series)"  # noqa: S608
@@ -81,7 +81,7 @@ def check_rows(connection: apsw.Connection, pages: str = "integrity_check") -> N
 
 def drop_unreferenced(connection: apsw.Connection) -> None:
     """Drop rows of series, families or processes that are not there: one of them is no reason to lose all others."""
-    for statement in UNREFERENCED:
+    for statement in DELETE_UNREFERENCED:
         connection.execute(statement)
 
 
@@ -103,12 +103,12 @@ def _check_strangers(connection: apsw.Connection, file: CellsFile) -> None:
 
 
 def _unsettled(connection: apsw.Connection) -> set[int]:
-    return {int(str(number)) for (number,) in connection.execute(UNSETTLED).fetchall()}
+    return {int(str(number)) for (number,) in connection.execute(SELECT_UNSETTLED).fetchall()}
 
 
 def _check_blocks(connection: apsw.Connection, file: CellsFile, slot: int, instance: int) -> None:
     """Rows before cells: a block has its owner before a row is about it, and until the process is settled."""
-    blocks = {block for (block,) in connection.execute(BLOCKS_OF, (layout.BLOCK_CELLS, instance)).fetchall()}
+    blocks = {block for (block,) in connection.execute(SELECT_BLOCKS, (layout.BLOCK_CELLS, instance)).fetchall()}
     if blocks.difference(file.blocks.owned_by(slot)) and not ingest.is_settled(connection, file, slot, instance):
         raise DamagedError(f"rows of process instance {instance} are about cells that it does not own")
 

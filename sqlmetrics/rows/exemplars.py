@@ -17,7 +17,7 @@ from .database import bump
 
 SWEEP_SECONDS = 60.0
 """How often those that are older are deleted, by one of the processes that flush."""
-UPSERT = """
+UPSERT_EXEMPLAR = """
 INSERT INTO exemplar (series, labels, value, timestamp, changed)
 SELECT series.id, ?6, ?7, ?8, store.exemplars
   FROM store, family JOIN series ON series.family = family.id
@@ -27,8 +27,8 @@ ON CONFLICT (series) DO UPDATE
  WHERE excluded.timestamp >= exemplar.timestamp
 """
 # One from the future is of a clock that was set back since: it would be the newest for as long as it was wrong.
-SWEEP = "DELETE FROM exemplar WHERE abs(timestamp - ?) > ?"
-OF_NOTHING = "SELECT count(*) FROM exemplar WHERE series NOT IN (SELECT id FROM series)"
+DELETE_OLD = "DELETE FROM exemplar WHERE abs(timestamp - ?) > ?"
+SELECT_OF_NO_SERIES = "SELECT count(*) FROM exemplar WHERE series NOT IN (SELECT id FROM series)"
 
 
 def write(connection: apsw.Connection, file: CellsFile, records: Iterable[ExemplarRecord]) -> None:
@@ -38,7 +38,7 @@ def write(connection: apsw.Connection, file: CellsFile, records: Iterable[Exempl
         rows = [(*series, _text(one.exemplar), one.value, one.timestamp) for series, one in newest.items()]
         file.sweeping.ask()
         bump(connection, "exemplars")
-        connection.executemany(UPSERT, rows)
+        connection.executemany(UPSERT_EXEMPLAR, rows)
 
 
 def _text(labels: dict[str, str]) -> str:
@@ -57,7 +57,7 @@ def sweep(connection: apsw.Connection, file: CellsFile) -> None:
     if not connection.execute("SELECT count(*) FROM exemplar").get:
         chore.note_done(event)
         return
-    connection.execute(SWEEP, (given.now(), LIFE))
+    connection.execute(DELETE_OLD, (given.now(), LIFE))
     file.note_erasure()
     chore.rest(SWEEP_SECONDS)
 
@@ -71,7 +71,7 @@ def check(connection: apsw.Connection) -> None:
     """Raise ValueError or TypeError if a row is no exemplar of a series that is there."""
     for labels, value, timestamp in connection.execute("SELECT labels, value, timestamp FROM exemplar").fetchall():
         exemplar_of(labels, value, timestamp)  # type: ignore[arg-type]
-    if connection.execute(OF_NOTHING).get:
+    if connection.execute(SELECT_OF_NO_SERIES).get:
         raise ValueError("an exemplar is of no series")
 
 

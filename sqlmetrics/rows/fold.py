@@ -13,7 +13,7 @@ import apsw
 
 from .database import bump
 
-_RETIRE = (
+_UPSERT_RETIRED = (
     "INSERT INTO retired (series, value, timestamp, started) VALUES (?, ?, ?, ?) ON CONFLICT (series) DO UPDATE SET "
 )
 # A value that is NULL is NaN. SQLite's +, min() and max() of two values give NULL if either is: NaN stays NaN.
@@ -23,52 +23,48 @@ _ROUNDED_OFF = (
     "(value - ((value + excluded.value) - ((value + excluded.value) - value)))"
     " + (excluded.value - ((value + excluded.value) - value))"
 )
-_ADD = _RETIRE + f"value = value + excluded.value, rest = rest + ifnull({_ROUNDED_OFF}, 0.0)"
+_UPSERT_SUM = _UPSERT_RETIRED + f"value = value + excluded.value, rest = rest + ifnull({_ROUNDED_OFF}, 0.0)"
 _MOST_RECENT = (
     "value = excluded.value, timestamp = excluded.timestamp, started = excluded.started"
     " WHERE retired.timestamp IS NULL OR (excluded.timestamp, ifnull(excluded.started, 0.0))"
     " >= (retired.timestamp, ifnull(retired.started, 0.0))"
 )
-_RETIRES = {
-    "min": _RETIRE + "value = min(value, excluded.value)",
-    "max": _RETIRE + "value = max(value, excluded.value)",
-    "mostrecent": _RETIRE + _MOST_RECENT,
+_UPSERT_BY_MODE = {
+    "min": _UPSERT_RETIRED + "value = min(value, excluded.value)",
+    "max": _UPSERT_RETIRED + "value = max(value, excluded.value)",
+    "mostrecent": _UPSERT_RETIRED + _MOST_RECENT,
 }
 _SUMMED = ("", "sum")
 """The modes that are added up; '' is that of everything but gauges."""
-_ORPHAN = "INSERT INTO orphan (series, value, timestamp, started, process) VALUES (?, ?, ?, ?, ?)"
-_KEEP = """
+_INSERT_ORPHAN = "INSERT INTO orphan (series, value, timestamp, started, process) VALUES (?, ?, ?, ?, ?)"
+_UPSERT_KEPT = """
 INSERT INTO kept (process, series, value) VALUES (?, ?, ?)
 ON CONFLICT (process, series) DO UPDATE SET value = excluded.value
 """
 # Lists of processes are bound as JSON: one statement for however many there are.
 # A pid may have been given to another process before the one that had it was settled.
-DROP_SUCCEEDED = """
+DELETE_SUCCEEDED = """
 DELETE FROM kept
  WHERE process IN (SELECT this.id FROM instance AS this JOIN instance AS later
                        ON later.pid = this.pid AND later.pid_namespace = this.pid_namespace
                           AND (later.started, later.id) > (this.started, this.id)
                     WHERE this.id IN (SELECT value FROM json_each(:processes)))
 """
+DELETE_CELL_COPIES = "DELETE FROM cell_copy WHERE process IN (SELECT value FROM json_each(:processes))"
+UPDATE_DIED = "UPDATE instance SET died = :died WHERE id IN (SELECT value FROM json_each(:processes))"
 # A process that has no `all` gauge leaves nothing of its own.
-BURY = """
+DELETE_UNREMEMBERED = """
 DELETE FROM instance
  WHERE id IN (SELECT value FROM json_each(:processes))
    AND NOT EXISTS (SELECT 1 FROM kept WHERE kept.process = instance.id)
 """
-END = (
-    DROP_SUCCEEDED,
-    "DELETE FROM cell_copy WHERE process IN (SELECT value FROM json_each(:processes))",
-    "UPDATE instance SET died = :died WHERE id IN (SELECT value FROM json_each(:processes))",
-    BURY,
-)
-FORGET_OLDEST = """
+DELETE_OLDEST = """
 DELETE FROM instance
  WHERE died IS NOT NULL
    AND id NOT IN (SELECT id FROM instance WHERE died IS NOT NULL ORDER BY died DESC, id DESC LIMIT :keep_dead)
 """
-KEPT_OF_NOBODY = "DELETE FROM kept WHERE process NOT IN (SELECT id FROM instance)"
-GAUGES = "SELECT series.id FROM series JOIN family ON family.id = series.family WHERE family.type = 'gauge'"
+DELETE_KEPT_OF_NOBODY = "DELETE FROM kept WHERE process NOT IN (SELECT id FROM instance)"
+SELECT_GAUGES = "SELECT series.id FROM series JOIN family ON family.id = series.family WHERE family.type = 'gauge'"
 
 
 def exact_sum(values: Iterable[float]) -> float:
@@ -105,7 +101,7 @@ class Legacy(NamedTuple):
 def fold(connection: apsw.Connection, legacies: Iterable[Legacy]) -> None:
     """Add what ended processes had to what outlives them, within the caller's transaction."""
     sums: dict[int, tuple[float | None, list[float | None]]] = {}
-    others: dict[str, list[Sequence[Any]]] = {mode: [] for mode in _RETIRES}
+    others: dict[str, list[Sequence[Any]]] = {mode: [] for mode in _UPSERT_BY_MODE}
     kept: list[Sequence[Any]] = []
     for one in legacies:
         every = repeat(one.series)
@@ -115,10 +111,10 @@ def fold(connection: apsw.Connection, legacies: Iterable[Legacy]) -> None:
             kept += zip(one.processes, every, one.values, strict=False)
         elif one.mode in others:  # or it is gone with its process
             others[one.mode] += zip(every, one.values, one.timestamps, one.started, strict=False)
-    connection.executemany(_ADD, [row for series, values in sums.items() for row in _summed(series, *values)])
+    connection.executemany(_UPSERT_SUM, [row for series, values in sums.items() for row in _summed(series, *values)])
     for mode, rows in others.items():
-        connection.executemany(_RETIRES[mode], rows)
-    connection.executemany(_KEEP, kept)
+        connection.executemany(_UPSERT_BY_MODE[mode], rows)
+    connection.executemany(_UPSERT_KEPT, kept)
     bump(connection, "ended")
 
 
@@ -136,24 +132,24 @@ def orphan(connection: apsw.Connection, legacies: Iterable[Legacy]) -> None:
     for one in legacies:
         parts = zip(one.processes, one.values, one.timestamps, one.started, strict=True)
         if one.mode == "all":
-            connection.executemany(_KEEP, [(process, one.series, value) for process, value, _, _ in parts])
-        elif one.mode in _SUMMED or one.mode in _RETIRES:
-            connection.executemany(_ORPHAN, [(one.series, *values, process) for process, *values in parts])
+            connection.executemany(_UPSERT_KEPT, [(process, one.series, value) for process, value, _, _ in parts])
+        elif one.mode in _SUMMED or one.mode in _UPSERT_BY_MODE:
+            connection.executemany(_INSERT_ORPHAN, [(one.series, *values, process) for process, *values in parts])
     bump(connection, "ended")
 
 
 def end(connection: apsw.Connection, instances: Iterable[int]) -> None:
     """Drop the rows of processes whose legacies are where they belong, within the caller's transaction."""
     bindings = {"processes": json.dumps(list(instances)), "died": time.clock_gettime(time.CLOCK_REALTIME)}
-    for statement in END:
+    for statement in (DELETE_SUCCEEDED, DELETE_CELL_COPIES, UPDATE_DIED, DELETE_UNREMEMBERED):
         connection.execute(statement, bindings)
 
 
 def forget_oldest(connection: apsw.Connection, keep_dead: int) -> None:
     """Drop the `all` gauges of the processes that ended longest ago, beyond `keep_dead` of them."""
-    connection.execute(FORGET_OLDEST, {"keep_dead": keep_dead})
+    connection.execute(DELETE_OLDEST, {"keep_dead": keep_dead})
     if connection.changes():
-        connection.execute(KEPT_OF_NOBODY)
+        connection.execute(DELETE_KEPT_OF_NOBODY)
         bump(connection, "ended")
 
 
@@ -161,6 +157,6 @@ def drop_gauges(connection: apsw.Connection) -> None:
     """Forget the gauges of all processes that ended, and nothing else, within the caller's transaction."""
     connection.execute("DELETE FROM kept")
     for table in ("retired", "orphan"):
-        connection.execute(f"DELETE FROM {table} WHERE series IN ({GAUGES})")  # noqa: S608
+        connection.execute(f"DELETE FROM {table} WHERE series IN ({SELECT_GAUGES})")  # noqa: S608
     connection.execute("DELETE FROM instance WHERE died IS NOT NULL")
     bump(connection, "ended")

@@ -16,19 +16,19 @@ from .series import SeriesIds as SeriesIds
 from .series import insert_children, insert_family
 from .series import mode_of as mode_of
 
-UPSERT_PROCESS = """
+INSERT_INSTANCE = """
 INSERT INTO instance (id, pid, os_pid, pid_namespace, started, journal) VALUES (?, ?, ?, ?, ?, 0)
 ON CONFLICT (id) DO NOTHING
 """
 # A pid that is used again takes the place of the ended process that had it. A removal checks no references, so what
 # refers to that process is not left to SQLite.
 _NAMESAKES = "FROM instance WHERE pid = ? AND pid_namespace = ? AND died IS NOT NULL"
-FORGET_NAMESAKES = (f"DELETE FROM kept WHERE process IN (SELECT id {_NAMESAKES})", f"DELETE {_NAMESAKES}")  # noqa: S608
-FORGET_ORPHANS = "DELETE FROM orphan WHERE process = ? AND ? = (SELECT id FROM store)"
+DELETE_NAMESAKES = (f"DELETE FROM kept WHERE process IN (SELECT id {_NAMESAKES})", f"DELETE {_NAMESAKES}")  # noqa: S608
+DELETE_ORPHANS = "DELETE FROM orphan WHERE process = ? AND ? = (SELECT id FROM store)"
 # The + keeps SQLite from choosing the index on process, with a walk through it for each of the rows.
-SET_VALUE = "UPDATE cell_copy SET value = ? WHERE cell = ? AND +process = ?"
+UPDATE_VALUE = "UPDATE cell_copy SET value = ? WHERE cell = ? AND +process = ?"
 # The timestamp is in the cell before the value's, and 0.0 there until it is set.
-SET_TIMESTAMP = "UPDATE cell_copy SET timestamp = nullif(?, 0.0) WHERE cell = ? + 1 AND +process = ? AND stamped"
+UPDATE_TIMESTAMP = "UPDATE cell_copy SET timestamp = nullif(?, 0.0) WHERE cell = ? + 1 AND +process = ? AND stamped"
 
 
 def committed(connection: apsw.Connection, instance: int) -> int | None:
@@ -72,11 +72,11 @@ def insert_other(connection: apsw.Connection, instance: int, record: FamilyRecor
         insert_family(connection, record)
         return
     pid = storable(record.pid)
-    for statement in FORGET_NAMESAKES:
+    for statement in DELETE_NAMESAKES:
         connection.execute(statement, (pid, record.pid_namespace))
     forgotten = connection.changes() > 0
-    connection.execute(UPSERT_PROCESS, (instance, pid, *record[1:4]))
-    connection.executemany(FORGET_ORPHANS, [(one, record.store) for one in record.lost])
+    connection.execute(INSERT_INSTANCE, (instance, pid, *record[1:4]))
+    connection.executemany(DELETE_ORPHANS, [(one, record.store) for one in record.lost])
     if forgotten or record.lost:
         bump(connection, "ended")
 
@@ -99,6 +99,6 @@ def copy_images(connection: apsw.Connection, instance: int, images: dict[int, Im
         places = changed_cells(image)
         cells += [first + place for place in places]
         values += [now[place] for place in places]
-    for statement in (SET_VALUE, SET_TIMESTAMP) if stamped else (SET_VALUE,):
+    for statement in (UPDATE_VALUE, UPDATE_TIMESTAMP) if stamped else (UPDATE_VALUE,):
         # Not a list of rows: with thousands of changed cells, making it took a tenth of the flush.
         connection.executemany(statement, zip(values, cells, repeat(instance), strict=False))

@@ -17,13 +17,13 @@ from ..errors import DamagedError
 from ..process import fork
 from . import exemplars, nonsense
 from .fold import Legacy
-from .ingest import FORGET_ORPHANS, UPSERT_PROCESS, SeriesIds, insert_other, mode_of, storable
+from .ingest import DELETE_ORPHANS, INSERT_INSTANCE, SeriesIds, insert_other, mode_of, storable
 
 # Lists of ids are bound as JSON: one statement for however many there are.
-_COMMITTED = "SELECT id, journal FROM instance WHERE id IN (SELECT value FROM json_each(?))"
-_SETTLED = "SELECT slot, settled FROM slot WHERE slot IN (SELECT value FROM json_each(?))"
-_STARTED = "SELECT id, started FROM instance WHERE id IN (SELECT value FROM json_each(?))"
-_OF_PROCESSES = """
+_SELECT_COMMITTED = "SELECT id, journal FROM instance WHERE id IN (SELECT value FROM json_each(?))"
+_SELECT_SETTLED = "SELECT slot, settled FROM slot WHERE slot IN (SELECT value FROM json_each(?))"
+_SELECT_STARTED = "SELECT id, started FROM instance WHERE id IN (SELECT value FROM json_each(?))"
+_SELECT_OF_PROCESSES = """
 SELECT cell_copy.process, cell_copy.series, family.mode, cell_copy.cell, cell_copy.value,
        cell_copy.timestamp, cell_copy.stamped
   FROM cell_copy
@@ -31,7 +31,7 @@ SELECT cell_copy.process, cell_copy.series, family.mode, cell_copy.cell, cell_co
   JOIN family ON family.id = series.family
  WHERE cell_copy.process IN (SELECT value FROM json_each(?))
 """
-_OF_PROCESS = """
+_SELECT_OF_PROCESS = """
 SELECT cell_copy.process, cell_copy.series, family.mode, cell_copy.value, cell_copy.timestamp, instance.started
   FROM cell_copy
   JOIN instance ON instance.id = cell_copy.process
@@ -39,15 +39,15 @@ SELECT cell_copy.process, cell_copy.series, family.mode, cell_copy.value, cell_c
   JOIN family ON family.id = series.family
  WHERE cell_copy.process = ?
 """
-_OF_ORPHANS = """
+_SELECT_OF_ORPHANS = """
 SELECT orphan.process, orphan.series, family.mode, orphan.value, orphan.timestamp, orphan.started
   FROM orphan
   JOIN series ON series.id = orphan.series
   JOIN family ON family.id = series.family
 """
-_IDENTITY = "SELECT os_pid, pid_namespace FROM instance WHERE id = ?"
-_ENDED = "SELECT id, pid, pid_namespace FROM instance WHERE died IS NOT NULL"
-_FORGET = (
+_SELECT_IDENTITY = "SELECT os_pid, pid_namespace FROM instance WHERE id = ?"
+_SELECT_REMEMBERED = "SELECT id, pid, pid_namespace FROM instance WHERE died IS NOT NULL"
+_DELETE_NAMESAKES = (
     "DELETE FROM kept WHERE process IN (SELECT value FROM json_each(?))",
     "DELETE FROM instance WHERE id IN (SELECT value FROM json_each(?))",
 )
@@ -65,7 +65,7 @@ class Ended(NamedTuple):
         for record in self.records:
             if isinstance(record, ProcessRecord):
                 return record.os_pid, record.pid_namespace
-        found: Any = connection.execute(_IDENTITY, (self.instance,)).fetchone()
+        found: Any = connection.execute(_SELECT_IDENTITY, (self.instance,)).fetchone()
         return found  # type: ignore[no-any-return]
 
 
@@ -73,9 +73,9 @@ def unsettled(connection: apsw.Connection, file: CellsFile, slots: list[tuple[in
     """Of some (slot, instance), those whose rows have not been settled, with what they have announced."""
     if not slots:
         return []
-    settled = dict(_rows(connection, _SETTLED, [slot for slot, _ in slots]))
+    settled = dict(_rows(connection, _SELECT_SETTLED, [slot for slot, _ in slots]))
     ended = [(s, i) for s, i in slots if settled.get(s) != i and file.has(s, i)]  # as `ingest.is_settled` says
-    committed = dict(_rows(connection, _COMMITTED, [instance for _, instance in ended]))
+    committed = dict(_rows(connection, _SELECT_COMMITTED, [instance for _, instance in ended]))
     decoder = Decoder()
     return [
         Ended(slot, instance, _announced(connection, file, slot, instance, committed.get(instance, 0), decoder))
@@ -152,7 +152,7 @@ def legacies_in_cells(
     """
     _introduce(connection, ended)
     _tell_families(connection, ended)
-    started = dict(_rows(connection, _STARTED, [one.instance for one in ended]))
+    started = dict(_rows(connection, _SELECT_STARTED, [one.instance for one in ended]))
     found: dict[int, tuple[str, list[_Column]]] = {}
     for series, mode, column in chain(_in_rows(connection, file, ended), _in_journals(connection, file, ended, ids)):
         found.setdefault(series, (mode, []))[1].append(column)
@@ -177,7 +177,7 @@ def _each_once(columns: list[_Column]) -> tuple[list[int], list[float | None], l
 def _in_rows(connection: apsw.Connection, file: CellsFile, ended: list[Ended]) -> Iterator[tuple[int, str, _Column]]:
     slots = {one.instance: one.slot for one in ended}
     found: dict[int, tuple[str, _Column]] = {}
-    for process, series, mode, cell, value, timestamp, stamped in _rows(connection, _OF_PROCESSES, list(slots)):
+    for process, series, mode, cell, value, timestamp, stamped in _rows(connection, _SELECT_OF_PROCESSES, list(slots)):
         if _is_owned(file, slots[process], cell):
             if stamped:
                 timestamp = file.cells[cell - 1] or None  # first: it is written after the value
@@ -217,13 +217,15 @@ def _introduce(connection: apsw.Connection, ended: list[Ended]) -> None:
     if not cards:
         return
     pids = {(storable(card.pid), card.pid_namespace) for _, card in cards}
-    namesakes = [number for number, *identity in connection.execute(_ENDED).fetchall() if tuple(identity) in pids]
+    namesakes = [
+        number for number, *identity in connection.execute(_SELECT_REMEMBERED).fetchall() if tuple(identity) in pids
+    ]
     if namesakes:
-        for statement in _FORGET:
+        for statement in _DELETE_NAMESAKES:
             connection.execute(statement, (json.dumps(namesakes),))
     rows = [(instance, storable(card.pid), *card[1:4]) for instance, card in cards]
-    connection.executemany(UPSERT_PROCESS, rows)
-    connection.executemany(FORGET_ORPHANS, [(lost, card.store) for _, card in cards for lost in card.lost])
+    connection.executemany(INSERT_INSTANCE, rows)
+    connection.executemany(DELETE_ORPHANS, [(lost, card.store) for _, card in cards for lost in card.lost])
 
 
 def _tell_families(connection: apsw.Connection, ended: list[Ended]) -> None:
@@ -249,12 +251,12 @@ def _add_to(records: list[FamilyRecord], record: FamilyRecord) -> None:
 
 def legacies_in_rows(connection: apsw.Connection, instance: int) -> list[Legacy]:
     """What it had when its rows were written; its cells are gone."""
-    return [Legacy.of_one(*row) for row in _execute(connection, _OF_PROCESS, (instance,))]
+    return [Legacy.of_one(*row) for row in _execute(connection, _SELECT_OF_PROCESS, (instance,))]
 
 
 def legacies_of_orphans(connection: apsw.Connection) -> list[Legacy]:
     """What processes had whose cells were lost earlier."""
-    return [Legacy.of_one(*row) for row in _execute(connection, _OF_ORPHANS)]
+    return [Legacy.of_one(*row) for row in _execute(connection, _SELECT_OF_ORPHANS)]
 
 
 def _execute(connection: apsw.Connection, sql: str, bindings: tuple[int, ...] = ()) -> list[Any]:

@@ -18,11 +18,11 @@ from . import removed
 from .database import bump
 from .sweep import sweep
 
-_SAMPLES = """
+_SELECT_CELLS = """
 SELECT cell, series, process FROM cell_copy
  WHERE process IN (SELECT id FROM instance WHERE died IS NULL) AND series IN (SELECT value FROM json_each(?))
 """
-_DELETE_SAMPLE = "DELETE FROM cell_copy WHERE cell = ? AND +process = ?"
+_DELETE_CELL_COPY = "DELETE FROM cell_copy WHERE cell = ? AND +process = ?"
 _DELETE_RUN = "DELETE FROM cell_copy WHERE cell >= ?1 AND cell < ?1 + ?2 AND +process = ?3 RETURNING series"
 _DELETE_OF_SERIES = (
     "DELETE FROM retired WHERE series IN (SELECT value FROM json_each(?))",
@@ -31,17 +31,17 @@ _DELETE_OF_SERIES = (
 )
 _DELETE_KEPT = "DELETE FROM kept WHERE series IN (SELECT value FROM json_each(?))"
 # Processes that had ended and are remembered for their `all` gauges only.
-_BURY = "DELETE FROM instance WHERE died IS NOT NULL AND id NOT IN (SELECT process FROM kept)"
+_DELETE_UNREMEMBERED = "DELETE FROM instance WHERE died IS NOT NULL AND id NOT IN (SELECT process FROM kept)"
 _DELETE_SERIES = "DELETE FROM series WHERE id IN (SELECT value FROM json_each(?))"
-_BEGIN_ANEW = "UPDATE series SET created = ? WHERE id IN (SELECT value FROM json_each(?))"
+_UPDATE_CREATED = "UPDATE series SET created = ? WHERE id IN (SELECT value FROM json_each(?))"
 
 
-_OF_FAMILY = """
+_SELECT_OF_FAMILY = """
 SELECT series.id, series.labels
   FROM series JOIN family ON family.id = series.family
  WHERE family.name = ? AND family.type = ?
 """
-_OF_CHILD = _OF_FAMILY + " AND series.labels = ?"
+_SELECT_OF_CHILD = _SELECT_OF_FAMILY + " AND series.labels = ?"
 
 
 Leaving = dict[SharedArena, list[Run]]
@@ -138,17 +138,17 @@ def _delete(connection: apsw.Connection, series: list[int], own: set[int], made:
     own: the instances of this process; what is in rows of them by now has come after the removal.
     """
     text = json.dumps(series)
-    rows: Any = connection.execute(_SAMPLES, (text,)).fetchall()
+    rows: Any = connection.execute(_SELECT_CELLS, (text,)).fetchall()
     again = {number for _, number, process in rows if process in own}
     gone = [(cell, process) for cell, _, process in rows if process not in own]
-    connection.executemany(_DELETE_SAMPLE, gone)
+    connection.executemany(_DELETE_CELL_COPY, gone)
     for statement in _DELETE_OF_SERIES:
         connection.execute(statement, (text,))
     connection.execute(_DELETE_KEPT, (text,))
     if connection.changes():
-        connection.execute(_BURY)
+        connection.execute(_DELETE_UNREMEMBERED)
     connection.execute(_DELETE_SERIES, (json.dumps([number for number in series if number not in again]),))
-    connection.execute(_BEGIN_ANEW, (made, json.dumps(list(again))))
+    connection.execute(_UPDATE_CREATED, (made, json.dumps(list(again))))
     bump(connection, "epoch")
     return gone
 
@@ -158,7 +158,7 @@ def series_of(connection: apsw.Connection, selection: Selection) -> list[int]:
     family = selection.family, selection.type
     if selection.whole:
         labels = canonical_labels(selection.labels.keys(), selection.labels.values())
-        rows: Any = connection.execute(_OF_CHILD, (*family, labels)).fetchall()
+        rows: Any = connection.execute(_SELECT_OF_CHILD, (*family, labels)).fetchall()
         return [number for number, _ in rows]
-    rows = connection.execute(_OF_FAMILY, family).fetchall()
+    rows = connection.execute(_SELECT_OF_FAMILY, family).fetchall()
     return [number for number, labels in rows if not selection.labels or selection.has(json.loads(labels))]

@@ -16,7 +16,7 @@ from .yielding import YieldedError
 APPLICATION_ID = 0x736D6574  # "smet"
 OUR_TABLES = ("store", "series", "cell_copy", "sample")
 """Of these every store has three: `cell_copy` was called `sample` up to schema 6."""
-COUNT_OUR_TABLES = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name IN (?, ?, ?, ?)"
+SELECT_OUR_TABLES = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name IN (?, ?, ?, ?)"
 
 
 @functools.cache
@@ -64,7 +64,7 @@ def check(connection: apsw.Connection, path: str) -> int:
     if application == 0 and version == 0 and empty:
         return 0
     if application != APPLICATION_ID:
-        if connection.execute(COUNT_OUR_TABLES, OUR_TABLES).get == 3:
+        if connection.execute(SELECT_OUR_TABLES, OUR_TABLES).get == 3:
             raise DamagedError(f"{path}: its application_id is {application:#x}, a store has {APPLICATION_ID:#x}")
         raise ForeignFileError(
             f"{path}: this SQLite file belongs to another program (application_id {application:#x},"
@@ -95,20 +95,20 @@ def migrate(connection: apsw.Connection, version: int) -> None:
                 connection.pragma("application_id", APPLICATION_ID)
 
 
-TEXTS = "SELECT type, name, tbl_name, sql FROM sqlite_schema"
+SELECT_TEXTS = "SELECT type, name, tbl_name, sql FROM sqlite_schema"
 
 
 @functools.cache
 def _texts() -> frozenset[tuple[object, ...]]:
     with contextlib.closing(unhooked.in_memory()) as connection:
         migrate(connection, 0)
-        return frozenset(connection.execute(TEXTS).fetchall())
+        return frozenset(connection.execute(SELECT_TEXTS).fetchall())
 
 
 def check_texts(connection: apsw.Connection) -> None:
     """Raise DamagedError if a table, index or view of this version is not as it was made: SQLite believes any name."""
     if connection.pragma("user_version") == schema_version():
-        changed = _texts().difference(connection.execute(TEXTS).fetchall())
+        changed = _texts().difference(connection.execute(SELECT_TEXTS).fetchall())
         if changed:
             raise DamagedError(f"not in the schema as it was made: {', '.join(sorted(str(row[1]) for row in changed))}")
 

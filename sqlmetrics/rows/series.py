@@ -28,13 +28,13 @@ ON CONFLICT (name, type) DO UPDATE
        registered = ifnull(?7, registered)
  WHERE family.made IS NULL OR excluded.made >= family.made
 """
-IS_KNOWN = """
+SELECT_IS_KNOWN = """
 SELECT count(*) FROM family
  WHERE name = ?1 AND type = ?2 AND mode = ?3 AND help = ?4 AND unit = ?6 AND registered = ifnull(?7, registered)
 """
-ID_AND_MODE = "SELECT id, mode FROM family WHERE name = ? AND type = ?"
+SELECT_ID_AND_MODE = "SELECT id, mode FROM family WHERE name = ? AND type = ?"
 # Whether a family's values are summed can change: a counter of a class of the app's own may be declared in a mode.
-MARK_GAUGES = """
+UPDATE_GAUGES = """
 UPDATE cell_copy SET gauge = ?3
  WHERE series IN (SELECT series.id FROM series JOIN family ON family.id = series.family
                    WHERE family.name = ?1 AND family.type = ?2)
@@ -52,10 +52,10 @@ ON CONFLICT (family, labels, name, variant) DO UPDATE
    SET created = excluded.created
  WHERE excluded.created < series.created
 """  # noqa: S608
-IDS = f"SELECT json_group_array((SELECT id FROM series WHERE {_SAME})) FROM {_EACH}"  # noqa: S608
+SELECT_IDS = f"SELECT json_group_array((SELECT id FROM series WHERE {_SAME})) FROM {_EACH}"  # noqa: S608
 # A gauge that one process declares in two modes has two cells for one series: the newest declaration wins. So does a
 # child that is made again before its removal is committed. The new cell's value comes with the next flush.
-UPSERT_SAMPLES = f"""
+UPSERT_CELL_COPIES = f"""
 INSERT INTO cell_copy (cell, series, process, gauge, stamped)
 SELECT (child.value ->> 2) + (sample.value ->> 2), series.id, :process, :gauge, :stamped
   FROM {_EACH} CROSS JOIN series
@@ -66,8 +66,8 @@ ON CONFLICT (process, series) DO UPDATE
        gauge = excluded.gauge, stamped = excluded.stamped
  WHERE cell <> excluded.cell
 """  # noqa: S608
-FAMILY_TEXTS = "SELECT id, type, help FROM family"
-SERIES_TEXTS = "SELECT family, labels, variant FROM series"
+SELECT_FAMILY_TEXTS = "SELECT id, type, help FROM family"
+SELECT_SERIES_TEXTS = "SELECT family, labels, variant FROM series"
 _MOST = 10_000
 """Samples that one statement brings."""
 
@@ -75,19 +75,19 @@ _MOST = 10_000
 def insert_family(connection: apsw.Connection, record: FamilyRecord) -> None:
     """Insert or change the row of a family; what was said last of it wins."""
     fields = (*record[:3], storable_help(record.help), *record[4:])
-    if not connection.execute(IS_KNOWN, fields).get:
+    if not connection.execute(SELECT_IS_KNOWN, fields).get:
         bump(connection, "plan")
     before = mode_of(connection, record)
     connection.execute(UPSERT_FAMILY, fields)
     now = mode_of(connection, record)
     if before is not None and (before == "") != (now == ""):
-        connection.execute(MARK_GAUGES, (*record[:2], now != ""))
+        connection.execute(UPDATE_GAUGES, (*record[:2], now != ""))
         bump(connection, "epoch")  # readers know each series as a sum or as a gauge
 
 
 def mode_of(connection: apsw.Connection, record: ChildRecord | FamilyRecord) -> str | None:
     """The mode of a record's family as the rows have it; None if they have none."""
-    found: Any = connection.execute(ID_AND_MODE, record[:2]).fetchone()
+    found: Any = connection.execute(SELECT_ID_AND_MODE, record[:2]).fetchone()
     return found[1] if found else None
 
 
@@ -133,7 +133,7 @@ def _try_to_insert(connection: apsw.Connection, instance: int, batch: Batch) -> 
     connection.execute("SAVEPOINT batch")
     _insert_series(connection, bindings)
     try:
-        connection.execute(UPSERT_SAMPLES, bindings)
+        connection.execute(UPSERT_CELL_COPIES, bindings)
     except apsw.ConstraintError:
         fits = False
         connection.execute("ROLLBACK TO batch")
@@ -165,9 +165,9 @@ def _batches(connection: apsw.Connection, children: Iterable[ChildRecord]) -> It
 
 def _family(connection: apsw.Connection, child: ChildRecord) -> tuple[int, str]:
     """The id and the mode of a child's family, which gets a row if it has none."""
-    if (found := connection.execute(ID_AND_MODE, child[:2]).fetchone()) is None:
+    if (found := connection.execute(SELECT_ID_AND_MODE, child[:2]).fetchone()) is None:
         insert_family(connection, child.stand_in())
-        found = connection.execute(ID_AND_MODE, child[:2]).fetchone()
+        found = connection.execute(SELECT_ID_AND_MODE, child[:2]).fetchone()
     family: Any = found
     return family  # type: ignore[no-any-return]
 
@@ -201,7 +201,7 @@ class SeriesIds:
     def _learn(self, batch: Batch) -> None:
         bindings = batch.bindings()
         _insert_series(self._connection, bindings)
-        ids = iter(json.loads(str(self._connection.execute(IDS, bindings).get)))
+        ids = iter(json.loads(str(self._connection.execute(SELECT_IDS, bindings).get)))
         samples = batch.samples()
         for child in batch.children:
             known = self._known.setdefault((child.family, child.type, child.labels()), {})
@@ -225,10 +225,10 @@ def read_help(stored: object) -> str:
 def check(connection: apsw.Connection) -> None:
     """Raise ValueError, TypeError or LookupError where a scrape could not read the texts of families and series."""
     types: dict[int, str] = {}
-    for number, type_, text in connection.execute(FAMILY_TEXTS).fetchall():
+    for number, type_, text in connection.execute(SELECT_FAMILY_TEXTS).fetchall():
         types[int(str(number))] = str(type_)
         read_help(text)
-    for family, labels, variant in connection.execute(SERIES_TEXTS).fetchall():
+    for family, labels, variant in connection.execute(SELECT_SERIES_TEXTS).fetchall():
         label_set(str(labels))
         if types[int(str(family))] == "histogram" and variant != "":
             float(str(variant))

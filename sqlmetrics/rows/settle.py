@@ -34,10 +34,13 @@ DELETE FROM cell_copy
    AND series IN (SELECT series.id FROM series JOIN family ON family.id = series.family
                    WHERE family.mode IN ('liveall', 'livemin', 'livemax', 'livesum', 'livemostrecent'))
 """
-RECORD_SETTLED = """
+UPSERT_SETTLED = """
 INSERT INTO slot (slot, settled) VALUES (:slot, :process)
 ON CONFLICT (slot) DO UPDATE SET settled = excluded.settled
 """
+DELETE_UNUSED_SERIES = "DELETE FROM series WHERE id NOT IN (SELECT series FROM cell_copy)"
+DELETE_UNUSED_FAMILIES = "DELETE FROM family WHERE id NOT IN (SELECT family FROM series)"
+SELECT_NUMBERS = "SELECT id FROM instance UNION SELECT settled FROM slot UNION SELECT 0"
 assert all(mode in DELETE_LIVE for mode in LIVE_MODES)
 
 
@@ -122,7 +125,7 @@ def settle(
         some = ended[start : start + _AT_ONCE]
         become(connection, list(legacies_in_cells(connection, file, some, ids)))
         end(connection, [process.instance for process in some])
-        connection.executemany(RECORD_SETTLED, [{"slot": one.slot, "process": one.instance} for one in some])
+        connection.executemany(UPSERT_SETTLED, [{"slot": one.slot, "process": one.instance} for one in some])
 
 
 def mark_dead(connection: apsw.Connection, file: CellsFile, pid: str, settled: list[Slot]) -> list[int]:
@@ -165,7 +168,7 @@ def empty(
         if instance in spared:
             ingest(connection, file, slot, instance)
         else:
-            connection.execute(RECORD_SETTLED, {"slot": slot, "process": instance})
+            connection.execute(UPSERT_SETTLED, {"slot": slot, "process": instance})
             settled.append((slot, instance))
     file.note_erasure()
     marks = ", ".join("?" * len(spared))
@@ -176,8 +179,8 @@ def empty(
     connection.execute("DELETE FROM exemplar")
     connection.execute(f"DELETE FROM cell_copy WHERE process NOT IN ({marks})", ids)  # noqa: S608
     connection.execute(f"DELETE FROM instance WHERE id NOT IN ({marks})", ids)  # noqa: S608
-    connection.execute("DELETE FROM series WHERE id NOT IN (SELECT series FROM cell_copy)")
-    connection.execute("DELETE FROM family WHERE id NOT IN (SELECT family FROM series)")
+    connection.execute(DELETE_UNUSED_SERIES)
+    connection.execute(DELETE_UNUSED_FAMILIES)
     bump(connection, "epoch")
 
 
@@ -214,7 +217,7 @@ def adopt(connection: apsw.Connection, *, all_dead: bool, above: int) -> int:
     if all_dead:
         fold(connection, legacies_of_orphans(connection))
         connection.execute("DELETE FROM orphan")
-    newest = max(_numbers(connection, "SELECT id FROM instance UNION SELECT settled FROM slot UNION SELECT 0"))
+    newest = max(_numbers(connection, SELECT_NUMBERS))
     # Seconds since the epoch grow faster than a slot is used: so no number is given twice, whatever was lost.
     seconds = int(time.clock_gettime(time.CLOCK_REALTIME))
     return max([seconds, *(uses + 1 for uses in (newest // layout.SLOTS, above) if uses < 2**31)])

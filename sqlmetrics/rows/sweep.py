@@ -8,10 +8,10 @@ import apsw
 
 from ..cells.cellsfile import CellsFile
 from .database import bump
-from .fold import GAUGES
+from .fold import SELECT_GAUGES
 
 # What the dead said last of each child is all that of their words can be shown.
-_OLD_WORDS = """
+_DELETE_OLD_WORDS = """
 DELETE FROM retired WHERE series IN (
     SELECT id FROM (
         SELECT series.id, row_number() OVER (
@@ -20,7 +20,7 @@ DELETE FROM retired WHERE series IN (
          WHERE family.type = 'info')
      WHERE place > 1)
 """
-_WORDS = "SELECT series.id FROM family JOIN series ON series.family = family.id WHERE family.type = 'info'"
+_SELECT_WORDS = "SELECT series.id FROM family JOIN series ON series.family = family.id WHERE family.type = 'info'"
 _DELETE_UNUSED = """
 DELETE FROM series
  WHERE id = ?1
@@ -29,25 +29,26 @@ DELETE FROM series
    AND NOT EXISTS (SELECT 1 FROM instance JOIN kept ON kept.process = instance.id AND kept.series = ?1)
    AND NOT EXISTS (SELECT 1 FROM orphan WHERE series = ?1)
 """
+_DELETE_EXEMPLARS = "DELETE FROM exemplar WHERE series NOT IN (SELECT id FROM series)"
 
 
 def sweep_words(connection: apsw.Connection, file: CellsFile) -> None:
     """Delete what the dead said of an Info before the last of them spoke, within the caller's transaction."""
-    connection.execute(_OLD_WORDS)
+    connection.execute(_DELETE_OLD_WORDS)
     if connection.changes():
-        sweep(connection, file, [int(str(number)) for (number,) in connection.execute(_WORDS).fetchall()])
+        sweep(connection, file, [int(str(number)) for (number,) in connection.execute(_SELECT_WORDS).fetchall()])
 
 
 def sweep_gauges(connection: apsw.Connection, file: CellsFile) -> None:
     """Delete the gauges that no process has or has left, within the caller's transaction."""
-    sweep(connection, file, [int(str(number)) for (number,) in connection.execute(GAUGES).fetchall()])
+    sweep(connection, file, [int(str(number)) for (number,) in connection.execute(SELECT_GAUGES).fetchall()])
 
 
 def sweep(connection: apsw.Connection, file: CellsFile, series: Iterable[int]) -> None:
     """Delete those of these series that have no row, within the caller's transaction; readers then begin anew."""
     before = connection.total_changes()
     connection.executemany(_DELETE_UNUSED, [(number,) for number in series])
-    connection.execute("DELETE FROM exemplar WHERE series NOT IN (SELECT id FROM series)")
+    connection.execute(_DELETE_EXEMPLARS)
     if connection.total_changes() > before:
         bump(connection, "epoch")
         file.note_erasure()

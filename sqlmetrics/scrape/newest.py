@@ -19,7 +19,7 @@ from ..cells.records import ExemplarRecord
 from ..rows.exemplars import exemplar_of
 from .plan import FamilyId, Gauge, Lines, Plan
 
-CHANGED = """
+SELECT_CHANGED = """
 SELECT family.name, family.type, series.id, series.name, series.variant,
        exemplar.labels, exemplar.value, exemplar.timestamp
   FROM exemplar JOIN series ON series.id = exemplar.series JOIN family ON family.id = series.family
@@ -40,7 +40,7 @@ class Newest:
         if changed == self._read:
             return
         since = self._read if self._read < changed else 0
-        rows: list[Any] = connection.execute(CHANGED, (since,)).fetchall()
+        rows: list[Any] = connection.execute(SELECT_CHANGED, (since,)).fetchall()
         for family, typ, series, name, variant, labels, value, timestamp in rows:
             if takes(typ, name, variant):
                 self._add((family, typ), plan.place_of_row(series), exemplar_of(labels, value, timestamp))

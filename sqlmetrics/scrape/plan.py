@@ -19,11 +19,11 @@ from ..errors import DamagedError
 from ..rows.series import read_help
 
 # In one row: each step to the next gives up the interpreter lock, and a busy process gets it back milliseconds later.
-FRESH_SERIES = """
+SELECT_FRESH_SERIES = """
 SELECT json_group_array(json_array(id, family, name, labels, variant))
   FROM (SELECT id, family, name, labels, variant FROM series WHERE id > ? ORDER BY id LIMIT ?)
 """
-FAMILIES = "SELECT id, name, type, mode, help, made, unit, registered FROM family ORDER BY id"
+SELECT_FAMILIES = "SELECT id, name, type, mode, help, made, unit, registered FROM family ORDER BY id"
 _AT_ONCE = 5_000
 """Series that one such row brings: all of a large store would be much memory, twice."""
 _UNNAMED = -(2**62)
@@ -250,7 +250,7 @@ class Plan:
         Raises OtherKindError where it knows as sums what are gauges in rows, or the other way round.
         """
         ids: dict[int, FamilyId] = {}
-        rows: list[Any] = connection.execute(FAMILIES).fetchall()
+        rows: list[Any] = connection.execute(SELECT_FAMILIES).fetchall()
         for number, name, type_, mode, help_, made, unit, registered in rows:
             about = (read_help(help_), made, str(unit), bool(registered))
             family = Family(str(name), str(type_), str(mode), *about)
@@ -260,7 +260,7 @@ class Plan:
             self.add_family(family)
         count = _AT_ONCE
         while count == _AT_ONCE:
-            rows = json.loads(str(connection.execute(FRESH_SERIES, (self._newest_row, _AT_ONCE)).get))
+            rows = json.loads(str(connection.execute(SELECT_FRESH_SERIES, (self._newest_row, _AT_ONCE)).get))
             self._read_labels([row[3] for row in rows])
             for number, of, name, labels, variant in rows:
                 self._name(self._place(ids[of], name, labels, variant), number)

@@ -1,8 +1,8 @@
 """The query that answers a scrape: the view `totals`, over values of living processes read in place from their cells.
 
 The view's text says what the ten modes, an Info and an Enum mean, and nothing else does. It is written over two
-relations, `counts` and `gauges`. In the store these are views over rows; `COUNTS` and `GAUGES` put others in their
-place, of the same columns, in which the value of a sample is the one that its cell has now.
+relations, `counts` and `gauges`. In the store these are views over rows; `WITH_COUNTS` and `WITH_GAUGES` put others in
+their place, of the same columns, in which the value of a sample is the one that its cell has now.
 
 The cells come as an array that SQLite reads without a call into Python (https://www.sqlite.org/carray.html). So the
 interpreter lock is free while the query runs: its answer is one row.
@@ -22,7 +22,7 @@ _ONLY = "IN (SELECT series FROM asked)"
 # A zero is no part of a sum: what is left out is not sorted, which takes most of the time. `cell_copy.cell` is in that
 # condition so that it is looked at when the row was found: from one cell to the next that takes 35 ns, and 180 ns where
 # zeros were skipped before. A series of which nothing is left is shown as 0 by who knows that there is one.
-COUNTS = """
+WITH_COUNTS = """
 WITH counts (series, value) AS (
     SELECT cell_copy.series, item.value
       FROM {numbered_cells}
@@ -41,7 +41,7 @@ gauges (series, family, child, mode, pid, value, timestamp, started) AS (
     SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL WHERE 0  -- asked for by themselves
 )
 """
-GAUGES = """
+WITH_GAUGES = """
 WITH gauge_cell (number, value) AS NOT MATERIALIZED (
     SELECT block.first + (item.rowid - 1) % 512, item.value
       FROM carray(:gauge_cells) AS item CROSS JOIN block ON block.place = (item.rowid - 1) / 512
@@ -95,11 +95,11 @@ CHOSEN = """
            CROSS JOIN cell_copy ON cell_copy.cell = chosen.cell
 """
 # quote() writes doubles with all their digits, where json_group_array() of SQLite 3.51 writes 15.
-SUMS_ANSWER = "SELECT group_concat(series, ' '), group_concat(quote(value), ' ') FROM ({totals})"
-GAUGES_ANSWER = (
+SELECT_SUMS = "SELECT group_concat(series, ' '), group_concat(quote(value), ' ') FROM ({totals})"
+SELECT_GAUGES = (
     "SELECT group_concat(series, ' '), group_concat(quote(value), ' '), json_group_array(pid) FROM ({totals})"
 )
-SET_OR_NOT = "SELECT group_concat(DISTINCT series) FROM gauges WHERE mode = 'mostrecent'"
+SELECT_SET_OR_NOT = "SELECT group_concat(DISTINCT series) FROM gauges WHERE mode = 'mostrecent'"
 
 
 class Cells(NamedTuple):
@@ -140,7 +140,7 @@ def sums(connection: apsw.Connection, cells: Cells, *, restricted: bool) -> Tota
 
     restricted: to the series of the table `asked`.
     """
-    statement = _statement(COUNTS + SUMS_ANSWER, restricted=restricted, found=cells.found)
+    statement = _statement(WITH_COUNTS + SELECT_SUMS, restricted=restricted, found=cells.found)
     bound = {"cells": apsw.carray(cells.values), "before": cells.before}
     row: Any = connection.execute(statement, bound).fetchone()
     return Totals(row[0] or "", _numbers(row[1]))
@@ -148,14 +148,14 @@ def sums(connection: apsw.Connection, cells: Cells, *, restricted: bool) -> Tota
 
 def gauges(connection: apsw.Connection, values: memoryview[float], *, restricted: bool) -> Totals:
     """The same for gauges, Infos and Enums. values: of the blocks of cells that have any, as `block` numbers them."""
-    statement = _statement(GAUGES + GAUGES_ANSWER, restricted=restricted)
+    statement = _statement(WITH_GAUGES + SELECT_GAUGES, restricted=restricted)
     row: Any = connection.execute(statement, {"gauge_cells": apsw.carray(values)}).fetchone()
     return Totals(row[0] or "", _numbers(row[1]), row[2])
 
 
 def set_or_not(connection: apsw.Connection, values: memoryview[float], *, restricted: bool) -> set[int]:
     """The mostrecent gauges that there are; those that nobody has set have no total."""
-    statement = _statement(GAUGES + SET_OR_NOT, restricted=restricted)
+    statement = _statement(WITH_GAUGES + SELECT_SET_OR_NOT, restricted=restricted)
     found: Any = connection.execute(statement, {"gauge_cells": apsw.carray(values)}).get
     return set(map(int, found.split(","))) if found else set()
 

@@ -25,9 +25,9 @@ _KEPT_BYTES = 8 * 1024 * 1024
 """Of cells; of more, which are a million samples, no copy is kept."""
 _COSTS = 16
 """A cell of a series that is asked for again takes about so many times as long as one of all that are asked for."""
-VERSION = "SELECT id, pair, epoch, plan, ended, exemplars FROM store"
-UNSETTLED = "SELECT id, pid, started, journal FROM instance WHERE died IS NULL"
-CREATED = """
+SELECT_VERSION = "SELECT id, pair, epoch, plan, ended, exemplars FROM store"
+SELECT_UNSETTLED = "SELECT id, pid, started, journal FROM instance WHERE died IS NULL"
+SELECT_CREATED = """
 SELECT family.name, family.type, series.labels, min(series.created)
   FROM series JOIN family ON family.id = series.family
  GROUP BY series.family, series.labels
@@ -162,7 +162,7 @@ class Remembered:
     def read_created(self, connection: apsw.Connection) -> None:
         """Read when children were made, if that may have changed."""
         if self.created_read != self.plan_read:
-            rows: Any = connection.execute(CREATED).fetchall()
+            rows: Any = connection.execute(SELECT_CREATED).fetchall()
             for name, type_, labels, created in rows:
                 self.note_created((name, type_), labels, created)
             self.created_read = self.plan_read
@@ -191,7 +191,7 @@ class Scrape:
         self._connection = connection
         self._file = file
         self._wanted = wanted
-        self._store: tuple[Any, ...] = connection.execute(VERSION).fetchone()  # type: ignore[assignment]
+        self._store: tuple[Any, ...] = connection.execute(SELECT_VERSION).fetchone()  # type: ignore[assignment]
         remembered.catch_up(connection, self._store)
         if wanted.created:
             remembered.read_created(connection)
@@ -215,7 +215,7 @@ class Scrape:
     def _look_around(self, slots_before: list[tuple[int, int]]) -> None:
         """Find the processes that are not settled, whether they live, and what their journals add."""
         settled: dict[int, int] = dict(self._connection.execute("SELECT slot, settled FROM slot").fetchall())  # type: ignore[arg-type]
-        known = {row[0]: row[1:] for row in self._connection.execute(UNSETTLED).fetchall()}
+        known = {row[0]: row[1:] for row in self._connection.execute(SELECT_UNSETTLED).fetchall()}
         held = [(slot, instance) for slot, instance in self._file.held_slots() if settled.get(slot) != instance]
         self._tables.keep_only(instance for _, instance in held)  # first: others have the cells of the settled by now
         for slot, instance in held:

@@ -20,7 +20,7 @@ from ..cells.shape import LIVE_MODES, STATE_TYPES
 from .plan import FamilyId, Plan
 from .query import BY_BLOCK, CHOSEN, IN_A_ROW, Cells
 
-CREATE = """
+CREATE_TABLES = """
 CREATE TEMP TABLE IF NOT EXISTS block (place INTEGER PRIMARY KEY, first INTEGER NOT NULL);
 CREATE TEMP TABLE IF NOT EXISTS living (
     id INTEGER PRIMARY KEY, pid TEXT NOT NULL, started REAL, alive INTEGER NOT NULL);
@@ -35,7 +35,7 @@ CREATE TEMP TABLE IF NOT EXISTS asked (series INTEGER PRIMARY KEY);
 CREATE TEMP TABLE IF NOT EXISTS chosen (place INTEGER PRIMARY KEY, cell INTEGER NOT NULL);
 """
 TABLES = ("block", "living", "announced", "stamp", "known", "declared", "returned", "asked", "chosen")
-GAUGE_BLOCKS = """
+SELECT_GAUGE_BLOCKS = """
 WITH RECURSIVE gauge_block (number) AS (
     SELECT min(cell) / 512 FROM cell_copy WHERE gauge
     UNION ALL
@@ -45,36 +45,36 @@ WITH RECURSIVE gauge_block (number) AS (
 SELECT group_concat(number, ' ') FROM gauge_block
 """
 # Of a series that is announced twice by a process the last cell counts; a cell is the child's that came first.
-ANNOUNCE = """
+UPSERT_ANNOUNCED = """
 INSERT INTO announced (cell, series, process, gauge, value, timestamp)
 SELECT ?1, ?2, ?3, ?4, 0.0, NULL WHERE NOT EXISTS (SELECT 1 FROM cell_copy WHERE cell = ?1)
 ON CONFLICT (cell) DO NOTHING
 ON CONFLICT (process, series) DO UPDATE
    SET cell = excluded.cell, gauge = excluded.gauge, value = 0.0, timestamp = NULL
 """
-SUPERSEDED = """
+SELECT_SUPERSEDED = """
 SELECT group_concat(cell_copy.cell, ' ')
   FROM announced JOIN cell_copy USING (process, series)
  WHERE NOT announced.gauge
 """
-STAMP = """
+INSERT_STAMPS = """
 INSERT INTO stamp
 SELECT block.first + (item.rowid - 1) % 512 + 1, nullif(item.value, 0.0)  -- it is in the cell before its value's
   FROM carray(?) AS item CROSS JOIN block ON block.place = (item.rowid - 1) / 512
 """
-ASK = """
+INSERT_ASKED = """
 INSERT INTO asked
 SELECT series.id FROM series JOIN family ON family.id = series.family
  WHERE (family.name, family.type) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?))
 """
 # The series of some cells, and all cells of these series.
-ASK_AGAIN = """
+INSERT_ASKED_AGAIN = """
 INSERT OR IGNORE INTO asked
 SELECT cell_copy.series
   FROM json_each(?) AS item CROSS JOIN cell_copy ON cell_copy.cell = item.value
  WHERE NOT cell_copy.gauge
 """
-CHOOSE = """
+INSERT_CHOSEN = """
 INSERT INTO chosen (cell)
 SELECT cell_copy.cell
   FROM living
@@ -112,7 +112,7 @@ class Tables:
     def __init__(self, connection: apsw.Connection):
         """Make the tables, empty; in no transaction, for a rollback would take them back."""
         self.connection = connection
-        connection.execute(CREATE)
+        connection.execute(CREATE_TABLES)
         self.empty()
 
     def empty(self) -> None:
@@ -148,7 +148,7 @@ class Tables:
         self.upto[instance] = upto
         if found:
             rows = [(one.cell, one.series, instance, one.gauge) for one in found]
-            self.connection.executemany(ANNOUNCE, rows)
+            self.connection.executemany(UPSERT_ANNOUNCED, rows)
             self._announced.setdefault(instance, []).extend(found)
 
     def keep_only(self, instances: Iterable[int]) -> None:
@@ -205,19 +205,19 @@ class Tables:
     def ask(self, families: str, ids: Iterable[int]) -> None:
         """Write which series are asked for: those of families (JSON of names and types), and of these ids."""
         self.connection.execute("DELETE FROM asked")
-        self.connection.execute(ASK, (families,))
+        self.connection.execute(INSERT_ASKED, (families,))
         self.connection.executemany("INSERT OR IGNORE INTO asked VALUES (?)", [(one,) for one in ids])
 
     def read(self, file: CellsFile, owners: list[int], *, stamped: bool) -> Copies:
         """Copy the cells. owners: of each block; those of nobody are not touched. stamped: whether times are needed."""
         copies = Copies.of(file, [block for block, owner in enumerate(owners) if owner])
-        found: Any = self.connection.execute(GAUGE_BLOCKS).get
+        found: Any = self.connection.execute(SELECT_GAUGE_BLOCKS).get
         self._of_gauges = sorted(copies.places.keys() & set(map(int, (found or "").split())))
         self._number(self._of_gauges)
         self.gauges = _doubles(map(copies.block, self._of_gauges))
         if stamped:
             self.connection.execute("DELETE FROM stamp")
-            self.connection.execute(STAMP, (apsw.carray(self.gauges),))
+            self.connection.execute(INSERT_STAMPS, (apsw.carray(self.gauges),))
         waiting = [one for some in self._announced.values() for one in some]
         if waiting:
             self._write_values(file, waiting)
@@ -249,8 +249,8 @@ class Tables:
         """Ask for the sums that some cells are part of; return the ids of their series, and all of their cells."""
         self.connection.execute("DELETE FROM asked")
         self.connection.execute("DELETE FROM chosen")
-        self.connection.execute(ASK_AGAIN, (json.dumps(changed),))
-        self.connection.execute(CHOOSE)
+        self.connection.execute(INSERT_ASKED_AGAIN, (json.dumps(changed),))
+        self.connection.execute(INSERT_CHOSEN)
         series: Any = self.connection.execute("SELECT group_concat(series, ' ') FROM asked").get
         cells: Any = self.connection.execute("SELECT group_concat(cell, ' ') FROM chosen").get
         places, doubles = copies.places, copies.cells()
@@ -274,7 +274,7 @@ class Tables:
 
     def _leave_out_superseded(self, cells: Cells) -> None:
         """Of a series that was removed and made anew, only the last cell counts."""
-        found: Any = self.connection.execute(SUPERSEDED).get
+        found: Any = self.connection.execute(SELECT_SUPERSEDED).get
         for cell in map(int, (found or "").split()):
             if cells.found is IN_A_ROW:
                 place = cell - cells.before - 1

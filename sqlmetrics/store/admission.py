@@ -27,10 +27,10 @@ from .opened import Opened
 
 OTHER = "(other)"
 """Each label value of the series that stands for all label sets beyond the limit."""
-_STATE = "SELECT id, plan, epoch FROM store"
-_ENDS = "SELECT id, journal FROM instance WHERE died IS NULL"
+_SELECT_STATE = "SELECT id, plan, epoch FROM store"
+_SELECT_ENDS = "SELECT id, journal FROM instance WHERE died IS NULL"
 # Of a histogram's child one series is enough.
-_NEW = """
+_SELECT_NEW = """
 SELECT series.id, family.name, family.type, series.labels
   FROM series JOIN family ON family.id = series.family
  WHERE series.id > ? AND series.labels <> '{}' AND (family.type <> 'histogram' OR series.variant = '')
@@ -152,9 +152,9 @@ class Admission:
         if self.limit is None:
             return
         # First how much of each journal is in rows: those label sets are in what is read afterwards.
-        found: Any = connection.execute(_ENDS).fetchall()
+        found: Any = connection.execute(_SELECT_ENDS).fetchall()
         ends: dict[int, int] = dict(found)
-        state = connection.execute(_STATE).fetchall()[0]
+        state = connection.execute(_SELECT_STATE).fetchall()[0]
         if state != self._seen:
             self._learn(connection, (state[0], state[2]), ends)
             self._seen = state if (state[0], state[2]) == self._removals else None
@@ -177,7 +177,7 @@ class Admission:
         self._next_reading = time.monotonic() + _SHARE * (time.monotonic() - begun)
 
     def _read(self, connection: apsw.Connection, found: dict[Family, set[str]]) -> None:
-        rows: Any = connection.execute(_NEW, (self._last,))
+        rows: Any = connection.execute(_SELECT_NEW, (self._last,))
         for number, name, typ, text in rows:
             if OTHER not in text or not is_other(json.loads(text).values()):
                 found.setdefault((name, typ), set()).add(text)

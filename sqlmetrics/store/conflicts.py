@@ -6,7 +6,7 @@ import apsw
 
 from ..cells.home import Home
 
-CONFLICTS = """
+SELECT_CONFLICTS = """
 SELECT name || ' is ' || group_concat(type, ' and ') FROM (SELECT name, type FROM family ORDER BY name, type)
  GROUP BY name HAVING count(*) > 1
 """
@@ -25,7 +25,7 @@ class Conflicts:
         if plan == self._looked_at:
             return
         self._looked_at = plan
-        found = [str(text) for (text,) in connection.execute(CONFLICTS).fetchall()]
+        found = [str(text) for (text,) in connection.execute(SELECT_CONFLICTS).fetchall()]
         if found:
             self._home.report("types", f"{'; '.join(found)}: all of them are shown; give one of them another name")
         else:

@@ -31,7 +31,7 @@ STEPS = 10_000
 """Of SQLite's virtual machine, a millisecond or less, after which a fork or an exit can stop it."""
 POSTPONED = 60.0
 """Seconds until rebuilding is tried again where there was no room for it."""
-_COMMITTED = "SELECT id, journal FROM instance WHERE died IS NULL"
+_SELECT_COMMITTED = "SELECT id, journal FROM instance WHERE died IS NULL"
 
 
 def carry_on(store: Opened) -> None:
@@ -74,7 +74,7 @@ def wipe(store: Opened, connection: apsw.Connection) -> None:
 
 def _committed(connection: apsw.Connection, file: CellsFile) -> dict[int, int]:
     """How much of each journal nobody will read again, by instances: all of it where the process is settled."""
-    rows: Any = connection.execute(_COMMITTED).fetchall()
+    rows: Any = connection.execute(_SELECT_COMMITTED).fetchall()
     settled = {i: file.published[slot] for slot, i in file.held_slots() if file.states[slot] == layout.SETTLED}
     return dict(rows) | settled
 
