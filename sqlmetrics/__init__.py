@@ -9,6 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from .version import __version__ as __version__
+
 if TYPE_CHECKING:
     from .names import (
         DamagedError,
@@ -61,7 +63,6 @@ __all__ = [
     "InstallError",
     "StoreInUseError",
 ]
-__version__ = "0.1.0"
 _MODULES = ("errors", "values")
 """Those that are there without an import of their own, as they have always been."""
 

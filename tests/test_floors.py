@@ -11,7 +11,7 @@ import sqlmetrics
 
 PACKAGE = Path(sqlmetrics.__file__).parent
 FLOORS = (
-    {"errors", "config", "process"},
+    {"errors", "config", "process", "version"},
     {"cells"},
     {"rows"},
     {"scrape"},

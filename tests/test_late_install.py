@@ -80,7 +80,7 @@ def test_one_line_says_what_was_done(path: str, caplog: pytest.LogCaptureFixture
 
     assert len(metrics) == 6
     assert [record.message for record in caplog.records if "took over" in record.message] == [
-        "took over 5 metrics that existed before the store was installed"
+        f"took over 5 metrics that existed before the store was installed (pid {os.getpid()})"
     ]
 
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from helpers import Shell, child, own, value, wait_for, watching
+from helpers import Child, Shell, child, in_child, own, scrape, value, wait_for, watching
 from outsiders import Operator
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics
@@ -18,6 +18,7 @@ from prometheus_client.openmetrics import parser
 import sqlmetrics
 from sqlmetrics.cells.figures import FAMILIES, Figures
 from sqlmetrics.process.trouble import Trouble
+from sqlmetrics.rows.deaths import NOTICED
 from sqlmetrics.store.flusher import Outcome
 
 FILES = {"database": "", "wal": "-wal", "shm": "-shm", "cells": "-cells"}
@@ -76,6 +77,74 @@ def test_a_process_that_ended_is_seen_before_it_is_folded(store: sqlmetrics.Stor
         store.flusher.stop()  # it would fold it, sooner or later
         one.kill()
     assert own("processes", state="dead") == 1
+
+
+def test_each_death_is_counted_once_by_what_noticed_it(store: sqlmetrics.Store, shell: Shell) -> None:
+    """A hook's notice, a flush or a scrape; the view tells of each, the last one first."""
+    jobs = Counter("jobs", "Jobs")
+    jobs.inc()
+    ended = {"notice": 0, "flush": 0, "scrape": 0}
+    pids = []
+
+    def check(noticed: str, one: Child) -> None:
+        ended[noticed] += 1
+        pids.insert(0, str(one.pid))
+        wait_for(lambda: own("processes_ended_total", noticed=noticed) == ended[noticed])
+        assert {how: own("processes_ended_total", noticed=how) for how in ended} == ended
+        assert own("processes_started_total") == 1 + len(pids)
+        assert [row["pid"] for row in shell("SELECT pid FROM deaths")] == pids
+        assert shell("SELECT noticed FROM deaths")[0]["noticed"] == noticed
+
+    store.flusher.stop()
+    with child(work=jobs.inc) as one:
+        one.do("work")
+        one.kill()
+        sqlmetrics.mark_process_dead(one.pid)
+        check("notice", one)
+    store.flusher.stop()
+    with child(work=jobs.inc) as one:
+        one.do("work")
+        one.kill()
+        jobs.inc()
+        assert store.flush() is Outcome.DONE
+        check("flush", one)
+    store.flusher.stop()
+    with child(work=jobs.inc) as one:
+        one.do("work")
+        one.kill()
+        in_child(lambda: scrape(store.path) and None)
+        check("scrape", one)
+    store.reset(force=True, keep_own=True)
+    assert own("processes_ended_total", noticed="flush") == 0
+    assert shell("SELECT * FROM deaths") == []
+
+
+def test_the_view_of_deaths_keeps_the_newest_hundred(store: sqlmetrics.Store, shell: Shell) -> None:
+    """And the counter all of them."""
+    jobs = Counter("jobs", "Jobs")
+    jobs.inc()
+    for _ in range(130):
+        pid = os.fork()
+        if not pid:
+            jobs.inc()
+            os._exit(0)
+        os.waitpid(pid, 0)
+    wait_for(lambda: sum(own("processes_ended_total", noticed=how) or 0 for how in NOTICED) == 130)
+    assert shell.value("SELECT count(*) FROM deaths") == 100
+    assert shell("SELECT os_pid FROM deaths")[0]["os_pid"] == pid
+
+
+def test_versions_and_series_are_told(store: sqlmetrics.Store) -> None:
+    """Of the process that answers, and by family without those of the store itself."""
+    requests = Counter("requests", "Requests", ["path"])
+    for number in range(3):
+        requests.labels(str(number)).inc()
+    registry = watching()
+    (info,) = [one for metric in registry.collect() for one in metric.samples if one.name == "sqlmetrics_info"]
+    assert info.labels["version"] == sqlmetrics.__version__
+    assert set(info.labels) == {"version", "sqlite_version", "schema"}
+    wait_for(lambda: own("series", family="requests") == 3)
+    assert own("series", family="sqlmetrics_errors") is None
 
 
 def test_of_two_processes_of_one_name_one_is_shown(path: str) -> None:

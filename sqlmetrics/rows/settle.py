@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 
 import apsw
 
@@ -16,9 +16,9 @@ from ..cells.journal import JournalGoneError
 from ..cells.shape import LIVE_MODES
 from ..errors import DamagedError
 from ..process import native, waits
-from . import removed
+from . import deaths, removed
 from .database import CutOffError, bump, transaction
-from .fold import Legacy, end, fold, orphan
+from .fold import end, fold, orphan
 from .ingest import SeriesIds, committed, ingest, is_settled
 from .legacies import Ended, legacies_in_cells, legacies_in_rows, legacies_of_orphans, unsettled
 from .schema import ids, refuse_newer
@@ -71,16 +71,16 @@ def _refuse_others(connection: apsw.Connection, file: CellsFile) -> None:
         raise CutOffError(f"{connection.filename}: the rows are not those of the cells")
 
 
-def settle_dead(connection: apsw.Connection, file: CellsFile, settled: list[Slot]) -> None:
-    """Settle every process that is dead by the kernel's word, within `settling`.
+def settle_dead(connection: apsw.Connection, file: CellsFile, settled: list[Slot], noticed: str) -> None:
+    """Settle every process that is dead by the kernel's word, within `settling`. noticed: see `deaths`.
 
     Judged once, here, with the write lock held: so two settlers never fold the same process twice.
     """
-    _settle_those_dead(connection, file, file.held_slots(), settled)
+    _settle_those_dead(connection, file, file.held_slots(), settled, noticed)
 
 
 def _settle_those_dead(
-    connection: apsw.Connection, file: CellsFile, slots: list[Slot], settled: list[Slot]
+    connection: apsw.Connection, file: CellsFile, slots: list[Slot], settled: list[Slot], noticed: str
 ) -> list[Slot]:
     seized = []
     for one in slots:
@@ -91,7 +91,7 @@ def _settle_those_dead(
     if _may_any_live(connection, ended):
         native.sleep(waits.LAST_WORDS)
         ended = unsettled(connection, file, seized)
-    settle(connection, file, ended)
+    settle(connection, file, ended, noticed)
     return seized
 
 
@@ -114,17 +114,21 @@ def settle(
     connection: apsw.Connection,
     file: CellsFile,
     ended: list[Ended],
-    become: Callable[[apsw.Connection, Iterable[Legacy]], None] = fold,
+    noticed: str | None,
 ) -> None:
-    """Fold processes that are not settled, and whose slots are seized, within the caller's transaction.
+    """Settle processes whose slots are seized, within the caller's transaction.
 
-    become: what makes rows of what they had; `fold` or `orphan`.
+    noticed: how their deaths were, see `deaths`; None: they may live, so what they had is kept until they bring it.
     """
+    become = fold if noticed else orphan
     ids = SeriesIds(connection)
     for start in range(0, len(ended), _AT_ONCE):
         some = ended[start : start + _AT_ONCE]
         become(connection, list(legacies_in_cells(connection, file, some, ids)))
-        end(connection, [process.instance for process in some])
+        instances = [process.instance for process in some]
+        if noticed:
+            deaths.record(connection, instances, noticed)
+        end(connection, instances)
         connection.executemany(UPSERT_SETTLED, [{"slot": one.slot, "process": one.instance} for one in some])
 
 
@@ -135,7 +139,7 @@ def mark_dead(connection: apsw.Connection, file: CellsFile, pid: str, settled: l
     alone when a dead one explains it (its pid was given again).
     """
     namesakes = [slot for slot in file.held_slots() if _is_named(connection, file, slot, pid)]
-    if _settle_those_dead(connection, file, namesakes, settled):
+    if _settle_those_dead(connection, file, namesakes, settled, "notice"):
         return []
     for slot, instance in namesakes:
         with contextlib.suppress(JournalGoneError, DamagedError):
@@ -177,6 +181,7 @@ def empty(
     connection.execute("DELETE FROM orphan")
     connection.execute("DELETE FROM kept")
     connection.execute("DELETE FROM exemplar")
+    deaths.forget(connection)
     connection.execute(f"DELETE FROM cell_copy WHERE process NOT IN ({marks})", ids)  # noqa: S608
     connection.execute(f"DELETE FROM instance WHERE id NOT IN ({marks})", ids)  # noqa: S608
     connection.execute(DELETE_UNUSED_SERIES)
@@ -192,14 +197,14 @@ def return_to(connection: apsw.Connection, file: CellsFile) -> None:
     """
     with settling(connection, file) as settled:
         own = [(slot, instance) for slot, instance in file.held_slots() if slot in file.own_slots]
-        settle(connection, file, unsettled(connection, file, own), orphan)
+        settle(connection, file, unsettled(connection, file, own), None)
         settled += own
 
 
 def settle_left(connection: apsw.Connection, file: CellsFile) -> None:
     """Settle every process that is dead into a copy of the rows, within the caller's transaction; no slot is freed."""
     dead = [(slot, instance) for slot, instance in file.held_slots() if not file.is_alive(slot)]
-    settle(connection, file, unsettled(connection, file, dead))
+    settle(connection, file, unsettled(connection, file, dead), "mending")
 
 
 def adopt(connection: apsw.Connection, *, all_dead: bool, above: int) -> int:
@@ -213,6 +218,8 @@ def adopt(connection: apsw.Connection, *, all_dead: bool, above: int) -> int:
     instances = _numbers(connection, "SELECT id FROM instance WHERE died IS NULL")
     for instance in instances:
         (fold if all_dead else orphan)(connection, legacies_in_rows(connection, instance))
+    if all_dead:
+        deaths.record(connection, instances, "mending")
     end(connection, instances)
     if all_dead:
         fold(connection, legacies_of_orphans(connection))

@@ -12,7 +12,8 @@ from ..cells import layout
 from ..cells.cellsfile import CellsFile
 from ..cells.figures import FAMILIES, Waiting
 from ..cells.ownership import SUFFIXES
-from ..rows import behind
+from ..rows import behind, deaths
+from ..version import __version__
 from .families import FamilySamples
 from .plan import Family, Line
 from .tables import Living
@@ -21,6 +22,14 @@ TABLES = ("family", "series", "instance", "cell_copy", "retired", "kept", "orpha
 FILES = dict(zip(("database", "wal", "shm", "cells"), SUFFIXES, strict=True))
 BEHIND = "Since when living processes have had something that is not in rows; 0 if they have not."
 ANNOUNCED = "What living processes have announced, new children above all, and what is not in rows yet."
+STARTED = "Processes that have used the store since it was made or reset, each in each of its names."
+ENDED = "Those of them that have ended, by what noticed it first."
+SELECT_SERIES_BY_FAMILY = """
+SELECT family.name, count(*)
+  FROM series JOIN family ON family.id = series.family
+ WHERE family.id NOT IN (SELECT id FROM figure)
+ GROUP BY family.id
+"""
 BLOCK = 512
 """Bytes of st_blocks, whatever the file system's own blocks are (POSIX stat.h)."""
 
@@ -42,10 +51,15 @@ def gauges(connection: apsw.Connection, file: CellsFile, processes: Iterable[Liv
         "journal extents": file.extents.used() / layout.EXTENTS,
     }
     seconds, journal_bytes = behind.lag(connection, file)
+    ended = deaths.counts(connection)
     return [
+        _info(connection),
         _gauge("processes", "Alive; dead, but not settled yet; remembered for their `all` gauges.", states, "state"),
+        _counter("processes_started", STARTED, {"": sum(ended.values()) + len(list(processes))}),
+        _counter("processes_ended", ENDED, ended, "noticed"),
         _gauge("pid_clashes", "Living processes that have the pid of another.", living.total() - len(living)),
         _gauge("rows", "Rows of each table.", rows, "table"),
+        _gauge("series", "Label sets, and what belongs to each, by family.", _series(connection), "family"),
         _gauge("bytes", "What each file takes on the disk.", {one: _bytes(path + FILES[one]) for one in FILES}, "file"),
         _gauge("free_bytes", "Room on the disk of the store for its user.", disk.f_bavail * disk.f_frsize),
         _gauge("used_ratio", "What is taken of each limit of the cells file, 0 to 1.", used, "limit"),
@@ -57,6 +71,29 @@ def gauges(connection: apsw.Connection, file: CellsFile, processes: Iterable[Liv
 def _gauge(name: str, help_: str, values: float | Mapping[str, float], label: str = "") -> FamilySamples:
     of = values if isinstance(values, Mapping) else {"": values}
     return _shown(f"sqlmetrics_{name}", ("gauge", label, help_), {("", key): value for key, value in of.items()})
+
+
+def _counter(name: str, help_: str, values: Mapping[str, float], label: str = "") -> FamilySamples:
+    found = {("_total", key): value for key, value in values.items()}
+    return _shown(f"sqlmetrics_{name}", ("counter", label, help_), found)
+
+
+def _info(connection: apsw.Connection) -> FamilySamples:
+    labels = {
+        "version": __version__,
+        "sqlite_version": apsw.sqlite_lib_version(),
+        "schema": str(connection.pragma("user_version")),
+    }
+    family = Family("sqlmetrics", "info", "", "Versions of what answers this scrape.", None, registered=True)
+    return FamilySamples(family, [Line("sqlmetrics_info", labels)], [1.0])
+
+
+def _series(connection: apsw.Connection) -> dict[str, float]:
+    """How many series each family has. A family may have two types, where two versions of an app differ."""
+    found: Counter[str] = Counter()
+    for name, count in connection.execute(SELECT_SERIES_BY_FAMILY).fetchall():
+        found[str(name)] += int(str(count))
+    return dict(found)
 
 
 def _count(connection: apsw.Connection, sql: str) -> int:

@@ -207,7 +207,7 @@ def _settle_if_free(connection: apsw.Connection, file: CellsFile, keep_dead: int
     database.wait_for_others(connection, 0)
     try:
         with settle.settling(connection, file) as settled:
-            settle.settle_dead(connection, file, settled)
+            settle.settle_dead(connection, file, settled, "scrape")
             fold.forget_oldest(connection, keep_dead)
             sweep_words(connection, file)
     except apsw.Error:

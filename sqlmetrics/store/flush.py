@@ -265,7 +265,7 @@ def _write(
                 behind.note_partial(connection, [arena.instance for arena in mine])
             else:
                 behind.note_complete(connection, [arena.instance for arena in mine], complete)
-            settle.settle_dead(connection, store.file, settled)
+            settle.settle_dead(connection, store.file, settled, "flush")
             if settled:
                 fold.forget_oldest(connection, store.settings.keep_dead)
                 sweep_words(connection, store.file)

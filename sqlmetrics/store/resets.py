@@ -50,7 +50,7 @@ def begin_with_sums(store: Opened) -> None:
     """Forget the gauges of earlier runs: they tell of processes that are gone. Raises as `reset` does."""
     with _writing(store) as (connection, settled):
         _refuse_if_used(store, store.file.held_slots(), _own(store), False)
-        settle.settle_dead(connection, store.file, settled)
+        settle.settle_dead(connection, store.file, settled, "start")
         fold.drop_gauges(connection)
         sweep_gauges(connection, store.file)
     erasure.finish(store, waits.CALL)
