@@ -10,9 +10,10 @@ from importlib.metadata import version
 from typing import NamedTuple
 
 import pytest
-from pages import DOCS
+from pages import DOCS, made_below
 
 PAGE = DOCS / "reference" / "what-ran.md"
+_BEGIN = "\nIt last ran with Python"
 _HEAD = "| kind | what | with |\n|---|---|---|\n"
 
 
@@ -50,10 +51,8 @@ def written() -> dict[tuple[str, str], str]:
 
 def write(rows: Iterable[Ran]) -> None:
     """Write the table anew, below what the page says of it."""
-    intro = PAGE.read_text("utf-8").partition("\nIt last ran")[0].rstrip()
     machine = (
-        f"It last ran with Python {platform.python_version()}, prometheus_client {version('prometheus_client')}"
-        f" and apsw {version('apsw')}."
+        f" {platform.python_version()}, prometheus_client {version('prometheus_client')} and apsw {version('apsw')}."
     )
     lines = "".join(f"| {row.kind} | {row.what} | {row.versions.replace('debian:', 'Debian ')} |\n" for row in rows)
-    PAGE.write_text(f"{intro}\n\n{machine}\n\n{_HEAD}{lines}", "utf-8")
+    PAGE.write_text(made_below(PAGE.read_text("utf-8"), _BEGIN, f"{machine}\n\n{_HEAD}{lines}"), "utf-8")

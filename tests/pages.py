@@ -35,6 +35,11 @@ class Block(NamedTuple):
         return named[1] if named else None
 
 
+def made_below(text: str, mark: str, made: str) -> str:
+    """A text of which what begins with the mark is made by a program: the same with that made anew."""
+    return f"{text.partition(mark)[0].rstrip()}\n{mark}{made}"
+
+
 def blocks(page: Path) -> list[Block]:
     """The blocks of a page that are meant to run, in order."""
     found = _BLOCK.finditer(page.read_text("utf-8"))

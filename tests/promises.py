@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from pages import DOCS, ROOT
+from pages import DOCS, ROOT, made_below
 
 PAGE = DOCS / "reference" / "promises.md"
 _BEGIN = "\nHeld by:\n\n"
@@ -77,7 +77,7 @@ def page() -> str:
     for at, section in enumerate(sections):
         number = int(section[3:].partition(".")[0])
         here = [one for one in everything if one.promise == number]
-        sections[at] = section.partition(_BEGIN)[0].rstrip() + "\n" + _BEGIN + "".join(map(_item, here))
+        sections[at] = made_below(section, _BEGIN, "".join(map(_item, here)))
     return head + "\n".join(sections)
 
 

@@ -42,6 +42,6 @@ class Home:
         """Report trouble with this store, see `Trouble.report`."""
         self.trouble.report(cause, f"{self.path}: {message}", about=about)
 
-    def over(self, cause: str, message: str) -> None:
+    def over(self, cause: str, message: str, *, about: str = "") -> None:
         """Say that it is gone, see `Trouble.over`."""
-        self.trouble.over(cause, f"{self.path}: {message}")
+        self.trouble.over(cause, f"{self.path}: {message}", about=about)

@@ -253,12 +253,12 @@ class Binder(fork.ForkAware):
             last_pid, last = self._last_name
             return last if last_pid == os.getpid() else str(os.getpid())
         self._last_name = os.getpid(), name
-        store.trouble.over("app", f"{store.path}: the process identifier works again", about=f"identifier {id(self)}")
+        store.home.over("app", "the process identifier works again", about=f"identifier {id(self)}")
         return name
 
     def _miss_name(self, store: Store, error: BaseException) -> None:
         message = f"the process identifier raised {told(error)}; its last answer, or else the pid, is used"
-        store.trouble.report("app", f"{store.path}: {message}", about=f"identifier {id(self)}")
+        store.home.report("app", message, about=f"identifier {id(self)}")
 
     def has_left(self, named: str) -> bool:
         """Whether this process has another name by now; not where that cannot be told, see `_name_for`."""

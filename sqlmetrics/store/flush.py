@@ -93,7 +93,7 @@ def ask(store: Opened) -> None:
     except BaseException as error:  # whatever it is: without this thread nothing would be mended
         if is_for_caller(error):
             raise
-        store.trouble.report("app", f"{store.path}: what is to be asked for its values could not be ({told(error)})")
+        store.home.report("app", f"what is to be asked for its values could not be ({told(error)})")
 
 
 def flush(rounds: Rounds, *, pause: float = 0.0) -> Outcome:
@@ -125,7 +125,7 @@ def flush(rounds: Rounds, *, pause: float = 0.0) -> Outcome:
         for tell in to_be_told:
             tell(store.part)
         nonsense.tell(store.path, store.trouble)
-        store.trouble.over("flush", f"{store.path}: flushes work again")
+        store.home.over("flush", "flushes work again")
     except (apsw.BusyError, apsw.InterruptError, fork.GaveWayError):
         outcome = Outcome.BUSY  # another process writes to the store, or another thread forks
     except JournalGoneError:
@@ -150,7 +150,7 @@ def _look_for_planted(store: Opened) -> None:
 def _after_failure(store: Opened, error: BaseException) -> None:
     if not store.is_open():
         return
-    store.trouble.report("flush", f"{store.path}: cannot flush ({told(error)}); scrapes go on, rows come later")
+    store.home.report("flush", f"cannot flush ({told(error)}); scrapes go on, rows come later")
     if isinstance(error, Exception) and is_damage(error):
         store.file.doubt()
     with contextlib.suppress(OSError):  # also the system may fail to say what is there

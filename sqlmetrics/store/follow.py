@@ -135,7 +135,7 @@ class Follower:
         store, known = self._store, self._known
         is_replaced = look.is_cut_off or (known is not None and look[:2] != known[:2])
         if is_replaced:
-            store.trouble.report("replaced", f"{store.path}: the store was deleted or replaced; moving to a new one")
+            store.home.report("replaced", "the store was deleted or replaced; moving to a new one")
         with store.writing.suspended() as last:
             pair = files.open_or_create(
                 store.path, store.settings, store.trouble, last, store.file, seconds=waits.RUNNING
@@ -147,7 +147,7 @@ class Follower:
         else:
             store.enter(pair)
         if is_replaced:
-            store.trouble.over("replaced", f"{store.path}: the values of this process are in the new store")
+            store.home.over("replaced", "the values of this process are in the new store")
 
     def _bring_what_was_left(self, last: StoreConnection) -> None:
         """See `bring`; `last` is connected to the old database."""
@@ -159,7 +159,7 @@ class Follower:
         except (apsw.Error, SQLMetricsError) as error:
             if not renew.is_damage(error):
                 raise  # it is tried again
-            self._store.trouble.report("replaced", f"{path}: what ended processes had left cannot be read ({error!r})")
+            self._store.home.report("replaced", f"what ended processes had left cannot be read ({error!r})")
 
     def _bring_values(self, pair: Pair) -> None:
         if pair.cells.own_slots:

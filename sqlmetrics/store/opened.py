@@ -71,7 +71,7 @@ class Opened:
     def open(self, seconds: float = waits.SET_UP) -> None:
         """Open the store, or make it; wait so long for others. Raises what `files.open_or_create` does."""
         self.enter(files.open_or_create(self.path, self.settings, self.trouble, seconds=seconds))
-        self.trouble.over("closed", f"{self.path}: the store is open, the values of this process are in it")
+        self.home.over("closed", "the store is open, the values of this process are in it")
 
     def enter(self, pair: Pair) -> None:
         """Use these files from now on."""

@@ -48,7 +48,7 @@ class Remover:
             store.flusher.start()  # the files are rid of it with the next flush, see `erasure`
         except Exception as error:  # whatever it is: the flusher meets it, too, and mends what can be mended
             self._is_stuck = True  # who removes the next one does not wait as long for the same
-            store.trouble.report("removal", f"{store.path}: removed series cannot go yet ({error!r}); they go later")
+            store.home.report("removal", f"removed series cannot go yet ({error!r}); they go later")
             store.flusher.wake()
 
     def has_work(self) -> bool:
@@ -72,7 +72,7 @@ class Remover:
         erasure.wipe(self._store, connection)
         if self._is_stuck:
             self._is_stuck = False
-            self._store.trouble.over("removal", f"{self._store.path}: removed series are gone")
+            self._store.home.over("removal", "removed series are gone")
 
     def _act(self, connection: apsw.Connection, removals: list[Removal], until: float) -> None:
         store = self._store

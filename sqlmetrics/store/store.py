@@ -178,7 +178,7 @@ class Store(Opened, fork.ForkAware):
             self.follower.patiently(self.rounds.act_on_notices)
         except (apsw.Error, OSError, SQLMetricsError) as error:
             # Not to be raised into a server's hook: whoever scrapes or flushes next sees the death by itself.
-            self.trouble.report("notice", f"{self.path}: the end of process {pid} could not be noted yet ({error!r})")
+            self.home.report("notice", f"the end of process {pid} could not be noted yet ({error!r})")
             self.flusher.wake()
 
     def reset(self, *, force: bool, keep_own: bool) -> None:
