@@ -36,7 +36,8 @@ if os.fork() == 0:
     JOBS.inc(100)
     os._exit(0)
 os.wait()
-while is_deleted and not (folder / "metrics.sqlite3-cells").exists():
+deadline = time.monotonic() + 30
+while is_deleted and not (folder / "metrics.sqlite3-cells").exists() and time.monotonic() < deadline:
     JOBS.inc(0)  # an operation starts the flusher again, which the fork has stopped
     time.sleep(0.01)
 (folder / "seen").write_text(str(REGISTRY.get_sample_value("jobs_total")))
