@@ -162,15 +162,3 @@ def test_no_table_is_called_almost_as_a_view_is(store: sqlmetrics.Store) -> None
     assert views >= {"samples", "metrics", "processes"}
     alike = re.compile("(e?s)?$")
     assert not {alike.sub("", table, count=1) for table in tables} & {alike.sub("", view, count=1) for view in views}
-
-
-def test_every_time_is_seconds_and_null_alone_is_never(store: sqlmetrics.Store) -> None:
-    """What the columns with times are declared as; none has a default that would be a time."""
-    times = {"created", "made", "started", "died", "flushed", "timestamp", "began"}
-    found = Shell(store.path)(
-        "SELECT m.name AS of, c.name AS name, c.type AS type, c.dflt_value AS otherwise"
-        " FROM sqlite_schema AS m JOIN pragma_table_info(m.name) AS c WHERE m.type = 'table'"
-    )
-    columns = [column for column in found if column["name"] in times]
-    assert {column["name"] for column in columns} == times
-    assert {(column["type"], column["otherwise"]) for column in columns} == {("REAL", None)}

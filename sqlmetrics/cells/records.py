@@ -122,11 +122,14 @@ def unknown_process(instance: int) -> ProcessRecord:
 
 def nanoseconds(time: float | None) -> int:
     """A time as the texts of journals have it."""
-    return 0 if time is None else round(time * _SECOND)
+    if time is None:
+        return 0
+    seconds, fraction = divmod(time, 1.0)  # a product would have more digits than a double
+    return int(seconds) * _SECOND + round(fraction * _SECOND)
 
 
 def from_nanoseconds(time: int) -> float | None:
-    """The inverse of `nanoseconds`, to the 250 ns that a double can tell apart."""
+    """The inverse of `nanoseconds`: of times that a double can tell apart, some 250 ns from each other."""
     return time / _SECOND if time else None  # of two integers: what is rounded is the result alone
 
 
