@@ -7,7 +7,7 @@ marks since a removal, or is gone. Then the rows tell, which the flusher asks.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Container
+from collections.abc import Container, Iterable
 
 from .home import Home
 from .shape import Key
@@ -26,9 +26,26 @@ class Inheritance:
 
     def __init__(self, home: Home, parent: Inheritance | None):
         self._home = home
+        self._gauges: dict[object, dict[Key, None]] = parent._gauges if parent else {}
+        """Those that this process has, or will have, and leaves, in the order in which they were made."""
         self._seen: Seen | None = parent._seen if parent else None
         self.waiting: list[tuple[Writer, Key]] = []
         self.sure: deque[tuple[Writer, Key, Container[Key]]] = deque()
+
+    def gauges_of(self, value_class: object) -> dict[Key, None]:
+        """Those of one value class, or of what stands for it, to be added to."""
+        return self._gauges.get(value_class) or self._gauges.setdefault(value_class, {})
+
+    def of_family(self, family: str) -> list[Key]:
+        """Those of a family."""
+        return [key for of_class in self._gauges.copy().values() for key in list(of_class) if key[0].family == family]
+
+    def forget(self, keys: Iterable[Key]) -> None:
+        """Have processes that are forked from now on not have these."""
+        of_classes = list(self._gauges.values())
+        for key in keys:
+            for of_class in of_classes:
+                of_class.pop(key, None)
 
     def now(self) -> Seen | None:
         """How many removals there have been."""

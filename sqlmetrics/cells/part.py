@@ -19,7 +19,6 @@ from .arenas import LONGEST_HELP, Place, SharedArena
 from .exemplars import Series
 from .home import Home
 from .inheritance import Inheritance
-from .inherited import forget_inherited, inherited_of
 from .journal import LONGEST
 from .selection import Selection, told_of_removals
 from .shape import Family, Key, abouts, forget
@@ -92,7 +91,9 @@ class Part:
 
     def writer(self, identifier: str, outermost: bool) -> Writer:
         """Return this process's writer of that name, valid or made so. Call it inside `binding`."""
-        writer = self.writers.get(identifier) or self.writers.setdefault(identifier, Writer(identifier))
+        writer = self.writers.get(identifier)
+        if writer is None:
+            writer = self.writers.setdefault(identifier, Writer(identifier, self._note_removed))
         if outermost:
             self._refresh(writer)
         return writer
@@ -174,7 +175,7 @@ class Part:
         """The children of a family that this process has, or will have as it inherits them."""
         with self.binding():
             known = [key for writer in self.writers.copy().values() for key in writer.places.copy()]
-        return [key for key in [*known, *inherited_of(family)] if key[0].family == family]
+        return [key for key in [*known, *self.inheritance.of_family(family)] if key[0].family == family]
 
     def remove(self, selection: Selection) -> bool:
         """Forget children that are to be removed from all processes; see `rows.removal`.
@@ -195,10 +196,19 @@ class Part:
         Their rows go with the next flush or removal. Call it inside `binding`, in the outermost.
         are_unbound: whether no value leads to their cells any more.
         """
-        forget(keys)
-        forget_inherited(keys)
+        self._forget(keys)
         for writer in self.writers.copy().values():
             writer.give_back(keys, are_unbound=are_unbound)
+
+    def _forget(self, keys: list[Key]) -> None:
+        forget(keys)
+        self.inheritance.forget(keys)
+
+    def _note_removed(self, keys: list[Key]) -> None:
+        """Forget what other processes have removed."""
+        self._forget(keys)
+        for tell in told_of_removals:
+            tell(keys)
 
     def has_given_back(self) -> bool:
         """Whether there are rows of children that this process uses no more."""

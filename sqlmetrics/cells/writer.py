@@ -27,16 +27,14 @@ Why nothing is lost or counted twice:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import islice
 
 from .arenas import Arena, Place, PrivateArena, SharedArena, private_place
 from .cellsfile import CellsFile
 from .exemplars import TYPES, Exemplars, Series, record_of
-from .inherited import forget_inherited
 from .journal import TooLongError
-from .selection import told_of_removals
-from .shape import Key, forget, remember, remember_new, siblings_of
+from .shape import Key, remember, remember_new, siblings_of
 
 _AT_ONCE = 200
 """Children that one operation forgets for all, when others have removed them: a millisecond or two."""
@@ -69,11 +67,12 @@ class Writer:
 
     places: of each of them. private: arenas in memory, of those for which the cells file has no room until there is.
     unfit: of those whose records are too long for a journal. moving: children that are on the move, see above, and
-    others that were.
+    others that were. note_removed: is told of those that other processes have removed.
     """
 
-    def __init__(self, identifier: str):
+    def __init__(self, identifier: str, note_removed: Callable[[list[Key]], None]):
         self.identifier = identifier
+        self._note_removed = note_removed
         self.places: dict[Key, Place] = {}
         self.shared: SharedArena | None = None
         self.private: list[PrivateArena] = []
@@ -205,11 +204,8 @@ class Writer:
         # Also those of another mode, or other buckets, of which the rows know another cell or none.
         siblings = dict.fromkeys(sibling for key in removed for sibling in siblings_of(key))
         keys = list({**siblings, **dict.fromkeys(removed)})
-        forget(keys)
-        forget_inherited(keys)
         self._forget(keys)
-        for tell in told_of_removals:
-            tell(keys)
+        self._note_removed(keys)
 
     def _forget_if_gone(self, key: Key) -> None:
         removed = [one for one in (key, *siblings_of(key)) if one in self.gone]

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from prometheus_client.samples import Exemplar
 
 from ..cells import given
-from ..cells.inherited import Inherited
 from ..cells.shape import (
     STATE_TYPES,
     Family,
@@ -100,7 +99,6 @@ class Binder(fork.ForkAware):
         self._store: Store | None = None
         self._writer: Writer | None = None
         self._last_name: tuple[int, str] = (0, "")  # of the process with that id
-        self._inherited = Inherited()
         self._batches: dict[object, list[_Sample]] = {}
         fork.register(self)
 
@@ -164,7 +162,7 @@ class Binder(fork.ForkAware):
             if place is None:
                 return False
             if key[0].zero_shows:
-                self._inherited[key] = None
+                part.inheritance.gauges_of(self)[key] = None
             _lead(bounds, key, writer.identifier, place[0], place[1])
         finally:
             part.depth -= 1
@@ -221,10 +219,10 @@ class Binder(fork.ForkAware):
             self._bind(value._key, [value])
 
     def _bind(self, key: Key, values: list[Bound], seconds: float = -1) -> None:
-        if key[0].zero_shows:
-            self._inherited[key] = None
         store = self._store = self._store or self._find_store()
         part = store.part
+        if key[0].zero_shows:
+            part.inheritance.gauges_of(self)[key] = None
         name = self._name_for(store)
         with part.binding(seconds) as outermost:
             if outermost is None:
@@ -274,14 +272,15 @@ class Binder(fork.ForkAware):
     def _inherit(self, writer: Writer, part: Part) -> None:
         """In a new process (or under a new name) every gauge is there at zero, as in `prometheus_client`'s mode."""
         self._writer = writer
+        gauges = part.inheritance.gauges_of(self)
         if part.inheritance.are_up_to_date():
-            for place, key in enumerate(list(self._inherited)):
+            for place, key in enumerate(list(gauges)):
                 if place < _AT_ONCE:
                     part.place(writer, key, True)
                 else:
-                    part.inheritance.sure.append((writer, key, self._inherited))
+                    part.inheritance.sure.append((writer, key, gauges))
         else:
-            part.inheritance.waiting += [(writer, key) for key in list(self._inherited)]
+            part.inheritance.waiting += [(writer, key) for key in list(gauges)]
 
     def set_exemplar(self, value: Bound, position: int, exemplar: Exemplar) -> None:
         """Take an exemplar of a child's sample at that position."""

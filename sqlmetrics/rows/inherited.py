@@ -5,7 +5,6 @@ from __future__ import annotations
 import apsw
 
 from ..cells.cellsfile import CellsFile
-from ..cells.inherited import forget_inherited
 from ..cells.part import Part
 from ..cells.selection import Selection
 from ..cells.shape import Key
@@ -22,7 +21,7 @@ def bring(connection: apsw.Connection, file: CellsFile, part: Part) -> None:
         removed.catch_up(connection, file)
         gone = {key for _, key in waiting if not _is_in_rows(connection, key)}
     with part.binding():
-        forget_inherited(key for key in gone if not part.has_known(key))
+        part.inheritance.forget(key for key in gone if not part.has_known(key))
         part.inheritance.sure.extend((writer, key, {key}) for writer, key in waiting if key not in gone)
         del part.inheritance.waiting[: len(waiting)]
     part.in_slices(part.place_inherited)

@@ -79,12 +79,13 @@ def carry_out(
 
     Returns what is for `recycle` after the COMMIT, and whether cells of other processes are to be marked.
     """
-    left = leaving(part.arenas())
+    arenas = [arena for arena in part.arenas() if arena.file is file]  # another thread may have gone over to new files
+    left = leaving(arenas)
     removed.catch_up(connection, file)
     file.removals[0] = (file.removals[0] + 1) % 2**64
     part.inheritance.note_own()
     given_back = set(leave(connection, left))
-    own = {arena.instance for arena in part.arenas()}
+    own = {arena.instance for arena in arenas}
     gone: list[tuple[int, int]] = []
     for removal in removals:
         series = series_of(connection, removal.selection)
