@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import shlex
+import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import apsw
 
-from . import __version__, config, launch
+from . import __version__, launch
+from .commands.options import PATH_HELP
 from .errors import SQLMetricsError
 from .rows import wal_reset
 
@@ -18,22 +20,53 @@ if TYPE_CHECKING:
     _Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
+COMMANDS = {
+    "show": "series and their values, as a scrape would have them now",
+    "env": "print the variables that `run` sets, for units, containers and shells",
+}
+"""The commands that are modules of `commands`; each is imported if it is the one that is run."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status. Errors of this package are printed, not raised."""
-    arguments = _parser().parse_args(argv)
+    given = sys.argv[1:] if argv is None else list(argv)
+    arguments = _parser(next((one for one in given if not one.startswith("-")), "")).parse_args(given)
     try:
-        return int(arguments.run(arguments))
-    except (SQLMetricsError, ValueError) as error:
-        print(f"sqlmetrics: {error}", file=sys.stderr)  # noqa: T201
-        return getattr(error, "status", 1)
+        status = int(arguments.run(arguments))
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # `sqlmetrics show | head`; Python would complain of what it cannot write at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _SIGPIPE
+    except (SQLMetricsError, ValueError, apsw.Error, OSError) as error:
+        if isinstance(error, (apsw.Error, OSError)) and not hasattr(arguments, "trouble"):
+            raise
+        return _complain(error, arguments)
 
 
-def _parser() -> argparse.ArgumentParser:
+_SIGPIPE = 128 + 13
+"""What a shell says of a program that has ended as it wrote to a closed pipe."""
+
+
+def _complain(error: Exception, arguments: argparse.Namespace) -> int:
+    print(f"sqlmetrics: {error}", file=sys.stderr)  # noqa: T201
+    if hasattr(arguments, "place"):
+        print(f"sqlmetrics: the store is {arguments.place}", file=sys.stderr)  # noqa: T201
+    return getattr(error, "status", getattr(arguments, "trouble", 1))
+
+
+def _parser(command: str | None = None) -> argparse.ArgumentParser:
+    """The parser. command: the one whose arguments are to be known; None: all."""
     parser = argparse.ArgumentParser(prog="sqlmetrics", description="prometheus_client for many processes")
     parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_run(commands)
-    _add_env(commands)
+    for name, help_ in COMMANDS.items():
+        added = commands.add_parser(name, help=help_)
+        if command in (None, name):
+            module = importlib.import_module(f"{__package__}.commands.{name}")
+            module.add(added)
+            added.set_defaults(run=module.run)
     demo = commands.add_parser("demo", help="start a gunicorn, send it requests, kill a worker, check every number")
     demo.add_argument("--requests", type=int, default=2000, help="how many requests to send (default 2000)")
     demo.add_argument("--workers", type=int, default=4, help="how many workers to start (default 4)")
@@ -57,27 +90,9 @@ def _add_run(commands: _Commands) -> None:
         " starts, the first import of prometheus_client installs the store. Settings are taken from SQLMETRICS_...",
         epilog="The exit status is that of the command; 127 if there is none of that name, 126 if it cannot be run.",
     )
-    _add_path(run)
+    run.add_argument("--path", help=PATH_HELP)
     run.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND", help="a program and its arguments")
     run.set_defaults(run=lambda given: _run(run, given))
-
-
-def _add_env(commands: _Commands) -> None:
-    env = commands.add_parser(
-        "env",
-        help="print the variables that `run` sets, for units, containers and shells",
-        description="Prints lines for a shell to evaluate; a Python that starts with these variables uses the store"
-        " as it would below `sqlmetrics run`. Empties nothing.",
-    )
-    _add_path(env)
-    env.set_defaults(run=_env)
-
-
-def _add_path(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--path",
-        help="the store, a file or an existing folder; default: SQLMETRICS_PATH, else PROMETHEUS_MULTIPROC_DIR",
-    )
 
 
 def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
@@ -85,12 +100,6 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     if not command:
         parser.error("no command was given; for example: sqlmetrics run -- gunicorn -w 4 app:app")
     launch.run(command, arguments.path)
-
-
-def _env(arguments: argparse.Namespace) -> int:
-    for name, value in launch.variables(config.resolve(arguments.path)).items():
-        print(f"export {name}={shlex.quote(value)}")  # noqa: T201
-    return 0
 
 
 def _demo(arguments: argparse.Namespace) -> int:

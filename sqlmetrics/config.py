@@ -256,6 +256,11 @@ def _refuse_foreign(folder: str) -> None:
         )
 
 
+def source(path: str | os.PathLike[str] | None = None) -> str:
+    """What names the store: `path`, or a variable. Raises PathError if nothing does."""
+    return _named(path)[0]
+
+
 def is_named() -> bool:
     """Whether the environment names a store."""
     return any(os.environ.get(variable) for variable in PATH_VARIABLES)

@@ -17,7 +17,7 @@ FLOORS = (
     {"scrape"},
     {"store"},
     {"client", "values"},
-    {"names", "web", "gunicorn", "multiprocess", "launch", "bootstrap", "cli", "demo", "__main__", ""},
+    {"names", "web", "gunicorn", "multiprocess", "launch", "bootstrap", "commands", "cli", "demo", "__main__", ""},
 )
 """From the ground up, by the first part of a module's name below the package; the package itself is ''."""
 MODULES = {

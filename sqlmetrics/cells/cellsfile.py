@@ -297,6 +297,10 @@ class CellsFile(MappedFile):
         """Whether the process that holds a slot lives; the kernel's word, no trial."""
         return slot in self.own_slots or locks.is_locked(self.fd, layout.STATE_AT + slot)
 
+    def holder(self, slot: int) -> int:
+        """The pid of the process that holds a slot, as this one would have to write it; 0 if it cannot see that."""
+        return os.getpid() if slot in self.own_slots else locks.holder(self.fd, layout.STATE_AT + slot)
+
     def notify(self, slot: int) -> None:
         """Make the slot's process look at its slot before its next operation."""
         self.stale[slot] = layout.NOTICE

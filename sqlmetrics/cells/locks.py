@@ -77,10 +77,24 @@ def is_locked(fd: int, offset: int) -> bool:
 
     ``F_GETLK`` and not a trial lock: a trial would replace, then drop, a lock of this process.
     """
+    return _asked(fd, offset)[0] != fcntl.F_UNLCK
+
+
+def holder(fd: int, offset: int) -> int:
+    """The pid of another process that holds a lock on the byte at `offset`, as this process's pid namespace has it.
+
+    0 where nobody holds one, or a process that this one cannot see: of a container beside it, say.
+    """
+    kind, pid = _asked(fd, offset)
+    return max(pid, 0) if kind != fcntl.F_UNLCK else 0
+
+
+def _asked(fd: int, offset: int) -> tuple[int, int]:
+    """(kind, pid) of the lock of another process."""
     if _BSD:
         question = _FLOCK.pack(offset, 1, 0, fcntl.F_WRLCK, os.SEEK_SET)
-        answer = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_GETLK, question)[: _FLOCK.size])[3]
+        _, _, pid, kind, _ = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_GETLK, question)[: _FLOCK.size])
     else:
         question = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, offset, 1, 0)
-        answer = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_GETLK, question)[: _FLOCK.size])[0]
-    return bool(answer != fcntl.F_UNLCK)
+        kind, _, _, _, pid = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_GETLK, question)[: _FLOCK.size])
+    return kind, pid

@@ -57,7 +57,7 @@ def lag(connection: apsw.Connection, file: CellsFile) -> tuple[float, int]:
         if file.published[slot] > committed:
             announced += file.published[slot] - committed
             since.append(_announced_at(file, slot, instance, committed) or now)
-        if _has_other_values(connection, file, slot, instance):
+        if has_other_values(connection, file, slot, instance):
             before = known.get(instance)
             seen[instance] = before if before and before[0] == flushed else (flushed, now)
             since.append(seen[instance][1])
@@ -82,7 +82,7 @@ def _announced_at(file: CellsFile, slot: int, instance: int, committed: int) -> 
     return None  # a family says when it was described, and a child's or another's record comes after it
 
 
-def _has_other_values(connection: apsw.Connection, file: CellsFile, slot: int, instance: int) -> bool:
+def has_other_values(connection: apsw.Connection, file: CellsFile, slot: int, instance: int) -> bool:
     """Whether a cell has another value than its row."""
     for block in file.blocks.owned_by(slot):
         first = block * layout.BLOCK_CELLS

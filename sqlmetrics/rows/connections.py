@@ -7,7 +7,7 @@ every connection is closed before a fork.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 import apsw
@@ -20,8 +20,9 @@ from .yielding import ForkedInUseError, YieldedError
 class Access:
     """One connection, used by one thread at a time, and opened when it is needed."""
 
-    def __init__(self, path: str):
+    def __init__(self, path: str, connect: Callable[[str], database.StoreConnection] = database.connect):
         self._path = path
+        self._connect = connect
         self._lock = native.RLock()
         self._connection: database.StoreConnection | None = None
         self._holder = 0  # the thread that uses it
@@ -69,7 +70,7 @@ class Access:
         if self._poisoned:
             raise ForkedInUseError("this process was forked while its parent was using SQLite; start it another way")
         if self._connection is None:
-            self._connection = database.connect(self._path)
+            self._connection = self._connect(self._path)
         elif not self._connection.is_in_place():
             raise database.CutOffError(f"{self._path}: a file of the store was deleted or replaced")
         self._connection.user = native.get_ident()
@@ -138,7 +139,7 @@ class Access:
         Without it (a fork from C) an idle connection is closed here before any other is opened; one in the
         middle of a call cannot be, and is left as it is.
         """
-        heir = Access(self._path)
+        heir = Access(self._path, self._connect)
         in_use = self._holder if self._interrupted is None else self._interrupted
         if in_use:
             heir._poisoned = True

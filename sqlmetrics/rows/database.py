@@ -79,6 +79,10 @@ class StoreConnection(Connection):
         """Whether other processes that open the store find the files that this connection has open."""
         return not self.is_copy and None not in self.opened and self.opened == self.at_names()
 
+    def is_torn(self) -> bool:
+        """Whether what was read may be of two states: where SQLite was told that nobody writes, and somebody did."""
+        return False
+
     def holds_database(self) -> bool:
         """Whether the database at least is that file, or nothing is there in its place."""
         return file_identity(self.path) in (None, self.opened[0])

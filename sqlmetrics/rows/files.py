@@ -209,7 +209,8 @@ def open_existing(connection: apsw.Connection, path: str) -> CellsFile:
         ids = schema.ids(connection, path) if version else ("", "")
     if version == 0:
         raise NoStoreError(f"{path} is empty; is the app that calls sqlmetrics.install() running with that path?")
-    file = open_cells(path + CELLS_SUFFIX, writable=os.access(path + CELLS_SUFFIX, os.W_OK))
+    may_write = not connection.readonly("main") and os.access(path + CELLS_SUFFIX, os.W_OK)
+    file = open_cells(path + CELLS_SUFFIX, writable=may_write)
     header = file.header() if file else None
     if file is None or header is None or header[:3] != (*ids, boot_id()):
         raise DamagedError(

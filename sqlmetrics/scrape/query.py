@@ -11,6 +11,7 @@ interpreter lock is free while the query runs: its answer is one row.
 from __future__ import annotations
 
 import functools
+import json
 import re
 from typing import Any, NamedTuple
 
@@ -23,18 +24,18 @@ _ONLY = "IN (SELECT series FROM asked)"
 # condition so that it is looked at when the row was found: from one cell to the next that takes 35 ns, and 180 ns where
 # zeros were skipped before. A series of which nothing is left is shown as 0 by who knows that there is one.
 WITH_COUNTS = """
-WITH counts (series, value) AS (
-    SELECT cell_copy.series, item.value
+WITH counts (series, value{and_process}) AS (
+    SELECT cell_copy.series, item.value{and_its_process}
       FROM {numbered_cells}
      WHERE (item.value IS NOT 0.0 OR cell_copy.cell < 0) AND NOT cell_copy.gauge {and_sample}
     UNION ALL
-    SELECT series, value FROM announced WHERE NOT gauge {and_series}
+    SELECT series, value{and_process} FROM announced WHERE NOT gauge {and_series}
     UNION ALL
-    SELECT series, value FROM retired WHERE series NOT IN (SELECT id FROM known) {and_series}
+    SELECT series, value{and_nobody} FROM retired WHERE series NOT IN (SELECT id FROM known) {and_series}
     UNION ALL
-    SELECT series, rest FROM retired WHERE rest <> 0.0 AND series NOT IN (SELECT id FROM known) {and_series}
+    SELECT series, rest{and_nobody} FROM retired WHERE rest <> 0.0 AND series NOT IN (SELECT id FROM known) {and_series}
     UNION ALL
-    SELECT series, value FROM orphan
+    SELECT series, value{and_nobody} FROM orphan
      WHERE series NOT IN (SELECT id FROM known) AND process NOT IN (SELECT id FROM returned) {and_series}
 ),
 gauges (series, family, child, mode, pid, value, timestamp, started) AS (
@@ -100,6 +101,15 @@ SELECT_GAUGES = (
     "SELECT group_concat(series, ' '), group_concat(quote(value), ' '), json_group_array(pid) FROM ({totals})"
 )
 SELECT_SET_OR_NOT = "SELECT group_concat(DISTINCT series) FROM gauges WHERE mode = 'mostrecent'"
+# What each process has a part of; NULL: what ended processes left.
+SELECT_PARTS_OF_SUMS = (
+    "SELECT group_concat(series, ' '), group_concat(quote(value), ' '), json_group_array(process) FROM counts"
+)
+SELECT_PARTS_OF_GAUGES = """
+SELECT group_concat(series, ' '), group_concat(quote(value), ' '), json_group_array(json_array(pid, started)),
+       group_concat(quote(timestamp), ' ')
+  FROM gauges
+"""
 
 
 class Cells(NamedTuple):
@@ -129,9 +139,11 @@ def view() -> str:
 
 
 @functools.cache
-def _statement(query: str, *, restricted: bool, found: str = "") -> str:
+def _statement(query: str, *, restricted: bool, found: str = "", by_process: bool = False) -> str:
     names = {"sample": "cell_copy.series", "series": "series", "known": "part.series"}
     only = {f"and_{name}": f"AND {column} {_ONLY}" if restricted else "" for name, column in names.items()}
+    parts = {"and_process": ", process", "and_its_process": ", cell_copy.process", "and_nobody": ", NULL"}
+    only |= {name: part if by_process else "" for name, part in parts.items()}
     return query.format(numbered_cells=found, totals=view(), **only)
 
 
@@ -158,6 +170,30 @@ def set_or_not(connection: apsw.Connection, values: memoryview[float], *, restri
     statement = _statement(WITH_GAUGES + SELECT_SET_OR_NOT, restricted=restricted)
     found: Any = connection.execute(statement, {"gauge_cells": apsw.carray(values)}).get
     return set(map(int, found.split(","))) if found else set()
+
+
+class Parts(NamedTuple):
+    """Parts of totals: ids of series, as text, and the value of each. of: whose it is; stamps: when it was set."""
+
+    series: str
+    values: list[float]
+    of: list[Any]
+    stamps: list[float]
+
+
+def parts_of_sums(connection: apsw.Connection, cells: Cells, *, restricted: bool) -> Parts:
+    """What each process has of counters, summaries and histograms, by its instance (None: ended ones); no zeros."""
+    statement = _statement(WITH_COUNTS + SELECT_PARTS_OF_SUMS, restricted=restricted, found=cells.found, by_process=True)
+    bound = {"cells": apsw.carray(cells.values), "before": cells.before}
+    row: Any = connection.execute(statement, bound).fetchone()
+    return Parts(row[0] or "", _numbers(row[1]), json.loads(row[2]), [])
+
+
+def parts_of_gauges(connection: apsw.Connection, values: memoryview[float], *, restricted: bool) -> Parts:
+    """What each process has of gauges, Infos and Enums that takes part, by (pid, when it started)."""
+    statement = _statement(WITH_GAUGES + SELECT_PARTS_OF_GAUGES, restricted=restricted)
+    row: Any = connection.execute(statement, {"gauge_cells": apsw.carray(values)}).fetchone()
+    return Parts(row[0] or "", _numbers(row[1]), json.loads(row[2]), _numbers(row[3]))
 
 
 def _numbers(values: str | None) -> list[float]:

@@ -12,7 +12,8 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import apsw
 
@@ -33,6 +34,7 @@ from .families import FamilySamples
 from .reading import Remembered, Scrape
 from .wanted import Wanted
 
+A = TypeVar("A")
 T = TypeVar("T")
 Finish = Callable[[list[FamilySamples], dict[object, Any]], T]
 _TRIES = 100
@@ -53,12 +55,26 @@ class _UnfinishedError(Exception):
         self.error = error
 
 
+@dataclass(frozen=True)
+class Question(Generic[A, T]):
+    """What a reader is asked.
+
+    answer: called within the read transaction, and again if somebody gives cells away in the midst of it.
+    finish: makes the result of the answer and of what it has kept of former scrapes.
+    """
+
+    wanted: Wanted
+    answer: Callable[[Scrape], A]
+    finish: Callable[[A, dict[object, Any]], T]
+
+
 class Reader(fork.ForkAware):
     """Answers scrapes of one store in this process."""
 
-    def __init__(self, path: str):
+    def __init__(self, path: str, connect: Callable[[str], database.StoreConnection] = database.connect):
         self.path = path
-        self._access = Access(path)
+        self._connect = connect
+        self._access = Access(path, connect)
         self._remembered = Remembered()
         self.keep_dead = config.Settings.keep_dead
         """How many ended processes are remembered; see `config.Settings`."""
@@ -114,9 +130,20 @@ class Reader(fork.ForkAware):
         Raises NoStoreError, StoreError (DamagedError where a process that writes to the store has to mend it) or
         apsw.Error.
         """
+
+        def answer(scrape: Scrape) -> tuple[list[FamilySamples], list[FamilySamples]]:
+            return scrape.result(), scrape.about() if own is not None else []
+
+        def assemble(answer: tuple[list[FamilySamples], list[FamilySamples]], kept: dict[object, Any]) -> T:
+            return finish(about.assembled(*answer, own, wanted.names), kept)
+
+        return self.ask(Question(wanted, answer, assemble))
+
+    def ask(self, question: Question[A, T]) -> T:
+        """Return the finished answer to what is asked. Raises as `read` does."""
         fork.notice()
         try:
-            return self._read(wanted, own, finish)
+            return self._ask(question)
         except _UnfinishedError as error:
             raise error.error from None
         except Exception as error:
@@ -129,17 +156,20 @@ class Reader(fork.ForkAware):
             ) from error
 
     def _doubt(self) -> None:
+        """Have a process that writes look at the files; one that only looks changes no byte of them."""
+        if self._connect is not database.connect:
+            return
         with contextlib.suppress(OSError):
             file = open_cells(self.path + CELLS_SUFFIX, writable=True)
             if file is not None:
                 file.doubt()
 
-    def _read(self, wanted: Wanted, own: Waiting | None, finish: Finish[T]) -> T:
+    def _ask(self, question: Question[A, T]) -> T:
         busy: apsw.Error | None = None
         for number in range(_TRIES):
             kind = "IMMEDIATE" if number >= _UNDISTURBED and number % 2 == 0 else "DEFERRED"
             try:
-                result = self._try(wanted, own, finish, kind)
+                result = self._try(question, kind)
             except apsw.ReadOnlyError:
                 if kind == "DEFERRED":
                     raise
@@ -156,21 +186,19 @@ class Reader(fork.ForkAware):
             f"rows and cells do not fit together, or change faster than they are read: {_TRIES} tries"
         )
 
-    def _try(self, wanted: Wanted, own: Waiting | None, finish: Finish[T], kind: str) -> tuple[T] | None:
+    def _try(self, question: Question[A, T], kind: str) -> tuple[T] | None:
         """One try; None if a process was settled, or its cells were given to another, in the midst of it.
 
         kind: of the transaction.
         """
         if self._access.held_here():  # a signal handler scrapes in the middle of a scrape
-            with contextlib.closing(Access(self.path)) as access:
-                return self._try_with(access, Remembered(), wanted, own, finish, kind)
+            with contextlib.closing(Access(self.path, self._connect)) as access:
+                return self._try_with(access, Remembered(), question, kind)
         if self._access.is_cut_off():
             self._access.close_idle()
-        return self._try_with(self._access, self._remembered, wanted, own, finish, kind)
+        return self._try_with(self._access, self._remembered, question, kind)
 
-    def _try_with(
-        self, access: Access, remembered: Remembered, wanted: Wanted, own: Waiting | None, finish: Finish[T], kind: str
-    ) -> tuple[T] | None:
+    def _try_with(self, access: Access, remembered: Remembered, question: Question[A, T], kind: str) -> tuple[T] | None:
         with access() as connection:
             file = files.open_existing(connection, self.path)
             if sum(not file.is_alive(slot) for slot, _ in file.held_slots()) > _FEW:
@@ -179,9 +207,8 @@ class Reader(fork.ForkAware):
             remembered.tables_of(connection)
             try:
                 with database.transaction(connection, kind):
-                    scrape = Scrape(connection, file, remembered, wanted, slots)
-                    result = scrape.result()
-                    gauges = about.gauges(connection, file, scrape.processes.values()) if own is not None else []
+                    scrape = Scrape(connection, file, remembered, question.wanted, slots)
+                    found = question.answer(scrape)
             except journal.JournalGoneError:
                 remembered.tables = None  # its rows were rolled back
                 return None
@@ -189,15 +216,15 @@ class Reader(fork.ForkAware):
                 remembered.forget()
                 raise
             # Since before the snapshot: a cell that it knows may have been freed and be another child's by now.
-            if file.blocks.changed(before) or file.blocks.changed(scrape.census):
+            if file.blocks.changed(before) or file.blocks.changed(scrape.census) or connection.is_torn():
                 return None
             try:
-                answer = finish(about.assembled(result, gauges, own, wanted.names), remembered.kept)
+                result = question.finish(found, remembered.kept)
             except Exception as error:
                 raise _UnfinishedError(error) from error
             if scrape.saw_dead():
                 _settle_if_free(connection, file, self.keep_dead)
-            return (answer,)
+            return (result,)
 
 
 def _settle_if_free(connection: apsw.Connection, file: CellsFile, keep_dead: int) -> None:

@@ -14,9 +14,11 @@ from ..cells.images import Copies
 from ..cells.records import ChildRecord, ExemplarRecord, FamilyRecord, ProcessRecord, Record
 from ..cells.shape import MOST_RECENT_MODES, STATE_TYPES
 from ..rows.ingest import storable
-from . import query
+from . import about, query
 from .families import FamilySamples
+from .members import Member, members
 from .newest import Newest, among
+from .parts import Part, of_gauges, of_sums
 from .plan import Family, FamilyId, Gauge, GaugeLines, OtherKindError, Plan
 from .tables import Announcement, Living, Tables
 from .wanted import Wanted
@@ -208,6 +210,15 @@ class Scrape:
         if not file.are_unsettled(self.processes):
             raise journal.JournalGoneError  # settled since, and its blocks may be others' by now
 
+    def about(self) -> list[FamilySamples]:
+        """The gauges about the store itself."""
+        return about.gauges(self._connection, self._file, self.processes.values())
+
+    def members(self) -> list[Member]:
+        """The processes of the store, one by one."""
+        said, announced = self._remembered.introduced, self._tables.announced_by()
+        return members(self._connection, self._file, self.processes, said, announced)
+
     def saw_dead(self) -> bool:
         """Whether a process has ended and nobody has settled it yet."""
         return not all(process.alive for process in self.processes.values())
@@ -299,6 +310,15 @@ class Scrape:
                 if shown is not None:
                     found.append(shown)
         return found
+
+    def parts(self) -> list[Part]:
+        """What each process has of the families that are wanted."""
+        tables, plan, restricted = self._tables, self._plan, self._wanted.names is not None
+        copies = tables.read(self._file, self.census.owners, stamped=self._stamped)
+        sums = query.parts_of_sums(self._connection, tables.all_cells(copies), restricted=restricted)
+        gauges = query.parts_of_gauges(self._connection, tables.gauges, restricted=restricted)
+        found = [*of_sums(plan, sums, self._asked, self.processes), *of_gauges(plan, gauges, tables.living)]
+        return [part for part in found if self._wanted.names is None or part.line.name in self._wanted.names]
 
     def _add_unset(self, gauges: dict[FamilyId, GaugeValues], there: set[int]) -> None:
         """Note the mostrecent gauges that nobody has set: their families are shown, and they, if that is wanted."""

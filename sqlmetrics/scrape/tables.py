@@ -123,7 +123,8 @@ class Tables:
         self._of_gauges: list[int] = []
         self.gauges = _doubles([])
         """The cells of the blocks in which some are gauges'."""
-        self._living: list[Living] = []
+        self.living: list[Living] = []
+        """Who is not settled; no two have started at one moment."""
         self._announced: dict[int, list[Announcement]] = {}
         self._known = 0
         self._declared: dict[int, str] = {}
@@ -166,10 +167,10 @@ class Tables:
             if one.started is not None:
                 latest = max(one.started, math.nextafter(latest, math.inf))
             found.append(one if one.started is None else one._replace(started=latest))
-        if found != self._living:
+        if found != self.living:
             self.connection.execute("DELETE FROM living")
             self.connection.executemany("INSERT INTO living VALUES (?, ?, ?, ?)", found)
-            self._living = found
+            self.living = found
 
     def write_returned(self, lost: set[int]) -> None:
         """Write whose values are in other cells by now."""
@@ -226,6 +227,10 @@ class Tables:
     def is_announced(self) -> bool:
         """Whether there are children that have no rows yet."""
         return any(self._announced.values())
+
+    def announced_by(self) -> dict[int, int]:
+        """How many samples each process has that have no rows yet."""
+        return {instance: len(waiting) for instance, waiting in self._announced.items()}
 
     def all_cells(self, copies: Copies) -> Cells:
         """The cells for a query that asks for all series."""

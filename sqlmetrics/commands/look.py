@@ -1,0 +1,124 @@
+"""A look at a store from outside: it changes no file, settles no dead process, and migrates no older schema."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+import apsw
+from prometheus_client import exposition
+from prometheus_client.metrics_core import Metric
+from prometheus_client.openmetrics import exposition as openmetrics_text
+from prometheus_client.samples import Sample
+
+from .. import config
+from ..cells import ownership
+from ..errors import DamagedError, SchemaError
+from ..rows import onlooking, schema
+from ..scrape.families import FamilySamples
+from ..scrape.members import Member
+from ..scrape.parts import Part
+from ..scrape.reader import Question, Reader
+from ..scrape.reading import Scrape
+from ..scrape.text import Encoder, texts
+from ..scrape.wanted import Wanted, wanted
+from .place import Place
+
+T = TypeVar("T")
+METRICS = "SELECT family, type, metric, labels, value FROM metrics"
+ROWS_ONLY = "the values are those of the rows, as old as the last flush"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was read. remark: why it is not what living processes have now, '' if it is."""
+
+    families: list[Metric]
+    remark: str = ""
+
+
+class Look:
+    """Answers what commands ask of one store, as often as they ask.
+
+    Where the cells file is missing, or of an earlier boot of the machine, the rows are what there is: values, and no
+    processes. Its methods raise NoStoreError, PathError, StoreError or apsw.Error.
+    """
+
+    def __init__(self, place: Place):
+        settings = config.settings()
+        if settings.gid() >= 0:
+            ownership.share(place.path, settings.gid())
+        self.place = place
+        self._reader = Reader(place.path, onlooking.connect)
+
+    def close(self) -> None:
+        """Close the connection; another is opened when it is needed."""
+        self._reader.close()
+
+    def families(self, names: Iterable[str] | None = None, *, self_metrics: bool = False) -> Found:
+        """All families, or those with samples of these names, with the values that a scrape would show now."""
+        asked = wanted(names, self_metrics=self_metrics)
+        try:
+            return Found(self._scrape(asked, lambda families, _: [one.metric() for one in families]))
+        except DamagedError as error:
+            found = self._from_rows(error, METRICS)
+            return Found(_families_of_rows(found, asked), f"{error}; {ROWS_ONLY}")
+
+    def text(self, *, openmetrics: bool = False, self_metrics: bool = False) -> bytes:
+        """The exposition, UTF-8: the text format 0.0.4, or OpenMetrics 1.0."""
+        encoder: Encoder = partial(openmetrics_text.generate_latest) if openmetrics else exposition.generate_latest
+        asked = wanted(self_metrics=self_metrics)
+        return self._scrape(asked, lambda families, kept: texts(kept, encoder).text(families))
+
+    def parts(self, names: Iterable[str] | None = None) -> list[Part]:
+        """What each process has of the values that a scrape adds up."""
+        return self.ask(wanted(names), lambda scrape: scrape.parts())
+
+    def members(self) -> list[Member]:
+        """The processes, one by one: those that are not settled, and those remembered for their `all` gauges."""
+        return self.ask(Wanted(), lambda scrape: scrape.members())
+
+    def ask(self, asked: Wanted, answer: Callable[[Scrape], T]) -> T:
+        """Ask a scrape something, within its read transaction."""
+        self._refuse_older()
+        return self._reader.ask(Question(asked, answer, lambda found, _: found))
+
+    def rows(self, sql: str, *bound: Any) -> list[Any]:
+        """The rows of a query of the database."""
+        with contextlib.closing(onlooking.connect(self.place.path)) as connection:
+            found: list[Any] = connection.execute(sql, bound).fetchall()
+            return found
+
+    def _scrape(self, asked: Wanted, finish: Callable[[list[FamilySamples], dict[object, Any]], T]) -> T:
+        self._refuse_older()
+        return self._reader.read(asked, own={} if asked.self_metrics else None, finish=finish)
+
+    def _refuse_older(self) -> None:
+        """Raise SchemaError for a store that this version would have to migrate to read it."""
+        with contextlib.closing(onlooking.connect(self.place.path)) as connection:
+            version = schema.check(connection, self.place.path)
+        if 0 < version < schema.schema_version():
+            raise SchemaError(
+                f"{self.place.path}: the store has schema {version}, and this sqlmetrics would have to bring it to"
+                f" {schema.schema_version()} to read it; look with the version that the app uses"
+            )
+
+    def _from_rows(self, error: DamagedError, sql: str) -> list[Any]:
+        try:
+            return self.rows(sql)
+        except apsw.Error:
+            raise error from None
+
+
+def _families_of_rows(rows: Iterable[Any], asked: Wanted) -> list[Metric]:
+    """What the view `metrics` shows, as a scrape would; it has no help texts."""
+    found: dict[tuple[str, str], Metric] = {}
+    for family, type_, name, labels, value in rows:
+        if asked.names is None or name in asked.names:
+            metric = found.setdefault((family, type_), Metric(family, "", type_))
+            metric.samples.append(Sample(name, json.loads(labels), float("nan") if value is None else value))
+    return list(found.values())

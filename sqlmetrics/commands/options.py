@@ -1,0 +1,29 @@
+"""Options that commands share, and what they have in common when they run."""
+
+from __future__ import annotations
+
+import argparse
+
+from .place import Place, find
+
+PATH_HELP = "the store, a file or an existing folder; default: SQLMETRICS_PATH, else PROMETHEUS_MULTIPROC_DIR"
+TROUBLE = 2
+"""The exit status of a command that cannot do its work: there is no store, say, or it may not be read."""
+
+
+def add_path(parser: argparse.ArgumentParser) -> None:
+    """Add ``--path``, and let what goes wrong end with the status `TROUBLE`."""
+    parser.add_argument("--path", help=PATH_HELP)
+    parser.set_defaults(trouble=TROUBLE)
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add ``--json``."""
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
+
+
+def place_of(arguments: argparse.Namespace) -> Place:
+    """The store that is meant; from now on messages of what goes wrong name it, too. Raises PathError."""
+    arguments.place = find(arguments.path)
+    place: Place = arguments.place
+    return place

@@ -1,0 +1,81 @@
+"""Which series are meant: by a glob on the name of a family or a sample, and by labels."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from prometheus_client.metrics_core import Metric
+
+from ..errors import SQLMetricsError
+from ..scrape.parts import Part
+
+_PATTERN = re.compile(r"(?P<name>[^{}]*)(?:\{(?P<labels>.*)\})?", re.DOTALL)
+_LABEL = re.compile(r"""\s*(?P<name>[^=,{}"]+?)\s*=\s*(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<bare>[^,]*))\s*(?:,|$)""")
+
+
+class PatternError(SQLMetricsError, ValueError):
+    """A pattern that cannot be read."""
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """name: a glob on the name of a family or a sample; labels: a glob for the value of each."""
+
+    name: str
+    labels: dict[str, str]
+
+    def takes(self, names: Iterable[str], labels: dict[str, str]) -> bool:
+        """Whether a series of any of these names and with these labels is meant."""
+        return any(fnmatchcase(name, self.name) for name in names) and all(
+            name in labels and fnmatchcase(labels[name], glob) for name, glob in self.labels.items()
+        )
+
+
+def pattern(text: str) -> Pattern:
+    """Read ``requests_*{path=/api/*,method="GET"}``; without a name any is meant. Raises PatternError."""
+    found = _PATTERN.fullmatch(text)
+    if found is None:
+        raise PatternError(f"{text!r} is no pattern; write NAME, or NAME{{LABEL=VALUE,...}}; * stands for anything")
+    return Pattern(found["name"].strip() or "*", _labels(text, found["labels"] or ""))
+
+
+def _labels(text: str, inner: str) -> dict[str, str]:
+    labels, at = dict[str, str](), 0
+    while at < len(inner):
+        found = _LABEL.match(inner, at)
+        if found is None:
+            raise PatternError(f"{text!r}: in the braces, wanted is LABEL=VALUE,LABEL=VALUE")
+        quoted = found["quoted"]
+        labels[found["name"]] = found["bare"].strip() if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
+        at = found.end()
+    return labels
+
+
+def is_meant(patterns: list[Pattern], family: str, type_: str, sample: str, labels: dict[str, str]) -> bool:
+    """Whether a sample belongs to a series that any of the patterns takes; any does where there is no pattern.
+
+    Of a histogram or a summary, what belongs to one child is meant as a whole.
+    """
+    together = type_ in ("histogram", "summary")
+    names = [family, *(f"{family}_{one}" for one in ("bucket", "count", "sum"))] if together else [family, sample]
+    return not patterns or any(one.takes(names, labels) for one in patterns)
+
+
+def among_metrics(patterns: list[Pattern], metrics: Iterable[Metric]) -> list[Metric]:
+    """The families with what is meant of them, without those of which nothing is."""
+    found = []
+    for metric in metrics:
+        samples = [one for one in metric.samples if is_meant(patterns, metric.name, metric.type, one.name, one.labels)]
+        if samples or not patterns:
+            shown = Metric(metric.name, metric.documentation, metric.type, metric.unit)
+            shown.samples = samples
+            found.append(shown)
+    return found
+
+
+def among_parts(patterns: list[Pattern], parts: Iterable[Part]) -> list[Part]:
+    """What is meant of the parts."""
+    return [one for one in parts if is_meant(patterns, *one.family[:2], *one.line)]

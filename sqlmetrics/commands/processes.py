@@ -1,0 +1,68 @@
+"""The processes of a store as commands show them: by the kernel's word, with what they take of the machine."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from ..cells import layout
+from ..scrape.members import Member
+from .usage import usage
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process of a store.
+
+    pid: what its process identifier gave. os_pid: in its own pid namespace. seen_pid: in this one, None if the kernel
+    does not show it here. state: `alive` or `dead` by the kernel's word (dead ones are settled by the next flush or
+    scrape), or `remembered`: dead, settled, and kept for its gauges of mode `all`. Times in seconds since the epoch.
+    behind_seconds: since when it has had something that is not in rows, at most; 0 if it has not. series: of which it
+    has samples. bytes: of the cells file that it holds. program, cpu_seconds, rss_bytes: None where ``/proc`` does not
+    show it.
+    """
+
+    pid: str
+    os_pid: int
+    seen_pid: int | None
+    state: str
+    started: float
+    died: float | None
+    flushed: float | None
+    behind_seconds: float
+    series: int
+    bytes: int
+    program: str | None
+    cpu_seconds: float | None
+    rss_bytes: int | None
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it lives, by the kernel's word."""
+        return self.state == "alive"
+
+
+def processes(members: list[Member]) -> list[Process]:
+    """What is known of each, now."""
+    now = time.time_ns()
+    return [_process(member, now) for member in members]
+
+
+def _process(member: Member, now: int) -> Process:
+    used = usage(member.seen_pid) if member.seen_pid else None
+    since = member.flushed or member.started
+    return Process(
+        pid=member.pid,
+        os_pid=member.os_pid,
+        seen_pid=member.seen_pid or None,
+        state="alive" if member.alive else "dead" if member.died is None else "remembered",
+        started=member.started / 1e9,
+        died=None if member.died is None else member.died / 1e9,
+        flushed=None if member.flushed is None else member.flushed / 1e9,
+        behind_seconds=max(now - since, 0) / 1e9 if member.unflushed else 0.0,
+        series=member.series,
+        bytes=(member.blocks + member.extents) * layout.PAGE,
+        program=used.name if used else None,
+        cpu_seconds=used.cpu_seconds if used else None,
+        rss_bytes=used.rss_bytes if used else None,
+    )

@@ -1,0 +1,234 @@
+"""`sqlmetrics show`: series and their values, as a scrape would have them now."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import sys
+import time
+
+from prometheus_client.openmetrics.exposition import generate_latest
+from prometheus_client.utils import floatToGoString
+
+from . import options, screen
+from .look import Look
+from .patterns import Pattern, among_metrics, among_parts, pattern
+from .values import ENDED, Distribution, FamilyValues, Series, of_families, of_parts
+
+NOTHING = 1
+_BAR_WIDTH = 40
+_CLEAR = "\x1b[H\x1b[2J"
+_HEADS = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Describe the command."""
+    parser.description = (
+        "Shows series with the values that a scrape would have now, read from the memory of the living processes and"
+        " not from rows. Changes nothing, and needs no right but to read."
+    )
+    parser.epilog = (
+        "Quantiles are those of PromQL's histogram_quantile(), over all that was ever observed. Exit status: 0; 1 if"
+        " no series matches; 2 if the store cannot be read."
+    )
+    parser.add_argument(
+        "patterns",
+        nargs="*",
+        metavar="PATTERN",
+        help="the name of a family or a sample, or NAME{LABEL=VALUE,...}; * stands for anything",
+    )
+    options.add_path(parser)
+    parser.add_argument("--by", choices=["process"], help="each process by itself, if it has counted anything")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--family", action="store_true", help="one line for each family: its type, series and total")
+    form.add_argument("--json", action="store_true", help="print JSON, for programs")
+    form.add_argument("--csv", action="store_true", help="print CSV: family, type, name, labels, process, value")
+    form.add_argument("--openmetrics", action="store_true", help="print what a scrape would get in that format")
+    parser.add_argument(
+        "--watch", nargs="?", type=_interval, const=2.0, metavar="SECONDS", help="again and again, every 2 s by default"
+    )
+
+
+def _interval(text: str) -> float:
+    value = float(text)
+    if not 0.1 <= value <= 86_400:
+        raise argparse.ArgumentTypeError("wanted are seconds, 0.1 to 86400")
+    return value
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run it; returns the exit status."""
+    patterns = [pattern(text) for text in arguments.patterns]
+    look = Look(options.place_of(arguments))
+    if arguments.watch is None:
+        return _show(look, patterns, arguments)
+    try:
+        while True:
+            if screen.is_terminal():
+                sys.stdout.write(_CLEAR)
+            _show(look, patterns, arguments)
+            sys.stdout.flush()
+            time.sleep(arguments.watch)
+    except KeyboardInterrupt:
+        return 0
+
+
+def _show(look: Look, patterns: list[Pattern], arguments: argparse.Namespace) -> int:
+    if arguments.openmetrics:
+        return _show_openmetrics(look, patterns)
+    remark = ""
+    if arguments.by:
+        families = of_parts(among_parts(patterns, look.parts()))
+    else:
+        found = look.families()
+        families, remark = of_families(among_metrics(patterns, found.families)), found.remark
+    if remark:
+        screen.complain(remark)
+    if arguments.json:
+        screen.say_json(as_json(look, families, remark))
+    elif arguments.csv:
+        sys.stdout.write(_csv(families))
+    else:
+        screen.say(f"store  {look.place}")
+        _print_overview(families) if arguments.family else _print(families, by_process=bool(arguments.by))
+    return _told(look, patterns, bool(families))
+
+
+def _told(look: Look, patterns: list[Pattern], is_any: bool) -> int:
+    """The exit status; says so if nothing matches."""
+    if is_any or not patterns:
+        return 0
+    screen.complain(f"no series matches in {look.place}; `sqlmetrics show --family` lists what there is")
+    return NOTHING
+
+
+def _show_openmetrics(look: Look, patterns: list[Pattern]) -> int:
+    """Print the exposition: of all, by the fast way, that of a scrape to the byte."""
+    if not patterns:
+        sys.stdout.write(look.text(openmetrics=True).decode())
+        return 0
+    metrics = among_metrics(patterns, look.families().families)
+    sys.stdout.write(generate_latest(_Registry(metrics)).decode())  # type: ignore[no-untyped-call]
+    return _told(look, patterns, bool(metrics))
+
+
+class _Registry:
+    """As much of a registry as an encoder needs."""
+
+    def __init__(self, metrics: object):
+        self.collect = lambda: metrics
+
+
+def as_json(look: Look, families: list[FamilyValues], remark: str) -> dict[str, object]:
+    """What `--json` prints; its keys are documented, and stay."""
+    return {
+        "store": look.place,
+        "remark": remark,
+        "families": [
+            {
+                "name": one.name,
+                "type": one.type,
+                "help": one.help,
+                "unit": one.unit,
+                "series": [_series_json(each) for each in one.series],
+            }
+            for one in families
+        ],
+    }
+
+
+def _series_json(series: Series) -> dict[str, object]:
+    found: dict[str, object] = {"name": series.name, "labels": series.labels}
+    if series.process is not None:
+        found |= {"process": series.process, "alive": series.alive}
+    if series.timestamp is not None:
+        found["timestamp"] = series.timestamp
+    return {**found, **({"value": series.value} if series.distribution is None else _summary(series.distribution))}
+
+
+def _summary(of: Distribution) -> dict[str, object]:
+    found: dict[str, object] = {"count": of.count, "sum": of.total, "mean": of.mean}
+    if of.buckets:
+        found |= {head: of.quantile(q) for head, q in _HEADS.items()}
+        found["buckets"] = [{"le": bound, "count": below} for bound, below in of.buckets]
+    return found
+
+
+def _csv(families: list[FamilyValues]) -> str:
+    """One line for each sample, as a scrape has them; labels as JSON."""
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow(["family", "type", "name", "labels", "process", "value"])
+    for family in families:
+        for series in family.series:
+            for name, labels, value in _samples(series):
+                process = series.process or ""
+                row = [family.name, family.type, name, json.dumps(labels, sort_keys=True), process]
+                lines.writerow([*row, screen.number(value)])
+    return text.getvalue()
+
+
+def _samples(series: Series) -> list[tuple[str, dict[str, str], float]]:
+    of = series.distribution
+    if of is None:
+        return [(series.name, series.labels, series.value or 0.0)]
+    name, labels = series.name, series.labels
+    buckets = [(f"{name}_bucket", {**labels, "le": _bound(bound)}, below) for bound, below in of.buckets]
+    return [*buckets, (f"{name}_count", labels, of.count), (f"{name}_sum", labels, of.total)]
+
+
+def _bound(value: float) -> str:
+    return str(floatToGoString(value))  # type: ignore[no-untyped-call]
+
+
+def _print_overview(families: list[FamilyValues]) -> None:
+    rows = [[one.name, one.type, str(len(one.series)), screen.number(one.total), one.help] for one in families]
+    screen.table(["<FAMILY", "<TYPE", "SERIES", "TOTAL", "<HELP"], rows)
+
+
+def _print(families: list[FamilyValues], *, by_process: bool) -> None:
+    for family in families:
+        screen.say()
+        screen.say(f"{family.name}  {family.type}  {screen.printable(family.help)}".rstrip())
+        if any(one.distribution for one in family.series):
+            _print_distributions(family, by_process)
+        elif family.series:
+            rows = [[*_who(one, by_process), screen.number(one.value)] for one in family.series]
+            screen.table(["<SERIES", *(["<PROCESS"] if by_process else []), "VALUE"], rows)
+
+
+def _who(series: Series, by_process: bool) -> list[str]:
+    return [f"{series.name}{screen.label_text(series.labels)}", *([_owner(series)] if by_process else [])]
+
+
+def _owner(series: Series) -> str:
+    is_gone = series.alive is False and series.process != ENDED
+    return f"{screen.printable(series.process or '')}{' (dead)' if is_gone else ''}"
+
+
+def _print_distributions(family: FamilyValues, by_process: bool) -> None:
+    has_buckets = family.type == "histogram"
+    heads = [*_HEADS, "<BUCKETS"] if has_buckets else []
+    rows = []
+    for one in family.series:
+        of = one.distribution or Distribution(0.0, 0.0)
+        row = [*_who(one, by_process), screen.number(of.count), screen.short(of.mean)]
+        if has_buckets:
+            row += [*(screen.short(of.quantile(q)) for q in _HEADS.values()), screen.bars(of.densities())]
+        rows.append(row)
+    screen.table(["<SERIES", *(["<PROCESS"] if by_process else []), "COUNT", "MEAN", *heads], rows)
+    if has_buckets and len(family.series) == 1 and family.series[0].distribution:
+        _print_chart(family.series[0].distribution)
+
+
+def _print_chart(of: Distribution) -> None:
+    """A bar for each bucket by itself: the histogram as one draws it."""
+    densities = of.densities()
+    highest = max(densities, default=0.0) or 1.0
+    rows = []
+    for (bound, _), density in zip(of.buckets, densities, strict=True):
+        bar = screen.bar(density / highest, _BAR_WIDTH)
+        rows.append([f"<= {screen.number(bound)}", screen.number(density), bar])
+    screen.table(["UP TO", "COUNT", "<"], rows)

@@ -1,0 +1,27 @@
+"""What a process takes of the machine, by ``/proc``: two numbers, for which a library would be much."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+
+class Usage(NamedTuple):
+    """cpu_seconds: of all threads, in user and in system mode; rss_bytes: resident memory; name: of the program."""
+
+    cpu_seconds: float
+    rss_bytes: int
+    name: str
+
+
+def usage(pid: int) -> Usage | None:
+    """The usage of a process; None if it is gone, or this system has no such files (see proc_pid_stat(5))."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            text = file.read().decode("utf-8", "replace")
+    except OSError:
+        return None
+    head, _, rest = text.rpartition(")")  # a program may have any name, parentheses included
+    fields = rest.split()
+    ticks, pages = int(fields[11]) + int(fields[12]), int(fields[21])
+    return Usage(ticks / os.sysconf("SC_CLK_TCK"), pages * os.sysconf("SC_PAGE_SIZE"), head.partition("(")[2])

@@ -1,0 +1,130 @@
+"""Connections that only look: they change no file of a store, not even SQLite's index of its write-ahead log (WAL).
+
+So they need the right to read and no other, and work on a read-only mount, with and without living processes:
+
+* Where there is an index (``-shm``), it is opened for reading. SQLite uses it as it is while a process has it open, and
+  else reads the WAL into memory (https://www.sqlite.org/wal.html#read_only_databases).
+* Where there is none, SQLite would make one. If the WAL is missing or empty, all is in the database, and SQLite reads
+  it as a file that nobody changes; that nobody did is looked at afterwards (`Onlooking.is_torn`).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from urllib.parse import quote
+
+import apsw
+
+from ..cells import ownership
+from ..errors import NoStoreError, PathError, StoreError
+from . import database, unhooked
+from .unbelieved import unbelieved
+from .yielding import opening
+
+_FLAGS = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI | apsw.SQLITE_OPEN_NOFOLLOW
+_State = tuple[int, int, int, int, int]
+
+
+class Onlooking(database.StoreConnection):
+    """A connection that only looks."""
+
+    _state: _State | None = None
+    """What was at the name of a database that is read as one that nobody changes."""
+
+    def note_files(self) -> None:
+        """Take the files that are at their names now for those that are open."""
+        self.execute("SELECT count(*) FROM sqlite_schema").fetchall()
+        self.opened = self.at_names()
+
+    def read_unchanging(self, state: _State) -> None:
+        """Note that the database is read as one that nobody changes."""
+        self._state = state
+
+    def is_in_place(self) -> bool:
+        """Whether the files are those that are open, and, of a database that nobody changes, nobody has."""
+        return not self.is_torn() and (self._state is not None or super().is_in_place())
+
+    def is_torn(self) -> bool:
+        """Whether a database that is read as one that nobody changes was changed."""
+        return self._state is not None and not (_is_all_in_database(self.path) and _state(self.path) == self._state)
+
+
+def connect(path: str) -> Onlooking:
+    """Open an existing store's file to look at it.
+
+    Raises NoStoreError, PathError (it may not be read), ForeignFileError, StoreError, or apsw.BusyError where it is
+    made anew at this moment.
+    """
+    before = database.found_at(path)
+    if before is None:
+        raise NoStoreError(f"no store at {path!r}; is the app that calls sqlmetrics.install() running with that path?")
+    ownership.check(path)
+    _refuse_unreadable(path)
+    try:
+        connection = _opened(path)
+    except apsw.CantOpenError as error:
+        raise PathError(f"{path}: cannot be opened as a store ({error}); is it a symlink or a folder?") from error
+    except apsw.NotADBError:
+        raise database.not_a_database(path) from None
+    try:
+        ownership.check(path)
+        if connection.opened[0] != before:
+            raise database.CutOffError(f"{path}: the store was replaced at this moment")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _opened(path: str) -> Onlooking:
+    with opening(), unbelieved(path):
+        if os.path.lexists(path + "-shm"):
+            return _connect(path, "readonly_shm=1")
+        if not _is_all_in_database(path):
+            raise StoreError(
+                f"{path}-wal holds rows, and without {path}-shm they cannot be read by one who changes nothing;"
+                f" have somebody who may write open it once, with: sqlite3 {path} .tables"
+            )
+        state = _state(path)
+        connection = _connect(path, "immutable=1")
+        connection.read_unchanging(state)
+        return connection
+
+
+def _connect(path: str, how: str) -> Onlooking:
+    connection = unhooked.connect(Onlooking, f"file:{quote(path)}?mode=ro&{how}", _FLAGS)
+    try:
+        connection.path = path
+        for apply in database.SETTINGS:
+            apply(connection)
+        connection.note_files()
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _is_all_in_database(path: str) -> bool:
+    try:
+        return os.stat(path + "-wal", follow_symlinks=False).st_size == 0
+    except FileNotFoundError:
+        return True
+
+
+def _state(path: str) -> _State:
+    found = os.stat(path, follow_symlinks=False)
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _refuse_unreadable(path: str) -> None:
+    """Raise PathError that names the file that may not be read, and the ways in."""
+    for suffix in ownership.SUFFIXES:
+        name = path + suffix
+        if os.path.lexists(name) and not os.access(name, os.R_OK):
+            status = os.stat(name, follow_symlinks=False)
+            raise PathError(
+                f"{name} ({stat.filemode(status.st_mode)}) belongs to uid {status.st_uid}, gid {status.st_gid}, and uid"
+                f" {os.geteuid()} may not read it; look as that user (sudo -u '#{status.st_uid}'), or have the app make"
+                " its files readable for a group (SQLMETRICS_MODE=640, SQLMETRICS_GROUP)"
+            )

@@ -1,0 +1,59 @@
+"""What each process has of the values that a scrape adds up: parts of the same relations, before they are grouped."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Container, Iterable, Iterator, Mapping
+from itertools import groupby
+from operator import itemgetter
+from typing import NamedTuple
+
+from . import query
+from .plan import Family, FamilyId, Line, Lines, Plan
+from .tables import Living
+
+
+class Part(NamedTuple):
+    """A sample of one process, or of all ended processes together.
+
+    process: None for what ended processes left; its id is 0 if it has ended and is remembered for its `all` gauges.
+    value: buckets are cumulative, as in a scrape. timestamp: seconds since the epoch; of a mostrecent gauge only.
+    """
+
+    family: Family
+    line: Line
+    process: Living | None
+    value: float
+    timestamp: float | None = None
+
+
+def of_sums(plan: Plan, found: query.Parts, asked: Container[FamilyId], living: Mapping[int, Living]) -> Iterator[Part]:
+    """Parts of counters, summaries and histograms; of a child of which a process has nothing but zeros, no part."""
+    totals: dict[int | None, list[float]] = defaultdict(lambda: [0.0] * plan.length)
+    for number, value, instance in zip(found.series.split(), found.values, found.of, strict=True):
+        totals[instance][plan.position_of_row(int(number))] += value
+    for instance, values in totals.items():
+        process = None if instance is None else living.get(instance)
+        for family, source in plan.sums.items():
+            if family in asked:
+                for line, value in _counted(source, source.values(values)):
+                    yield Part(plan.families[family], line, process, value)
+
+
+def _counted(source: Lines, values: list[float]) -> Iterator[tuple[Line, float]]:
+    """The lines, and values, of the children that have counted anything."""
+    texts = zip(source.texts, zip(source.lines, values, strict=True), strict=True)
+    for _, child in groupby(texts, key=itemgetter(0)):
+        lines = [line for _, line in child]
+        if any(value != 0.0 for _, value in lines):
+            yield from lines
+
+
+def of_gauges(plan: Plan, found: query.Parts, living: Iterable[Living]) -> Iterator[Part]:
+    """Parts of gauges, Infos and Enums; those of dead processes as far as their modes count the dead."""
+    known = {(one.pid, one.started): one for one in living}
+    rows = zip(found.series.split(), found.values, found.of, found.stamps, strict=True)
+    for number, value, (pid, started), stamp in rows:
+        gauge = plan.gauge_of_row(int(number))
+        process = None if pid is None else known.get((pid, started), Living(0, pid, started, False))
+        yield Part(plan.families[gauge.family], gauge.line(None), process, value, stamp if stamp > 0.0 else None)
