@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 from ..cells import layout
@@ -16,10 +15,10 @@ class Process:
 
     pid: what its process identifier gave. os_pid: in its own pid namespace. seen_pid: in this one, None if the kernel
     does not show it here. state: `alive` or `dead` by the kernel's word (dead ones are settled by the next flush or
-    scrape), or `remembered`: dead, settled, and kept for its gauges of mode `all`. Times in seconds since the epoch.
-    behind_seconds: since when it has had something that is not in rows, at most; 0 if it has not. series: of which it
-    has samples. bytes: of the cells file that it holds. program, cpu_seconds, rss_bytes: None where ``/proc`` does not
-    show it.
+    scrape), or `remembered`: dead, settled, and kept for its gauges of mode `all`. Times in seconds since the epoch;
+    flushed: all that it had counted by then is in rows; unflushed: whether there is more by now. series: how many
+    samples it has. bytes: of the cells file that it holds. program, cpu_seconds, rss_bytes: None where ``/proc`` does
+    not show it.
     """
 
     pid: str
@@ -29,7 +28,7 @@ class Process:
     started: float
     died: float | None
     flushed: float | None
-    behind_seconds: float
+    unflushed: bool
     series: int
     bytes: int
     program: str | None
@@ -44,13 +43,11 @@ class Process:
 
 def processes(members: list[Member]) -> list[Process]:
     """What is known of each, now."""
-    now = time.time_ns()
-    return [_process(member, now) for member in members]
+    return [_process(member) for member in members]
 
 
-def _process(member: Member, now: int) -> Process:
+def _process(member: Member) -> Process:
     used = usage(member.seen_pid) if member.seen_pid else None
-    since = member.flushed or member.started
     return Process(
         pid=member.pid,
         os_pid=member.os_pid,
@@ -59,7 +56,7 @@ def _process(member: Member, now: int) -> Process:
         started=member.started / 1e9,
         died=None if member.died is None else member.died / 1e9,
         flushed=None if member.flushed is None else member.flushed / 1e9,
-        behind_seconds=max(now - since, 0) / 1e9 if member.unflushed else 0.0,
+        unflushed=member.unflushed,
         series=member.series,
         bytes=(member.blocks + member.extents) * layout.PAGE,
         program=used.name if used else None,

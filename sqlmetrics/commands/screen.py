@@ -190,15 +190,15 @@ def _print_rich(head: Sequence[str], rows: list[list[str]], title: str) -> bool:
         return False
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), title=title or None, title_justify="left")
     made.title_style = "bold"
-    for one in head:
-        is_text = one.startswith("<")
+    for name, column in zip(head, zip(*[head, *rows], strict=True), strict=True):
+        is_text = name.startswith("<")
         made.add_column(
-            one.removeprefix("<"),
+            name.removeprefix("<"),
             justify="left" if is_text else "right",
             no_wrap=True,
             overflow="ellipsis" if is_text else "fold",
             header_style="dim",
-            ratio=None,
+            min_width=None if is_text else max(map(len, column)),  # a number is never cut
         )
     for row in rows:
         made.add_row(*[Text(text, style=_STYLES.get(text, "")) for text in row])

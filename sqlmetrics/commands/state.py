@@ -1,0 +1,162 @@
+"""The state of a store, as `status` prints it: who is in it, how large it is, and what went wrong."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import apsw
+from prometheus_client.metrics_core import Metric
+
+from .. import __version__, config
+from ..cells import layout
+from ..rows import wal, wal_reset
+from .look import Look
+from .place import Place
+from .processes import Process, processes
+
+_LIMITS = {"processes": layout.SLOTS, "cell blocks": layout.CELL_BLOCKS, "journal extents": layout.EXTENTS}
+NEARLY = 0.9
+"""The part of a limit from which on it is near."""
+FREE_BYTES = 16 * 1024 * 1024
+"""A disk with less room is nearly full."""
+_SUSPICIOUS = 10.0
+"""Seconds since the last flush of a process that has counted since; it is looked at again before that is trouble."""
+_LOOKS = 0.1
+
+
+@dataclass(frozen=True)
+class Work:
+    """How often something was done, and how long it took in all, in seconds."""
+
+    count: float
+    seconds: float
+
+    @property
+    def mean(self) -> float | None:
+        """Seconds for one."""
+        return self.seconds / self.count if self.count else None
+
+
+@dataclass(frozen=True)
+class Limit:
+    """How many there are of something, and can be."""
+
+    used: int
+    of: int
+
+    @property
+    def is_near(self) -> bool:
+        """Whether there will soon be no more."""
+        return self.used > NEARLY * self.of
+
+
+@dataclass(frozen=True)
+class Status:
+    """The state of a store.
+
+    processes: see `Process`. files: bytes on the disk by file (`database`, `wal`, `shm`, `cells`). limits: what is used
+    of those of the cells file. last_flush: of any process that is known, seconds since the epoch.
+    journal_bytes_behind: of what processes have announced and what is not in rows. pid_clashes: living processes that
+    have the name of another. errors: by cause, those that have occurred. trouble: what an operator should look at.
+    """
+
+    store: Place
+    processes: list[Process]
+    files: dict[str, float]
+    free_bytes: float
+    limits: dict[str, Limit]
+    last_flush: float | None
+    flushes: Work
+    scrapes: Work
+    journal_bytes_behind: float
+    pid_clashes: int
+    errors: dict[str, float]
+    versions: dict[str, str]
+    trouble: list[str]
+
+    def alive(self) -> list[Process]:
+        """Who lives, by the kernel's word."""
+        return [one for one in self.processes if one.is_alive]
+
+
+def status(look: Look) -> Status:
+    """Look at a store. Waits some seconds if a process seems not to flush, to be sure. Raises as `Look` does."""
+    known = processes(look.members())
+    families = {one.name: one for one in look.families(self_metrics=True).families}
+    files, used = _by_label(families, "sqlmetrics_bytes"), _by_label(families, "sqlmetrics_used_ratio")
+    limits = {name: Limit(round(used[name] * of), of) for name, of in _LIMITS.items()}
+    free = _by_label(families, "sqlmetrics_free_bytes")[""]
+    clashes = int(_by_label(families, "sqlmetrics_pid_clashes")[""])
+    return Status(
+        store=look.place,
+        processes=known,
+        files=files,
+        free_bytes=free,
+        limits=limits,
+        last_flush=max((one.flushed for one in known if one.flushed), default=None),
+        flushes=_work(families, "flush"),
+        scrapes=_work(families, "scrape"),
+        journal_bytes_behind=_by_label(families, "sqlmetrics_journal_bytes_behind")[""],
+        pid_clashes=clashes,
+        errors={cause: count for cause, count in _by_label(families, "sqlmetrics_errors").items() if count},
+        versions=versions(look),
+        trouble=[
+            *_near(limits),
+            *([f"the disk has {free / 2**20:.1f} MiB left"] if free < FREE_BYTES else []),
+            *([f"{clashes} living processes have the name (pid) of another"] if clashes else []),
+            *_long_log(look, files["wal"]),
+            *_not_flushing(look, known),
+        ],
+    )
+
+
+def versions(look: Look) -> dict[str, str]:
+    """Of this command, which may not be those of the app, and of the store's schema."""
+    return {
+        "sqlmetrics": __version__,
+        "apsw": apsw.apsw_version(),
+        "sqlite": ".".join(map(str, wal_reset.version())),
+        "schema": str(look.rows("PRAGMA user_version")[0][0]),
+        "python": platform.python_version(),
+    }
+
+
+def _by_label(families: dict[str, Metric], name: str) -> dict[str, float]:
+    """The samples of a family with one label or none, by the label's value."""
+    samples = families[name].samples if name in families else []
+    return {next(iter(one.labels.values()), ""): one.value for one in samples}
+
+
+def _work(families: dict[str, Metric], name: str) -> Work:
+    family = f"sqlmetrics_{name}_seconds"
+    found = {one.name: one.value for one in families[family].samples} if family in families else {}
+    return Work(found.get(f"{family}_count", 0.0), found.get(f"{family}_sum", 0.0))
+
+
+def _near(limits: dict[str, Limit]) -> list[str]:
+    return [f"{one.used:,} of {one.of:,} {name} are in use" for name, one in limits.items() if one.is_near]
+
+
+def _long_log(look: Look, size: float) -> list[str]:
+    if size <= wal.wal_limit(look.place.path):
+        return []
+    return [f"the WAL takes {size / 2**20:.0f} MiB: a reader keeps it from starting over, or nobody can checkpoint it"]
+
+
+def _not_flushing(look: Look, known: list[Process]) -> list[str]:
+    """Living processes that have counted and do not bring it to rows, though they have the time to."""
+    suspects, until = _suspects(known), time.monotonic() + 1.0 + 1.5 * min(config.settings().flush_interval, 10.0)
+    while suspects and time.monotonic() < until:
+        time.sleep(_LOOKS)
+        now = _suspects(processes(look.members()))
+        suspects = {who: flushed for who, flushed in suspects.items() if now.get(who, -1.0) == flushed}
+    return [f"process {pid} ({os_pid}) counts, but brings nothing to rows" for pid, os_pid in suspects]
+
+
+def _suspects(known: Iterable[Process]) -> dict[tuple[str, int], float | None]:
+    latest = time.time() - _SUSPICIOUS
+    found = [one for one in known if one.is_alive and one.unflushed and (one.flushed or one.started) < latest]
+    return {(one.pid, one.os_pid): one.flushed for one in found}

@@ -1,0 +1,93 @@
+"""`sqlmetrics status`: one screen that says whether the app is up, and how its store is."""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+from . import options, screen
+from .look import Look
+from .processes import Process
+from .state import Status, Work, status
+
+NOBODY, TROUBLE = 1, 2
+_REMEMBERED = 5
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Describe the command."""
+    parser.description = (
+        "Shows which processes live, by the kernel's word, how large the store is, and what went wrong. Changes"
+        " nothing, and needs no right but to read. CPU and memory are those of /proc."
+    )
+    parser.epilog = (
+        "Exit status: 0 if a process is alive; 1 if none is; 2 if there is trouble, or the store cannot be read."
+    )
+    options.add_path(parser)
+    options.add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run it; returns the exit status."""
+    found = status(Look(options.place_of(arguments)))
+    if arguments.json:
+        screen.say_json(found)
+    else:
+        _print(found)
+    return TROUBLE if found.trouble else 0 if found.alive() else NOBODY
+
+
+def _print(found: Status) -> None:
+    now = time.time()
+    states = [one.state for one in found.processes]
+    _line("store", str(found.store))
+    _line("state", ", ".join(f"{states.count(one)} {one}" for one in ("alive", "dead", "remembered")))
+    for trouble in found.trouble:
+        _line("TROUBLE", trouble)
+    screen.say()
+    if found.processes:
+        _print_processes(found.processes, now)
+        screen.say()
+    sizes = ", ".join(f"{name} {screen.size(count)}" for name, count in found.files.items())
+    _line("files", f"{sizes}; {screen.size(found.free_bytes)} free")
+    _line("limits", ", ".join(f"{name} {one.used} of {one.of}" for name, one in found.limits.items()))
+    flushed = "never" if found.last_flush is None else f"{screen.seconds(now - found.last_flush)} ago"
+    _line("flushes", f"{_work(found.flushes)}; the last {flushed}")
+    _line("scrapes", f"{_work(found.scrapes)}, by processes that count")
+    _line("behind", f"{screen.size(found.journal_bytes_behind)} of new series are not in rows yet")
+    _line("errors", ", ".join(f"{cause} {count:.0f}" for cause, count in found.errors.items()) or "none")
+    _line("versions", ", ".join(f"{name} {version}" for name, version in found.versions.items()))
+
+
+def _line(name: str, text: str) -> None:
+    screen.say(f"{name:<9} {text}")
+
+
+def _work(done: Work) -> str:
+    return "none noted" if done.mean is None else f"{done.count:.0f} noted, {1000 * done.mean:.1f} ms each"
+
+
+def _print_processes(known: list[Process], now: float) -> None:
+    """Those that are not settled, and of the others the last."""
+    unsettled = [one for one in known if one.state != "remembered"]
+    remembered = sorted((one for one in known if one.state == "remembered"), key=lambda one: one.died or 0.0)
+    heads = ["<PROCESS", "PID", "<STATE", "<STARTED", "AGE", "SERIES", "CPU", "RSS", "<PROGRAM"]
+    screen.table(heads, [_row(one, now) for one in [*unsettled, *remembered[-_REMEMBERED:]]])
+    if len(remembered) > _REMEMBERED:
+        screen.say(f"(and {len(remembered) - _REMEMBERED} more that are remembered for their `all` gauges)")
+
+
+def _row(one: Process, now: float) -> list[str]:
+    age = (one.died or now) - one.started
+    cpu = "-" if one.cpu_seconds is None else f"{one.cpu_seconds:.1f} s"
+    return [
+        screen.printable(one.pid),
+        str(one.seen_pid or one.os_pid or "-"),
+        one.state if one.died is None else f"died {screen.seconds(now - one.died)} ago",
+        screen.moment(one.started)[5:16],
+        screen.seconds(age),
+        str(one.series),
+        cpu,
+        screen.size(one.rss_bytes),
+        screen.printable(one.program or ""),
+    ]

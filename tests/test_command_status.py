@@ -1,0 +1,172 @@
+"""`sqlmetrics status`: who lives, by the kernel's word, and what an operator should look at."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+from helpers import Shell, delete, wait_for
+from looking import Said, as_they_are, command, worker
+from outsiders import as_root
+
+from sqlmetrics.commands.usage import usage
+
+
+def status(path: str, *arguments: str, nobody: bool = False) -> Said:
+    """The command."""
+    return command("status", "--path", path, *arguments, nobody=nobody)
+
+
+def states(path: str) -> dict[str, str]:
+    """The state of each process."""
+    return {one["pid"]: one["state"] for one in status(path, "--json").json()["processes"]}
+
+
+def test_the_living_and_the_dead_are_told_apart_at_once(path: str) -> None:
+    """Also of SIGKILL of all, where nobody is left who could note it: the status is 1 then."""
+    with worker(path) as one, worker(path) as two:
+        assert status(path).status == 0
+        assert states(path) == {str(one.pid): "alive", str(two.pid): "alive"}
+        two.kill()
+        assert states(path) in ({str(one.pid): "alive", str(two.pid): "dead"}, {str(one.pid): "alive"})
+        one.kill()
+        assert set(states(path).values()) == {"dead"}
+        assert status(path).status == 1
+
+
+def test_each_process_is_described(path: str) -> None:
+    """By its identifier, the kernel's pid, since when, its series, and what it takes of the machine."""
+    with worker(path, process_identifier=lambda: "worker-1") as one:
+        begun = time.time()
+        one.do("count", "/", 1)
+        (found,) = status(path, "--json").json()["processes"]
+
+    assert (found["pid"], found["os_pid"], found["seen_pid"]) == ("worker-1", one.pid, one.pid)
+    assert abs(found["started"] - begun) < 20
+    assert found["series"] >= 4
+    assert found["bytes"] >= 8192
+    assert found["rss_bytes"] > 2**20
+    assert found["cpu_seconds"] >= 0.0
+    assert found["program"].startswith("python")
+
+
+def test_cpu_and_memory_are_those_of_the_kernel() -> None:
+    """A process that computes takes CPU; one of an odd name is read as well; one that is gone has none."""
+    program = "open('/proc/self/comm', 'w').write('a) b (c'); print(flush=True)\nwhile True: pass"
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        first = usage(process.pid)
+        assert first is not None
+        assert first.name == "a) b (c"
+
+        def has_computed() -> bool:
+            now = usage(process.pid)
+            return now is not None and now.cpu_seconds > first.cpu_seconds
+
+        wait_for(has_computed)
+        process.kill()
+    assert usage(process.pid) is None
+
+
+def test_a_process_that_does_not_flush_is_trouble(path: str) -> None:
+    """What it counts since is in no row; one that merely had nothing to count is none."""
+    with worker(path, flush_interval=0.05) as one:
+        one.do("count", "/", 1)
+        one.do("flush")
+        assert status(path, "--json").json()["trouble"] == []
+        one.do("stop")
+        one.do("count", "/", 1)
+        _make_older(path)
+
+        done = status(path, "--json")
+
+    assert done.status == 2
+    assert done.json()["trouble"] == [f"process {one.pid} ({one.pid}) counts, but brings nothing to rows"]
+
+
+def _make_older(path: str) -> None:
+    """As if the last flush had been a minute ago."""
+    statement = "UPDATE process SET started = started - 60e9, flushed = flushed - 60e9"
+    subprocess.run(["sqlite3", "-cmd", ".timeout 5000", path, statement], check=True, capture_output=True)
+
+
+def test_a_process_that_has_just_counted_is_no_trouble(path: str) -> None:
+    """Its last flush may be long ago: it is looked at again."""
+    with worker(path, flush_interval=0.5) as one:
+        one.do("count", "/", 1)
+        one.do("flush")
+        _make_older(path)
+        one.do("count", "/", 1)
+
+        assert status(path).status == 0
+
+
+def test_two_processes_of_one_name_are_trouble(path: str) -> None:
+    """A gauge of mode `all` shows one of them only."""
+    with worker(path, process_identifier=lambda: "same"), worker(path, process_identifier=lambda: "same"):
+        done = status(path)
+
+    assert done.status == 2
+    assert "1 living processes have the name (pid) of another" in done.out
+
+
+def test_sizes_limits_and_versions_are_shown(path: str, shell: Shell) -> None:
+    """As the file system and SQLite say."""
+    with worker(path) as one:
+        one.do("burst", 0, 2000)
+        one.do("flush")
+        found = status(path, "--json").json()
+
+        assert found["files"]["database"] == os.stat(path).st_blocks * 512
+        assert found["files"]["cells"] == os.stat(path + "-cells").st_blocks * 512
+        assert found["limits"]["processes"] == {"used": 1, "of": 4096}
+        assert found["limits"]["cell blocks"]["used"] >= 4
+        assert found["versions"]["schema"] == str(shell.value("PRAGMA user_version"))
+        assert time.time() - found["last_flush"] < 20
+
+
+def test_a_stopped_process_is_alive(path: str) -> None:
+    """The kernel has its lock."""
+    with worker(path) as one:
+        os.kill(one.pid, signal.SIGSTOP)
+        try:
+            assert status(path).status == 0
+        finally:
+            os.kill(one.pid, signal.SIGCONT)
+
+
+@as_root
+def test_another_user_sees_who_lives(path: str, folder) -> None:
+    """The kernel's locks and /proc need no right of their own."""
+    folder.chmod(0o755)
+    with worker(path) as one:
+        found = status(path, "--json", nobody=True).json()
+
+    assert [(each["state"], each["seen_pid"]) for each in found["processes"]] == [("alive", one.pid)]
+
+
+def test_a_look_leaves_the_store_as_it_is(path: str) -> None:
+    """With dead processes that nobody has settled."""
+    with worker(path) as one:
+        one.do("count", "/", 1)
+        one.kill()
+    before = as_they_are(path)
+
+    assert status(path).status == 1
+    assert as_they_are(path) == before
+
+
+def test_files_that_do_not_belong_together_are_trouble(path: str) -> None:
+    """Without the cells file nobody can say who lives."""
+    with worker(path):
+        pass
+    delete(path, ["-cells"])
+
+    done = status(path)
+
+    assert done.status == 2
+    assert f"{path}-cells is missing" in done.err
