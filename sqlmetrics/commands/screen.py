@@ -15,6 +15,7 @@ from typing import Any
 _BARS = "▁▂▃▄▅▆▇█"
 _PLAIN_BARS = "_.:-=+*#"
 _NARROW = 80
+_NARROWEST = 8
 _GAP = "  "
 
 
@@ -125,47 +126,34 @@ def _shows_blocks() -> bool:
     return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "") -> None:
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table; by `rich` on a terminal if that is installed. Heads that begin with < are of texts, to the left.
 
-    On a terminal the widest column of texts is cut so that a row is a line; a file or a pipe gets all of it.
+    On a terminal the widest texts are cut, and no numbers, so that a row is a line; a file or a pipe gets all of it.
     """
-    texts = [list(row) for row in rows]
-    if is_terminal() and _print_rich(head, texts, title):
-        return
-    if title:
-        say(title)
-    for line in plain_table(head, texts, columns() if is_terminal() else None):
-        say(line)
+    texts = [[one.removeprefix("<") for one in head], *map(list, rows)]
+    is_left = [one.startswith("<") for one in head]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    if is_terminal():
+        _narrow(widths, is_left, columns())
+    texts = [[_cut(text, width) for text, width in zip(row, widths, strict=True)] for row in texts]
+    if not (is_terminal() and _print_rich(is_left, widths, texts)):
+        for row in texts:
+            fitted = zip(row, widths, is_left, strict=True)
+            say(_GAP.join(text.ljust(width) if left else text.rjust(width) for text, width, left in fitted).rstrip())
 
 
-def plain_table(head: Sequence[str], rows: list[list[str]], width: int | None) -> list[str]:
-    """The lines of a table without colours. width: of the screen, in columns; None: any."""
-    cells = [[one.removeprefix("<") for one in head], *rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    left = [one.startswith("<") for one in head]
-    if width is not None:
-        _narrow(widths, left, width)
-    lines = []
-    for row in cells:
-        fitted = [_fitted(text, *how) for text, how in zip(row, zip(widths, left, strict=True), strict=True)]
-        lines.append(_GAP.join(fitted).rstrip())
-    return lines
-
-
-def _narrow(widths: list[int], left: list[bool], width: int) -> None:
+def _narrow(widths: list[int], is_left: list[bool], width: int) -> None:
     """Take from the widest columns of texts what does not fit."""
     while sum(widths) + len(_GAP) * (len(widths) - 1) > width:
-        widest = max((n for n in range(len(widths)) if left[n]), key=lambda n: widths[n], default=None)
-        if widest is None or widths[widest] <= 8:
+        widest = max((n for n in range(len(widths)) if is_left[n]), key=lambda n: widths[n], default=None)
+        if widest is None or widths[widest] <= _NARROWEST:
             return
         widths[widest] -= 1
 
 
-def _fitted(text: str, width: int, left: bool) -> str:
-    if len(text) > width:
-        text = f"{text[: width - 3]}..."
-    return text.ljust(width) if left else text.rjust(width)
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 3]}..."
 
 
 def is_terminal() -> bool:
@@ -178,7 +166,7 @@ def columns() -> int:
     return shutil.get_terminal_size((_NARROW, 24)).columns
 
 
-def _print_rich(head: Sequence[str], rows: list[list[str]], title: str) -> bool:
+def _print_rich(is_left: list[bool], widths: list[int], texts: list[list[str]]) -> bool:
     """Print a table with colours; False if they are not wanted (NO_COLOR, TERM=dumb), or `rich` is not there."""
     if os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") == "dumb":
         return False
@@ -188,21 +176,12 @@ def _print_rich(head: Sequence[str], rows: list[list[str]], title: str) -> bool:
         from rich.text import Text
     except ImportError:
         return False
-    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), title=title or None, title_justify="left")
-    made.title_style = "bold"
-    for name, column in zip(head, zip(*[head, *rows], strict=True), strict=True):
-        is_text = name.startswith("<")
-        made.add_column(
-            name.removeprefix("<"),
-            justify="left" if is_text else "right",
-            no_wrap=True,
-            overflow="ellipsis" if is_text else "fold",
-            header_style="dim",
-            min_width=None if is_text else max(map(len, column)),  # a number is never cut
-        )
-    for row in rows:
+    made = Table(box=None, pad_edge=False, padding=(0, len(_GAP), 0, 0), header_style="dim")
+    for name, left, width in zip(texts[0], is_left, widths, strict=True):
+        made.add_column(Text(name), justify="left" if left else "right", no_wrap=True, width=width)
+    for row in texts[1:]:
         made.add_row(*[Text(text, style=_STYLES.get(text, "")) for text in row])
-    Console(highlight=False).print(made)
+    Console(highlight=False, width=max(sum(widths) + len(_GAP) * len(widths), columns())).print(made)
     return True
 
 

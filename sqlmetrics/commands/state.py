@@ -117,10 +117,10 @@ def versions(look: Look) -> dict[str, str]:
     """Of this command, which may not be those of the app, and of the store's schema."""
     return {
         "sqlmetrics": __version__,
-        "apsw": apsw.apsw_version(),
-        "sqlite": ".".join(map(str, wal_reset.version())),
         "schema": str(look.rows("PRAGMA user_version")[0][0]),
-        "python": platform.python_version(),
+        "SQLite": ".".join(map(str, wal_reset.version())),
+        "apsw": apsw.apsw_version(),
+        "Python": platform.python_version(),
     }
 
 

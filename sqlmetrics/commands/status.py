@@ -49,8 +49,9 @@ def _print(found: Status) -> None:
         _print_processes(found.processes, now)
         screen.say()
     sizes = ", ".join(f"{name} {screen.size(count)}" for name, count in found.files.items())
-    _line("files", f"{sizes}; {screen.size(found.free_bytes)} free")
-    _line("limits", ", ".join(f"{name} {one.used} of {one.of}" for name, one in found.limits.items()))
+    _line("files", sizes)
+    _line("disk", f"{screen.size(found.free_bytes)} free")
+    _line("limits", ", ".join(f"{name} {one.used}/{one.of}" for name, one in found.limits.items()))
     flushed = "never" if found.last_flush is None else f"{screen.seconds(now - found.last_flush)} ago"
     _line("flushes", f"{_work(found.flushes)}; the last {flushed}")
     _line("scrapes", f"{_work(found.scrapes)}, by processes that count")
@@ -71,23 +72,40 @@ def _print_processes(known: list[Process], now: float) -> None:
     """Those that are not settled, and of the others the last."""
     unsettled = [one for one in known if one.state != "remembered"]
     remembered = sorted((one for one in known if one.state == "remembered"), key=lambda one: one.died or 0.0)
-    heads = ["<PROCESS", "PID", "<STATE", "<STARTED", "AGE", "SERIES", "CPU", "RSS", "<PROGRAM"]
-    screen.table(heads, [_row(one, now) for one in [*unsettled, *remembered[-_REMEMBERED:]]])
+    shown = [*unsettled, *remembered[-_REMEMBERED:]]
+    is_named = any(one.pid != _pid(one) for one in shown)
+    heads = [
+        "<PROCESS",
+        *(["PID"] if is_named else []),
+        "<STATE",
+        "<STARTED",
+        "AGE",
+        "SERIES",
+        "CPU",
+        "RSS",
+        "<PROGRAM",
+    ]
+    screen.table(heads, [_row(one, now, is_named) for one in shown])
     if len(remembered) > _REMEMBERED:
         screen.say(f"(and {len(remembered) - _REMEMBERED} more that are remembered for their `all` gauges)")
 
 
-def _row(one: Process, now: float) -> list[str]:
+def _pid(one: Process) -> str:
+    return str(one.seen_pid or one.os_pid or "-")
+
+
+def _row(one: Process, now: float, is_named: bool) -> list[str]:
+    """is_named: whether processes have other names than their pids."""
     age = (one.died or now) - one.started
     cpu = "-" if one.cpu_seconds is None else f"{one.cpu_seconds:.1f} s"
     return [
         screen.printable(one.pid),
-        str(one.seen_pid or one.os_pid or "-"),
-        one.state if one.died is None else f"died {screen.seconds(now - one.died)} ago",
+        *([_pid(one)] if is_named else []),
+        one.state,
         screen.moment(one.started)[5:16],
         screen.seconds(age),
         str(one.series),
         cpu,
         screen.size(one.rss_bytes),
-        screen.printable(one.program or ""),
+        screen.printable(one.program or "") if one.died is None else f"died {screen.seconds(now - one.died)} ago",
     ]
