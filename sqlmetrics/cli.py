@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "show": "series and their values, as a scrape would have them now",
     "status": "who is alive, how large the store is, what went wrong",
+    "export": "the exposition text, to a file as a whole or to the standard output",
     "env": "print the variables that `run` sets, for units, containers and shells",
 }
 """The commands that are modules of `commands`; each is imported if it is the one that is run."""

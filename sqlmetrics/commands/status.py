@@ -57,7 +57,7 @@ def _print(found: Status) -> None:
     _line("scrapes", f"{_work(found.scrapes)}, by processes that count")
     _line("behind", f"{screen.size(found.journal_bytes_behind)} of new series are not in rows yet")
     _line("errors", ", ".join(f"{cause} {count:.0f}" for cause, count in found.errors.items()) or "none")
-    _line("versions", ", ".join(f"{name} {version}" for name, version in found.versions.items()))
+    _line("versions", ", ".join(f"{name} {version}" for name, version in found.versions.items() if name != "Python"))
 
 
 def _line(name: str, text: str) -> None:

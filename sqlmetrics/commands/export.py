@@ -1,0 +1,85 @@
+"""`sqlmetrics export`: the exposition text, to a file as a whole or not at all, or to the standard output."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import stat
+import sys
+import tempfile
+
+from ..errors import SQLMetricsError
+from . import options
+from .look import Look
+
+
+class ExportError(SQLMetricsError, OSError):
+    """The file cannot be written."""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Describe the command."""
+    parser.description = (
+        "Writes what a scrape would show now. With -o, the file is replaced as a whole or stays as it is, as"
+        " node_exporter's textfile collector needs it. Changes nothing in the store."
+    )
+    parser.epilog = (
+        "Exit status: 0 if all of it was written; 2 if not, because the store cannot be read, or the file not written."
+    )
+    options.add_path(parser)
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", help="such as /var/lib/node_exporter/app.prom; default: standard output"
+    )
+    parser.add_argument("--openmetrics", action="store_true", help="OpenMetrics 1.0 instead of the text format 0.0.4")
+    parser.add_argument("--self-metrics", action="store_true", help="also what the store tells of itself")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run it; returns the exit status."""
+    look = Look(options.place_of(arguments))
+    text = look.text(openmetrics=arguments.openmetrics, self_metrics=arguments.self_metrics)
+    if arguments.output in (None, "-"):
+        sys.stdout.write(text.decode())
+    else:
+        write_whole(arguments.output, text)
+    return 0
+
+
+def write_whole(name: str, content: bytes) -> None:
+    """Replace a file as a whole, or leave it as it is. Raises ExportError.
+
+    Its mode stays; a new one has that of the umask, for another user is to read it.
+    """
+    target = os.path.realpath(name)
+    if os.path.exists(target) and not os.path.isfile(target):
+        raise ExportError(f"{name} is no plain file; name a file, or leave out -o for the standard output")
+    try:
+        _replace(target, content)
+    except OSError as error:
+        raise ExportError(f"{name} cannot be written ({error.strerror}); it is as it was") from error
+
+
+def _replace(target: str, content: bytes) -> None:
+    folder, base = os.path.split(target)
+    fd, beside = tempfile.mkstemp(prefix=f".{base}.", suffix=".tmp", dir=folder)  # none that *.prom would match
+    try:
+        with open(fd, "wb") as file:
+            os.fchmod(fd, _mode_of(target))
+            file.write(content)
+            file.flush()
+            os.fsync(fd)
+        os.replace(beside, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(beside)
+        raise
+
+
+def _mode_of(target: str) -> int:
+    try:
+        return stat.S_IMODE(os.stat(target).st_mode)
+    except FileNotFoundError:
+        umask = os.umask(0o077)
+        os.umask(umask)
+        return 0o666 & ~umask
