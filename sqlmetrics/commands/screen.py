@@ -8,6 +8,7 @@ import math
 import os
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
 from typing import Any
@@ -16,6 +17,8 @@ _BARS = "▁▂▃▄▅▆▇█"
 _PLAIN_BARS = "_.:-=+*#"
 _NARROW = 80
 _NARROWEST = 8
+_HEAD = 9
+_COLOURS = {"ok": "32", "warning": "33", "error": "1;31", "TROUBLE": "1;31"}
 _GAP = "  "
 
 
@@ -116,6 +119,26 @@ def bars(values: Sequence[float]) -> str:
     return "".join(chart[min(int(value / highest * len(chart)), len(chart) - 1)] if value else " " for value in values)
 
 
+def say_wrapped(head: str, text: str) -> None:
+    """Print a head of one word, in colour if it has one, and a text; on a terminal that goes on below itself."""
+    room = max(columns() - _HEAD - 1, 20)
+    lines = textwrap.wrap(text, room, break_on_hyphens=False) if is_terminal() and text else [text]
+    say(f"{_coloured(head.ljust(_HEAD))} {lines[0]}".rstrip())
+    for line in lines[1:]:
+        say(" " * (_HEAD + 1) + line)
+
+
+def _coloured(head: str) -> str:
+    colour = _COLOURS.get(head.strip())
+    if colour is None or not is_terminal() or not _takes_colours():
+        return head
+    return f"\x1b[{colour}m{head}\x1b[0m"
+
+
+def _takes_colours() -> bool:
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
+
+
 def bar(share: float, width: int) -> str:
     """A bar of a share (0 to 1) of so many columns; what is not nothing has a length of one at least."""
     mark = "█" if _shows_blocks() else "#"
@@ -168,7 +191,7 @@ def columns() -> int:
 
 def _print_rich(is_left: list[bool], widths: list[int], texts: list[list[str]]) -> bool:
     """Print a table with colours; False if they are not wanted (NO_COLOR, TERM=dumb), or `rich` is not there."""
-    if os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") == "dumb":
+    if not _takes_colours():
         return False
     try:
         from rich.console import Console

@@ -60,7 +60,8 @@ class Status:
     processes: see `Process`. files: bytes on the disk by file (`database`, `wal`, `shm`, `cells`). limits: what is used
     of those of the cells file. last_flush: of any process that is known, seconds since the epoch.
     journal_bytes_behind: of what processes have announced and what is not in rows. pid_clashes: living processes that
-    have the name of another. errors: by cause, those that have occurred. trouble: what an operator should look at.
+    have the name of another. errors: by cause, those that have occurred. silent: which processes count and do not
+    flush. trouble: what an operator should look at, that included.
     """
 
     store: Place
@@ -75,6 +76,7 @@ class Status:
     pid_clashes: int
     errors: dict[str, float]
     versions: dict[str, str]
+    silent: list[str]
     trouble: list[str]
 
     def alive(self) -> list[Process]:
@@ -89,6 +91,7 @@ def status(look: Look) -> Status:
     files, used = _by_label(families, "sqlmetrics_bytes"), _by_label(families, "sqlmetrics_used_ratio")
     limits = {name: Limit(round(used[name] * of), of) for name, of in _LIMITS.items()}
     free = _by_label(families, "sqlmetrics_free_bytes")[""]
+    silent = _not_flushing(look, known)
     clashes = int(_by_label(families, "sqlmetrics_pid_clashes")[""])
     return Status(
         store=look.place,
@@ -103,12 +106,13 @@ def status(look: Look) -> Status:
         pid_clashes=clashes,
         errors={cause: count for cause, count in _by_label(families, "sqlmetrics_errors").items() if count},
         versions=versions(look),
+        silent=silent,
         trouble=[
             *_near(limits),
             *([f"the disk has {free / 2**20:.1f} MiB left"] if free < FREE_BYTES else []),
             *([f"{clashes} living processes have the name (pid) of another"] if clashes else []),
             *_long_log(look, files["wal"]),
-            *_not_flushing(look, known),
+            *silent,
         ],
     )
 

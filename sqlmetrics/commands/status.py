@@ -61,7 +61,7 @@ def _print(found: Status) -> None:
 
 
 def _line(name: str, text: str) -> None:
-    screen.say(f"{name:<9} {text}")
+    screen.say_wrapped(name, text)
 
 
 def _work(done: Work) -> str:

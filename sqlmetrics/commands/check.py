@@ -1,0 +1,52 @@
+"""`sqlmetrics check`: looks for what is wrong or will be, with what to do about each."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from . import check_host, check_store, options, screen
+from .findings import ERROR, OK, WARNING, Finding, worst
+from .place import Place
+
+_STATUSES = {OK: 0, WARNING: 1, ERROR: 2}
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Describe the command."""
+    parser.description = (
+        "Looks at the store's files, all of what is in them, and their surroundings, and says what to do about what is"
+        " not in order. Changes nothing; a large store takes seconds."
+    )
+    parser.epilog = "Exit status: 0 if all is in order; 1 if there are warnings; 2 if there are errors."
+    options.add_path(parser)
+    options.add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run it; returns the exit status."""
+    place = options.place_of(arguments)
+    found = findings(place)
+    if arguments.json:
+        screen.say_json({"store": place, "worst": worst(found), "findings": found})
+    else:
+        screen.say(f"store  {place}")
+        _print(found)
+    return _STATUSES[worst(found)]
+
+
+def findings(place: Place) -> list[Finding]:
+    """All findings, of the surroundings first."""
+    if not os.path.lexists(place.path):
+        fix = "start the app with install() or `sqlmetrics run`; is it the same path, user and container?"
+        return [Finding("store", ERROR, "there is none", fix)]
+    return [*check_host.findings(place.path), *check_store.findings(place)]
+
+
+def _print(found: list[Finding]) -> None:
+    for one in found:
+        screen.say_wrapped(one.level, f"{one.about}: {one.text}")
+        if one.fix and one.level != OK:
+            screen.say_wrapped("", f"-> {one.fix}")
+    counts = {level: sum(one.level == level for one in found) for level in (ERROR, WARNING)}
+    screen.say(f"{counts[ERROR]} errors, {counts[WARNING]} warnings, {len(found)} things looked at")

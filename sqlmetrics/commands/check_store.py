@@ -1,0 +1,142 @@
+"""What a check looks at in a store: its files as a whole, versions, limits, processes, and who holds up the WAL."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+
+import apsw
+
+from ..cells import locks
+from ..cells.descriptors import identity_of
+from ..errors import DamagedError, SQLMetricsError
+from ..rows import checkup, files, onlooking, schema, wal
+from ..rows.database import WAL_BYTES
+from . import state
+from .findings import ERROR, OK, WARNING, Finding
+from .look import Look
+from .place import Place
+from .screen import printable, size
+from .state import Status
+from .usage import usage
+
+_READ_MARKS = range(120 + 3, 120 + 8)
+"""The bytes of ``-shm`` that readers lock (https://www.sqlite.org/walformat.html#locks)."""
+_HELD_SECONDS = 1.0
+
+
+def findings(place: Place) -> Iterator[Finding]:
+    """All of them; one that cannot be looked at is an error."""
+    yield reader_of_wal(place.path)
+    yield integrity(place)
+    try:
+        yield version(place)
+        yield from _of_status(state.status(Look(place)))
+    except (SQLMetricsError, apsw.Error, OSError) as error:
+        yield Finding("processes", ERROR, str(error), "see the other findings")
+
+
+def integrity(place: Place) -> Finding:
+    """Whether database, cells and journals are whole and go together."""
+    begun = time.perf_counter()
+    try:
+        with contextlib.closing(onlooking.connect(place.path)) as connection:
+            file = files.open_existing(connection, place.path)
+            checkup.check_rows(connection)
+            checkup.check(connection, file)
+    except DamagedError as error:
+        fix = "restart a process of the app, or let one that lives count: it makes the files anew from what can be read"
+        return Finding("integrity", ERROR, str(error), fix)
+    except (SQLMetricsError, apsw.Error, OSError) as error:
+        return Finding("integrity", ERROR, f"cannot be checked: {error}", "")
+    return Finding(
+        "integrity", OK, f"every page, row, journal and cell goes together ({time.perf_counter() - begun:.1f} s)"
+    )
+
+
+def version(place: Place) -> Finding:
+    """Whether the app and this command are of one version, as far as the store tells."""
+    with contextlib.closing(onlooking.connect(place.path)) as connection:
+        found = schema.check(connection, place.path)
+    known = schema.schema_version()
+    text = f"the store has schema {found}, this command knows {known}"
+    if found == known:
+        return Finding("version", OK, text)
+    fix = "run the command of the app's own environment" if found < known else "upgrade sqlmetrics here"
+    return Finding("version", WARNING, text, fix)
+
+
+def _of_status(found: Status) -> Iterator[Finding]:
+    alive, dead = len(found.alive()), sum(one.state == "dead" for one in found.processes)
+    text = f"{alive} alive, {dead} dead and not settled yet"
+    yield Finding("processes", OK if alive else WARNING, text, "" if alive else "start the app, or name its store")
+    yield from limits(found)
+    if found.pid_clashes:
+        fix = "give each a name of its own: process_identifier, SQLMETRICS_PROCESS_IDENTIFIER"
+        yield Finding("names", WARNING, f"{found.pid_clashes} living processes have the name of another", fix)
+    errors = ", ".join(f"{cause} {count:.0f}" for cause, count in found.errors.items())
+    if errors:
+        fix = "see the app's log (logger sqlmetrics), and docs/reference/errors.md for each cause"
+        yield Finding("errors", WARNING, f"since the store was made: {errors}", fix)
+    for text in found.silent:
+        fix = "is it stopped, or its disk full? Its scrapes are exact; rows and the sqlite3 shell are behind"
+        yield Finding("rows", WARNING, text, fix)
+
+
+def limits(found: Status) -> Iterator[Finding]:
+    """How much is used of the limits of the cells file."""
+    fixes = {
+        "processes": "stop processes that need no metrics, or give groups of them stores of their own",
+        "cell blocks": "sqlmetrics cardinality names the label that has too many values; max_series= limits them",
+        "journal extents": "see why flushes do not bring journals to rows: a full disk, or somebody's write lock",
+    }
+    for name, one in found.limits.items():
+        level = ERROR if one.is_near else WARNING if one.used > one.of / 2 else OK
+        yield Finding("limits", level, f"{one.used:,} of {one.of:,} {name}", fixes[name] if level != OK else "")
+
+
+def reader_of_wal(path: str) -> Finding:
+    """Whether a reader keeps the WAL from starting over.
+
+    A reader holds a lock on a read mark for as long as its transaction lasts; scrapes do for some milliseconds.
+    """
+    length = wal.wal_bytes(path)
+    if length <= 2 * WAL_BYTES:
+        return Finding("wal", OK, f"{size(length)} long")
+    until, holders = time.monotonic() + _HELD_SECONDS, _holders(path)
+    while holders and time.monotonic() < until:
+        time.sleep(0.05)
+        holders &= _holders(path)
+    if not holders:
+        fix = "if it goes on to grow: does a process flush? sqlmetrics status"
+        return Finding(
+            "wal", WARNING if length > wal.wal_limit(path) else OK, f"{size(length)} long, no reader holds it", fix
+        )
+    who = ", ".join(_described(pid) for pid in sorted(holders))
+    fix = "end its transaction, or the process: an open sqlite3 shell, a backup, a dashboard"
+    return Finding("wal", ERROR, f"{size(length)} long, and held by {who}", fix)
+
+
+def _holders(path: str) -> set[int]:
+    """The processes that hold a read mark; 0 for those that are not seen from here."""
+    try:
+        identity = identity_of(os.stat(path + "-shm", follow_symlinks=False))
+        if identity not in _open:
+            _open[identity] = os.open(path + "-shm", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return set()
+    fd = _open[identity]
+    return {locks.holder(fd, mark) for mark in _READ_MARKS if locks.is_locked(fd, mark)}
+
+
+_open: dict[tuple[int, int], int] = {}
+"""Descriptors of ``-shm``, by the file's identity. They stay open: a close would end SQLite's locks of this process."""
+
+
+def _described(pid: int) -> str:
+    used = usage(pid) if pid else None
+    return (
+        f"pid {pid} ({printable(used.name)})" if used else f"pid {pid}" if pid else "a process of another pid namespace"
+    )
