@@ -90,7 +90,7 @@ def test_a_process_that_does_not_flush_is_trouble(path: str) -> None:
 
 def _make_older(path: str) -> None:
     """As if the last flush had been a minute ago."""
-    statement = "UPDATE process SET started = started - 60e9, flushed = flushed - 60e9"
+    statement = "UPDATE instance SET started = started - 60, flushed = flushed - 60"
     subprocess.run(["sqlite3", "-cmd", ".timeout 5000", path, statement], check=True, capture_output=True)
 
 

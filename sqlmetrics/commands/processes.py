@@ -25,7 +25,7 @@ class Process:
     os_pid: int
     seen_pid: int | None
     state: str
-    started: float
+    started: float | None
     died: float | None
     flushed: float | None
     unflushed: bool
@@ -53,9 +53,9 @@ def _process(member: Member) -> Process:
         os_pid=member.os_pid,
         seen_pid=member.seen_pid or None,
         state="alive" if member.alive else "dead" if member.died is None else "remembered",
-        started=member.started / 1e9,
-        died=None if member.died is None else member.died / 1e9,
-        flushed=None if member.flushed is None else member.flushed / 1e9,
+        started=member.started,
+        died=member.died,
+        flushed=member.flushed,
         unflushed=member.unflushed,
         series=member.series,
         bytes=(member.blocks + member.extents) * layout.PAGE,

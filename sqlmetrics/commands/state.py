@@ -162,5 +162,5 @@ def _not_flushing(look: Look, known: list[Process]) -> list[str]:
 
 def _suspects(known: Iterable[Process]) -> dict[tuple[str, int], float | None]:
     latest = time.time() - _SUSPICIOUS
-    found = [one for one in known if one.is_alive and one.unflushed and (one.flushed or one.started) < latest]
+    found = [one for one in known if one.is_alive and one.unflushed and (one.flushed or one.started or 0.0) < latest]
     return {(one.pid, one.os_pid): one.flushed for one in found}

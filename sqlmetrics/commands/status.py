@@ -96,7 +96,7 @@ def _pid(one: Process) -> str:
 
 def _row(one: Process, now: float, is_named: bool) -> list[str]:
     """is_named: whether processes have other names than their pids."""
-    age = (one.died or now) - one.started
+    age = None if one.started is None else (one.died or now) - one.started
     cpu = "-" if one.cpu_seconds is None else f"{one.cpu_seconds:.1f} s"
     return [
         screen.printable(one.pid),

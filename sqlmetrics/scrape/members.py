@@ -16,9 +16,9 @@ from .tables import Living
 
 ROWS = """
 SELECT id, pid, os_pid, pid_namespace, started, journal, flushed, died,
-       (SELECT count(*) FROM sample WHERE sample.process = process.id)
-         + (SELECT count(*) FROM kept WHERE kept.process = process.id)
-  FROM process
+       (SELECT count(*) FROM cell_copy WHERE cell_copy.process = instance.id)
+         + (SELECT count(*) FROM kept WHERE kept.process = instance.id)
+  FROM instance
 """
 
 
@@ -27,8 +27,9 @@ class Member(NamedTuple):
 
     pid: what its process identifier gave. os_pid: what it is called in its own pid namespace, of that inode.
     seen_pid: what the kernel calls it in this process's pid namespace; 0 if it is not seen from here, or dead.
-    started, died, flushed: nanoseconds since the epoch; died: when it was settled, None before; flushed: all that it
-    had counted by then is in rows, None before the first flush. unflushed: whether there is more now.
+    Times are seconds since the epoch. started: None if what it says of itself makes no sense. died: when it was
+    settled, None before. flushed: all that it had counted by then is in rows, None before the first flush; unflushed:
+    whether there is more now.
     series: of which it has samples; blocks, extents: pages of the cells file that it holds; journal, committed: bytes
     of its journal, and of these those that are rows.
     """
@@ -37,10 +38,10 @@ class Member(NamedTuple):
     os_pid: int
     pid_namespace: int
     seen_pid: int
-    started: int
+    started: float | None
     alive: bool
-    died: int | None
-    flushed: int | None
+    died: float | None
+    flushed: float | None
     unflushed: bool
     series: int
     blocks: int
@@ -69,7 +70,7 @@ def members(
         for one in living.values()
     ]
     found += [_remembered(known[instance]) for instance in known.keys() - living.keys()]
-    return sorted(found, key=lambda one: (one.started, one.os_pid))
+    return sorted(found, key=lambda one: (one.started or 0.0, one.os_pid))
 
 
 def _present(
@@ -83,7 +84,7 @@ def _present(
 ) -> Member:
     """A process that is not settled. slot: -1 if that was freed since."""
     if row is None:
-        of = (storable(said.pid), said.os_pid, said.pid_namespace, said.started) if said else (living.pid, 0, 0, 0)
+        of = (storable(said.pid), said.os_pid, said.pid_namespace, said.started) if said else (living.pid, 0, 0, None)
         row = (*of, 0, None, None, 0)
     pid, os_pid, namespace, started, committed, flushed, _, series = row
     blocks = file.blocks.owned_by(slot) if slot >= 0 else []

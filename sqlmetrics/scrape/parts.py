@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping
 from itertools import groupby
@@ -56,4 +57,4 @@ def of_gauges(plan: Plan, found: query.Parts, living: Iterable[Living]) -> Itera
     for number, value, (pid, started), stamp in rows:
         gauge = plan.gauge_of_row(int(number))
         process = None if pid is None else known.get((pid, started), Living(0, pid, started, False))
-        yield Part(plan.families[gauge.family], gauge.line(None), process, value, stamp if stamp > 0.0 else None)
+        yield Part(plan.families[gauge.family], gauge.line(None), process, value, None if math.isnan(stamp) else stamp)

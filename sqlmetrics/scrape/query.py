@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import re
 from typing import Any, NamedTuple
 
@@ -106,8 +107,8 @@ SELECT_PARTS_OF_SUMS = (
     "SELECT group_concat(series, ' '), group_concat(quote(value), ' '), json_group_array(process) FROM counts"
 )
 SELECT_PARTS_OF_GAUGES = """
-SELECT group_concat(series, ' '), group_concat(quote(value), ' '), json_group_array(json_array(pid, started)),
-       group_concat(quote(timestamp), ' ')
+SELECT group_concat(series, ' '), group_concat(quote(value), ' '), json_group_array(pid),
+       group_concat(quote(started), ' '), group_concat(quote(timestamp), ' ')
   FROM gauges
 """
 
@@ -190,10 +191,18 @@ def parts_of_sums(connection: apsw.Connection, cells: Cells, *, restricted: bool
 
 
 def parts_of_gauges(connection: apsw.Connection, values: memoryview[float], *, restricted: bool) -> Parts:
-    """What each process has of gauges, Infos and Enums that takes part, by (pid, when it started)."""
+    """What each process has of gauges, Infos and Enums that takes part, by its pid and when it started.
+
+    Of a pid that is None: what ended processes left. stamps: NaN where there is none.
+    """
     statement = _statement(WITH_GAUGES + SELECT_PARTS_OF_GAUGES, restricted=restricted)
     row: Any = connection.execute(statement, {"gauge_cells": apsw.carray(values)}).fetchone()
-    return Parts(row[0] or "", _numbers(row[1]), json.loads(row[2]), _numbers(row[3]))
+    whose = list(zip(json.loads(row[2]), map(_time, _numbers(row[3])), strict=True))
+    return Parts(row[0] or "", _numbers(row[1]), whose, _numbers(row[4]))
+
+
+def _time(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def _numbers(values: str | None) -> list[float]:
