@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "show": "series and their values, as a scrape would have them now",
     "status": "who is alive, how large the store is, what went wrong",
+    "cardinality": "which family and which label have how many series",
     "check": "what is wrong with the store or will be, and what to do about it",
     "export": "the exposition text, to a file as a whole or to the standard output",
     "env": "print the variables that `run` sets, for units, containers and shells",
