@@ -26,6 +26,9 @@ COMMANDS = {
     "cardinality": "which family and which label have how many series",
     "check": "what is wrong with the store or will be, and what to do about it",
     "export": "the exposition text, to a file as a whole or to the standard output",
+    "remove": "remove series of a metric from the store and from all processes",
+    "reset": "empty the store, so that counters begin at zero",
+    "completion": "print what makes a shell complete commands and options",
     "env": "print the variables that `run` sets, for units, containers and shells",
 }
 """The commands that are modules of `commands`; each is imported if it is the one that is run."""
@@ -34,7 +37,7 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status. Errors of this package are printed, not raised."""
     given = sys.argv[1:] if argv is None else list(argv)
-    arguments = _parser(next((one for one in given if not one.startswith("-")), "")).parse_args(given)
+    arguments = parser(next((one for one in given if not one.startswith("-")), "")).parse_args(given)
     try:
         status = int(arguments.run(arguments))
         sys.stdout.flush()
@@ -59,11 +62,11 @@ def _complain(error: Exception, arguments: argparse.Namespace) -> int:
     return getattr(error, "status", getattr(arguments, "trouble", 1))
 
 
-def _parser(command: str | None = None) -> argparse.ArgumentParser:
+def parser(command: str | None = None) -> argparse.ArgumentParser:
     """The parser. command: the one whose arguments are to be known; None: all."""
-    parser = argparse.ArgumentParser(prog="sqlmetrics", description="prometheus_client for many processes")
-    parser.add_argument("--version", action="version", version=_version())
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    made = argparse.ArgumentParser(prog="sqlmetrics", description="prometheus_client for many processes")
+    made.add_argument("--version", action="version", version=_version())
+    commands = made.add_subparsers(metavar="COMMAND", required=True)
     _add_run(commands)
     for name, help_ in COMMANDS.items():
         added = commands.add_parser(name, help=help_)
@@ -75,7 +78,7 @@ def _parser(command: str | None = None) -> argparse.ArgumentParser:
     demo.add_argument("--requests", type=int, default=2000, help="how many requests to send (default 2000)")
     demo.add_argument("--workers", type=int, default=4, help="how many workers to start (default 4)")
     demo.set_defaults(run=_demo)
-    return parser
+    return made
 
 
 def _version() -> str:

@@ -277,8 +277,7 @@ def cli_page() -> str:
 
 def help_texts() -> Iterator[tuple[str, str]]:
     """(command, what its --help prints) of the program and of each of its commands."""
-    parser = cli._parser()
-    nested = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    nested = [action for action in cli.parser()._actions if isinstance(action, argparse._SubParsersAction)]
     for command in ([], *([name] for action in nested for name in action.choices)):
         done = subprocess.run(
             [sys.executable, "-m", "sqlmetrics", *command, "--help"],

@@ -82,6 +82,10 @@ class Look:
         """The processes, one by one: those that are not settled, and those remembered for their `all` gauges."""
         return self.ask(Wanted(), lambda scrape: scrape.members())
 
+    def children(self) -> dict[tuple[str, str], list[dict[str, str]]]:
+        """The labels of each child, as the app gave them, by the names and types of families."""
+        return self.ask(Wanted(), lambda scrape: scrape.children())
+
     def ask(self, asked: Wanted, answer: Callable[[Scrape], T]) -> T:
         """Ask a scrape something, within its read transaction."""
         self._refuse_older()

@@ -322,6 +322,13 @@ class Plan:
         """The same, None for a series that was not met."""
         return self._places.get((family, name, labels, variant))
 
+    def children(self) -> dict[FamilyId, list[dict[str, str]]]:
+        """The labels of each child, as the app gave them, by families."""
+        texts: dict[FamilyId, dict[str, None]] = {}
+        for family, _, text, _ in self._places:
+            texts.setdefault(family, {})[text] = None
+        return {family: [dict(self._labels[text]) for text in found] for family, found in texts.items()}
+
     def place_of_row(self, series: int) -> int | Gauge:
         """The same for the id that a series has in rows, which have been read. Raises DamagedError."""
         try:

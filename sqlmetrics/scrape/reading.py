@@ -214,6 +214,10 @@ class Scrape:
         """The gauges about the store itself."""
         return about.gauges(self._connection, self._file, self.processes.values())
 
+    def children(self) -> dict[FamilyId, list[dict[str, str]]]:
+        """The labels of each child, by families."""
+        return self._plan.children()
+
     def members(self) -> list[Member]:
         """The processes of the store, one by one."""
         said, announced = self._remembered.introduced, self._tables.announced_by()

@@ -41,24 +41,28 @@ def carry_on(store: Opened) -> None:
         _carry_on(store, is_stoppable=True)
 
 
-def finish(store: Opened, seconds: float = waits.WRITE_LOCK) -> None:
-    """Do all of it, also what is not due yet. Others are waited for. Raises apsw.Error."""
+def finish(store: Opened, seconds: float = waits.WRITE_LOCK, *, limit: int = LIMIT) -> bool:
+    """Do all of it, also what is not due yet. Others are waited for. Returns whether it is done. Raises apsw.Error.
+
+    limit: see `LIMIT`.
+    """
     file = store.file
     for tries_left in waits.tries(seconds):
         file.truncating.rest(0)
         file.rebuilding.rest(0)
         with contextlib.suppress(apsw.BusyError):  # the flushers go on with it
-            _carry_on(store, is_stoppable=False)
+            _carry_on(store, is_stoppable=False, limit=limit)
         if file.rebuilding.is_done() or not tries_left:
             break
         time.sleep(waits.WRITE_LOCK)
+    return file.rebuilding.is_done()
 
 
-def _carry_on(store: Opened, *, is_stoppable: bool) -> None:
+def _carry_on(store: Opened, *, is_stoppable: bool, limit: int = LIMIT) -> None:
     with store.writing() as connection:
         wipe(store, connection)
         if _truncate(store, connection) and store.file.rebuilding.is_due():
-            _rebuild(store, connection, is_stoppable=is_stoppable)
+            _rebuild(store, connection, is_stoppable=is_stoppable, limit=limit)
 
 
 def wipe(store: Opened, connection: apsw.Connection) -> None:
@@ -94,13 +98,13 @@ def _truncate(store: Opened, connection: apsw.Connection) -> bool:
     return False
 
 
-def _rebuild(store: Opened, connection: apsw.Connection, *, is_stoppable: bool) -> None:
+def _rebuild(store: Opened, connection: apsw.Connection, *, is_stoppable: bool, limit: int) -> None:
     """Write all pages anew. Follows `_truncate`: with a reader that stays, the WAL would grow each time."""
     chore = store.file.rebuilding
     event, _ = chore.state()
     begun = time.perf_counter()
     try:
-        if _bytes_used(connection) > LIMIT:
+        if _bytes_used(connection) > limit:
             raise apsw.FullError
         with _stopped_by(connection, lambda: is_stoppable and store.flusher.is_stopping):
             connection.execute("VACUUM")

@@ -51,6 +51,20 @@ class Remover:
             store.home.report("removal", f"removed series cannot go yet ({error!r}); they go later")
             store.flusher.wake()
 
+    def remove_now(self, selection: Selection) -> None:
+        """Remove children from all processes, waiting a second at most; where that raises, nothing is done later.
+
+        Raises StoreError, apsw.Error, or slices.TooMuchError: call it again to go on.
+        """
+        fork.notice()
+        removal = Removal(selection, given.now())
+        self._waiting.append(removal)
+        try:
+            until = time.monotonic() + waits.CALL
+            self._follower.patiently(lambda connection: self.act(connection, until))
+        finally:
+            self._waiting = [one for one in self._waiting if one is not removal]
+
     def has_work(self) -> bool:
         """Whether a removal waits."""
         return bool(self._waiting) or self._is_unmarked

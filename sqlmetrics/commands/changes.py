@@ -1,0 +1,91 @@
+"""What the two commands have in common that change a store: they ask first, wait for others, and leave small files."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import apsw
+
+from ..cells.ownership import SUFFIXES
+from ..errors import PathError, SQLMetricsError
+from ..process.waits import WRITE_LOCK
+from ..rows.slices import TooMuchError
+from ..store import erasure
+from ..store.installed import existing_store
+from ..store.store import Store
+from .place import Place
+
+SECONDS = 30.0
+"""How long to wait for others' write locks."""
+
+
+class NotConfirmedError(SQLMetricsError):
+    """Nobody has said yes; nothing was changed."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Bytes of the database and of the WAL."""
+
+    database: int
+    wal: int
+
+    @property
+    def total(self) -> int:
+        """Both."""
+        return self.database + self.wal
+
+
+def sizes(path: str) -> Sizes:
+    """Those of a store now; 0 for what is not there."""
+    return Sizes(*(os.path.getsize(one) if os.path.exists(one) else 0 for one in (path, path + "-wal")))
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask on a terminal, unless `yes`. Raises NotConfirmedError."""
+    if yes:
+        return
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise NotConfirmedError(f"{question} There is no terminal to ask on: give --yes. Nothing was changed.")
+    sys.stderr.write(f"{question} [y/N] ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise NotConfirmedError("nothing was changed")
+
+
+def opened(place: Place) -> Store:
+    """The store, to change it. Raises NoStoreError, PathError (it may not be written) or StoreError."""
+    for suffix in SUFFIXES:
+        name = place.path + suffix
+        if os.path.exists(name) and not os.access(name, os.W_OK):
+            status = os.stat(name)
+            raise PathError(
+                f"{name} ({stat.filemode(status.st_mode)}) belongs to uid {status.st_uid}, and uid {os.geteuid()} may"
+                f" not write it; do it as that user (sudo -u '#{status.st_uid}')"
+            )
+    return existing_store(place.path)
+
+
+def insist(act: Callable[[], object]) -> None:
+    """Do something that needs the write lock, again as long as others have it. Raises what it raises in the end."""
+    until = time.monotonic() + SECONDS
+    while True:
+        try:
+            act()
+            return
+        except (apsw.BusyError, TooMuchError):
+            if time.monotonic() > until:
+                raise
+            time.sleep(WRITE_LOCK)
+
+
+def shrink(store: Store) -> bool:
+    """Take what was deleted out of the files, and cut the WAL; False if a reader or a writer keeps it from that."""
+    disk = os.statvfs(os.path.dirname(store.path))
+    room = disk.f_bavail * disk.f_frsize // 4  # all of it is in the WAL for a moment
+    return erasure.finish(store, SECONDS / 3, limit=max(erasure.LIMIT, room))
