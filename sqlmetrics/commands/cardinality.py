@@ -13,7 +13,7 @@ from prometheus_client.metrics_core import Metric
 from . import options, screen
 from .look import Look
 
-ROWS = "SELECT metric, count(*) FROM samples GROUP BY metric"
+SELECT_SAMPLES = "SELECT metric, count(*) FROM samples GROUP BY metric"
 _MANY = 100
 """Values of a label from which on it is worth a thought."""
 _ROW_BYTES = 40
@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def cardinality(look: Look) -> list[FamilySize]:
     """The size of each family, the largest first. Raises as `Look` does."""
-    rows = {str(name): int(count) for name, count in look.rows(ROWS)}
+    rows = {str(name): int(count) for name, count in look.rows(SELECT_SAMPLES)}
     found = [_size(one, rows) for one in look.families().families]
     return sorted(found, key=lambda one: (-one.series, one.name))
 

@@ -29,7 +29,7 @@ from ..scrape.wanted import Wanted, wanted
 from .place import Place
 
 T = TypeVar("T")
-METRICS = "SELECT family, type, metric, labels, value FROM metrics"
+SELECT_METRICS = "SELECT family, type, metric, labels, value FROM metrics"
 ROWS_ONLY = "the values are those of the rows, as old as the last flush"
 
 
@@ -65,7 +65,7 @@ class Look:
         try:
             return Found(self._scrape(asked, lambda families, _: [one.metric() for one in families]))
         except DamagedError as error:
-            found = self._from_rows(error, METRICS)
+            found = self._from_rows(error, SELECT_METRICS)
             return Found(_families_of_rows(found, asked), f"{error}; {ROWS_ONLY}")
 
     def text(self, *, openmetrics: bool = False, self_metrics: bool = False) -> bytes:

@@ -14,7 +14,7 @@ from ..rows import behind
 from ..rows.ingest import storable
 from .tables import Living
 
-ROWS = """
+SELECT_MEMBERS = """
 SELECT id, pid, os_pid, pid_namespace, started, journal, flushed, died,
        (SELECT count(*) FROM cell_copy WHERE cell_copy.process = instance.id)
          + (SELECT count(*) FROM kept WHERE kept.process = instance.id)
@@ -62,7 +62,7 @@ def members(
     living: who is not settled; said: what some of them say of themselves; announced: how many series of each have no
     row yet. All by instance.
     """
-    rows: Any = connection.execute(ROWS).fetchall()
+    rows: Any = connection.execute(SELECT_MEMBERS).fetchall()
     known = {row[0]: row[1:] for row in rows}
     slots = {instance: slot for slot, instance in file.held_slots()}
     found = [

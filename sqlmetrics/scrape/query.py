@@ -184,7 +184,9 @@ class Parts(NamedTuple):
 
 def parts_of_sums(connection: apsw.Connection, cells: Cells, *, restricted: bool) -> Parts:
     """What each process has of counters, summaries and histograms, by its instance (None: ended ones); no zeros."""
-    statement = _statement(WITH_COUNTS + SELECT_PARTS_OF_SUMS, restricted=restricted, found=cells.found, by_process=True)
+    statement = _statement(
+        WITH_COUNTS + SELECT_PARTS_OF_SUMS, restricted=restricted, found=cells.found, by_process=True
+    )
     bound = {"cells": apsw.carray(cells.values), "before": cells.before}
     row: Any = connection.execute(statement, bound).fetchone()
     return Parts(row[0] or "", _numbers(row[1]), json.loads(row[2]), [])
