@@ -92,6 +92,8 @@ AFTER = {
     "removed": [(40009, 4096)],
     "exemplar": [(1, '{"trace":"x"}', 1.0, 1700000006.5, 3)],
     "brought": [("beef",)],
+    "ended_process": [],
+    "ended_count": [],
 }
 VIEWS = {
     "samples": "metric, labels, pid, mode, value, timestamp",
