@@ -6,15 +6,18 @@ import contextlib
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from helpers import Shell, delete, in_child
+from helpers import Shell, child, delete, in_child
 from looking import as_they_are, command, values, worker
 from outsiders import NOBODY, as_root
+from prometheus_client import Counter
 
+import sqlmetrics
 from sqlmetrics.cells import layout
+from sqlmetrics.store.flusher import Outcome
 
 SEEN = {'requests_total{"path": "/"}': 7.0, "busy{}": 3.0, 'latency_seconds{"path": "/"}': 2.0}
 
@@ -187,6 +190,38 @@ def test_no_store_named_at_all_is_told() -> None:
     assert done.status == 2
     assert "no store was named" in done.err
     assert "--path" in done.err
+
+
+@as_root
+@pytest.mark.promise(11)
+def test_in_a_folder_open_to_all_a_member_of_the_group_may_look(open_folder: Path, path: str) -> None:
+    """Without a setting, for the files say who may; anybody else is told the ways in, and nobody to delete them."""
+    with child(**other_users_app(path, gid=NOBODY)) as one:
+        one.do("begin")
+        assert values(path, nobody=True)["requests_total{}"] == 3
+        os.chown(path, -1, 4343)
+        done = command("show", "--path", path, nobody=True)
+
+    assert done.status == 2
+    assert "belongs to uid 4242" in done.err
+    assert "be in that group (mode 0640 is enough)" in done.err
+    assert "sudo -u '#4242'" in done.err
+    assert "read-only" in done.err
+    assert "delete" not in done.err
+
+
+def other_users_app(path: str, gid: int) -> dict[str, Callable[..., object]]:
+    """An app of another user, whose store a group may read."""
+
+    def begin() -> None:
+        os.setgroups([gid])
+        os.setgid(gid)
+        os.setuid(4242)
+        store = sqlmetrics.install(path, mode=0o640, group=gid)
+        Counter("requests", "Requests").inc(3)
+        assert store.flush() is Outcome.DONE
+
+    return {"begin": begin}
 
 
 @as_root

@@ -59,7 +59,7 @@ def connect(path: str) -> Onlooking:
     before = database.found_at(path)
     if before is None:
         raise NoStoreError(f"no store at {path!r}; is the app that calls sqlmetrics.install() running with that path?")
-    ownership.check(path)
+    ownership.check(path, looking=True)
     _refuse_unreadable(path)
     try:
         connection = _opened(path)
@@ -68,7 +68,7 @@ def connect(path: str) -> Onlooking:
     except apsw.NotADBError:
         raise database.not_a_database(path) from None
     try:
-        ownership.check(path)
+        ownership.check(path, looking=True)
         if connection.opened[0] != before:
             raise database.CutOffError(f"{path}: the store was replaced at this moment")
     except BaseException:
