@@ -143,11 +143,20 @@ def self_metrics() -> bool:
 
     Raises ValueError.
     """
-    text = os.environ.get("SQLMETRICS_SELF_METRICS", "")
+    return _is_on("SQLMETRICS_SELF_METRICS")
+
+
+def gunicorn_requests() -> bool:
+    """Whether gunicorn's hooks count requests, by ``SQLMETRICS_GUNICORN_REQUESTS``. Raises ValueError."""
+    return _is_on("SQLMETRICS_GUNICORN_REQUESTS")
+
+
+def _is_on(variable: str) -> bool:
+    text = os.environ.get(variable, "")
     try:
         return bool(text) and _truth(text)
     except ValueError as error:
-        raise ValueError(f"SQLMETRICS_SELF_METRICS={text!r} cannot be used: {error}") from None
+        raise ValueError(f"{variable}={text!r} cannot be used: {error}") from None
 
 
 def registries() -> str:

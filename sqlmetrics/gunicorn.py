@@ -3,7 +3,7 @@
 Importing this module installs the store that the environment names, since with ``--preload`` gunicorn loads the
 app before it calls any hook. In a configuration file of your own, import the functions::
 
-    from sqlmetrics.gunicorn import child_exit, on_starting, post_fork, pre_fork
+    from sqlmetrics.gunicorn import child_exit, on_starting, post_fork, post_request, pre_fork, pre_request
 
 Every module-level name here is offered to gunicorn as a setting, so there are few.
 """
@@ -14,13 +14,16 @@ from typing import Any
 
 import sqlmetrics
 
+from . import config as _config
 from .client import own_collectors as _own_collectors
+from .gunicorn_requests import Requests as _Requests
 from .process import identifiers as _identifiers
 
-__all__ = ["child_exit", "on_starting", "post_fork", "pre_fork"]
+__all__ = ["child_exit", "on_starting", "post_fork", "post_request", "pre_fork", "pre_request"]
 
 _own_collectors.publish_in_workers()
 _store = sqlmetrics.install()
+_requests = _Requests() if _config.gunicorn_requests() else None
 
 
 def on_starting(server: Any) -> None:
@@ -40,6 +43,20 @@ def pre_fork(server: Any, worker: Any) -> None:
 def post_fork(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's signature
     """Tell a worker its number; called in the worker. See ``SQLMETRICS_PROCESS_IDENTIFIER=gunicorn-worker``."""
     _identifiers.worker_number = worker.sqlmetrics_number
+    if _requests is not None:
+        _requests.begin_worker()
+
+
+def pre_request(worker: Any, req: Any) -> None:  # noqa: ARG001 - gunicorn's signature
+    """Note that a request is served, if ``SQLMETRICS_GUNICORN_REQUESTS`` says so; called in the worker."""
+    if _requests is not None:
+        _requests.begin(req)
+
+
+def post_request(worker: Any, req: Any, environ: Any, resp: Any) -> None:  # noqa: ARG001 - gunicorn's signature
+    """Count a request that was served, if ``SQLMETRICS_GUNICORN_REQUESTS`` says so; called in the worker."""
+    if _requests is not None:
+        _requests.end(req, resp)
 
 
 def child_exit(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's signature

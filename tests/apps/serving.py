@@ -112,9 +112,9 @@ class Server:
         assert answer.status == 200, (target, answer, self.log())
         return answer
 
-    def ask(self, target: str) -> Answer:
+    def ask(self, target: str, method: str = "GET") -> Answer:
         """Send one request and return its whole answer."""
-        connection, response = self._begin(target)
+        connection, response = self._begin(target, method)
         with contextlib.closing(connection):
             return Answer(int(response.headers["X-Worker"] or 0), response.read().decode(), response.status)
 
@@ -168,9 +168,9 @@ class Server:
                 os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
 
-    def _begin(self, target: str) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+    def _begin(self, target: str, method: str = "GET") -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
-        connection.request("GET", target)
+        connection.request(method, target)
         return connection, connection.getresponse()
 
 

@@ -1,0 +1,67 @@
+"""What gunicorn itself can say of requests, without code in the app: how many, how long, which status, busy workers."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+from prometheus_client import Counter, Gauge, Histogram
+
+_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
+"""Clients may send any word as a method, and each would be a series."""
+
+
+class Requests:
+    """Counts the requests of one gunicorn, by calls from its hooks; in whichever thread or greenlet it serves them."""
+
+    def __init__(self) -> None:
+        self._requests = Counter(
+            "gunicorn_requests", "Requests that gunicorn's workers have served.", ["method", "status"]
+        )
+        self._seconds = Histogram(
+            "gunicorn_request_duration_seconds", "From a request's headers to the end of its answer.", ["method"]
+        )
+        self._workers = Gauge(
+            "gunicorn_workers", "Workers that serve a request, or none.", ["state"], multiprocess_mode="livesum"
+        )
+        self._idle: Any = None
+        self._busy: Any = None
+        self._serving = 0
+        self._lock = threading.Lock()  # one more and one less at once are not to leave the gauge at what was before
+
+    def begin_worker(self) -> None:
+        """Note that this worker is there."""
+        self._idle, self._busy = self._workers.labels("idle"), self._workers.labels("busy")
+        self._idle.set(1)
+        self._busy.set(0)
+
+    def begin(self, request: Any) -> None:
+        """Note that a request is served."""
+        if self._busy is None:  # a configuration that does without `post_fork`
+            self.begin_worker()
+        self._serve(1)
+        request._sqlmetrics_begun = time.perf_counter()
+
+    def end(self, request: Any, response: Any) -> None:
+        """Count a request that was served, or whose answer failed. response: None if there was not even one."""
+        begun = getattr(request, "_sqlmetrics_begun", None)
+        if begun is None:
+            return
+        self._serve(-1)
+        method = request.method if request.method in _METHODS else "other"
+        self._requests.labels(method, _status(response)).inc()
+        self._seconds.labels(method).observe(time.perf_counter() - begun)
+
+    def _serve(self, more: int) -> None:
+        with self._lock:
+            self._serving += more
+            is_busy = self._serving > 0
+            self._busy.set(is_busy)
+            self._idle.set(not is_busy)
+
+
+def _status(response: Any) -> str:
+    """The code, such as ``200``; gunicorn answers 500 where the app has not begun an answer."""
+    status = str(getattr(response, "status", None) or "500")[:3]
+    return status if status.isdigit() else "other"
