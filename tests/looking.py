@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from helpers import FILES, Child, child, in_child
 from outsiders import drop_rights
-from prometheus_client import Counter, Gauge, Histogram, Summary
+from prometheus_client import Counter, Enum, Gauge, Histogram, Summary
 
 import sqlmetrics
 from sqlmetrics import cli
@@ -61,6 +61,7 @@ def _begin(path: str, settings: dict[str, Any]) -> dict[str, Callable[..., objec
         metrics["busy"] = Gauge("busy", "Busy threads.", multiprocess_mode="livesum")
         metrics["each"] = Gauge("each", "A number of each.", multiprocess_mode="all")
         metrics["last"] = Gauge("last", "What was set last.", multiprocess_mode="mostrecent")
+        metrics["state"] = Enum("state", "A state.", ["part"], states=["starting", "up"])
         metrics["latency"] = Histogram("latency_seconds", "Latency.", ["path"], buckets=(0.1, 0.5, 1))
         metrics["sizes"] = Summary("size_bytes", "Sizes.")
         return os.getpid()
@@ -77,6 +78,7 @@ def _begin(path: str, settings: dict[str, Any]) -> dict[str, Callable[..., objec
         "count": count,
         "observe": observe,
         "set": lambda name, value: metrics[name].set(value),
+        "state": lambda part, state: metrics["state"].labels(part).state(state),
         "size": lambda value: metrics["sizes"].observe(value),
         "flush": lambda: bool(metrics["store"].flush()),
         "stop": lambda: metrics["store"].flusher.stop(),

@@ -137,6 +137,21 @@ def test_by_process_shows_the_parts(path: str) -> None:
     assert series["last", "", str(pids[0])]["timestamp"] > 1e9
 
 
+def test_by_process_shows_what_each_said_last(path: str) -> None:
+    """Of an Enum; a scrape shows what was said last of all."""
+    with worker(path) as one, worker(path) as two:
+        one.do("state", "db", "up")
+        one.do("state", "db", "starting")
+        two.do("state", "db", "up")
+
+        series = show(path, "--json", "--by", "process", "state").json()["families"][0]["series"]
+
+    found = {(each["process"], each["labels"]["state"]): each["value"] for each in series}
+    first, second = str(one.pid), str(two.pid)
+    assert (found[first, "starting"], found[first, "up"], found[second, "up"]) == (1, 0, 1)
+    assert all(each["labels"]["part"] == "db" and each["timestamp"] > 1e9 for each in series if each["value"])
+
+
 def test_parts_add_up_to_what_a_scrape_shows(path: str) -> None:
     """Also before any flush, and of processes that have died and nobody has settled."""
     with worker(path, flush_interval=1000) as one, worker(path, flush_interval=1000) as two:

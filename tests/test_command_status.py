@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 
+import pytest
 from helpers import Shell, delete, wait_for
 from looking import Said, as_they_are, command, worker
 from outsiders import as_root
 
 from sqlmetrics.commands.usage import usage
+
+
+def _may_unshare() -> bool:
+    return shutil.which("unshare") is not None and subprocess.call(["unshare", "--pid", "--fork", "true"]) == 0
 
 
 def status(path: str, *arguments: str, nobody: bool = False) -> Said:
@@ -137,6 +143,26 @@ def test_a_stopped_process_is_alive(path: str) -> None:
             assert status(path).status == 0
         finally:
             os.kill(one.pid, signal.SIGCONT)
+
+
+@as_root
+@pytest.mark.skipif(not _may_unshare(), reason="this machine gives the tests no pid namespace")
+def test_a_process_of_another_pid_namespace_is_named_as_here(path: str) -> None:
+    """A container's process is number 1 or 2 there; CPU and memory are those of its number on this side."""
+    program = (
+        "import sys, time, sqlmetrics; from prometheus_client import Counter; sqlmetrics.install(sys.argv[1])\n"
+        "Counter('jobs', 'Jobs').inc(); print(flush=True); time.sleep(60)"
+    )
+    arguments = ["unshare", "--pid", "--fork", "--kill-child", sys.executable, "-c", program, path]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        (found,) = status(path, "--json").json()["processes"]
+        process.kill()
+
+    assert (found["state"], found["pid"], found["os_pid"]) == ("alive", "1", 1)
+    assert found["seen_pid"] > 1
+    assert found["rss_bytes"] > 2**20
 
 
 @as_root

@@ -60,7 +60,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run it; returns the exit status."""
     look = Look(options.place_of(arguments))
-    found = cardinality(look)
+    found, remark = cardinality(look)
+    if remark:
+        screen.complain(remark)
     if arguments.json:
         screen.say_json({"store": look.place, "series": sum(one.series for one in found), "families": found})
     else:
@@ -69,11 +71,12 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def cardinality(look: Look) -> list[FamilySize]:
-    """The size of each family, the largest first. Raises as `Look` does."""
+def cardinality(look: Look) -> tuple[list[FamilySize], str]:
+    """The size of each family, the largest first, and what `Found` remarks. Raises as `Look` does."""
     rows = {str(name): int(count) for name, count in look.rows(SELECT_SAMPLES)}
-    found = [_size(one, rows) for one in look.families().families]
-    return sorted(found, key=lambda one: (-one.series, one.name))
+    read = look.families()
+    found = [_size(one, rows) for one in read.families]
+    return sorted(found, key=lambda one: (-one.series, one.name)), read.remark
 
 
 def _size(metric: Metric, rows: dict[str, int]) -> FamilySize:

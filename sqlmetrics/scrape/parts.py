@@ -9,8 +9,9 @@ from itertools import groupby
 from operator import itemgetter
 from typing import NamedTuple
 
+from ..cells.shape import STATE_TYPES
 from . import query
-from .plan import Family, FamilyId, Line, Lines, Plan
+from .plan import Family, FamilyId, Gauge, Line, Lines, Plan
 from .tables import Living
 
 
@@ -18,7 +19,8 @@ class Part(NamedTuple):
     """A sample of one process, or of all ended processes together.
 
     process: None for what ended processes left; its id is 0 if it has ended and is remembered for its `all` gauges.
-    value: buckets are cumulative, as in a scrape. timestamp: seconds since the epoch; of a mostrecent gauge only.
+    value: buckets are cumulative, as in a scrape; of an Info or an Enum, 1 for what the process said last. timestamp:
+    when it set a mostrecent gauge, or said so; seconds since the epoch.
     """
 
     family: Family
@@ -54,7 +56,16 @@ def of_gauges(plan: Plan, found: query.Parts, living: Iterable[Living]) -> Itera
     """Parts of gauges, Infos and Enums; those of dead processes as far as their modes count the dead."""
     known = {(one.pid, one.started): one for one in living}
     rows = zip(found.series.split(), found.values, found.of, found.stamps, strict=True)
+    said: dict[tuple[FamilyId, str, Living | None], list[tuple[float, Gauge]]] = defaultdict(list)
     for number, value, (pid, started), stamp in rows:
         gauge = plan.gauge_of_row(int(number))
         process = None if pid is None else known.get((pid, started), Living(0, pid, started, False))
-        yield Part(plan.families[gauge.family], gauge.line(None), process, value, None if math.isnan(stamp) else stamp)
+        if gauge.family[1] in STATE_TYPES:
+            said[gauge.family, gauge.child, process].append((value, gauge))
+        else:
+            at = None if math.isnan(stamp) else stamp
+            yield Part(plan.families[gauge.family], gauge.line(None), process, value, at)
+    for (family, _, process), words in said.items():
+        last = max(when for when, _ in words)  # the value of a state, or of an Info, is the time when it was said
+        for when, gauge in words:
+            yield Part(plan.families[family], gauge.line(None), process, float(when == last), when)
