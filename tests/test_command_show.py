@@ -13,7 +13,7 @@ import subprocess
 import sys
 
 import pytest
-from helpers import wait_for
+from helpers import delete, wait_for
 from looking import Said, command, values, worker
 from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
@@ -36,9 +36,9 @@ def test_a_table_for_each_family(path: str) -> None:
         lines = show(path, "requests").out.splitlines()
 
     assert lines[0] == f"store  {path} (from --path)"
-    assert lines[2] == "requests  counter  Requests served."
+    assert lines[2] == "requests_total  counter  Requests served."
     assert lines[3].split() == ["SERIES", "VALUE"]
-    assert lines[4].split() == [f'requests_total{{path="/{90 * "x"}"}}', "3"]
+    assert lines[4].split() == [f'{{path="/{90 * "x"}"}}', "3"]
 
 
 def test_openmetrics_is_what_a_scrape_gets(path: str) -> None:
@@ -293,12 +293,33 @@ def test_watching_goes_on_until_it_is_interrupted(path: str) -> None:
         with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             for wanted in ("3", "7"):
-                while process.stdout.readline().split() != ['requests_total{path="/"}', wanted]:
+                while process.stdout.readline().split() != ['{path="/"}', wanted]:
                     pass
                 one.do("count", "/", 4)
             process.send_signal(signal.SIGINT)
             process.stdout.read()
             assert process.wait(timeout=20) == 0
+
+
+def test_watching_goes_on_while_there_is_no_store(path: str) -> None:
+    """It was deleted, say; what is made in its place is shown."""
+    with worker(path, flush_interval=0.05) as one:
+        one.do("count", "/", 3)
+        arguments = [sys.executable, "-m", "sqlmetrics", "show", "--path", path, "--watch", "0.1", "requests"]
+        with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            while process.stdout.readline().split() != ['{path="/"}', "3"]:
+                assert process.poll() is None
+            one.kill()
+            delete(path)
+            while "no store at" not in process.stderr.readline():
+                assert process.poll() is None
+            with worker(path) as two:
+                two.do("count", "/", 5)
+                while process.stdout.readline().split() != ['{path="/"}', "5"]:
+                    assert process.poll() is None
+            process.terminate()
 
 
 def test_a_reader_that_leaves_is_no_error(path: str) -> None:

@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.json:
         _show(look, selections)
     look.close()  # SQLite has one index of the WAL for all connections of a process, and this one was for reading
-    changes.confirm(f"Remove {len(found)} label sets of {arguments.name} from {place}?", yes=arguments.yes)
+    changes.confirm(f"Remove these {len(found)} label sets of {arguments.name}?", yes=arguments.yes)
     done = remove(place, selections)
     if arguments.json:
         screen.say_json(done)

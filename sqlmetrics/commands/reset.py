@@ -34,7 +34,9 @@ def run(arguments: argparse.Namespace) -> int:
     series, alive = sum(len(one.samples) for one in families), sum(one.is_alive for one in processes(look.members()))
     look.close()
     what = f"{series:,} series of {len(families)} families ({alive} processes alive)"
-    changes.confirm(f"Empty {place}? {what} will go.", yes=arguments.yes)
+    if not arguments.json:
+        screen.say(f"store  {place}")
+    changes.confirm(f"Remove {what}?", yes=arguments.yes)
     before = changes.sizes(place.path)
     store = changes.opened(place)
     changes.insist(lambda: store.reset(force=arguments.force, keep_own=False))
@@ -45,7 +47,6 @@ def run(arguments: argparse.Namespace) -> int:
         found = {"store": place, "series": series, "before": before, "after": after, "is_small": is_small}
         screen.say_json(found)
     else:
-        screen.say(f"store  {place}")
         screen.say(f"removed {what}; the files took {screen.size(before.total)}, now {screen.size(after.total)}")
     if not is_small:
         screen.complain("somebody reads or writes, so the files become small later, by the app's processes")

@@ -60,16 +60,12 @@ def number(value: float | None) -> str:
 
 
 def short(value: float | None) -> str:
-    """A number with four digits; '-' where it is not known."""
+    """A number with three digits, or all that a large one has before the point; '-' where it is not known."""
     if value is None or math.isnan(value):
         return "-"
-    return (
-        number(value)
-        if math.isinf(value) or abs(value) >= 1e15
-        else f"{value:.4g}"
-        if abs(value) < 1e4
-        else f"{value:.0f}"
-    )
+    if math.isinf(value) or abs(value) >= 1e15:
+        return number(value)
+    return f"{value:.3g}" if abs(value) < 1e3 else f"{value:.0f}"
 
 
 def size(count: float | None) -> str:
@@ -116,7 +112,8 @@ def bars(values: Sequence[float]) -> str:
     highest = max(values, default=0.0)
     if not highest or not math.isfinite(highest):
         return ""
-    return "".join(chart[min(int(value / highest * len(chart)), len(chart) - 1)] if value else " " for value in values)
+    marks = [chart[min(int(value / highest * len(chart)), len(chart) - 1)] if value else " " for value in values]
+    return "".join(marks).rstrip()
 
 
 def say_wrapped(head: str, text: str) -> None:
@@ -149,15 +146,20 @@ def _shows_blocks() -> bool:
     return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, spare: str = "") -> None:
     """Print a table; by `rich` on a terminal if that is installed. Heads that begin with < are of texts, to the left.
 
     On a terminal the widest texts are cut, and no numbers, so that a row is a line; a file or a pipe gets all of it.
+    spare: the head of a column that is left out before anything is cut.
     """
     texts = [[one.removeprefix("<") for one in head], *map(list, rows)]
     is_left = [one.startswith("<") for one in head]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     if is_terminal():
+        if spare in texts[0] and _width(widths) > columns():
+            at = texts[0].index(spare)
+            texts, is_left = [row[:at] + row[at + 1 :] for row in texts], is_left[:at] + is_left[at + 1 :]
+            del widths[at]
         _narrow(widths, is_left, columns())
     texts = [[_cut(text, width) for text, width in zip(row, widths, strict=True)] for row in texts]
     if not (is_terminal() and _print_rich(is_left, widths, texts)):
@@ -166,9 +168,13 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
             say(_GAP.join(text.ljust(width) if left else text.rjust(width) for text, width, left in fitted).rstrip())
 
 
+def _width(widths: list[int]) -> int:
+    return sum(widths) + len(_GAP) * (len(widths) - 1)
+
+
 def _narrow(widths: list[int], is_left: list[bool], width: int) -> None:
     """Take from the widest columns of texts what does not fit."""
-    while sum(widths) + len(_GAP) * (len(widths) - 1) > width:
+    while _width(widths) > width:
         widest = max((n for n in range(len(widths)) if is_left[n]), key=lambda n: widths[n], default=None)
         if widest is None or widths[widest] <= _NARROWEST:
             return

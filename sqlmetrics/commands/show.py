@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import io
 import json
 import sys
 import time
+from dataclasses import replace
 
+import apsw
 from prometheus_client.openmetrics.exposition import generate_latest
 from prometheus_client.utils import floatToGoString
 
+from ..errors import SQLMetricsError
 from . import options, screen
 from .look import Look
 from .patterns import Pattern, among_metrics, among_parts, pattern
@@ -64,18 +68,25 @@ def run(arguments: argparse.Namespace) -> int:
     look = Look(options.place_of(arguments))
     if arguments.watch is None:
         return _show(look, patterns, arguments)
-    try:
-        while True:
-            if screen.is_terminal():
-                sys.stdout.write(_CLEAR)
-            _show(look, patterns, arguments)
-            sys.stdout.flush()
-            time.sleep(arguments.watch)
-    except KeyboardInterrupt:
-        return 0
+    with contextlib.suppress(KeyboardInterrupt):
+        _watch(look, patterns, arguments)
+    return 0
 
 
-def _show(look: Look, patterns: list[Pattern], arguments: argparse.Namespace) -> int:
+def _watch(look: Look, patterns: list[Pattern], arguments: argparse.Namespace) -> None:
+    """Show it again and again; a store that cannot be read for a while, as its files are made anew, is told."""
+    _show(look, patterns, arguments, _CLEAR)
+    while True:
+        sys.stdout.flush()
+        time.sleep(arguments.watch)
+        try:
+            _show(look, patterns, arguments, _CLEAR)
+        except (SQLMetricsError, apsw.Error) as error:
+            screen.complain(str(error))
+
+
+def _show(look: Look, patterns: list[Pattern], arguments: argparse.Namespace, before: str = "") -> int:
+    """Print it, and return the status. before: what a terminal gets first."""
     if arguments.openmetrics:
         return _show_openmetrics(look, patterns)
     remark = ""
@@ -84,6 +95,8 @@ def _show(look: Look, patterns: list[Pattern], arguments: argparse.Namespace) ->
     else:
         found = look.families()
         families, remark = of_families(among_metrics(patterns, found.families)), found.remark
+    if screen.is_terminal():
+        sys.stdout.write(before)
     if remark:
         screen.complain(remark)
     if arguments.json:
@@ -189,9 +202,10 @@ def _print_overview(families: list[FamilyValues]) -> None:
 
 
 def _print(families: list[FamilyValues], *, by_process: bool) -> None:
-    for family in families:
+    for family in map(_side_by_side, families) if by_process else families:
         screen.say()
-        screen.say(f"{family.name}  {family.type}  {screen.printable(family.help)}".rstrip())
+        name = family.series[0].name if family.series else family.name
+        screen.say(f"{name}  {family.type}  {screen.printable(family.help)}".rstrip())
         if any(one.distribution for one in family.series):
             _print_distributions(family, by_process)
         elif family.series:
@@ -199,8 +213,21 @@ def _print(families: list[FamilyValues], *, by_process: bool) -> None:
             screen.table(["<SERIES", *(["<PROCESS"] if by_process else []), "VALUE"], rows)
 
 
+def _side_by_side(family: FamilyValues) -> FamilyValues:
+    """The family with what the processes have of one series together, so that they can be compared."""
+    together: dict[str, list[Series]] = {}
+    for one in family.series:
+        together.setdefault(_labels(one), []).append(one)
+    return replace(family, series=[one for some in together.values() for one in some])
+
+
+def _labels(series: Series) -> str:
+    return screen.label_text(series.labels) or series.name
+
+
 def _who(series: Series, by_process: bool) -> list[str]:
-    return [f"{series.name}{screen.label_text(series.labels)}", *([_owner(series)] if by_process else [])]
+    """The labels, as the name is above the table, and the process."""
+    return [_labels(series), *([_owner(series)] if by_process else [])]
 
 
 def _owner(series: Series) -> str:
@@ -218,7 +245,7 @@ def _print_distributions(family: FamilyValues, by_process: bool) -> None:
         if has_buckets:
             row += [*(screen.short(of.quantile(q)) for q in _HEADS.values()), screen.bars(of.densities())]
         rows.append(row)
-    screen.table(["<SERIES", *(["<PROCESS"] if by_process else []), "COUNT", "MEAN", *heads], rows)
+    screen.table(["<SERIES", *(["<PROCESS"] if by_process else []), "COUNT", "MEAN", *heads], rows, spare="BUCKETS")
     if has_buckets and len(family.series) == 1 and family.series[0].distribution:
         _print_chart(family.series[0].distribution)
 
