@@ -196,3 +196,24 @@ def test_files_that_do_not_belong_together_are_trouble(path: str) -> None:
 
     assert done.status == 2
     assert f"{path}-cells is missing" in done.err
+
+
+def test_deaths_are_told_with_what_noticed_them(path: str) -> None:
+    """The last ones, the last one first; how many in all is told, too."""
+    with worker(path) as one:
+        pids = []
+        for _ in range(7):
+            with worker(path) as another:
+                another.do("count", "/", 1)
+                another.kill()
+                pids.insert(0, str(another.pid))
+                one.do("count", "/", 1)
+                one.do("flush")
+        found = status(path, "--json").json()
+        printed = status(path).out
+
+    assert [death["pid"] for death in found["deaths"]] == pids
+    assert {death["noticed"] for death in found["deaths"]} <= {"flush", "start"}
+    assert sum(found["ended"].values()) == 7
+    assert "(and 2 before them" in printed
+    assert [line.split()[0] for line in printed.splitlines() if line.endswith("s") and "ago" in line][:5] == pids[:5]

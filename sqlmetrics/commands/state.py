@@ -18,6 +18,10 @@ from .place import Place
 from .processes import Process, processes
 
 _LIMITS = {"processes": layout.SLOTS, "cell blocks": layout.CELL_BLOCKS, "journal extents": layout.EXTENTS}
+_DEATHS = 10
+SELECT_DEATHS = """
+SELECT pid, os_pid, started, flushed, died, noticed FROM ended_process ORDER BY number DESC LIMIT ?
+"""
 NEARLY = 0.9
 """The part of a limit from which on it is near."""
 FREE_BYTES = 16 * 1024 * 1024
@@ -54,11 +58,24 @@ class Limit:
 
 
 @dataclass(frozen=True)
+class Death:
+    """A process that ended: when it was settled, and what noticed its end; see `rows.deaths`. Times in seconds."""
+
+    pid: str
+    os_pid: int
+    started: float | None
+    flushed: float | None
+    died: float
+    noticed: str
+
+
+@dataclass(frozen=True)
 class Status:
     """The state of a store.
 
-    processes: see `Process`. files: bytes on the disk by file (`database`, `wal`, `shm`, `cells`). limits: what is used
-    of those of the cells file. last_flush: of any process that is known, seconds since the epoch.
+    processes: see `Process`. deaths: those that ended last, the last one first. ended: how many have since the store
+    was made or reset, by what noticed it. files: bytes on the disk by file (`database`, `wal`, `shm`, `cells`). limits:
+    what is used of those of the cells file. last_flush: of any process that is known, seconds since the epoch.
     journal_bytes_behind: of what processes have announced and what is not in rows. pid_clashes: living processes that
     have the name of another. errors: by cause, those that have occurred. silent: which processes count and do not
     flush. trouble: what an operator should look at, that included.
@@ -66,6 +83,8 @@ class Status:
 
     store: Place
     processes: list[Process]
+    deaths: list[Death]
+    ended: dict[str, int]
     files: dict[str, float]
     free_bytes: float
     limits: dict[str, Limit]
@@ -96,6 +115,8 @@ def status(look: Look) -> Status:
     return Status(
         store=look.place,
         processes=known,
+        deaths=[Death(*row) for row in look.rows(SELECT_DEATHS, _DEATHS)],
+        ended={how: int(count) for how, count in _by_label(families, "sqlmetrics_processes_ended").items() if count},
         files=files,
         free_bytes=free,
         limits=limits,

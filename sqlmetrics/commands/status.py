@@ -12,6 +12,7 @@ from .state import Status, Work, status
 
 NOBODY, TROUBLE = 1, 2
 _REMEMBERED = 5
+_DEATHS = 5
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -47,6 +48,9 @@ def _print(found: Status) -> None:
     screen.say()
     if found.processes:
         _print_processes(found.processes, now)
+        screen.say()
+    if found.deaths:
+        _print_deaths(found, now)
         screen.say()
     sizes = ", ".join(f"{name} {screen.size(count)}" for name, count in found.files.items())
     _line("files", sizes)
@@ -88,6 +92,23 @@ def _print_processes(known: list[Process], now: float) -> None:
     screen.table(heads, [_row(one, now, is_named) for one in shown])
     if len(remembered) > _REMEMBERED:
         screen.say(f"(and {len(remembered) - _REMEMBERED} more that are remembered for their `all` gauges)")
+
+
+def _print_deaths(found: Status, now: float) -> None:
+    """The last ones, and how many there were."""
+    rows = [
+        [
+            screen.printable(one.pid),
+            f"{screen.seconds(now - one.died)} ago",
+            one.noticed,
+            screen.seconds(None if one.started is None else one.died - one.started),
+        ]
+        for one in found.deaths[:_DEATHS]
+    ]
+    screen.table(["<ENDED", "WHEN", "<NOTICED BY", "AGE"], rows)
+    total = sum(found.ended.values())
+    if total > len(rows):
+        screen.say(f"(and {total - len(rows)} before them; the view `deaths` has the last hundred)")
 
 
 def _pid(one: Process) -> str:
