@@ -79,13 +79,12 @@ def carry_out(
 
     Returns what is for `recycle` after the COMMIT, and whether cells of other processes are to be marked.
     """
-    arenas = [arena for arena in part.arenas() if arena.file is file]  # another thread may have gone over to new files
-    left = leaving(arenas)
+    left = leaving(file, part.arenas())
     removed.catch_up(connection, file)
     file.removals[0] = (file.removals[0] + 1) % 2**64
     part.inheritance.note_own()
     given_back = set(leave(connection, left))
-    own = {arena.instance for arena in arenas}
+    own = {arena.instance for arena in part.arenas() if arena.file is file}
     gone: list[tuple[int, int]] = []
     for removal in removals:
         series = series_of(connection, removal.selection)
@@ -99,9 +98,10 @@ def carry_out(
     return left, bool(gone)
 
 
-def leaving(arenas: list[SharedArena]) -> Leaving:
+def leaving(file: CellsFile, arenas: list[SharedArena]) -> Leaving:
     """What this process has given back. Ask before its journal becomes rows: so their children are among these."""
-    return {arena: list(arena.leaving) for arena in arenas if arena.is_mine()}
+    # Another thread may have gone over to new files.
+    return {arena: list(arena.leaving) for arena in arenas if arena.file is file and arena.is_mine()}
 
 
 def leave(connection: apsw.Connection, left: Leaving) -> list[int]:

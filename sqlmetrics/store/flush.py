@@ -254,7 +254,7 @@ def _write(
             for arena in mine:
                 _refuse_loss(connection, arena)
             # Before the journal is read: so the record of each child that was given back is among what is read.
-            left = removal.leaving(mine)
+            left = removal.leaving(store.file, mine)
             ends = {arena: ingest.ingest(connection, arena.file, arena.slot, arena.instance) for arena in mine}
             given_back = removal.leave(connection, left)
             if given_back:  # at once: without its rows a scrape would show a counter at 0
