@@ -304,9 +304,8 @@ class Part:
             return False
         if writer.is_full:
             writer.bind(key, shared=False)
-        else:
-            if self.place(writer, key, True).arena in writer.private:
-                writer.stay_in_memory()
+        elif self.place(writer, key, True).arena in writer.private:
+            writer.stay_in_memory()
         return True
 
     def _end_move(self, writer: Writer) -> None:
