@@ -21,6 +21,7 @@ from prometheus_client.samples import Exemplar
 from .cells import given
 from .cells.shape import MODES, MOST_RECENT_MODES, STATE_MODE, STATE_TYPES
 from .client.binder import UNBOUND, Binder, Sampled
+from .store.installed import default_store
 
 _OPERATIONS = {"inc", "set", "get", "set_exemplar", "get_exemplar"}
 
@@ -185,8 +186,6 @@ def MultiProcessValue(process_identifier: Callable[[], object] = os.getpid) -> t
 
     The store is the installed one, else the one that the environment names, opened at the first value.
     """
-    from .store.installed import default_store
-
     bases: tuple[type, ...] = (SharedValue,) if process_identifier is os.getpid else (_Named, SharedValue)
 
     class MultiProcessValue(*bases):  # type: ignore[misc]

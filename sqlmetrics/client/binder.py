@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from prometheus_client.samples import Exemplar
 
 from ..cells import given
+from ..cells.arenas import Arena
+from ..cells.part import Part
 from ..cells.shape import (
     STATE_TYPES,
     Family,
@@ -24,15 +26,11 @@ from ..cells.shape import (
     sole_key,
     upper_bound,
 )
+from ..cells.writer import Writer
 from ..process import fork, native, waits
 from ..process.appcode import is_for_caller, told
 from ..process.weak import members
-
-if TYPE_CHECKING:
-    from ..cells.arenas import Arena
-    from ..cells.part import Part
-    from ..cells.writer import Writer
-    from ..store.store import Store
+from ..store.store import Store
 
 _Sample = tuple["Sampled", str, str]
 """(value, sample name, upper bound or '')"""

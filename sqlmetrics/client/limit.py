@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..store import installed as stores
 from ..store.admission import OTHER, Admission
 from .private import is_private
 
@@ -17,8 +18,6 @@ def rule_for(metric: Any) -> Admission | None:
 
     A private metric has nothing to do with the store, and is there no longer than what it was made for.
     """
-    from ..store import installed as stores  # here: a store flushes, a flush drops children, and to make one leads here
-
     store = stores.installed()
     if store is None or store.settings.max_series is None or not hasattr(metric, "_metrics") or is_private(metric):
         return None
