@@ -104,6 +104,13 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+_COUNTING = """
+SELECT DISTINCT os_pid AS pid FROM processes JOIN samples USING (pid)
+ WHERE state = 'unsettled' AND NOT (metric GLOB 'process_*' OR metric GLOB 'python_*')
+"""
+"""What they take of the machine is said by all processes of a run, also by those that count nothing."""
+
+
 class Deployment:
     """A server that runs as a page says, in a folder that stands for /dev/shm too, on ports that stand for `PORTS`."""
 
@@ -188,7 +195,7 @@ class Deployment:
 
     def counting(self) -> set[int]:
         """The processes that count and live, the launched one excepted, as the shell sees them."""
-        return self._pids("SELECT os_pid AS pid FROM processes WHERE state = 'unsettled'") - {self.process.pid}
+        return self._pids(_COUNTING) - {self.process.pid}
 
     def counting_in(self, metric: str) -> set[int]:
         """Those of them that have counted in a metric."""
