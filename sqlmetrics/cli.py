@@ -14,7 +14,7 @@ import apsw
 from . import __version__, launch
 from .commands.options import PATH_HELP
 from .errors import SQLMetricsError
-from .rows import wal_reset
+from .rows import wal
 
 if TYPE_CHECKING:
     _Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -83,8 +83,8 @@ def parser(command: str | None = None) -> argparse.ArgumentParser:
 
 def _version() -> str:
     """What `--version` prints: also with which SQLite, as its version matters, and whether it is in order."""
-    sqlite = ".".join(map(str, wal_reset.version()))
-    lines = [f"sqlmetrics {__version__} (apsw {apsw.apsw_version()}, SQLite {sqlite})", wal_reset.warning()]
+    sqlite = ".".join(map(str, wal.version()))
+    lines = [f"sqlmetrics {__version__} (apsw {apsw.apsw_version()}, SQLite {sqlite})", wal.warning()]
     return "\n".join(line for line in lines if line)
 
 

@@ -18,7 +18,7 @@ from outsiders import NOBODY, as_root, drop_rights, error_of, python, unprivileg
 from prometheus_client import Counter
 
 import sqlmetrics
-from sqlmetrics.rows.unbelieved import unbelieved
+from sqlmetrics.rows.undisturbed import unbelieved
 
 pytestmark = pytest.mark.promise(11)
 

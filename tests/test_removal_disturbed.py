@@ -14,7 +14,7 @@ from prometheus_client import Counter, Gauge
 
 import sqlmetrics
 from sqlmetrics.cells import marks
-from sqlmetrics.rows import removed
+from sqlmetrics.rows import removal
 from sqlmetrics.store.flusher import Outcome
 
 pytestmark = pytest.mark.promise(4)
@@ -39,8 +39,8 @@ def _kill_in(where: object, name: str, *, after: bool) -> Callable[[], None]:
 @pytest.mark.parametrize(
     ("where", "name", "after", "is_removed"),
     [
-        (removed, "note", False, False),
-        (removed, "note", True, False),
+        (removal, "note_cells", False, False),
+        (removal, "note_cells", True, False),
         (marks, "set_mark", False, True),
         (marks, "set_mark", True, True),
         (sqlmetrics.cells.cellsfile.CellsFile, "notify", False, True),

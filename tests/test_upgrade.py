@@ -11,7 +11,7 @@ from helpers import Shell, value
 from prometheus_client import Counter
 
 import sqlmetrics
-from sqlmetrics.rows import schema, unhooked
+from sqlmetrics.rows import schema, undisturbed
 
 pytestmark = pytest.mark.promise(3)
 
@@ -122,7 +122,7 @@ def test_every_row_of_an_earlier_store_is_kept_with_its_times_in_seconds(path: s
     shown = _views(path)
     assert all(shown.values())
 
-    with contextlib.closing(unhooked.connect(unhooked.Connection, path)) as connection:
+    with contextlib.closing(undisturbed.connect(undisturbed.Connection, path)) as connection:
         assert schema.check(connection, path) == BEFORE
         schema.migrate(connection, BEFORE)
         schema.check_texts(connection)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from .. import config
 from ..cells.ownership import SUFFIXES
-from ..rows import wal_reset
+from ..rows import wal
 from ..rows.renew import DAMAGED_SUFFIX
 from .findings import ERROR, OK, WARNING, Finding
 from .screen import size
@@ -126,8 +126,8 @@ def _folder(folder: str, database: os.stat_result) -> Finding:
 
 def sqlite() -> Finding:
     """The version of SQLite that this command runs with; the app's is the same where both are of one environment."""
-    version = ".".join(map(str, wal_reset.version()))
-    warning = wal_reset.warning()
+    version = ".".join(map(str, wal.version()))
+    warning = wal.warning()
     if warning:
         return Finding("sqlite", ERROR, warning, "pip install -U apsw, in the app's environment too")
     return Finding("sqlite", OK, f"{version} (3.51.3 or newer is wanted)")

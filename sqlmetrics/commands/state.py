@@ -12,7 +12,7 @@ from prometheus_client.metrics_core import Metric
 
 from .. import __version__, config
 from ..cells import layout
-from ..rows import wal, wal_reset
+from ..rows import wal
 from .look import Look
 from .place import Place
 from .processes import Process, processes
@@ -143,7 +143,7 @@ def versions(look: Look) -> dict[str, str]:
     return {
         "sqlmetrics": __version__,
         "schema": str(look.rows("PRAGMA user_version")[0][0]),
-        "SQLite": ".".join(map(str, wal_reset.version())),
+        "SQLite": ".".join(map(str, wal.version())),
         "apsw": apsw.apsw_version(),
         "Python": platform.python_version(),
     }

@@ -14,8 +14,8 @@ import apsw
 from ..cells import ownership
 from ..errors import ForeignFileError, JournalModeError, NoStoreError, PathError
 from ..process import waits
-from . import unhooked
-from .unbelieved import unbelieved
+from . import undisturbed
+from .undisturbed import unbelieved
 from .yielding import Connection, YieldedError, opening
 
 WAL_BYTES = 4 * 1024 * 1024
@@ -89,7 +89,7 @@ class StoreConnection(Connection):
 
     def in_memory(self) -> StoreConnection:
         """A copy of what is in the files, which were deleted; it can be kept over a fork. Raises apsw.Error."""
-        copy = unhooked.connect(StoreConnection, ":memory:")
+        copy = undisturbed.connect(StoreConnection, ":memory:")
         copy_into(copy, self)
         copy.path, copy.opened, copy.is_copy = self.path, self.opened, True
         copy.is_of_file = False
@@ -219,7 +219,7 @@ def connect(path: str) -> StoreConnection:
 
 def _opened(path: str) -> StoreConnection:
     with opening(), unbelieved(path):
-        connection = unhooked.connect(StoreConnection, path, apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW)
+        connection = undisturbed.connect(StoreConnection, path, apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW)
         try:
             connection.path = path
             for apply in SETTINGS:

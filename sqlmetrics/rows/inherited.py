@@ -8,7 +8,7 @@ from ..cells.cellsfile import CellsFile
 from ..cells.part import Part
 from ..cells.selection import Selection
 from ..cells.shape import Key
-from . import removed, settle
+from . import removal, settle
 from .removal import series_of
 
 
@@ -18,7 +18,7 @@ def bring(connection: apsw.Connection, file: CellsFile, part: Part) -> None:
     if not waiting:
         return
     with settle.settling(connection, file):
-        removed.catch_up(connection, file)
+        removal.catch_up(connection, file)
         gone = {key for _, key in waiting if not _is_in_rows(connection, key)}
     with part.binding():
         part.inheritance.forget(key for key in gone if not part.has_known(key))

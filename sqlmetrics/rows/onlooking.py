@@ -18,8 +18,8 @@ import apsw
 
 from ..cells import ownership
 from ..errors import NoStoreError, PathError, StoreError
-from . import database, unhooked
-from .unbelieved import unbelieved
+from . import database, undisturbed
+from .undisturbed import unbelieved
 from .yielding import opening
 
 _FLAGS = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI | apsw.SQLITE_OPEN_NOFOLLOW
@@ -93,7 +93,7 @@ def _opened(path: str) -> Onlooking:
 
 
 def _connect(path: str, how: str) -> Onlooking:
-    connection = unhooked.connect(Onlooking, f"file:{quote(path)}?mode=ro&{how}", _FLAGS)
+    connection = undisturbed.connect(Onlooking, f"file:{quote(path)}?mode=ro&{how}", _FLAGS)
     try:
         connection.path = path
         for apply in database.SETTINGS:

@@ -1,9 +1,14 @@
-"""A removal: the rows of children are deleted, and the cells that other processes have for them are marked."""
+"""A removal: the rows of children are deleted, and the cells that other processes have for them are marked.
+
+The cells are noted as rows in the removal's transaction, and then marked; see `cells.marks`. What is left over without
+a value is swept: old words of an Info, gauges that nobody has, and series that no row is about.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import apsw
@@ -11,12 +16,14 @@ import apsw
 from ..cells import marks
 from ..cells.arenas import Run, SharedArena, joined
 from ..cells.cellsfile import CellsFile
+from ..cells.journal import JournalGoneError
 from ..cells.part import Part
 from ..cells.selection import Selection
 from ..cells.shape import canonical_labels
-from . import removed
+from ..errors import DamagedError
+from . import ingest
 from .database import bump
-from .sweep import sweep
+from .fold import SELECT_GAUGES
 
 _SELECT_CELLS = """
 SELECT cell, series, process FROM cell_copy
@@ -80,7 +87,7 @@ def carry_out(
     Returns what is for `recycle` after the COMMIT, and whether cells of other processes are to be marked.
     """
     left = leaving(file, part.arenas())
-    removed.catch_up(connection, file)
+    catch_up(connection, file)
     file.removals[0] = (file.removals[0] + 1) % 2**64
     part.inheritance.note_own()
     given_back = set(leave(connection, left))
@@ -92,7 +99,7 @@ def carry_out(
             file.note_erasure()
             gone += _delete(connection, series, own, removal.made)
             given_back.difference_update(series)
-    removed.note(connection, gone)
+    note_cells(connection, gone)
     if given_back:
         sweep(connection, file, given_back)
     return left, bool(gone)
@@ -163,3 +170,70 @@ def series_of(connection: apsw.Connection, selection: Selection) -> list[int]:
         return [number for number, _ in rows]
     rows = connection.execute(_SELECT_OF_FAMILY, family).fetchall()
     return [number for number, labels in rows if not selection.labels or selection.has(json.loads(labels))]
+
+
+def note_cells(connection: apsw.Connection, removed: list[tuple[int, int]]) -> None:
+    """Have cells marked once this transaction is committed. removed: (cell, process) of each."""
+    connection.executemany("INSERT OR IGNORE INTO removed (cell, process) VALUES (?, ?)", removed)
+
+
+def mark_noted(connection: apsw.Connection, file: CellsFile) -> None:
+    """Mark what was noted, and notify whose cells these are, within a transaction that writes."""
+    rows: Any = connection.execute("SELECT cell, process FROM removed").fetchall()
+    if not rows:
+        return
+    for slot in {slot for cell, process in rows if (slot := marks.set_mark(file, cell, process)) is not None}:
+        file.notify(slot)
+    connection.execute("DELETE FROM removed")
+
+
+def catch_up(connection: apsw.Connection, file: CellsFile) -> None:
+    """Turn all that was announced into rows, within the caller's transaction; not what cannot be read of a journal."""
+    for slot, instance in file.held_slots():
+        if not ingest.is_settled(connection, file, slot, instance):
+            with contextlib.suppress(JournalGoneError, DamagedError):
+                ingest.ingest(connection, file, slot, instance)
+
+
+# What the dead said last of each child is all that of their words can be shown.
+_DELETE_OLD_WORDS = """
+DELETE FROM retired WHERE series IN (
+    SELECT id FROM (
+        SELECT series.id, row_number() OVER (
+                   PARTITION BY series.family, series.labels ORDER BY retired.value DESC, series.id DESC) AS place
+          FROM family JOIN series ON series.family = family.id JOIN retired ON retired.series = series.id
+         WHERE family.type = 'info')
+     WHERE place > 1)
+"""
+_SELECT_WORDS = "SELECT series.id FROM family JOIN series ON series.family = family.id WHERE family.type = 'info'"
+_DELETE_UNUSED = """
+DELETE FROM series
+ WHERE id = ?1
+   AND NOT EXISTS (SELECT 1 FROM retired WHERE series = ?1)
+   AND NOT EXISTS (SELECT 1 FROM instance JOIN cell_copy ON cell_copy.process = instance.id AND cell_copy.series = ?1)
+   AND NOT EXISTS (SELECT 1 FROM instance JOIN kept ON kept.process = instance.id AND kept.series = ?1)
+   AND NOT EXISTS (SELECT 1 FROM orphan WHERE series = ?1)
+"""
+_DELETE_EXEMPLARS = "DELETE FROM exemplar WHERE series NOT IN (SELECT id FROM series)"
+
+
+def sweep_words(connection: apsw.Connection, file: CellsFile) -> None:
+    """Delete what the dead said of an Info before the last of them spoke, within the caller's transaction."""
+    connection.execute(_DELETE_OLD_WORDS)
+    if connection.changes():
+        sweep(connection, file, [int(str(number)) for (number,) in connection.execute(_SELECT_WORDS).fetchall()])
+
+
+def sweep_gauges(connection: apsw.Connection, file: CellsFile) -> None:
+    """Delete the gauges that no process has or has left, within the caller's transaction."""
+    sweep(connection, file, [int(str(number)) for (number,) in connection.execute(SELECT_GAUGES).fetchall()])
+
+
+def sweep(connection: apsw.Connection, file: CellsFile, series: Iterable[int]) -> None:
+    """Delete those of these series that have no row, within the caller's transaction; readers then begin anew."""
+    before = connection.total_changes()
+    connection.executemany(_DELETE_UNUSED, [(number,) for number in series])
+    connection.execute(_DELETE_EXEMPLARS)
+    if connection.total_changes() > before:
+        bump(connection, "epoch")
+        file.note_erasure()

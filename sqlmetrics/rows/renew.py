@@ -2,6 +2,11 @@
 
 What is readable of the database is taken into memory, checked there, freed of its cells (the processes that live
 bring their values to the new ones, see `settle.adopt`), and written to a new file that takes the name of the old.
+
+All files may be deleted, and the first process that notices may have none of them open: it has just started, or was
+just forked. It makes a new store of nothing. A process that comes later and still reads the old database brings what
+only that one knows (`bring`): the sums of the ended processes, and their `all` gauges. The living bring theirs
+themselves.
 """
 
 from __future__ import annotations
@@ -9,8 +14,9 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import apsw
@@ -18,11 +24,15 @@ import apsw
 from .. import config
 from ..cells import ownership
 from ..cells.cellsfile import CellsFile, boot_id, create_cells, open_cells
+from ..cells.records import FamilyRecord
 from ..errors import DamagedError, SQLMetricsError
 from ..process import waits
-from . import bring, checkup, database, exemplars, removed, schema, settle, unhooked
-from .database import NoDatabaseError, StoreConnection
+from . import checkup, database, exemplars, removal, schema, settle, undisturbed
+from .database import NoDatabaseError, StoreConnection, bump, transaction
+from .fold import Legacy, fold
+from .ingest import insert_other
 from .making import make_file
+from .series import read_help
 from .yielding import Connection, opening
 
 WAL_FILES = ("-wal", "-shm")
@@ -59,7 +69,7 @@ def renew(path: str, settings: config.Settings, last: StoreConnection | None, ce
     with contextlib.ExitStack() as locks:
         left = _what_is_left(path, last, cells, locks)
         moved_aside = left is None and _size(path) > 0
-        content, uses = left or _freed_of_cells(unhooked.in_memory(), path, None)
+        content, uses = left or _freed_of_cells(undisturbed.in_memory(), path, None)
         store, pair = schema.ids(content, path)
         identity = _write(path + NEW_SUFFIX, content, settings)
         for suffix in WAL_FILES:  # made here and not by SQLite, which would follow a symlink
@@ -163,7 +173,7 @@ def _without_wal(path: str) -> contextlib.closing[apsw.Connection]:
     ownership.check(path)
     flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI | apsw.SQLITE_OPEN_NOFOLLOW
     with opening():
-        connection = unhooked.connect(Connection, f"file:{quote(path)}?immutable=1", flags)
+        connection = undisturbed.connect(Connection, f"file:{quote(path)}?immutable=1", flags)
         connection.is_of_file = True
     return contextlib.closing(connection)
 
@@ -184,7 +194,7 @@ def _quiet(connection: apsw.Connection) -> Iterator[None]:
 
 
 def _copy_of(source: apsw.Connection, path: str) -> apsw.Connection:
-    copy = unhooked.in_memory()
+    copy = undisturbed.in_memory()
     database.copy_into(copy, source)
     database.leave_zeros(copy)
     if schema.check(copy, path):
@@ -202,13 +212,13 @@ def _freed_of_cells(content: apsw.Connection, path: str, cells: CellsFile | None
     schema.migrate(content, version)
     with database.transaction(content):
         if version == 0:
-            bring.note_began(content)
+            content.execute(UPDATE_BEGAN, (time.clock_gettime(time.CLOCK_REALTIME),))
         content.execute("UPDATE store SET id = ? WHERE id = ''", (os.urandom(16).hex(),))
         old = _cells_of(content, path, cells)
         header = old.header() if old else None
         rebooted = header is not None and header.boot != boot_id()
         if old is not None and not rebooted:
-            removed.bring(content, old)
+            removal.mark_noted(content, old)
             settle.settle_left(content, old)
         content.execute("DELETE FROM removed")
         uses = settle.adopt(content, all_dead=rebooted, above=_most_uses(path, cells))
@@ -271,3 +281,63 @@ def _write(name: str, content: apsw.Connection, settings: config.Settings) -> da
     finally:
         for suffix in WAL_FILES:
             _unlink(name + suffix)
+
+
+UPDATE_BEGAN = "UPDATE store SET began = ?"
+SELECT_IS_MISSING = "SELECT began > ? AND NOT EXISTS (SELECT 1 FROM brought WHERE brought.store = ?) FROM store"
+INSERT_BROUGHT = "INSERT INTO brought (store) VALUES (?) ON CONFLICT (store) DO NOTHING"
+SELECT_FAMILIES = "SELECT name, type, mode, help, made, unit, registered FROM family"
+SELECT_LEFT = """
+SELECT family.name, family.type, series.labels, series.name, series.variant, series.created,
+       part.process, part.value, part.timestamp, part.started
+  FROM (SELECT series, 0 AS process, value, timestamp, started FROM retired
+        UNION ALL SELECT series, 0, rest, timestamp, started FROM retired WHERE rest <> 0.0
+        UNION ALL SELECT series, process, value, NULL, NULL FROM kept) AS part
+  JOIN series ON series.id = part.series JOIN family ON family.id = series.family
+"""
+SELECT_REMEMBERED = "SELECT id, pid, os_pid, pid_namespace, started, journal, died FROM instance WHERE died IS NOT NULL"
+INSERT_REMEMBERED = """
+INSERT INTO instance (id, pid, os_pid, pid_namespace, started, journal, died) VALUES (?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (id) DO NOTHING
+"""
+UPSERT_SERIES = """
+INSERT INTO series (family, labels, name, variant, created)
+SELECT id, ?3, ?4, ?5, ?6 FROM family WHERE name = ?1 AND type = ?2
+ON CONFLICT (family, labels, name, variant) DO UPDATE SET created = min(created, excluded.created)
+RETURNING id, (SELECT mode FROM family WHERE name = ?1 AND type = ?2)
+"""
+
+
+def is_missing(connection: apsw.Connection, store: str, moment: float) -> bool:
+    """Whether this was made of nothing since then (seconds since the epoch), and nobody has brought that store's.
+
+    A store that was there before, and was moved to the path, has nothing to do with the one that was at it.
+    """
+    return bool(connection.execute(SELECT_IS_MISSING, (moment, store)).get)
+
+
+def bring(connection: apsw.Connection, old: apsw.Connection, store: str) -> None:
+    """Add what the processes that ended have left in `old`, the store of that id, unless it was added before.
+
+    Raises apsw.Error.
+    """
+    with transaction(connection):
+        connection.execute(INSERT_BROUGHT, (store,))
+        if connection.changes():
+            for name, typ, mode, text, made, unit, registered in _rows(old, SELECT_FAMILIES):
+                insert_other(
+                    connection, 0, FamilyRecord(name, typ, mode, read_help(text), made, unit, bool(registered))
+                )
+            connection.executemany(INSERT_REMEMBERED, _rows(old, SELECT_REMEMBERED))
+            fold(connection, list(_legacies(connection, old)))
+            bump(connection, "plan")
+
+
+def _legacies(connection: apsw.Connection, old: apsw.Connection) -> Iterable[Legacy]:
+    for *series, process, value, timestamp, started in _rows(old, SELECT_LEFT):
+        ((number, mode),) = _rows(connection, UPSERT_SERIES, series)
+        yield Legacy.of_one(process, number, mode, value, timestamp, started)
+
+
+def _rows(connection: apsw.Connection, sql: str, bindings: Any = ()) -> list[Any]:
+    return connection.execute(sql, bindings).fetchall()

@@ -9,7 +9,7 @@ import os
 import apsw
 
 from ..errors import DamagedError, ForeignFileError, SchemaError, StoreError
-from . import unhooked
+from . import undisturbed
 from .database import not_a_database, transaction
 from .yielding import YieldedError
 
@@ -100,7 +100,7 @@ SELECT_TEXTS = "SELECT type, name, tbl_name, sql FROM sqlite_schema"
 
 @functools.cache
 def _texts() -> frozenset[tuple[object, ...]]:
-    with contextlib.closing(unhooked.in_memory()) as connection:
+    with contextlib.closing(undisturbed.in_memory()) as connection:
         migrate(connection, 0)
         return frozenset(connection.execute(SELECT_TEXTS).fetchall())
 

@@ -16,7 +16,7 @@ from ..cells.journal import JournalGoneError
 from ..cells.shape import LIVE_MODES
 from ..errors import DamagedError
 from ..process import native, waits
-from . import deaths, removed
+from . import deaths, removal
 from .database import CutOffError, bump, transaction
 from .fold import end, fold, orphan
 from .ingest import SeriesIds, committed, ingest, is_settled
@@ -55,7 +55,7 @@ def settling(connection: apsw.Connection, file: CellsFile) -> Iterator[list[Slot
         with transaction(connection):
             refuse_newer(connection)
             _refuse_others(connection, file)
-            removed.bring(connection, file)
+            removal.mark_noted(connection, file)
             yield settled
         for slot, instance in settled:
             file.retire_slot(slot, instance, settled)

@@ -26,8 +26,8 @@ from ..process import fork, waits
 from ..process.trouble import Trouble
 from ..rows import database, files, fold, nonsense, settle
 from ..rows.connections import Access
+from ..rows.removal import sweep_words
 from ..rows.renew import CELLS_SUFFIX, damage_of, is_damage
-from ..rows.sweep import sweep_words
 from ..rows.wal import wal_bytes, wal_limit
 from . import about
 from .families import FamilySamples

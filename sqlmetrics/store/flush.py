@@ -20,7 +20,6 @@ from ..process import fork, waits
 from ..process.appcode import is_for_caller, told
 from ..rows import behind, checkup, database, exemplars, fold, ingest, inherited, nonsense, removal, settle, slices
 from ..rows.renew import is_damage
-from ..rows.sweep import sweep, sweep_words
 from ..rows.wal import checkpoint, refuse_long
 from ..rows.wal import wal_bytes as wal_bytes
 from ..rows.wal import wal_limit as wal_limit
@@ -258,7 +257,7 @@ def _write(
             ends = {arena: ingest.ingest(connection, arena.file, arena.slot, arena.instance) for arena in mine}
             given_back = removal.leave(connection, left)
             if given_back:  # at once: without its rows a scrape would show a counter at 0
-                sweep(connection, store.file, given_back)
+                removal.sweep(connection, store.file, given_back)
             for arena in mine:
                 ingest.copy_images(connection, arena.instance, images.get(arena, {}), stamped=arena.stamped)
             if complete is None:
@@ -268,7 +267,7 @@ def _write(
             settle.settle_dead(connection, store.file, settled, "flush")
             if settled:
                 fold.forget_oldest(connection, store.settings.keep_dead)
-                sweep_words(connection, store.file)
+                removal.sweep_words(connection, store.file)
             exemplars.sweep(connection, store.file)
     except BaseException:
         for arena, image in images.items():

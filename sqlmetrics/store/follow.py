@@ -17,7 +17,7 @@ from ..cells import layout
 from ..cells.cellsfile import Header
 from ..errors import SQLMetricsError
 from ..process import fork, native, waits
-from ..rows import bring, database, files, ingest, renew, settle
+from ..rows import database, files, ingest, renew, settle
 from ..rows.database import Identity, StoreConnection, file_identity
 from ..rows.renew import CELLS_SUFFIX, Pair
 from .opened import Opened
@@ -150,12 +150,12 @@ class Follower:
             store.home.over("replaced", "the values of this process are in the new store")
 
     def _bring_what_was_left(self, last: StoreConnection) -> None:
-        """See `bring`; `last` is connected to the old database."""
+        """See `renew.bring`; `last` is connected to the old database."""
         path = self._store.path
         try:
             with contextlib.closing(database.connect(path)) as connection:
-                if bring.is_missing(connection, self._store.id, self._in_place_at):
-                    bring.bring(connection, renew.content_of(last, path, self._store.file), self._store.id)
+                if renew.is_missing(connection, self._store.id, self._in_place_at):
+                    renew.bring(connection, renew.content_of(last, path, self._store.file), self._store.id)
         except (apsw.Error, SQLMetricsError) as error:
             if not renew.is_damage(error):
                 raise  # it is tried again

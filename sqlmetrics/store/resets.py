@@ -14,8 +14,8 @@ from ..errors import StoreError, StoreInUseError
 from ..process import waits
 from ..rows import database, fold, settle
 from ..rows.making import making
+from ..rows.removal import sweep_gauges
 from ..rows.renew import DAMAGED_SUFFIX, forget_unfinished
-from ..rows.sweep import sweep_gauges
 from . import erasure
 from .opened import Opened
 

@@ -20,7 +20,7 @@ from ..errors import ForeignFileError, JournalModeError, SQLMetricsError, StoreE
 from ..process import fork, under_uwsgi, waits
 from ..process.trouble import Trouble
 from ..process.wiped import wiped_bytes
-from ..rows import files, wal_reset
+from ..rows import files, wal
 from ..rows.renew import Pair
 from ..scrape import readers
 from ..scrape.reader import Finish, Reader
@@ -75,7 +75,7 @@ class Store(Opened, fork.ForkAware):
     def _tell_of_sqlite(self) -> None:
         """Once per process."""
         global _has_told_of_sqlite
-        if not _has_told_of_sqlite and (warning := wal_reset.warning()):
+        if not _has_told_of_sqlite and (warning := wal.warning()):
             self.trouble.remark(warning)
         _has_told_of_sqlite = True
 
