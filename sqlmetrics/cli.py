@@ -42,6 +42,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = int(arguments.run(arguments))
         sys.stdout.flush()
         return status
+    except KeyboardInterrupt:
+        if not hasattr(arguments, "trouble"):
+            raise
+        return _INTERRUPTED
     except BrokenPipeError:  # `sqlmetrics show | head`; Python would complain of what it cannot write at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _SIGPIPE
@@ -51,8 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(error, arguments)
 
 
-_SIGPIPE = 128 + 13
-"""What a shell says of a program that has ended as it wrote to a closed pipe."""
+_INTERRUPTED, _SIGPIPE = 128 + 2, 128 + 13
+"""What a shell says of a program that was interrupted, or has ended as it wrote to a closed pipe."""
 
 
 def _complain(error: Exception, arguments: argparse.Namespace) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from helpers import in_child
 from looking import as_they_are, command, worker
-from outsiders import as_root
+from outsiders import NOBODY, as_root
 
 import sqlmetrics
 
@@ -126,3 +126,21 @@ def test_after_the_death_of_all_another_user_exports_the_same(path: str, folder:
 
     assert 'requests_total{path="/"} 3.0' in command("export", "--path", path, nobody=True).out
     assert as_they_are(path) == before
+
+
+@as_root
+def test_a_link_of_another_user_is_not_followed(path: str, open_folder: Path, tmp_path: Path) -> None:
+    """In /tmp, he could have any file of ours replaced."""
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    link = open_folder / "app.prom"
+    link.symlink_to(precious)
+    os.lchown(link, NOBODY, NOBODY)
+    (open_folder / "app").mkdir()
+    store = str(open_folder / "app" / "metrics.sqlite3")
+    with worker(store):
+        done = command("export", "--path", store, "-o", str(link))
+
+    assert done.status == 2
+    assert f"is a link of uid {NOBODY}" in done.err
+    assert precious.read_text() == "mine"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -274,3 +276,24 @@ def test_a_label_value_is_taken_as_it_is(path: str) -> None:
         assert paths(path) == {"ab", "a=b"}
         assert remove(path, "requests", "path=a=b").status == 0
         assert paths(path) == {"ab"}
+
+
+def test_an_interrupted_question_is_a_no(path: str) -> None:
+    """Without a traceback."""
+    with worker(path) as one:
+        one.do("count", "/", 1)
+        parent, terminal = pty.openpty()
+        arguments = [sys.executable, "-m", "sqlmetrics", "remove", "--path", path, "requests"]
+        with subprocess.Popen(arguments, stdin=terminal, stdout=terminal, stderr=terminal) as process:
+            os.close(terminal)
+            seen = b""
+            while b"[y/N]" not in seen:
+                seen += os.read(parent, 4096)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=20) == 130
+            with contextlib.suppress(OSError):  # the other side is closed
+                seen += os.read(parent, 65536)
+        os.close(parent)
+
+        assert b"Traceback" not in seen
+        assert paths(path) == {"/"}

@@ -244,16 +244,17 @@ def test_a_label_value_cannot_act_on_the_terminal(path: str) -> None:
         assert r"\x1b[2J\u202e\ud800" in show(path, "requests").out.replace("\\\\", "\\")
 
 
+@pytest.mark.parametrize("letter", ["x", "本"])
 @pytest.mark.parametrize("has_rich", [True, False])
-def test_on_a_terminal_a_row_is_a_line(path: str, has_rich: bool) -> None:
-    """Of 80 columns, with and without `rich`; the value is never cut."""
+def test_on_a_terminal_a_row_is_a_line(path: str, has_rich: bool, letter: str) -> None:
+    """Of 80 columns, with and without `rich`, of wide characters, too; the value is never cut."""
     with worker(path) as one:
-        one.do("count", "/" + 200 * "x", 123456)
+        one.do("count", "/" + 200 * letter, 123456)
         text = _on_terminal(["show", "--path", path, "requests"], has_rich)
 
-    lines = [line for line in text.splitlines() if "xxx" in line]
+    lines = [line for line in text.splitlines() if 3 * letter in line]
     assert len(lines) == 1
-    assert len(lines[0]) <= 80
+    assert len(lines[0]) + lines[0].count("本") <= 80
     assert lines[0].endswith("123456")
 
 

@@ -219,7 +219,7 @@ def other_users_app(path: str, gid: int) -> dict[str, Callable[..., object]]:
         os.setuid(4242)
         store = sqlmetrics.install(path, mode=0o640, group=gid)
         Counter("requests", "Requests").inc(3)
-        assert store.flush() is Outcome.DONE
+        assert store.flush() in (Outcome.DONE, Outcome.NOTHING_CHANGED)  # its flusher may have been faster
 
     return {"begin": begin}
 
@@ -295,3 +295,12 @@ def test_a_look_follows_a_store_that_begins_to_change(path: str) -> None:
             return [before, look.families(["requests_total"]).families[0].samples[0].value]
 
     assert in_child(look_twice) == [7.0, 12.0]
+
+
+def test_the_apps_own_settings_are_no_hindrance(path: str) -> None:
+    """Its environment may name a function of the app, which is not to be imported for a look, or for a removal."""
+    with worker(path) as one:
+        one.do("count", "/", 1)
+        named = {"SQLMETRICS_PROCESS_IDENTIFIER": "no_such_app.names:worker"}
+        for arguments in (["show"], ["status"], ["check"], ["remove", "--yes", "requests"]):
+            assert command(*arguments, "--path", path, **named).status == 0

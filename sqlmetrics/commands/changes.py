@@ -16,8 +16,8 @@ from ..errors import PathError, SQLMetricsError
 from ..process.waits import WRITE_LOCK
 from ..rows.slices import TooMuchError
 from ..store import erasure
-from ..store.installed import existing_store
 from ..store.store import Store
+from .look import settings
 from .place import Place
 
 SECONDS = 30.0
@@ -68,7 +68,7 @@ def opened(place: Place) -> Store:
                 f"{name} ({stat.filemode(status.st_mode)}) belongs to uid {status.st_uid}, and uid {os.geteuid()} may"
                 f" not write it; do it as that user (sudo -u '#{status.st_uid}')"
             )
-    return existing_store(place.path)
+    return Store(place.path, settings(), create=False)
 
 
 def insist(act: Callable[[], object]) -> None:

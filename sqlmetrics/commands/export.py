@@ -9,6 +9,7 @@ import stat
 import sys
 import tempfile
 
+from .. import config
 from ..errors import SQLMetricsError
 from . import options
 from .look import Look
@@ -51,6 +52,7 @@ def write_whole(name: str, content: bytes) -> None:
 
     Its mode stays; a new one has that of the umask, for another user is to read it.
     """
+    _refuse_trap(name)
     target = os.path.realpath(name)
     if os.path.exists(target) and not os.path.isfile(target):
         raise ExportError(f"{name} is no plain file; name a file, or leave out -o for the standard output")
@@ -58,6 +60,16 @@ def write_whole(name: str, content: bytes) -> None:
         _replace(target, content)
     except OSError as error:
         raise ExportError(f"{name} cannot be written ({error.strerror}); it is as it was") from error
+
+
+def _refuse_trap(name: str) -> None:
+    """In a folder that all may write to, a link may be another user's, and lead to a file of ours."""
+    if os.path.islink(name) and config.is_open_to_all(os.path.dirname(os.path.abspath(name))):
+        owner = os.lstat(name).st_uid
+        if owner not in (0, os.geteuid()):
+            raise ExportError(
+                f"{name} is a link of uid {owner}, in a folder that anybody may write to; name another file"
+            )
 
 
 def _replace(target: str, content: bytes) -> None:
@@ -77,9 +89,10 @@ def _replace(target: str, content: bytes) -> None:
 
 
 def _mode_of(target: str) -> int:
-    try:
-        return stat.S_IMODE(os.stat(target).st_mode)
-    except FileNotFoundError:
-        umask = os.umask(0o077)
-        os.umask(umask)
-        return 0o666 & ~umask
+    if os.path.exists(target):
+        status = os.stat(target)
+        if status.st_uid in (0, os.geteuid()):
+            return stat.S_IMODE(status.st_mode)
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return 0o666 & ~umask

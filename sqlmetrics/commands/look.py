@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -49,9 +50,9 @@ class Look:
     """
 
     def __init__(self, place: Place):
-        settings = config.settings()
-        if settings.gid() >= 0:
-            ownership.share(place.path, settings.gid())
+        gid = settings().gid()
+        if gid >= 0:
+            ownership.share(place.path, gid)
         self.place = place
         self._reader = Reader(place.path, onlooking.connect)
 
@@ -116,6 +117,15 @@ class Look:
             return self.rows(sql)
         except apsw.Error:
             raise error from None
+
+
+def settings() -> config.Settings:
+    """Those of the environment, but for the process identifier: a command is none of the app's processes.
+
+    The environment may be that of the app's unit, and to find its function would be to import the app. Raises
+    ValueError for a setting that cannot be used.
+    """
+    return config.settings(process_identifier=os.getpid)
 
 
 def _families_of_rows(rows: Iterable[Any], asked: Wanted) -> list[Metric]:

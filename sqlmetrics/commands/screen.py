@@ -12,6 +12,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
 from typing import Any
+from unicodedata import combining, east_asian_width
 
 _BARS = "▁▂▃▄▅▆▇█"
 _PLAIN_BARS = "_.:-=+*#"
@@ -154,7 +155,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, spare: str = ""
     """
     texts = [[one.removeprefix("<") for one in head], *map(list, rows)]
     is_left = [one.startswith("<") for one in head]
-    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    widths = [max(map(_cells, column)) for column in zip(*texts, strict=True)]
     if is_terminal():
         if spare in texts[0] and _width(widths) > columns():
             at = texts[0].index(spare)
@@ -165,7 +166,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, spare: str = ""
     if not (is_terminal() and _print_rich(is_left, widths, texts)):
         for row in texts:
             fitted = zip(row, widths, is_left, strict=True)
-            say(_GAP.join(text.ljust(width) if left else text.rjust(width) for text, width, left in fitted).rstrip())
+            say(_GAP.join(_filled(text, width, left) for text, width, left in fitted).rstrip())
 
 
 def _width(widths: list[int]) -> int:
@@ -181,8 +182,24 @@ def _narrow(widths: list[int], is_left: list[bool], width: int) -> None:
         widths[widest] -= 1
 
 
+def _cells(text: str) -> int:
+    """How many columns of a terminal a text takes: a wide character two, one that combines with another none."""
+    if text.isascii():
+        return len(text)
+    return sum(0 if combining(one) else 1 + (east_asian_width(one) in "WF") for one in text)
+
+
+def _filled(text: str, width: int, left: bool) -> str:
+    space = " " * (width - _cells(text))
+    return text + space if left else space + text
+
+
 def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else f"{text[: width - 3]}..."
+    if _cells(text) <= width:
+        return text
+    while _cells(text) > width - 3:
+        text = text[:-1]
+    return f"{text}..."
 
 
 def is_terminal() -> bool:

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import apsw
 from prometheus_client.metrics_core import Metric
 
-from .. import __version__, config
+from .. import __version__
 from ..cells import layout
 from ..rows import wal
-from .look import Look
+from .look import Look, settings
 from .place import Place
 from .processes import Process, processes
 
@@ -173,7 +173,7 @@ def _long_log(look: Look, size: float) -> list[str]:
 
 def _not_flushing(look: Look, known: list[Process]) -> list[str]:
     """Living processes that have counted and do not bring it to rows, though they have the time to."""
-    suspects, until = _suspects(known), time.monotonic() + 1.0 + 1.5 * min(config.settings().flush_interval, 10.0)
+    suspects, until = _suspects(known), time.monotonic() + 1.0 + 1.5 * min(settings().flush_interval, 10.0)
     while suspects and time.monotonic() < until:
         time.sleep(_LOOKS)
         now = _suspects(processes(look.members()))
