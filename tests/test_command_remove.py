@@ -8,10 +8,11 @@ import pty
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers import Shell, wait_for
+from helpers import Shell
 from looking import Said, as_they_are, command, values, worker
 from outsiders import Operator, as_root
 
@@ -114,25 +115,51 @@ def test_nothing_is_removed_without_a_yes(path: str) -> None:
         assert as_they_are(path) == before
 
 
-@pytest.mark.parametrize(("answer", "left"), [("y\n", set()), ("n\n", {"/"}), ("\n", {"/"})])
-def test_on_a_terminal_it_asks(path: str, answer: str, left: set[str]) -> None:
-    """And anything but a yes is a no."""
-    with worker(path) as one:
-        one.do("count", "/", 1)
-        parent, terminal = pty.openpty()
-        arguments = [sys.executable, "-m", "sqlmetrics", "remove", "--path", path, "requests"]
-        with subprocess.Popen(arguments, stdin=terminal, stdout=terminal, stderr=terminal) as process:
-            os.close(terminal)
+@contextlib.contextmanager
+def asked(path: str) -> Iterator[tuple[subprocess.Popen[bytes], int, bytes]]:
+    """The command when it has asked on a terminal: the process, the other side of the terminal, and what was shown."""
+    parent, terminal = pty.openpty()
+    arguments = [sys.executable, "-m", "sqlmetrics", "remove", "--path", path, "requests"]
+    with subprocess.Popen(arguments, stdin=terminal, stdout=terminal, stderr=terminal) as process:
+        os.close(terminal)
+        try:
             seen = b""
             while b"[y/N]" not in seen:
                 seen += os.read(parent, 4096)
-            os.write(parent, answer.encode())
-            wait_for(lambda: process.poll() is not None)
-        os.close(parent)
+            yield process, parent, seen
+        finally:
+            process.kill()
+            os.close(parent)
 
-        assert process.returncode == (2 if left else 0)
+
+@pytest.mark.parametrize(("answer", "left"), [(b"y\n", set()), (b"n\n", {"/"}), (b"\n", {"/"})])
+def test_on_a_terminal_it_asks(path: str, answer: bytes, left: set[str]) -> None:
+    """And anything but a yes is a no."""
+    with worker(path) as one:
+        one.do("count", "/", 1)
+        with asked(path) as (process, terminal, seen):
+            os.write(terminal, answer)
+            assert process.wait(timeout=30) == (2 if left else 0)
+
         assert b'requests_total{path="/"}' in seen
         assert paths(path) == left
+
+
+def test_an_interrupted_question_is_a_no(path: str) -> None:
+    """Without a traceback."""
+    with worker(path) as one:
+        one.do("count", "/", 1)
+        with asked(path) as (process, terminal, _):
+            for _ in range(10):  # Python does not hear a signal that comes right before its read
+                process.send_signal(signal.SIGINT)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(timeout=3)
+                    break
+            assert process.returncode == 130
+            with contextlib.suppress(OSError):  # the other side is closed
+                assert b"Traceback" not in os.read(terminal, 65536)
+
+        assert paths(path) == {"/"}
 
 
 @pytest.mark.parametrize(
@@ -276,24 +303,3 @@ def test_a_label_value_is_taken_as_it_is(path: str) -> None:
         assert paths(path) == {"ab", "a=b"}
         assert remove(path, "requests", "path=a=b").status == 0
         assert paths(path) == {"ab"}
-
-
-def test_an_interrupted_question_is_a_no(path: str) -> None:
-    """Without a traceback."""
-    with worker(path) as one:
-        one.do("count", "/", 1)
-        parent, terminal = pty.openpty()
-        arguments = [sys.executable, "-m", "sqlmetrics", "remove", "--path", path, "requests"]
-        with subprocess.Popen(arguments, stdin=terminal, stdout=terminal, stderr=terminal) as process:
-            os.close(terminal)
-            seen = b""
-            while b"[y/N]" not in seen:
-                seen += os.read(parent, 4096)
-            process.send_signal(signal.SIGINT)
-            assert process.wait(timeout=20) == 130
-            with contextlib.suppress(OSError):  # the other side is closed
-                seen += os.read(parent, 65536)
-        os.close(parent)
-
-        assert b"Traceback" not in seen
-        assert paths(path) == {"/"}
