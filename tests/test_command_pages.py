@@ -11,7 +11,7 @@ from looking import command, worker
 from pages import DOCS
 
 PAGE = (DOCS / "reference" / "commands.md").read_text("utf-8")
-BY_LABEL = {"labels", "files", "errors", "versions", "limits", "label_sets"}
+BY_LABEL = {"labels", "files", "errors", "ended", "versions", "limits", "label_sets"}
 """Keys of objects whose own keys are no fixed words, or are told in one sentence."""
 
 
