@@ -6,8 +6,9 @@ import gzip
 import logging
 import os
 import threading
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs
 from wsgiref.simple_server import WSGIServer
@@ -22,7 +23,8 @@ from .client.exposition import encode
 from .errors import SQLMetricsError
 from .process.trouble import tell
 from .scrape.reader import Reader
-from .scrape.wanted import wanted
+from .scrape.text import Encoder
+from .scrape.wanted import Wanted, wanted
 from .store import installed as stores
 
 log = logging.getLogger("sqlmetrics")
@@ -30,10 +32,10 @@ log = logging.getLogger("sqlmetrics")
 Path = str | os.PathLike[str] | None
 _GZIP_LEVEL = 1
 """Measured for 505 KB of text: 2 ms and 61 KB at level 1; 38 ms and 48 KB at level 9, the default of `gzip`."""
-_METHODS = ("Allow", "OPTIONS,GET")
+METHODS = ("Allow", "OPTIONS,GET")
 
 
-class _Request(NamedTuple):
+class Request(NamedTuple):
     """What of a request matters."""
 
     method: str
@@ -43,45 +45,67 @@ class _Request(NamedTuple):
     accept_encoding: str
 
 
-class _Answer(NamedTuple):
+class Answer(NamedTuple):
+    """What a client gets."""
+
     status: str
     headers: list[tuple[str, str]]
     body: bytes
 
 
-class _Scraper:
-    """Answers requests from one store."""
+class Scraper:
+    """Answers scrapes of one store.
 
-    def __init__(self, path: Path, disable_compression: bool, self_metrics: bool | None):
-        self._reader = _reader(path)
-        self._compresses = not disable_compression
+    text: makes the exposition of what is wanted by an encoder. complain: is told of an error that a client gets as 503.
+    """
+
+    def __init__(
+        self,
+        text: Callable[[Encoder, Wanted], bytes],
+        complain: Callable[[Exception], object],
+        *,
+        compresses: bool = True,
+        self_metrics: bool | None = None,
+    ):
+        self._text, self._complain = text, complain
+        self._compresses = compresses
         self._wanted = wanted(self_metrics=self_metrics)
 
-    def answer(self, request: _Request) -> _Answer:
+    def answer(self, request: Request) -> Answer:
         """What `prometheus_client`'s apps answer, too; 503 where the store cannot be read."""
         if request.method == "OPTIONS":
-            return _Answer("200 OK", [_METHODS], b"")
+            return Answer("200 OK", [METHODS], b"")
         if request.method != "GET":
             said = f"# HTTP 405 Method Not Allowed: {request.method}; use OPTIONS or GET\n"
-            return _Answer("405 Method Not Allowed", [_METHODS], said.encode("utf-8", "backslashreplace"))
+            return Answer("405 Method Not Allowed", [METHODS], said.encode("utf-8", "backslashreplace"))
         if request.path == "/favicon.ico":
-            return _Answer("200 OK", [], b"")
+            return Answer("200 OK", [], b"")
         try:
             return self._scrape(request)
         except (SQLMetricsError, apsw.Error, OSError) as error:
-            tell(logging.ERROR, f"{self._reader.path}: a scrape could not be answered ({error!r})")
-            return _Answer("503 Service Unavailable", [], b"# the store cannot be read now; the log says more\n")
+            self._complain(error)
+            return Answer("503 Service Unavailable", [], b"# the store cannot be read now; the log says more\n")
 
-    def _scrape(self, request: _Request) -> _Answer:
+    def _scrape(self, request: Request) -> Answer:
         encoder, content_type = choose_encoder(request.accept)
         names = parse_qs(request.query).get("name[]")
         asked = self._wanted if names is None else replace(self._wanted, names=frozenset(names))
-        body = encode(self._reader, encoder, asked)
+        body = self._text(encoder, asked)
         headers = [("Content-Type", content_type)]
         if self._compresses and gzip_accepted(request.accept_encoding):
             body = gzip.compress(body, _GZIP_LEVEL)
             headers.append(("Content-Encoding", "gzip"))
-        return _Answer("200 OK", headers, body)
+        return Answer("200 OK", headers, body)
+
+
+def _scraper(path: Path, disable_compression: bool, self_metrics: bool | None) -> Scraper:
+    """One of the installed store, or of the one at a path."""
+    reader = _reader(path)
+
+    def complain(error: Exception) -> None:
+        tell(logging.ERROR, f"{reader.path}: a scrape could not be answered ({error!r})")
+
+    return Scraper(partial(encode, reader), complain, compresses=not disable_compression, self_metrics=self_metrics)
 
 
 def _reader(path: Path) -> Reader:
@@ -107,11 +131,11 @@ def make_wsgi_app(
 
     Raises PathError if no path is named, TypeError for a registry.
     """
-    scraper = _Scraper(path, disable_compression, self_metrics)
+    scraper = _scraper(path, disable_compression, self_metrics)
 
     def sqlmetrics_app(environ: dict[str, Any], start_response: Callable[..., object]) -> Iterable[bytes]:
         status, headers, body = scraper.answer(
-            _Request(
+            Request(
                 method=environ["REQUEST_METHOD"],
                 path=environ.get("PATH_INFO", ""),
                 query=environ.get("QUERY_STRING", ""),
@@ -132,36 +156,42 @@ def make_asgi_app(
 
     See `make_wsgi_app`. Runs on asyncio and trio.
     """
-    scraper = _Scraper(path, disable_compression, self_metrics)
+    scraper = _scraper(path, disable_compression, self_metrics)
 
     async def sqlmetrics_app(scope: dict[str, Any], receive: Callable[..., Any], send: Callable[..., Any]) -> None:
         if scope["type"] == "lifespan":
             return await _live(receive, send)
         if scope["type"] != "http":
             raise ValueError(f"a scrape is an HTTP request, and not {scope['type']!r}")
-        headers = scope.get("headers") or ()
-        answer = await _in_thread(
-            scraper.answer,
-            _Request(
-                method=scope["method"],
-                path=scope.get("path", ""),
-                query=scope.get("query_string", b"").decode("latin-1"),
-                accept=_joined(headers, b"accept"),
-                accept_encoding=_joined(headers, b"accept-encoding"),
-            ),
-        )
-        sent = [*answer.headers, ("Content-Length", str(len(answer.body)))]
-        await send(
-            {
-                "type": "http.response.start",
-                "status": int(answer.status[:3]),
-                "headers": [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in sent],
-            }
-        )
-        await send({"type": "http.response.body", "body": answer.body})
+        await send_answer(send, await _in_thread(scraper.answer, request_of(scope)))
         return None
 
     return sqlmetrics_app
+
+
+def request_of(scope: Mapping[str, Any]) -> Request:
+    """What of an ASGI request matters."""
+    headers = scope.get("headers") or ()
+    return Request(
+        method=scope["method"],
+        path=scope.get("path", ""),
+        query=scope.get("query_string", b"").decode("latin-1"),
+        accept=header(headers, b"accept"),
+        accept_encoding=header(headers, b"accept-encoding"),
+    )
+
+
+async def send_answer(send: Callable[..., Any], answer: Answer) -> None:
+    """Answer an ASGI request."""
+    sent = [*answer.headers, ("Content-Length", str(len(answer.body)))]
+    await send(
+        {
+            "type": "http.response.start",
+            "status": int(answer.status[:3]),
+            "headers": [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in sent],
+        }
+    )
+    await send({"type": "http.response.body", "body": answer.body})
 
 
 async def _live(receive: Callable[..., Any], send: Callable[..., Any]) -> None:
@@ -173,7 +203,7 @@ async def _live(receive: Callable[..., Any], send: Callable[..., Any]) -> None:
             return
 
 
-async def _in_thread(function: Callable[[_Request], _Answer], request: _Request) -> _Answer:
+async def _in_thread(function: Callable[[Request], Answer], request: Request) -> Answer:
     import asyncio  # here: it takes 17 ms to import, and most who import this package use none
 
     try:
@@ -181,12 +211,13 @@ async def _in_thread(function: Callable[[_Request], _Answer], request: _Request)
     except RuntimeError:
         import trio
 
-        answer: _Answer = await trio.to_thread.run_sync(function, request)
+        answer: Answer = await trio.to_thread.run_sync(function, request)
         return answer
     return await asyncio.to_thread(function, request)
 
 
-def _joined(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str:
+def header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str:
+    """The value of an ASGI request's header, '' if it has none."""
     return ",".join(value.decode("latin-1") for key, value in headers if key.lower() == name)
 
 

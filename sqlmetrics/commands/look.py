@@ -64,7 +64,7 @@ class Look:
         """All families, or those with samples of these names, with the values that a scrape would show now."""
         asked = wanted(names, self_metrics=self_metrics)
         try:
-            return Found(self._scrape(asked, lambda families, _: [one.metric() for one in families]))
+            return Found(self.scrape(asked, lambda families, _: [one.metric() for one in families]))
         except DamagedError as error:
             found = self._from_rows(error, SELECT_METRICS)
             return Found(_families_of_rows(found, asked), f"{error}; {ROWS_ONLY}")
@@ -72,8 +72,11 @@ class Look:
     def text(self, *, openmetrics: bool = False, self_metrics: bool = False) -> bytes:
         """The exposition, UTF-8: the text format 0.0.4, or OpenMetrics 1.0."""
         encoder: Encoder = partial(openmetrics_text.generate_latest) if openmetrics else exposition.generate_latest
-        asked = wanted(self_metrics=self_metrics)
-        return self._scrape(asked, lambda families, kept: texts(kept, encoder).text(families))
+        return self.encoded(encoder, wanted(self_metrics=self_metrics))
+
+    def encoded(self, encoder: Encoder, asked: Wanted) -> bytes:
+        """The exposition of what is wanted, as this encoder of `prometheus_client` writes it."""
+        return self.scrape(asked, lambda families, kept: texts(kept, encoder).text(families))
 
     def parts(self, names: Iterable[str] | None = None) -> list[Part]:
         """What each process has of the values that a scrape adds up."""
@@ -98,7 +101,8 @@ class Look:
             found: list[Any] = connection.execute(sql, bound).fetchall()
             return found
 
-    def _scrape(self, asked: Wanted, finish: Callable[[list[FamilySamples], dict[object, Any]], T]) -> T:
+    def scrape(self, asked: Wanted, finish: Callable[[list[FamilySamples], dict[object, Any]], T]) -> T:
+        """What `finish` makes of the families that are wanted; see `Reader.read`."""
         self._refuse_older()
         return self._reader.read(asked, own={} if asked.self_metrics else None, finish=finish)
 
