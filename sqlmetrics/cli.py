@@ -25,6 +25,7 @@ COMMANDS = {
     "status": "who is alive, how large the store is, what went wrong",
     "cardinality": "which family and which label have how many series",
     "check": "what is wrong with the store or will be, and what to do about it",
+    "serve": "the exporter: answers Prometheus, and shows a page, beside the processes that count",
     "export": "the exposition text, to a file as a whole or to the standard output",
     "remove": "remove series of a metric from the store and from all processes",
     "reset": "empty the store, so that counters begin at zero",

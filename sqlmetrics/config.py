@@ -198,7 +198,7 @@ def resolve(path: str | os.PathLike[str] | None = None) -> str:
     resolved (``/var/run`` is one), the file's own name is not. A file's folder may be missing where `make_folder`
     makes it. Raises PathError, or ForeignFileError where the folder is another user's trap.
     """
-    source, text = _named(path)
+    source, text = named(path)
     _refuse_other_than_utf_8(source, text)
     if os.path.isdir(text):
         _refuse_foreign(os.path.abspath(text))
@@ -267,7 +267,7 @@ def _refuse_foreign(folder: str) -> None:
 
 def source(path: str | os.PathLike[str] | None = None) -> str:
     """What names the store: `path`, or a variable. Raises PathError if nothing does."""
-    return _named(path)[0]
+    return named(path)[0]
 
 
 def is_named() -> bool:
@@ -281,7 +281,8 @@ def is_the_peers(path: str | os.PathLike[str]) -> bool:
     return named is not None and os.path.realpath(path) == os.path.realpath(named)
 
 
-def _named(path: str | os.PathLike[str] | None) -> tuple[str, str]:
+def named(path: str | os.PathLike[str] | None) -> tuple[str, str]:
+    """What names the store, and what it says: `path`, or a variable. Raises PathError if nothing does."""
     if path is not None and os.fspath(path):
         return "path", os.fspath(path)
     for variable in PATH_VARIABLES:

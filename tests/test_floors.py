@@ -26,6 +26,7 @@ FLOORS = (
         "launch",
         "bootstrap",
         "commands",
+        "exporter",
         "cli",
         "demo",
         "__main__",

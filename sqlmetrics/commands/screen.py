@@ -35,8 +35,13 @@ def complain(text: str) -> None:
 
 
 def say_json(found: Any) -> None:
-    """Print JSON. NaN and infinities, for which it has no numbers, are the strings that Prometheus writes."""
-    say(json.dumps(_plain(found), indent=2, ensure_ascii=True))
+    """Print JSON; see `json_text`."""
+    say(json_text(found, indent=2))
+
+
+def json_text(found: Any, indent: int | None = None) -> str:
+    """JSON. NaN and infinities, for which it has no numbers, are the strings that Prometheus writes."""
+    return json.dumps(_plain(found), indent=indent, ensure_ascii=True)
 
 
 def _plain(found: Any) -> Any:

@@ -28,6 +28,8 @@ _AT_ONCE = 5_000
 """Series that one such row brings: all of a large store would be much memory, twice."""
 _UNNAMED = -(2**62)
 """Series that have no row are numbered from here on, upwards: in the order in which they were made."""
+_AMOUNTS = tuple(f"_{unit}_total" for unit in ("seconds", "bytes", "joules", "grams", "meters", "ratio"))
+"""What the names of counters of base units end in, see https://prometheus.io/docs/practices/naming/."""
 FamilyId = tuple[str, str]
 """(name, type)"""
 
@@ -75,6 +77,10 @@ class Gauge:
         if pid is None:
             return Line(self.name, self._labels)
         return Line(self.name, {**self._labels, "process_pid" if "pid" in self._labels else "pid": pid})
+
+
+def _is_amount(name: str) -> bool:
+    return name.endswith(("_sum", *_AMOUNTS))
 
 
 def _shown_labels(family: FamilyId, labels: dict[str, str], variant: str) -> dict[str, str]:
@@ -317,6 +323,10 @@ class Plan:
         key = (family, name, labels, variant)
         known = self._places.get(key)
         return self._add(*key) if known is None else known
+
+    def amounts(self) -> list[int]:
+        """By what the query knows the sums whose steps are no events: what was observed, and what has a base unit."""
+        return [self.ids[place] for key, place in self._places.items() if isinstance(place, int) and _is_amount(key[1])]
 
     def known_place(self, family: FamilyId, name: str, labels: str, variant: str) -> int | Gauge | None:
         """The same, None for a series that was not met."""

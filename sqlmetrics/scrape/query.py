@@ -14,6 +14,7 @@ import functools
 import json
 import math
 import re
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import apsw
@@ -111,6 +112,13 @@ SELECT group_concat(series, ' '), group_concat(quote(value), ' '), json_group_ar
        group_concat(quote(started), ' '), group_concat(quote(timestamp), ' ')
   FROM gauges
 """
+# How much each process has counted of all series but those of amounts; as JSON, which may round: it is for people.
+SELECT_COUNTED = """
+SELECT json_group_object(process, total)
+  FROM (SELECT process, sum(value) AS total FROM counts
+         WHERE process IS NOT NULL AND series NOT IN (SELECT value FROM json_each(:amounts))
+         GROUP BY process)
+"""
 
 
 class Cells(NamedTuple):
@@ -190,6 +198,14 @@ def parts_of_sums(connection: apsw.Connection, cells: Cells, *, restricted: bool
     bound = {"cells": apsw.carray(cells.values), "before": cells.before}
     row: Any = connection.execute(statement, bound).fetchone()
     return Parts(row[0] or "", _numbers(row[1]), json.loads(row[2]), [])
+
+
+def counted(connection: apsw.Connection, cells: Cells, amounts: Iterable[int]) -> dict[int, float]:
+    """How much each process has counted in all, by its instance. amounts: the series that are left out."""
+    statement = _statement(WITH_COUNTS + SELECT_COUNTED, restricted=False, found=cells.found, by_process=True)
+    bound = {"cells": apsw.carray(cells.values), "before": cells.before, "amounts": json.dumps(list(amounts))}
+    found: dict[str, float | None] = json.loads(str(connection.execute(statement, bound).get))
+    return {int(instance): total for instance, total in found.items() if total is not None}
 
 
 def parts_of_gauges(connection: apsw.Connection, values: memoryview[float], *, restricted: bool) -> Parts:

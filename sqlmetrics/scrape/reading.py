@@ -324,6 +324,13 @@ class Scrape:
         found = [*of_sums(plan, sums, self._asked, self.processes), *of_gauges(plan, gauges, tables.living)]
         return [part for part in found if self._wanted.names is None or part.line.name in self._wanted.names]
 
+    def counted(self) -> dict[Living, float]:
+        """How many events each process that is not settled has counted: steps of counters, and observations."""
+        tables = self._tables
+        cells = tables.all_cells(tables.read(self._file, self.census.owners, stamped=self._stamped))
+        found = query.counted(self._connection, cells, self._plan.amounts())
+        return {living: found.get(instance, 0.0) for instance, living in self.processes.items()}
+
     def _add_unset(self, gauges: dict[FamilyId, GaugeValues], there: set[int]) -> None:
         """Note the mostrecent gauges that nobody has set: their families are shown, and they, if that is wanted."""
         for number in sorted(there):

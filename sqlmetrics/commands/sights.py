@@ -1,0 +1,195 @@
+"""What a store is like at one moment, as numbers that are cheap to keep, and what has changed between two moments."""
+
+from __future__ import annotations
+
+import time
+from array import array
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from ..cells.figures import FAMILIES
+from ..scrape.families import FamilySamples
+from ..scrape.members import Member
+from ..scrape.plan import Family, FamilyId, Line
+from ..scrape.reading import Scrape
+from ..scrape.wanted import wanted
+from .look import Look
+from .processes import Process, processes
+from .values import Distribution
+
+Who = tuple[str, float | None]
+"""A process: its pid, and when it started."""
+
+
+class Lines:
+    """The lines of a family: the same object for all moments in which they are the same."""
+
+    def __init__(self, family: Family, lines: Iterable[Line]):
+        self.family = family
+        self.lines = list(lines)
+
+    @cached_property
+    def counting(self) -> list[int]:
+        """Those that count events: of a counter, and the counts of histograms and summaries."""
+        return [n for n, line in enumerate(self.lines) if not line.name.endswith(("_bucket", "_sum", "_created"))]
+
+    @cached_property
+    def buckets(self) -> dict[float, list[int]]:
+        """Those of a histogram's buckets, of all its children, by their upper bounds."""
+        found = defaultdict(list)
+        for n, line in enumerate(self.lines):
+            if line.name.endswith("_bucket"):
+                found[float(line.labels["le"])].append(n)
+        return dict(sorted(found.items()))
+
+    @cached_property
+    def sums(self) -> list[int]:
+        """Those that add up what was observed."""
+        return [n for n, line in enumerate(self.lines) if line.name.endswith("_sum")]
+
+
+@dataclass(frozen=True)
+class Column:
+    """The values of a family at one moment."""
+
+    of: Lines
+    values: array[float]
+
+    def since(self, before: Column | None) -> Sequence[float]:
+        """How much each line has risen since; a line that fell has begun anew, and one that is new began at 0."""
+        if before is None:
+            return self.values
+        return [new - old if new >= old else new for new, old in zip(self.values, before.as_of(self.of), strict=True)]
+
+    def as_of(self, other: Lines) -> Sequence[float]:
+        """The values in the order of other lines; 0 for those that are not here."""
+        if other is self.of:
+            return self.values
+        count = len(self.of.lines)
+        if other.lines[:count] == self.of.lines:
+            return [*self.values, *([0.0] * (len(other.lines) - count))]
+        known = {_key(line): value for line, value in zip(self.of.lines, self.values, strict=True)}
+        return [known.get(_key(line), 0.0) for line in other.lines]
+
+
+def _key(line: Line) -> tuple[str, tuple[tuple[str, str], ...]]:
+    return line.name, tuple(sorted(line.labels.items()))
+
+
+@dataclass(frozen=True)
+class Sight:
+    """A store at one moment. at: seconds since the epoch. counted: events of each process, see `Scrape.counted`."""
+
+    at: float
+    columns: dict[FamilyId, Column]
+    processes: list[Process]
+    counted: dict[Who, float]
+
+    def numbers(self) -> int:
+        """How many numbers it keeps."""
+        return sum(len(one.values) for one in self.columns.values())
+
+
+class Sights:
+    """Looks again and again; what has not changed is kept once."""
+
+    def __init__(self) -> None:
+        self._known: dict[FamilyId, tuple[object, Lines]] = {}
+
+    def take(self, look: Look) -> Sight:
+        """A look. Raises as `Look` does."""
+        columns, members, counted = look.ask(wanted(), self._answer)
+        return Sight(time.time(), columns, processes(members), counted)
+
+    def _answer(self, scrape: Scrape) -> tuple[dict[FamilyId, Column], list[Member], dict[Who, float]]:
+        families = [one for one in scrape.result() if one.family.name not in FAMILIES]
+        columns = {one.family[:2]: Column(self._lines(one), array("d", one.values)) for one in families}
+        self._known = {family: self._known[family] for family in columns}
+        return columns, scrape.members(), {(who.pid, who.started): n for who, n in scrape.counted().items()}
+
+    def _lines(self, one: FamilySamples) -> Lines:
+        """The lines as they were kept, if they are the same."""
+        mark = one.keys if one.source is None else (one.source[0], one.source[0].generation)
+        known = self._known.get(one.family[:2])
+        if known is None or not (known[0] is mark or known[0] == mark) or len(known[1].lines) != len(one.values):
+            known = self._known[one.family[:2]] = mark, Lines(one.family, one.lines)
+        return known[1]
+
+
+@dataclass(frozen=True)
+class FamilyRate:
+    """What a family did between two moments.
+
+    per_second: events; None for gauges. distribution: of what was observed between the two, for histograms and
+    summaries.
+    """
+
+    name: str
+    type: str
+    series: int
+    per_second: float | None
+    distribution: Distribution | None
+
+
+@dataclass(frozen=True)
+class ProcessRate:
+    """What a process did between two moments. cpu: of one CPU, 0 to 1 and more; per_second: events."""
+
+    process: Process
+    cpu: float | None
+    per_second: float | None
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What happened between two moments. ended: the processes that are not alive any more."""
+
+    seconds: float
+    families: list[FamilyRate]
+    processes: list[ProcessRate]
+    ended: list[Process] = field(default_factory=list)
+
+
+def rates(before: Sight, after: Sight) -> Rates:
+    """Compare two moments."""
+    seconds = max(after.at - before.at, 1e-9)
+    known = {_who(one): one for one in before.processes}
+    living = {_who(one) for one in after.processes if one.is_alive}
+    return Rates(
+        seconds,
+        [_family(before.columns.get(family), column, seconds) for family, column in after.columns.items()],
+        [_process(known.get(_who(one)), one, before, after, seconds) for one in after.processes],
+        [one for who, one in known.items() if one.is_alive and who not in living],
+    )
+
+
+def _family(before: Column | None, after: Column, seconds: float) -> FamilyRate:
+    family, of = after.of.family, after.of
+    series = len(of.counting) if family.type in ("histogram", "summary") else len(of.lines)
+    if family.type not in ("counter", "histogram", "summary"):
+        return FamilyRate(family.name, family.type, series, None, None)
+    rises = after.since(before)
+    events = sum(rises[n] for n in of.counting)
+    spread = None if family.type == "counter" else distribution(of, rises)
+    return FamilyRate(family.name, family.type, series, events / seconds, spread)
+
+
+def distribution(of: Lines, rises: Sequence[float]) -> Distribution:
+    """That of all children together."""
+    count, total = sum(rises[n] for n in of.counting), sum(rises[n] for n in of.sums)
+    return Distribution(count, total, [(bound, sum(rises[n] for n in at)) for bound, at in of.buckets.items()])
+
+
+def _process(was: Process | None, now: Process, before: Sight, after: Sight, seconds: float) -> ProcessRate:
+    cpu, counted = None, after.counted.get(_who(now))
+    if was is not None and was.cpu_seconds is not None and now.cpu_seconds is not None:
+        cpu = max(now.cpu_seconds - was.cpu_seconds, 0.0) / seconds
+    if counted is not None:
+        counted = max(counted - before.counted.get(_who(now), 0.0), 0.0) / seconds
+    return ProcessRate(now, cpu, counted)
+
+
+def _who(process: Process) -> Who:
+    return process.pid, process.started

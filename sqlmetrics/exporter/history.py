@@ -1,0 +1,84 @@
+"""The last minutes of a store, in memory only: a thread that looks again and again, and takes little for it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+import apsw
+
+from ..commands.sights import Sight, Sights
+from ..errors import SQLMetricsError
+from .watched import Watched
+
+log = logging.getLogger("sqlmetrics")
+
+_SPAN = 300.0
+"""Seconds that are kept."""
+_NUMBERS = 4_000_000
+"""The most numbers that are kept, 8 bytes each."""
+_BUSY, _IDLE = 2.0, 10.0
+"""Seconds between two looks while somebody looks at the page, and else."""
+_WATCHED = 15.0
+"""So many seconds after it has asked for anything, a page is taken to be closed."""
+_SHARE = 0.02
+"""Of the time, the most that looks take: of a store so large that one takes long, there are fewer."""
+
+
+class History:
+    """What a store was like in the last minutes. A look while nobody asks for them is one in ten seconds."""
+
+    def __init__(self, store: Watched, clock: Callable[[], float] = time.monotonic):
+        self._store, self._clock = store, clock
+        self._sights = Sights()
+        self._kept: deque[Sight] = deque()
+        self._cost = 0.0
+        self._asked = self._taken = -_SPAN
+        self._wake, self._taking = threading.Event(), threading.Lock()
+
+    def start(self) -> None:
+        """Begin to look, in a daemon thread."""
+        threading.Thread(target=self._run, name="sqlmetrics-history", daemon=True).start()
+
+    def kept(self) -> list[Sight]:
+        """What is kept, the newest last; a fresh look is among it if the last is old. Raises as `Look` does."""
+        self._asked = self._clock()
+        self._wake.set()
+        if not self._kept or self._clock() - self._taken > self._pause():
+            self.take()
+        return list(self._kept)
+
+    def take(self) -> None:
+        """Look now. Raises as `Look` does."""
+        with self._taking:
+            begun = time.perf_counter()
+            self._taken = self._clock()
+            sight = self._sights.take(self._store.look())
+            self._cost = time.perf_counter() - begun
+            self._kept.append(sight)
+            self._forget()
+
+    def _forget(self) -> None:
+        most = max(_NUMBERS // max(self._kept[-1].numbers(), 1), 2)
+        while len(self._kept) > most or self._kept[-1].at - self._kept[0].at > _SPAN:
+            self._kept.popleft()
+
+    def _pause(self) -> float:
+        is_watched = self._clock() - self._asked < _WATCHED
+        return max(_BUSY if is_watched else _IDLE, self._cost / _SHARE)
+
+    def _run(self) -> None:
+        while True:
+            self._wake.wait(max(self._taken + self._pause() - self._clock(), 0.1))
+            self._wake.clear()
+            if self._clock() - self._taken < self._pause():
+                continue
+            try:
+                self.take()
+            except (SQLMetricsError, apsw.Error, OSError):
+                self._kept.clear()  # whoever asks is told why
+            except Exception:
+                log.exception("the history of the page could not be brought up to date")

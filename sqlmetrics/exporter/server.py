@@ -1,0 +1,106 @@
+"""The exporter under uvicorn, which is asked for no more than HTTP: signals, sockets and patience are settled here."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from .listening import ListenError
+from .tls import Tls
+
+_PATIENCE = 10.0
+"""Seconds that a client has for the head of a request, and for the rest of an answer when its connection ends."""
+_KEEP_ALIVE = 75
+"""Seconds between two requests on a connection: more than the interval at which Prometheus usually scrapes."""
+_CONNECTIONS = 256
+_LAST_SECONDS = 3
+
+
+def serve(make_app: Callable[[], Any], sockets: list[socket.socket], tls: Tls) -> None:
+    """Answer requests until SIGTERM or SIGINT. Raises ListenError for a certificate that cannot be used."""
+    config = uvicorn.Config(
+        make_app,
+        factory=True,
+        http=_Hasty,  # h11 limits the head of a request to 64 KiB; httptools, which "auto" may choose, does not
+        loop="asyncio",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=_CONNECTIONS,
+        timeout_keep_alive=_KEEP_ALIVE,
+        timeout_graceful_shutdown=_LAST_SECONDS,
+        ssl_certfile=tls.cert,
+        ssl_keyfile=tls.key,
+    )
+    server = _Server(config)
+    asyncio.run(_serve(server, sockets))
+
+
+async def _serve(server: _Server, sockets: list[socket.socket]) -> None:
+    try:
+        server.config.load()
+    except OSError as error:  # ssl.SSLError is one
+        raise ListenError(f"the certificate or its key cannot be used: {error.strerror or error}") from error
+    await server.serve(sockets)
+
+
+class _Server(uvicorn.Server):
+    """A server that ends well when it is told to; uvicorn's own raises the signal again at its end."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+class _Hasty(H11Protocol):
+    """A connection that ends if its client takes too long to say what it wants, or to take the end of an answer.
+
+    uvicorn waits for ever, and has no more than so many connections.
+    """
+
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._set_deadline()
+
+    def data_received(self, data: bytes) -> None:
+        self._set_deadline()
+        super().data_received(data)
+        if not self._is_waiting():
+            self._drop_deadline()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._drop_deadline()
+        super().connection_lost(exc)
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self.loop.call_later(_PATIENCE, self.transport.abort)
+
+    def _is_waiting(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _set_deadline(self) -> None:
+        if self._deadline is None and self._is_waiting():
+            self._deadline = self.loop.call_later(_PATIENCE, self.transport.abort)
+
+    def _drop_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None

@@ -1,0 +1,35 @@
+"""One answer for all that ask the same at once, if that is as true for each as an answer of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+Q = TypeVar("Q", bound=Hashable)
+A = TypeVar("A")
+
+
+class Shared(Generic[Q, A]):
+    """Has a question answered in a thread, one at a time.
+
+    Who asks while the same question is being answered waits for the next answer: the one that is being made may have
+    read what has changed since. All that wait share that next one, which begins after the last of them has come.
+    """
+
+    def __init__(self, work: Callable[[Q], A]):
+        self._work = work
+        self._turn = asyncio.Lock()
+        self._waiting: dict[Q, asyncio.Task[A]] = {}
+
+    async def answer(self, question: Q) -> A:
+        """The answer of work that begins from now on. Raises what the work does."""
+        task = self._waiting.get(question)
+        if task is None:
+            task = self._waiting[question] = asyncio.ensure_future(self._begin(question))
+        return await asyncio.shield(task)
+
+    async def _begin(self, question: Q) -> A:
+        async with self._turn:
+            del self._waiting[question]
+            return await asyncio.to_thread(self._work, question)

@@ -1,0 +1,13 @@
+"""What HTTPS needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Tls:
+    """A certificate and its key, both PEM files; key: None if the certificate's file has it, too."""
+
+    cert: str | None = None
+    key: str | None = None

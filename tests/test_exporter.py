@@ -1,0 +1,196 @@
+"""`sqlmetrics serve`: scrapes of a store that others count in, by a process that only looks."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+import pytest
+from exporting import Exporter, serving
+from helpers import delete, wait_for
+from looking import as_they_are, worker
+from outsiders import NOBODY, as_root
+
+import sqlmetrics
+
+pytestmark = pytest.mark.slow
+
+OPENMETRICS = "application/openmetrics-text;version=1.0.0"
+COUNTED = 'requests_total{path="/"} '
+
+
+def test_a_scrape_is_exact_and_follows_each_worker(path: str) -> None:
+    """What a worker has counted is in the next scrape, before any flush and after SIGKILL."""
+    with worker(path, flush_interval=1000) as one, serving(path) as exporter:
+        one.do("count", "/", 3)
+        assert f"{COUNTED}3.0\n" in exporter.text()
+        one.do("count", "/", 4)
+        one.kill()
+        assert f"{COUNTED}7.0\n" in exporter.text()
+
+
+def test_answers_are_those_of_the_library(path: str) -> None:
+    """Both formats, to the byte, and compressed for those that take it."""
+    with worker(path) as one, serving(path, "--no-self-metrics") as exporter:
+        one.do("observe", "/", 0.2, 0.7)
+        one.do("set", "each", 1.5)
+        assert exporter.text() == sqlmetrics.generate_latest(path).decode()
+        answer = exporter.get("/metrics", Accept=OPENMETRICS, Accept_Encoding="gzip")
+
+        assert answer.headers["content-type"].startswith(OPENMETRICS.partition(";")[0])
+        assert gzip.decompress(answer.body) == sqlmetrics.generate_latest(path, openmetrics=True)
+
+
+def test_only_the_samples_that_are_asked_for_are_shown(path: str) -> None:
+    """By `name[]`, as often as it is there."""
+    with worker(path) as one, serving(path) as exporter:
+        one.do("count", "/", 1)
+        one.do("set", "busy", 2)
+        lines = exporter.text("/metrics?name[]=requests_total&name[]=busy").splitlines()
+        assert {line for line in lines if not line.startswith("#")} == {f"{COUNTED}1.0", "busy 2.0"}
+
+
+def test_the_stores_own_series_are_there_unless_switched_off(path: str) -> None:
+    """By default a scrape shows them."""
+    with worker(path), serving(path) as exporter, serving(path, "--no-self-metrics") as without:
+        assert 'sqlmetrics_processes{state="alive"} 1.0\n' in exporter.text()
+        assert "sqlmetrics_" not in without.text()
+
+
+def test_the_exporter_is_no_process_of_the_store_and_changes_no_byte(path: str) -> None:
+    """Not with a store of the dead only, which it leaves to be settled by others."""
+    with worker(path) as one:
+        one.do("count", "/", 1)
+        one.kill()
+    before = as_they_are(path)
+    with serving(path, SQLMETRICS_PATH=path) as exporter:
+        assert f"{COUNTED}1.0\n" in exporter.text()
+        assert exporter.get("/-/ready").status == 200
+        assert exporter.json("now")["processes"][0]["state"] == "dead"
+        assert exporter.json("health")["findings"]
+    assert as_they_are(path) == before
+
+
+def test_it_waits_for_a_store_and_follows_the_next_one(path: str, folder: Path) -> None:
+    """It makes none; readiness says why there is nothing, and each cause is logged once."""
+    with serving(path) as exporter:
+        assert exporter.get("/-/healthy").status == 200
+        for _ in range(3):
+            answer = exporter.get("/-/ready")
+            assert (answer.status, path in answer.body.decode()) == (503, True)
+            assert exporter.get("/metrics").status == 503
+            assert exporter.get("/api/now").status == 503
+        assert os.listdir(folder) == []
+        assert exporter.log().count("no store at") == 1
+
+        for number in (1, 2):
+            with worker(path) as one:
+                one.do("count", "/", number)
+                wait_for(lambda: exporter.get("/-/ready").status == 200)
+                wait_for(lambda value=f"{COUNTED}{number}.0\n": value in exporter.text())
+            delete(path)
+            assert exporter.get("/-/ready").status == 503
+        assert exporter.log().count("can be read") == 2
+
+
+def test_it_waits_for_a_folder_that_is_not_there(folder: Path) -> None:
+    """As one that systemd makes when the app starts."""
+    path = str(folder / "later" / "metrics.sqlite3")
+    with serving(path) as exporter:
+        assert exporter.get("/-/ready").status == 503
+        os.mkdir(folder / "later")
+        with worker(path) as one:
+            one.do("count", "/", 5)
+            assert f"{COUNTED}5.0\n" in exporter.text()
+
+
+@as_root
+def test_another_user_with_the_right_to_read_is_enough(path: str, folder: Path) -> None:
+    """One that could write nothing."""
+    folder.chmod(0o755)
+    with worker(path) as one:
+        one.do("count", "/", 2)
+        pid = os.fork()
+        if pid == 0:
+            os.setgroups([])
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+            status = 1
+            try:
+                from sqlmetrics.exporter.watched import Watched
+
+                text = Watched(path).look().text()
+                status = 0 if f"{COUNTED}2.0\n".encode() in text else 1
+            finally:
+                os._exit(status)
+        assert os.waitpid(pid, 0)[1] == 0
+
+
+def test_it_says_at_once_what_it_serves_and_where(path: str) -> None:
+    """One line: the store, how it was found, and the URL."""
+    with worker(path), serving(None, SQLMETRICS_PATH=path) as exporter:
+        assert exporter.text()
+        assert exporter.log() == f"sqlmetrics: serving {path} (from SQLMETRICS_PATH) at {exporter.url}\n"
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_well_with_clients_connected(path: str, end: int) -> None:
+    """One that has asked for nothing, one that waits between two requests."""
+    with worker(path), serving(path, end=end) as exporter:
+        silent, idle = (socket.create_connection(exporter.address) for _ in range(2))
+        idle.sendall(b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert idle.recv(100).startswith(b"HTTP/1.1 200")
+    silent.close()
+    idle.close()
+
+
+def test_slow_and_idle_clients_hold_up_nobody(path: str) -> None:
+    """Fifty that send half of a request, and one that does not read its answer; they are gone after some seconds."""
+    with worker(path) as one, serving(path) as exporter:
+        one.do("burst", 0, 3000)
+        slow = [socket.create_connection(exporter.address) for _ in range(50)]
+        for each in slow:
+            each.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n")
+        unread = socket.create_connection(exporter.address)
+        unread.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" * 20)
+
+        begun = time.monotonic()
+        for _ in range(5):
+            assert 'path="2999"' in exporter.text()
+        assert time.monotonic() - begun < 8
+        for each in slow:
+            each.settimeout(20)
+            assert each.recv(100) == b""  # it has hung up
+            each.close()
+        unread.close()
+
+
+def test_a_head_of_a_request_that_is_too_long_is_refused(path: str) -> None:
+    """Before it is read to its end."""
+    with worker(path), serving(path) as exporter:
+        assert _status_of_long_head(exporter) == b"400"
+        assert exporter.get("/-/healthy").status == 200
+
+
+def _status_of_long_head(exporter: Exporter) -> bytes:
+    with socket.create_connection(exporter.address, timeout=20) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 200_000)
+        return client.recv(100).split()[1]
+
+
+def test_other_methods_and_paths_are_answered_in_order(path: str) -> None:
+    """HEAD as GET without a body, OPTIONS, what is not allowed, and what is not there."""
+    with worker(path), serving(path) as exporter:
+        head = exporter.get("/metrics", "HEAD")
+        assert (head.status, head.body) == (200, b"")
+        assert int(head.headers["content-length"]) > 0
+        assert exporter.get("/metrics", "OPTIONS").headers["allow"] == "OPTIONS,GET"
+        assert exporter.get("/metrics", "POST").status == 405
+        assert exporter.get("/nothing").status == 404
+        assert exporter.get("/api/nothing").status == 404
+        assert exporter.get("/api/histogram?family=none").status == 400
+        assert exporter.get("/api/search?q=%7Bnonsense").status == 400
