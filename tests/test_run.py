@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -124,3 +125,22 @@ def test_the_variables_alone_switch_the_store_on(path: str, script: Path) -> Non
     subprocess.run(["sh", "-c", f"{lines}\n{lines}\n{sys.executable} {script}"], check=True)
 
     assert jobs(path) == {"it": 2}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        [sys.executable, "-m", "sqlmetrics"],
+        [sys.executable, "-W", "ignore", "-m", "sqlmetrics"],
+        [os.path.join(os.path.dirname(sys.executable), "sqlmetrics")],
+    ],
+)
+def test_a_command_that_looks_does_not_count_where_all_others_do(folder: Path, path: str, command: list[str]) -> None:
+    """In a shell with the variables of `sqlmetrics env`, where every other Python makes the store and is in it."""
+    told = subprocess.run([*SQLMETRICS, "env", "--path", path, "--format", "json"], check=True, capture_output=True)
+    done = subprocess.run(
+        [*command, "show"], env={**os.environ, **json.loads(told.stdout)}, capture_output=True, text=True
+    )
+
+    assert (done.returncode, "no store at" in done.stderr) == (2, True)
+    assert os.listdir(folder) == []

@@ -161,6 +161,19 @@ def _run_the_other_one() -> None:
         spec.loader.exec_module(module)
 
 
+def _is_own_command() -> bool:
+    """Whether this is `sqlmetrics` or `python -m sqlmetrics`: a command looks at a store, and does not count in it."""
+    given = iter(sys.orig_argv[1:])
+    for one in given:
+        if one in ("-W", "-X", "--check-hash-based-pycs"):
+            next(given, None)
+        elif one == "-m":
+            return next(given, None) == _OURS
+        elif not one.startswith("-"):
+            return os.path.basename(one) == _OURS and os.path.isfile(one)
+    return False
+
+
 def _stay_in_front() -> None:
     """Be the first for the Pythons that this one starts: others put their folder in front, and run only their own."""
     folders = os.environ.get("PYTHONPATH", "").split(os.pathsep)
@@ -170,7 +183,7 @@ def _stay_in_front() -> None:
 
 if _PEER in sys.modules:  # a .pth file was first
     _install()
-else:
+elif not _is_own_command():
     sys.meta_path.insert(0, _Finder())
 _leave_path()
 if __name__ == "sitecustomize":  # else another one has run, and then this file by its path

@@ -16,7 +16,7 @@ from ..commands.check import findings
 from ..commands.patterns import Pattern, PatternError, is_meant, pattern
 from ..commands.place import Place
 from ..commands.screen import label_text, number
-from ..commands.sights import Column, Sight, distribution, rates
+from ..commands.sights import Sight, distribution, rates
 from ..commands.values import Distribution, of_families, of_parts
 from ..errors import SQLMetricsError
 from ..scrape.plan import FamilyId, Line
