@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "show": "series and their values, as a scrape would have them now",
+    "top": "a live screen: rates by family and by process, quantiles, CPU, memory, deaths",
     "status": "who is alive, how large the store is, what went wrong",
     "cardinality": "which family and which label have how many series",
     "check": "what is wrong with the store or will be, and what to do about it",

@@ -135,7 +135,7 @@ class Api:
 
     def cardinality(self, _: Parameters) -> Any:
         """How many series the families have, and how many values their labels; the largest families."""
-        found = cardinality(self._store.look())
+        found = cardinality(self._store.look())[0]
         return {
             "series": sum(one.series for one in found),
             "families": found[:_GREEDIEST],

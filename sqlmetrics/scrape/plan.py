@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import apsw
 
+from ..cells.figures import FAMILIES
 from ..cells.records import is_older
 from ..cells.shape import STATE_TYPES, checked_label_set, label_set
 from ..errors import DamagedError
@@ -325,8 +326,12 @@ class Plan:
         return self._add(*key) if known is None else known
 
     def amounts(self) -> list[int]:
-        """By what the query knows the sums whose steps are no events: what was observed, and what has a base unit."""
-        return [self.ids[place] for key, place in self._places.items() if isinstance(place, int) and _is_amount(key[1])]
+        """By what the query knows the sums whose steps are no events of the app: what was observed, and base units."""
+        return [
+            self.ids[place]
+            for (family, name, _, _), place in self._places.items()
+            if isinstance(place, int) and (_is_amount(name) or family[0] in FAMILIES)
+        ]
 
     def known_place(self, family: FamilyId, name: str, labels: str, variant: str) -> int | Gauge | None:
         """The same, None for a series that was not met."""

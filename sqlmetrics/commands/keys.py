@@ -1,0 +1,70 @@
+"""Keys of a terminal, one by one, and the terminal as it was at the end, whatever the end is."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import termios
+import time
+import tty
+from types import FrameType, TracebackType
+from typing import NoReturn
+
+ESCAPE = "\x1b"
+ENTER, BACKSPACE = ("\r", "\n"), ("\x7f", "\b")
+
+
+class Keyboard:
+    """Reads keys as they are pressed, without showing them. Use it as a context manager.
+
+    SIGTERM and SIGHUP raise SystemExit meanwhile, so that the terminal is restored, and it cannot be suspended.
+    """
+
+    def __init__(self) -> None:
+        self._fd = sys.stdin.fileno()
+
+    def __enter__(self) -> Keyboard:
+        self._before = termios.tcgetattr(self._fd)
+        ends = {number: signal.signal(number, _leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+        self._handlers = {**ends, signal.SIGTSTP: signal.signal(signal.SIGTSTP, signal.SIG_IGN)}
+        tty.setcbreak(self._fd)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        termios.tcsetattr(self._fd, termios.TCSADRAIN, self._before)
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+    def pressed(self, seconds: float) -> list[str]:
+        """The keys that are pressed within some seconds at most; returns at the first. Raises EOFError at its end."""
+        if not select.select([self._fd], [], [], max(seconds, 0.0))[0]:
+            return []
+        given = os.read(self._fd, 1024)
+        if not given:
+            raise EOFError("the terminal is gone")
+        text = given.decode("utf-8", "ignore")
+        return [ESCAPE] if text == ESCAPE else [] if text.startswith(ESCAPE) else list(text)
+
+
+def _leave(number: int, _: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
+class Ticks:
+    """Says when it is time again."""
+
+    def __init__(self, interval: float):
+        self._interval = interval
+        self._next = time.monotonic() + interval
+
+    def left(self) -> float:
+        """Seconds until then; 0 or less if it is time."""
+        return self._next - time.monotonic()
+
+    def again(self) -> None:
+        """Begin to wait for the next time."""
+        self._next = time.monotonic() + self._interval

@@ -1,0 +1,138 @@
+"""`top` on a whole terminal, by `rich`: drawn again at each look, at each key, and where its size has changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import apsw
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from ..errors import SQLMetricsError
+from .keys import BACKSPACE, ENTER, ESCAPE, Keyboard, Ticks
+from .overview import Choice, Overview, Watch, families_table, processes_table, summary
+from .overview import Table as Rows
+
+_STYLES = {"alive": "green", "dead": "bold red"}
+_GLANCE = 0.5
+"""Seconds after which it is seen that the terminal has another size."""
+_FIRST = 1.0
+"""Seconds at most until there are the first rates."""
+
+
+@dataclass
+class State:
+    """What is on the screen. trouble: why the store cannot be read, '' if it can. typing: a filter is being typed."""
+
+    choice: Choice
+    found: Overview | None = None
+    trouble: str = ""
+    typing: bool = False
+    held: bool = False
+    left: bool = False
+
+
+def live(watch: Watch, choice: Choice, interval: float) -> None:
+    """Show it until q is pressed."""
+    console, state = Console(highlight=False), State(choice)
+    with Keyboard() as keyboard, Live(console=console, screen=True, auto_refresh=False) as shown:
+        ticks = Ticks(min(interval, _FIRST))
+        _look(watch, state)
+        while not state.left:
+            shown.update(drawn(state, console.size.width, console.size.height), refresh=True)
+            for key in keyboard.pressed(min(ticks.left(), _GLANCE)):
+                press(state, key)
+            if ticks.left() <= 0:
+                ticks = Ticks(interval)
+                if not state.held:
+                    _look(watch, state)
+
+
+def _look(watch: Watch, state: State) -> None:
+    try:
+        state.found, state.trouble = watch.look(), ""
+    except (SQLMetricsError, apsw.Error, OSError) as error:
+        state.trouble = str(error)
+
+
+def press(state: State, key: str) -> None:
+    """What a key does."""
+    if state.typing:
+        _type(state, key)
+    elif key in ("q", "Q", "\x04"):
+        state.left = True
+    elif key == "s":
+        state.choice.next_sort()
+    elif key == "o":
+        state.choice.next_order()
+    elif key == " ":
+        state.held = not state.held
+    elif key == "/":
+        state.typing, state.choice.part = True, ""
+    elif key == ESCAPE:
+        state.choice.part = ""
+
+
+def _type(state: State, key: str) -> None:
+    if key in ENTER:
+        state.typing = False
+    elif key == ESCAPE:
+        state.typing, state.choice.part = False, ""
+    elif key in BACKSPACE:
+        state.choice.part = state.choice.part[:-1]
+    elif key.isprintable():
+        state.choice.part += key
+
+
+def drawn(state: State, width: int, height: int) -> Group:
+    """The screen, no larger than so many columns and lines."""
+    lines: list[RenderableType] = [_line(state.trouble, "bold red", width)] if state.trouble else []
+    if state.found is not None:
+        lines += [_line(one, "", width) for one in summary(state.found)]
+        tables = [families_table(state.found, state.choice), processes_table(state.found, state.choice)]
+        room = _share([len(rows) for _, rows in tables], height - len(lines) - len(tables) * 2 - 1)
+        lines += map(_table, tables, room)
+        height -= sum(room) + len(tables) * 2 - len(tables)
+    space = [Text("")] * (height - len(lines) - 1)
+    return Group(*lines, *space, _foot(state, width))
+
+
+def _share(wanted: list[int], room: int) -> list[int]:
+    """How many rows each of two tables gets: all, or half of the room, and what the other leaves."""
+    room = max(room, 2)
+    first = min(wanted[0], max(room // 2, room - wanted[1]))
+    return [first, min(wanted[1], room - first)]
+
+
+def _line(text: str, style: str, width: int) -> Text:
+    return Text(text if len(text) <= width else f"{text[: width - 3]}...", style=style, no_wrap=True)
+
+
+def _table(table: Rows, room: int) -> Group:
+    """A table below an empty line, with as many rows as there is room for; one column takes what is left."""
+    heads, rows = table
+    wide = "<PROGRAM" if "<PROGRAM" in heads else heads[0]
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="reverse", expand=True)
+    for head in heads:
+        left = head.startswith("<")
+        made.add_column(
+            Text(head.removeprefix("<")),
+            justify="left" if left else "right",
+            no_wrap=True,
+            overflow="ellipsis" if left else "crop",
+            ratio=1 if head == wide else None,
+        )
+    for row in rows[:room]:
+        made.add_row(*[Text(text, style=_STYLES.get(text, "")) for text in row])
+    return Group(Text(""), made)
+
+
+def _foot(state: State, width: int) -> Text:
+    choice = state.choice
+    if state.typing:
+        return _line(f"filter: {choice.part}_   Enter: keep it, Esc: show all", "bold", width)
+    said = f"q leave  s families by {choice.sort}  o processes by {choice.order}  / filter  space hold"
+    said += f"  [{choice.part}]" if choice.part else ""
+    return _line(said + ("  HELD" if state.held else ""), "dim", width)

@@ -1,0 +1,99 @@
+"""`sqlmetrics top`: what the processes of an app do now, by family and by process, again and again."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+
+import apsw
+
+from ..errors import NoStoreError, SQLMetricsError
+from . import options, screen
+from .look import Look
+from .overview import FAMILY_ORDERS, PROCESS_ORDERS, Choice, Overview, Watch, families_table, processes_table, summary
+
+_CLEAR = "\x1b[H\x1b[2J"
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Describe the command."""
+    parser.description = (
+        "Shows rates by family and by process since the last look, quantiles of what histograms observed meanwhile, CPU"
+        " and memory by /proc, and deaths. Events are steps of counters and observations; counters of seconds and bytes"
+        " are left out of those of a process. Changes nothing, and needs no right but to read."
+    )
+    parser.epilog = (
+        "Keys: q leaves, s sorts the families and o the processes by the next column, / filters both by a part of a"
+        " name, Esc shows all, space holds. Exit status: 0; 2 if the store cannot be read."
+    )
+    options.add_path(parser)
+    parser.add_argument("--interval", type=_interval, default=2.0, metavar="SECONDS", help="from look to look (2)")
+    parser.add_argument("--once", action="store_true", help="print what happened between two looks, and end")
+    parser.add_argument("--sort", choices=list(FAMILY_ORDERS), default="rate", help="families by (default rate)")
+    parser.add_argument("--order", choices=list(PROCESS_ORDERS), default="rate", help="processes by (default rate)")
+    parser.add_argument("--filter", default="", metavar="TEXT", help="only families and processes with it in the name")
+
+
+def _interval(text: str) -> float:
+    value = float(text)
+    if not 0.1 <= value <= 3600:
+        raise argparse.ArgumentTypeError("wanted are seconds, 0.1 to 3600")
+    return value
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run it; returns the exit status."""
+    watch = Watch(Look(options.place_of(arguments)))
+    choice = Choice(arguments.sort, arguments.order, arguments.filter)
+    watch.look()
+    if arguments.once:
+        time.sleep(arguments.interval)
+        _print(watch.look(), choice)
+        return 0
+    try:
+        live = _live_screen()
+        if live is None:
+            _repeat(watch, choice, arguments.interval)
+        else:
+            live(watch, choice, arguments.interval)
+    except KeyboardInterrupt:
+        pass
+    return 0
+
+
+def _live_screen() -> Callable[[Watch, Choice, float], None] | None:
+    """What takes the whole terminal, if there is one, and `rich`."""
+    if not (screen.is_terminal() and sys.stdin.isatty()):
+        return None
+    try:
+        from .live import live
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] != "rich":
+            raise
+        return None
+    return live
+
+
+def _repeat(watch: Watch, choice: Choice, interval: float) -> None:
+    while True:
+        time.sleep(interval)
+        try:
+            found = watch.look()
+        except (NoStoreError, SQLMetricsError, apsw.Error, OSError) as error:
+            screen.complain(str(error))
+            continue
+        if screen.is_terminal():
+            sys.stdout.write(_CLEAR)
+        _print(found, choice)
+        screen.say()
+        sys.stdout.flush()
+
+
+def _print(found: Overview, choice: Choice) -> None:
+    for line in summary(found):
+        screen.say(line)
+    for head, rows in (families_table(found, choice), processes_table(found, choice)):
+        screen.say()
+        screen.table(head, rows)
