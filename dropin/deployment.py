@@ -23,7 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 T = TypeVar("T")
 Sample = tuple[str, tuple[tuple[str, str], ...]]
-PORTS = (8000, 9200, 9201)
+PORTS = (8000, 9200, 9201, 9464)
 """The ports of the pages: that of the app, and those of the metrics where they have ports of their own."""
 _THREADS = 8
 _START_SECONDS = 60.0

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,9 +51,11 @@ class AtWork(Deployment):
 
     row: Jobs
 
-    def __init__(self, row: Jobs, folder: Path, redis: int, **environment: str):
+    def __init__(
+        self, row: Jobs, folder: Path, redis: int, change: Mapping[str, str] | None = None, **environment: str
+    ):
         self._redis = redis
-        super().__init__(row, folder, **environment)
+        super().__init__(row, folder, change, **environment)
 
     def here(self, text: str) -> str:
         """See `Deployment.here`; 6379 is where Redis usually is."""

@@ -34,7 +34,7 @@ SECONDS = 20
 
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 # What a test run cannot do: install packages, make clones, or run itself.
-_NOT_FEASIBLE = re.compile(r"\bvenv\b|\bpip install\b|\bgit\b|sqlmetrics demo")
+_NOT_FEASIBLE = re.compile(r"\bvenv\b|\bpip install\b|\bgit\b|sqlmetrics demo|-- (celery|rq)\b")
 _CHANGING = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d|\d+\.\d{4,}(e-\d+)?|\d+(\.\d+)?e-\d+|\b\d{3,}\b")
 
 _CURL = """#!{python}
@@ -88,7 +88,10 @@ class Reader:
 
     def here(self, text: str) -> str:
         """The text with the places of this run in it."""
-        return text.replace("/dev/shm/", f"{self.folder}/").replace("localhost:8000", f"127.0.0.1:{self.port}")
+        for server in ("localhost:8000", "localhost:9464"):
+            text = text.replace(server, f"127.0.0.1:{self.port}")
+        serve = f"sqlmetrics serve --listen 127.0.0.1:{self.port}"
+        return text.replace("/dev/shm/", f"{self.folder}/").replace("sqlmetrics serve", serve)
 
     def write(self, name: str, text: str) -> None:
         """Write a file of the page."""
@@ -104,7 +107,7 @@ class Reader:
         for command, shown in commands(text):
             if _NOT_FEASIBLE.search(command):
                 continue
-            if re.search(r"(^|\s)gunicorn\s", command):
+            if re.search(r"(^|\s)(gunicorn|sqlmetrics serve)\s", command):
                 self._serve(command)
             else:
                 self._compare(command, shown)
@@ -140,7 +143,8 @@ class Reader:
                 stderr=log,
                 start_new_session=True,
             )
-        wait_for(lambda: "Booting worker" in self._log() or self.server.poll() is not None, SECONDS)
+        begun = re.compile("Booting worker|^sqlmetrics: serving ", re.MULTILINE)
+        wait_for(lambda: begun.search(self._log()) or self.server.poll() is not None, SECONDS)
         assert self.server.poll() is None, f"{command}\n{self._log()}"
 
     def _log(self) -> str:
