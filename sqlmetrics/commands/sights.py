@@ -19,6 +19,9 @@ from .look import Look
 from .processes import Process, processes
 from .values import Distribution
 
+_COUNTING = ("counter", "histogram", "summary")
+_OF_PYTHON = ("process_", "python_")
+"""What the names of `prometheus_client`'s own collectors begin with: nothing that an app does counts in them."""
 Who = tuple[str, float | None]
 """A process: its pid, and when it started."""
 
@@ -29,6 +32,11 @@ class Lines:
     def __init__(self, family: Family, lines: Iterable[Line]):
         self.family = family
         self.lines = list(lines)
+
+    @cached_property
+    def has_events(self) -> bool:
+        """Whether the app counts events in it."""
+        return self.family.type in _COUNTING and not self.family.name.startswith(_OF_PYTHON)
 
     @cached_property
     def counting(self) -> list[int]:
@@ -122,7 +130,7 @@ class Sights:
 class FamilyRate:
     """What a family did between two moments.
 
-    per_second: events; None for gauges. distribution: of what was observed between the two, for histograms and
+    per_second: events; None where none are counted. distribution: of what was observed meanwhile, for histograms and
     summaries.
     """
 
@@ -168,7 +176,7 @@ def rates(before: Sight, after: Sight) -> Rates:
 def _family(before: Column | None, after: Column, seconds: float) -> FamilyRate:
     family, of = after.of.family, after.of
     series = len(of.counting) if family.type in ("histogram", "summary") else len(of.lines)
-    if family.type not in ("counter", "histogram", "summary"):
+    if not of.has_events:
         return FamilyRate(family.name, family.type, series, None, None)
     rises = after.since(before)
     events = sum(rises[n] for n in of.counting)

@@ -167,7 +167,7 @@ def _busiest(kept: list[Sight], before: Sight, last: Sight) -> list[dict[str, An
     """The series with the highest rates, and their points."""
     found: list[tuple[float, FamilyId, int]] = []
     for family, column in last.columns.items():
-        if family[1] in _COUNTING:
+        if column.of.has_events:
             rises = column.since(before.columns.get(family))
             found += [(rises[n], family, n) for n in column.of.counting if rises[n] > 0]
     found.sort(key=itemgetter(0), reverse=True)
