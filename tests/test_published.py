@@ -108,6 +108,25 @@ def test_a_gauge_that_a_collector_no_longer_yields_leaves(store: sqlmetrics.Stor
     assert value("jobs_total") == 2
 
 
+@pytest.mark.parametrize("mode", ["max", "liveall"])
+def test_publishing_again_leaves_nothing_of_the_first_time(store: sqlmetrics.Store, mode: str) -> None:
+    """In the same mode or in another one: what is there has the mode given now, and leaves with `unpublish`."""
+    custom = Custom(GaugeMetricFamily("level", "Level", value=4), CounterMetricFamily("jobs", "Jobs", value=2))
+    sqlmetrics.publish(custom, "liveall")
+    me = {"pid": str(os.getpid())}
+    assert value("level", **me) == 4
+    sqlmetrics.publish(custom, mode)
+    labels = me if mode == "liveall" else {}
+    wait_for(lambda: (value("level", **labels), value("jobs_total", **labels)) == (4, 2))
+    assert [name for name, _ in scrape()].count("level") == 1
+    sqlmetrics.publish(custom, "sum")
+    sqlmetrics.publish(custom, mode)  # what was said before is said again
+    wait_for(lambda: (value("level", **labels), value("jobs_total", **labels)) == (4, 2))
+    sqlmetrics.unpublish(custom)
+    wait_for(lambda: "level" not in {name for name, _ in scrape()})
+    assert value("jobs_total", **labels) == 2
+
+
 def test_a_collector_that_raises_is_logged_once(store: sqlmetrics.Store, caplog: pytest.LogCaptureFixture) -> None:
     """It hurts nobody else."""
 

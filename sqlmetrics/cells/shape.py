@@ -97,13 +97,22 @@ class _News:
 news = _News()
 
 
-def describe(family: Family, **said: Any) -> None:
-    """Note something of a family, of `About` by its names, unless it is known. Raises what `given.text` raises."""
+def describe(family: Family, *, overrules: bool = False, **said: Any) -> None:
+    """Note something of a family, of `About` by its names, unless it is known. Raises what `given.text` raises.
+
+    overrules: whether its mode is to be the one that counts, though this process has had it in another one since.
+    """
     said = {name: _BY_VALUE[name](value) for name, value in said.items()}
     known = abouts.get(family) or About("", None, "", None)
-    if any(getattr(known, name) != value for name, value in said.items()) or known.made is None:
+    is_news = any(getattr(known, name) != value for name, value in said.items()) or known.made is None
+    if is_news or (overrules and _is_overruled(family, known)):
         abouts[family] = known._replace(made=given.system_now(), **said)
         news.count += 1
+
+
+def _is_overruled(family: Family, known: About) -> bool:
+    others = (about.made for one, about in abouts.copy().items() if one[:2] == family[:2] and one != family)
+    return any(made is not None and known.made is not None and made > known.made for made in others)
 
 
 def family_of(metric: Any) -> Family:

@@ -118,7 +118,7 @@ class Publication:
         if self._class is None:
             self._class = _asked_class()
         family = self._family(kept)
-        describe(family, help=help_text, registered=self._collector in REGISTRY._collector_to_names)
+        describe(family, overrules=True, help=help_text, registered=self._collector in REGISTRY._collector_to_names)
         labels = dict(sorted(kept.labels, key=lambda label: label[0] == "le"))  # a bucket's bound comes last
         is_others = any(not is_held(key) for key in keys_of(kept.family, kept.type, labels))
         names, values = tuple(labels), tuple(labels.values())

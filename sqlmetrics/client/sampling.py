@@ -227,9 +227,12 @@ def publish(collector: Any, multiprocess_mode: str = "liveall") -> None:
     if not callable(getattr(collector, "collect", None)):
         raise TypeError(f"a collector has a method collect(); {collector!r} has none")
     try:
-        sampler.publications[collector] = Publication(collector, multiprocess_mode)
+        before = sampler.publications.get(collector)
     except TypeError:
         raise TypeError(f"a collector can be in a registry and so has a hash; {collector!r} has none") from None
+    sampler.publications[collector] = Publication(collector, multiprocess_mode)
+    if before is not None:
+        before.withdraw()  # else nobody would ever give back what that has
     begin()
 
 
