@@ -12,11 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers import Shell
+from helpers import Shell, child
 from looking import Said, as_they_are, command, values, worker
-from outsiders import Operator, as_root
+from outsiders import Operator, as_root, error_of
 
+from sqlmetrics.cells.selection import Selection
 from sqlmetrics.commands import changes
+from sqlmetrics.commands.place import find
+from sqlmetrics.store.store import Store
 
 MARK = "personal-data-of-somebody"
 
@@ -208,7 +211,7 @@ def test_a_removal_waits_for_a_writer(path: str) -> None:
         assert paths(path) == set()
 
 
-def test_what_cannot_be_done_in_time_is_not_done_later(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_done_in_time_is_refused(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The status is 2, and the series stay."""
     monkeypatch.setattr(changes, "SECONDS", 0.1)
     with worker(path) as one:
@@ -216,11 +219,28 @@ def test_what_cannot_be_done_in_time_is_not_done_later(path: str, monkeypatch: p
         one.do("flush")
         with Operator(path, "BEGIN IMMEDIATE"):
             done = remove(path, "requests")
-        one.do("flush")
         assert paths(path) == {"/"}
 
     assert done.status == 2
     assert f"the store is {path} (from --path)" in done.err
+
+
+def test_what_was_refused_is_not_done_later(path: str) -> None:
+    """When the lock is free: somebody may have thought better of it."""
+    stores: list[Store] = []
+
+    def fail() -> tuple[str, str]:
+        stores.append(changes.opened(find(path)))
+        selection = Selection("requests", "counter", {}, whole=False)
+        return error_of(lambda: stores[0].rounds.remover.remove_now(selection))
+
+    with worker(path) as one, child(fail=fail, flush=lambda: bool(stores[0].flush())) as other:
+        one.do("count", "/", 1)
+        one.do("flush")
+        with Operator(path, "BEGIN IMMEDIATE"):
+            assert other.do("fail")[0] == "BusyError"  # type: ignore[index]
+        other.do("flush")
+        assert paths(path) == {"/"}
 
 
 def test_a_reader_that_stays_keeps_only_the_size(path: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -174,6 +174,19 @@ def test_parts_add_up_to_what_a_scrape_shows(path: str) -> None:
     assert len(found) == 800
 
 
+def test_what_the_ended_left_is_one_part(path: str) -> None:
+    """Also where a term of its own has what was rounded off."""
+    for amount in (2.0**53, 1.0):
+        with worker(path) as one:
+            one.do("count", "/", amount)
+            one.kill()
+    sqlmetrics.generate_latest(path)  # settles them
+
+    (part,) = show(path, "--json", "--by", "process", "requests").json()["families"][0]["series"]
+
+    assert (part["process"], part["value"]) == ("(ended)", 2.0**53)
+
+
 @pytest.mark.parametrize(
     ("pattern", "names"),
     [
