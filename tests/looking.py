@@ -7,9 +7,13 @@ import importlib
 import io
 import json
 import os
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
 from helpers import FILES, Child, child, in_child
 from outsiders import drop_rights
 from prometheus_client import Counter, Enum, Gauge, Histogram, Summary
@@ -114,3 +118,28 @@ def as_they_are(path: str) -> dict[str, object]:
         with open(name, "rb") as file:
             found[name + " content"] = hash(file.read())
     return found
+
+
+@contextlib.contextmanager
+def read_only(folder: Path) -> Iterator[str]:
+    """The folder at another place, where nobody can write; as containers mount the volume of another."""
+    place = folder.with_name(folder.name + "-ro")
+    place.mkdir()
+    try:
+        subprocess.run(["mount", "--bind", folder, place], check=True, capture_output=True)
+        subprocess.run(["mount", "-o", "remount,bind,ro", place], check=True, capture_output=True)
+        yield str(place)
+    finally:
+        subprocess.run(["umount", place], check=False, capture_output=True)
+        place.rmdir()
+
+
+def _may_mount() -> bool:
+    """Whether this machine lets the tests mount a folder at another place."""
+    command = ["unshare", "-m", "mount", "--bind", "/tmp", "/tmp"]
+    return (
+        shutil.which("unshare") is not None and not subprocess.run(command, check=False, capture_output=True).returncode
+    )
+
+
+with_mounts = pytest.mark.skipif(not _may_mount(), reason="this user may mount nothing")

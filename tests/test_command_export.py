@@ -144,3 +144,14 @@ def test_a_link_of_another_user_is_not_followed(path: str, open_folder: Path, tm
     assert done.status == 2
     assert f"is a link of uid {NOBODY}" in done.err
     assert precious.read_text() == "mine"
+
+
+def test_the_text_is_utf_8_in_any_locale(path: str) -> None:
+    """What reads it expects nothing else."""
+    with worker(path) as one:
+        one.do("count", "é", 3)
+        arguments = [sys.executable, "-m", "sqlmetrics", "export", "--path", path]
+        environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+        out = subprocess.run(arguments, check=True, capture_output=True, env=environment).stdout
+
+    assert 'requests_total{path="é"} 3.0'.encode() in out

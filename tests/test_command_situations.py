@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from helpers import delete
-from looking import as_they_are, command, worker
+from looking import as_they_are, command, read_only, with_mounts, worker
 from outsiders import as_root
 
 pytestmark = pytest.mark.slow
@@ -120,6 +120,17 @@ def test_as_another_user_who_may_only_read(path: str, folder: Path, look: list[s
     folder.chmod(0o755)
 
     assert answered(path, look, nobody=True)[0] == (1 if look[0] in ("status", "check") else 0)
+
+
+@with_mounts
+@looks
+def test_on_a_read_only_mount(path: str, folder: Path, look: list[str]) -> None:
+    """As a container has the volume of another; with a living process on the other side, and with none."""
+    with living(path), read_only(folder) as place:
+        assert answered(os.path.join(place, "metrics.sqlite3"), look)[0] == 0
+    with read_only(folder) as place:
+        wanted = 1 if look[0] in ("status", "check") else 0
+        assert answered(os.path.join(place, "metrics.sqlite3"), look)[0] == wanted
 
 
 @looks

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from helpers import Shell, child, delete, in_child
-from looking import as_they_are, command, values, worker
+from looking import as_they_are, command, read_only, values, with_mounts, worker
 from outsiders import NOBODY, as_root
 from prometheus_client import Counter
 
@@ -98,11 +96,14 @@ def test_many_dead_are_read_and_left_to_others(path: str) -> None:
     assert as_they_are(path) == before
 
 
-def test_without_an_index_nothing_is_made(path: str, shell: Shell) -> None:
+@pytest.mark.parametrize("gone", [["-wal", "-shm"], ["-wal"], ["-shm"]])
+def test_without_an_index_nothing_is_made(path: str, shell: Shell, gone: list[str]) -> None:
     """The `sqlite3` shell deletes WAL and index at its end, if it was the last; a look does not make them anew."""
     counted(path)
     subprocess.run(["sqlite3", path, "PRAGMA wal_checkpoint(TRUNCATE)"], check=True, capture_output=True)
-    delete(path, ["-wal", "-shm"])
+    for suffix in ("-wal", "-shm"):
+        Path(path + suffix).touch()
+    delete(path, gone)
     before = as_they_are(path)
 
     assert values(path)['requests_total{"path": "/"}'] == 7
@@ -123,29 +124,7 @@ def test_rows_that_only_the_log_has_are_not_passed_over(path: str) -> None:
     assert as_they_are(path) == before
 
 
-@contextlib.contextmanager
-def read_only(folder: Path) -> Iterator[str]:
-    """The folder at another place, where nobody can write; as containers mount the volume of another."""
-    place = folder.with_name(folder.name + "-ro")
-    place.mkdir()
-    try:
-        subprocess.run(["mount", "--bind", folder, place], check=True, capture_output=True)
-        subprocess.run(["mount", "-o", "remount,bind,ro", place], check=True, capture_output=True)
-        yield str(place)
-    finally:
-        subprocess.run(["umount", place], check=False, capture_output=True)
-        place.rmdir()
-
-
-def _may_mount() -> bool:
-    """Whether this machine lets the tests mount a folder at another place."""
-    command = ["unshare", "-m", "mount", "--bind", "/tmp", "/tmp"]
-    return (
-        shutil.which("unshare") is not None and not subprocess.run(command, check=False, capture_output=True).returncode
-    )
-
-
-@pytest.mark.skipif(not _may_mount(), reason="this user may mount nothing")
+@with_mounts
 def test_a_read_only_mount_is_enough(path: str, folder: Path) -> None:
     """With living processes on the other side, and without any."""
     with worker(path) as one:

@@ -6,12 +6,11 @@ import argparse
 import contextlib
 import os
 import stat
-import sys
 import tempfile
 
 from .. import config
 from ..errors import SQLMetricsError
-from . import options
+from . import options, screen
 from .look import Look
 
 
@@ -41,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     look = Look(options.place_of(arguments))
     text = look.text(openmetrics=arguments.openmetrics, self_metrics=arguments.self_metrics)
     if arguments.output in (None, "-"):
-        sys.stdout.write(text.decode())
+        screen.write(text)
     else:
         write_whole(arguments.output, text)
     return 0

@@ -29,6 +29,15 @@ def say(text: str = "") -> None:
     print(text.encode(encoding, "replace").decode(encoding))  # noqa: T201
 
 
+def write(text: bytes) -> None:
+    """Print a text for programs, UTF-8 whatever the locale is."""
+    if hasattr(sys.stdout, "buffer"):
+        sys.stdout.flush()
+        sys.stdout.buffer.write(text)
+    else:
+        sys.stdout.write(text.decode())
+
+
 def complain(text: str) -> None:
     """Print a line to the standard error."""
     print(f"sqlmetrics: {text}", file=sys.stderr)  # noqa: T201

@@ -41,7 +41,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "patterns",
         nargs="*",
         metavar="PATTERN",
-        help="the name of a family or a sample, or NAME{LABEL=VALUE,...}; * stands for anything",
+        help="the name of a family or a sample, or 'NAME{LABEL=VALUE,...}' in quotes; * stands for anything",
     )
     options.add_path(parser)
     parser.add_argument("--by", choices=["process"], help="each process by itself, if it has counted anything")
@@ -102,7 +102,7 @@ def _show(look: Look, patterns: list[Pattern], arguments: argparse.Namespace, be
     if arguments.json:
         screen.say_json(as_json(look, families, remark))
     elif arguments.csv:
-        sys.stdout.write(_csv(families))
+        screen.write(_csv(families).encode())
     else:
         screen.say(f"store  {look.place}")
         _print_overview(families) if arguments.family else _print(families, by_process=bool(arguments.by))
@@ -120,10 +120,10 @@ def _told(look: Look, patterns: list[Pattern], is_any: bool) -> int:
 def _show_openmetrics(look: Look, patterns: list[Pattern]) -> int:
     """Print the exposition: of all, by the fast way, that of a scrape to the byte."""
     if not patterns:
-        sys.stdout.write(look.text(openmetrics=True).decode())
+        screen.write(look.text(openmetrics=True))
         return 0
     metrics = among_metrics(patterns, look.families().families)
-    sys.stdout.write(generate_latest(_Registry(metrics)).decode())  # type: ignore[no-untyped-call]
+    screen.write(generate_latest(_Registry(metrics)))  # type: ignore[no-untyped-call]
     return _told(look, patterns, bool(metrics))
 
 

@@ -4,8 +4,8 @@ So they need the right to read and no other, and work on a read-only mount, with
 
 * Where there is an index (``-shm``), it is opened for reading. SQLite uses it as it is while a process has it open, and
   else reads the WAL into memory (https://www.sqlite.org/wal.html#read_only_databases).
-* Where there is none, SQLite would make one. If the WAL is missing or empty, all is in the database, and SQLite reads
-  it as a file that nobody changes; that nobody did is looked at afterwards (`Onlooking.is_torn`).
+* Where index or WAL is missing, SQLite would make it. If the WAL is missing or empty, all is in the database, and that
+  is read as a file that nobody changes; that nobody did is looked at afterwards (`Onlooking.is_torn`).
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def connect(path: str) -> Onlooking:
 
 def _opened(path: str) -> Onlooking:
     with opening(), unbelieved(path):
-        if os.path.lexists(path + "-shm"):
+        if os.path.lexists(path + "-shm") and os.path.lexists(path + "-wal"):
             return _connect(path, "readonly_shm=1")
         if not _is_all_in_database(path):
             raise StoreError(
