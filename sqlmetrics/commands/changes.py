@@ -20,6 +20,7 @@ from ..store.store import Store
 from .look import settings
 from .place import Place
 
+NOT_SMALL = "somebody reads or writes, so the files become small later, by the app's processes"
 SECONDS = 30.0
 """How long to wait for others' write locks."""
 

@@ -135,4 +135,4 @@ def _report(done: Removed) -> None:
     before, after = screen.size(done.before.total), screen.size(done.after.total)
     screen.say(f"removed {len(done.label_sets)} label sets of {done.family}; the files took {before}, now {after}")
     if not done.is_small:
-        screen.complain("somebody reads or writes, so the files become small later, by the app's processes")
+        screen.complain(changes.NOT_SMALL)

@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
+from functools import partial
 
 from . import changes, options, screen
+from .changes import Sizes
 from .look import Look
+from .place import Place
 from .processes import processes
+
+
+@dataclass(frozen=True)
+class Emptied:
+    """What was removed, and whether database and WAL were written anew without it; else the app's processes do that."""
+
+    store: Place
+    series: int
+    before: Sizes
+    after: Sizes
+    is_small: bool
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -37,17 +52,22 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.json:
         screen.say(f"store  {place}")
     changes.confirm(f"Remove {what}?", yes=arguments.yes)
+    done = reset(place, series, force=arguments.force)
+    if arguments.json:
+        screen.say_json(done)
+    else:
+        before, after = screen.size(done.before.total), screen.size(done.after.total)
+        screen.say(f"removed {what}; the files took {before}, now {after}")
+    if not done.is_small:
+        screen.complain(changes.NOT_SMALL)
+    return 0
+
+
+def reset(place: Place, series: int, *, force: bool) -> Emptied:
+    """Empty it. series: how many there are. Raises StoreInUseError, StoreError, PathError or apsw.Error."""
     before = changes.sizes(place.path)
     store = changes.opened(place)
-    changes.insist(lambda: store.reset(force=arguments.force, keep_own=False))
+    changes.insist(partial(store.reset, force=force, keep_own=False))
     is_small = changes.shrink(store)
     store.close()
-    after = changes.sizes(place.path)
-    if arguments.json:
-        found = {"store": place, "series": series, "before": before, "after": after, "is_small": is_small}
-        screen.say_json(found)
-    else:
-        screen.say(f"removed {what}; the files took {screen.size(before.total)}, now {screen.size(after.total)}")
-    if not is_small:
-        screen.complain("somebody reads or writes, so the files become small later, by the app's processes")
-    return 0
+    return Emptied(place, series, before, changes.sizes(place.path), is_small)

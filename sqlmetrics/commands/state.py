@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import apsw
 from prometheus_client.metrics_core import Metric
@@ -13,6 +13,10 @@ from prometheus_client.metrics_core import Metric
 from .. import __version__
 from ..cells import layout
 from ..rows import wal
+from ..scrape.about import assembled
+from ..scrape.members import Member
+from ..scrape.reading import Scrape
+from ..scrape.wanted import wanted
 from .look import Look, settings
 from .place import Place
 from .processes import Process, processes
@@ -105,37 +109,47 @@ class Status:
 
 def status(look: Look) -> Status:
     """Look at a store. Waits some seconds if a process seems not to flush, to be sure. Raises as `Look` does."""
-    known = processes(look.members())
-    families = {one.name: one for one in look.families(self_metrics=True).families}
-    files, used = _by_label(families, "sqlmetrics_bytes"), _by_label(families, "sqlmetrics_used_ratio")
-    limits = {name: Limit(round(used[name] * of), of) for name, of in _LIMITS.items()}
-    free = _by_label(families, "sqlmetrics_free_bytes")[""]
-    silent = _not_flushing(look, known)
-    clashes = int(_by_label(families, "sqlmetrics_pid_clashes")[""])
-    return Status(
+    members, families = look.ask(wanted(self_metrics=True), _answer)
+    known = processes(members)
+    used = _by_label(families, "sqlmetrics_used_ratio")
+    found = Status(
         store=look.place,
         processes=known,
         deaths=[Death(*row) for row in look.rows(SELECT_DEATHS, _DEATHS)],
         ended={how: int(count) for how, count in _by_label(families, "sqlmetrics_processes_ended").items() if count},
-        files=files,
-        free_bytes=free,
-        limits=limits,
+        files=_by_label(families, "sqlmetrics_bytes"),
+        free_bytes=_by_label(families, "sqlmetrics_free_bytes")[""],
+        limits={name: Limit(round(used[name] * of), of) for name, of in _LIMITS.items()},
         last_flush=max((one.flushed for one in known if one.flushed), default=None),
         flushes=_work(families, "flush"),
         scrapes=_work(families, "scrape"),
         journal_bytes_behind=_by_label(families, "sqlmetrics_journal_bytes_behind")[""],
-        pid_clashes=clashes,
+        pid_clashes=int(_by_label(families, "sqlmetrics_pid_clashes")[""]),
         errors={cause: count for cause, count in _by_label(families, "sqlmetrics_errors").items() if count},
         versions=versions(look),
-        silent=silent,
-        trouble=[
-            *_near(limits),
-            *([f"the disk has {free / 2**20:.1f} MiB left"] if free < FREE_BYTES else []),
-            *([f"{clashes} living processes have the name (pid) of another"] if clashes else []),
-            *_long_log(look, files["wal"]),
-            *silent,
-        ],
+        silent=_not_flushing(look, known),
+        trouble=[],
     )
+    return replace(found, trouble=_trouble(found))
+
+
+def _answer(scrape: Scrape) -> tuple[list[Member], dict[str, Metric]]:
+    """The processes, and the families about the store and of it, by name."""
+    found = assembled(scrape.result(), scrape.about(), {}, None)
+    return scrape.members(), {one.family.name: one.metric() for one in found}
+
+
+def _trouble(found: Status) -> list[str]:
+    """What an operator should look at."""
+    trouble = [f"{one.used:,} of {one.of:,} {name} are in use" for name, one in found.limits.items() if one.is_near]
+    if found.free_bytes < FREE_BYTES:
+        trouble.append(f"the disk has {found.free_bytes / 2**20:.1f} MiB left")
+    if found.pid_clashes:
+        trouble.append(f"{found.pid_clashes} living processes have the name (pid) of another")
+    if found.files["wal"] > wal.wal_limit(found.store.path):
+        size = f"{found.files['wal'] / 2**20:.0f} MiB"
+        trouble.append(f"the WAL takes {size}: a reader keeps it from starting over, or nobody can checkpoint it")
+    return trouble + found.silent
 
 
 def versions(look: Look) -> dict[str, str]:
@@ -159,16 +173,6 @@ def _work(families: dict[str, Metric], name: str) -> Work:
     family = f"sqlmetrics_{name}_seconds"
     found = {one.name: one.value for one in families[family].samples} if family in families else {}
     return Work(found.get(f"{family}_count", 0.0), found.get(f"{family}_sum", 0.0))
-
-
-def _near(limits: dict[str, Limit]) -> list[str]:
-    return [f"{one.used:,} of {one.of:,} {name} are in use" for name, one in limits.items() if one.is_near]
-
-
-def _long_log(look: Look, size: float) -> list[str]:
-    if size <= wal.wal_limit(look.place.path):
-        return []
-    return [f"the WAL takes {size / 2**20:.0f} MiB: a reader keeps it from starting over, or nobody can checkpoint it"]
 
 
 def _not_flushing(look: Look, known: list[Process]) -> list[str]:

@@ -87,23 +87,23 @@ def _present(
         of = (storable(said.pid), said.os_pid, said.pid_namespace, said.started) if said else (living.pid, 0, 0, None)
         row = (*of, 0, None, None, 0)
     pid, os_pid, namespace, started, committed, flushed, _, series = row
-    blocks = file.blocks.owned_by(slot) if slot >= 0 else []
-    journal = file.published[slot] if slot >= 0 else 0
+    is_there = slot >= 0
+    journal = file.published[slot] if is_there else 0
     return Member(
-        pid,
-        os_pid,
-        namespace,
-        file.holder(slot) if slot >= 0 and living.alive else 0,
-        started,
-        living.alive,
-        None,
-        flushed,
-        journal > committed or (slot >= 0 and behind.has_other_values(connection, file, slot, living.id)),
-        series + announced.get(living.id, 0),
-        len(blocks),
-        -(-journal // layout.EXTENT_PAYLOAD),
-        journal,
-        committed,
+        pid=pid,
+        os_pid=os_pid,
+        pid_namespace=namespace,
+        seen_pid=file.holder(slot) if is_there and living.alive else 0,
+        started=started,
+        alive=living.alive,
+        died=None,
+        flushed=flushed,
+        unflushed=journal > committed or (is_there and behind.has_other_values(connection, file, slot, living.id)),
+        series=series + announced.get(living.id, 0),
+        blocks=len(file.blocks.owned_by(slot)) if is_there else 0,
+        extents=-(-journal // layout.EXTENT_PAYLOAD),
+        journal=journal,
+        committed=committed,
     )
 
 
