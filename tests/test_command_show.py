@@ -221,12 +221,31 @@ def test_patterns_choose_by_name_and_labels(path: str, pattern: str, names: set[
     assert ("no series matches" in done.err) == (not names)
 
 
+def test_what_is_shown_can_be_pasted_as_a_pattern(path: str) -> None:
+    """Quotes, backslashes and line ends included."""
+    with worker(path) as one:
+        for label in ('a"b\\c\nd,{e}', "other"):
+            one.do("count", label, 1)
+        shown = next(line for line in show(path, "requests").out.splitlines() if line.startswith('{path="a'))
+        found = show(path, "--json", f"requests_total{shown.split('  ')[0]}").json()["families"][0]["series"]
+
+    assert [one["labels"]["path"] for one in found] == ['a"b\\c\nd,{e}']
+
+
 def test_a_pattern_that_cannot_be_read_is_told(path: str) -> None:
     """With what is wanted."""
     done = show(path, "requests{path}")
 
     assert done.status == 2
     assert "LABEL=VALUE" in done.err
+
+
+def test_each_process_in_openmetrics_is_refused(path: str) -> None:
+    """A scrape has no such thing."""
+    done = show(path, "--by", "process", "--openmetrics")
+
+    assert (done.status, done.out) == (2, "")
+    assert "use --csv or --json" in done.err
 
 
 def test_an_overview_has_a_line_for_each_family(path: str) -> None:
@@ -253,8 +272,11 @@ def test_a_label_value_cannot_act_on_the_terminal(path: str) -> None:
     """Control characters are escaped: they come from the app's clients."""
     with worker(path) as one:
         one.do("count", "\x1b[2J\u202e\ud800", 1)
+        one.do("count", 'a"b\\c\nd', 1)
+        text = show(path, "requests").out
 
-        assert r"\x1b[2J\u202e\ud800" in show(path, "requests").out.replace("\\\\", "\\")
+    assert r'{path="\x1b[2J\u202e\ud800"}' in text
+    assert r'{path="a\"b\\c\nd"}' in text
 
 
 @pytest.mark.parametrize("letter", ["x", "本"])

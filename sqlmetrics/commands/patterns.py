@@ -16,6 +16,9 @@ _PATTERN = re.compile(r"(?P<name>[^{}]*)(?:\{(?P<labels>.*)\})?", re.DOTALL)
 _LABEL = re.compile(r"""\s*(?P<name>[^=,{}"]+?)\s*=\s*(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<bare>[^,]*))\s*(?:,|$)""")
 
 
+_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+
+
 class PatternError(SQLMetricsError, ValueError):
     """A pattern that cannot be read."""
 
@@ -49,9 +52,14 @@ def _labels(text: str, inner: str) -> dict[str, str]:
         if found is None:
             raise PatternError(f"{text!r}: in the braces, wanted is LABEL=VALUE,LABEL=VALUE")
         quoted = found["quoted"]
-        labels[found["name"]] = found["bare"].strip() if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
+        labels[found["name"]] = found["bare"].strip() if quoted is None else _ESCAPE.sub(_unescaped, quoted)
         at = found.end()
     return labels
+
+
+def _unescaped(found: re.Match[str]) -> str:
+    """As in the exposition."""
+    return "\n" if found[1] == "n" else found[1]
 
 
 def is_meant(patterns: list[Pattern], family: str, type_: str, sample: str, labels: dict[str, str]) -> bool:

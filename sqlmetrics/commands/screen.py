@@ -112,7 +112,8 @@ def moment(at: float | None) -> str:
 
 def label_text(labels: dict[str, str]) -> str:
     """Labels as the exposition writes them; control characters are escaped, as they would act on the terminal."""
-    pairs = ",".join(f"{name}={json.dumps(printable(value), ensure_ascii=False)}" for name, value in labels.items())
+    escaped = {name: value.replace("\\", "\\\\").replace('"', '\\"') for name, value in labels.items()}
+    pairs = ",".join(f'{printable(name)}="{printable(value)}"' for name, value in escaped.items())
     return f"{{{pairs}}}" if pairs else ""
 
 

@@ -18,7 +18,7 @@ from prometheus_client.utils import floatToGoString
 from ..errors import SQLMetricsError
 from . import options, screen
 from .look import Look
-from .patterns import Pattern, among_metrics, among_parts, pattern
+from .patterns import Pattern, PatternError, among_metrics, among_parts, pattern
 from .values import ENDED, Distribution, FamilyValues, Series, of_families, of_parts
 
 NOTHING = 1
@@ -65,6 +65,8 @@ def _interval(text: str) -> float:
 def run(arguments: argparse.Namespace) -> int:
     """Run it; returns the exit status."""
     patterns = [pattern(text) for text in arguments.patterns]
+    if arguments.by and arguments.openmetrics:
+        raise PatternError("OpenMetrics has no form for each process by itself; use --csv or --json")
     look = Look(options.place_of(arguments))
     if arguments.watch is None:
         return _show(look, patterns, arguments)
