@@ -224,12 +224,12 @@ def test_patterns_choose_by_name_and_labels(path: str, pattern: str, names: set[
 def test_what_is_shown_can_be_pasted_as_a_pattern(path: str) -> None:
     """Quotes, backslashes and line ends included."""
     with worker(path) as one:
-        for label in ('a"b\\c\nd,{e}', "other"):
+        for label in ('a"b\\c\nd,{e}?[fg]', 'a"b\\c\nd,{e}xf'):
             one.do("count", label, 1)
-        shown = next(line for line in show(path, "requests").out.splitlines() if line.startswith('{path="a'))
+        shown = next(line for line in show(path, "requests").out.splitlines() if "[fg]" in line)
         found = show(path, "--json", f"requests_total{shown.split('  ')[0]}").json()["families"][0]["series"]
 
-    assert [one["labels"]["path"] for one in found] == ['a"b\\c\nd,{e}']
+    assert [one["labels"]["path"] for one in found] == ['a"b\\c\nd,{e}?[fg]']
 
 
 def test_a_pattern_that_cannot_be_read_is_told(path: str) -> None:

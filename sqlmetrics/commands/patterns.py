@@ -1,4 +1,4 @@
-"""Which series are meant: by a glob on the name of a family or a sample, and by labels."""
+"""Which series are meant: by the name of a family or a sample, and by labels."""
 
 from __future__ import annotations
 
@@ -25,16 +25,22 @@ class PatternError(SQLMetricsError, ValueError):
 
 @dataclass(frozen=True)
 class Pattern:
-    """name: a glob on the name of a family or a sample; labels: a glob for the value of each."""
+    """name: of a family or a sample; labels: the value of each. In both, `*` stands for anything, unless exact."""
 
     name: str
     labels: dict[str, str]
+    exact: bool = False
 
     def takes(self, names: Iterable[str], labels: dict[str, str]) -> bool:
         """Whether a series of any of these names and with these labels is meant."""
-        return any(fnmatchcase(name, self.name) for name in names) and all(
-            name in labels and fnmatchcase(labels[name], glob) for name, glob in self.labels.items()
+        return any(self._fits(name, self.name) for name in names) and all(
+            name in labels and self._fits(labels[name], wanted) for name, wanted in self.labels.items()
         )
+
+    def _fits(self, text: str, wanted: str) -> bool:
+        if self.exact:
+            return text == wanted
+        return fnmatchcase(text, wanted.replace("[", "[[]").replace("?", "[?]"))  # what label values are full of
 
 
 def pattern(text: str) -> Pattern:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 from functools import partial
-from glob import escape
 
 from ..cells.selection import Selection
 from ..errors import SQLMetricsError
@@ -122,7 +121,7 @@ def remove(place: Place, selections: Selected) -> Removed:
 
 
 def _show(look: Look, selections: Selected) -> None:
-    patterns = [Pattern(escape(one.family), {k: escape(v) for k, v in one.labels.items()}) for one, _ in selections]
+    patterns = [Pattern(one.family, one.labels, exact=True) for one, _ in selections]
     screen.say(f"store  {look.place}")
     shown = [sample for one in among_metrics(patterns, look.families().families) for sample in one.samples]
     rows = [[f"{one.name}{screen.label_text(one.labels)}", screen.number(one.value)] for one in shown[:_SHOWN]]
