@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import signal
 import socket
+import threading
 import time
 from pathlib import Path
 
@@ -194,3 +196,30 @@ def test_other_methods_and_paths_are_answered_in_order(path: str) -> None:
         assert exporter.get("/api/nothing").status == 404
         assert exporter.get("/api/histogram?family=none").status == 400
         assert exporter.get("/api/search?q=%7Bnonsense").status == 400
+
+
+@pytest.mark.promise(2)
+def test_scrapes_at_once_each_show_what_was_counted_before_them(path: str) -> None:
+    """Eight clients scrape as fast as they can, and may share answers; none is older than its question."""
+    counted, found = 0, list[tuple[int, float]]()
+    stop = threading.Event()
+
+    def scrape(exporter: Exporter) -> None:
+        while not stop.is_set():
+            before = counted
+            text = exporter.text("/metrics?name[]=requests_total")
+            shown = re.search(rf"^{re.escape(COUNTED)}(\S+)$", text, re.MULTILINE)
+            found.append((before, float(shown[1]) if shown else 0.0))
+
+    with worker(path) as one, serving(path) as exporter:
+        threads = [threading.Thread(target=scrape, args=[exporter]) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        while len(found) < 200:
+            one.do("count", "/", 1)
+            counted += 1
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert [(before, shown) for before, shown in found if shown < before] == []
+    assert len({shown for _, shown in found}) > 20

@@ -82,6 +82,7 @@ def test_it_shows_processes_rates_histograms_and_cardinality(path: str, browser:
 
         two.kill()
         page.until("#alive", "^1$")
+        page.until("#ended", f"Ended while this looks: {two.pid} ")
         assert {url.split("/")[2] for url in page.asked if not url.startswith("data:")} == {exporter.url.split("/")[2]}
         page.close()
 

@@ -176,9 +176,9 @@ def _process(one: ProcessRate, found: Overview) -> list[str]:
 
 
 def _name(process: Process) -> str:
-    """Its name, and its pid if that is another."""
+    """Its name, and its pid if that does not say it."""
     pid = process.seen_pid
-    return screen.printable(process.pid if pid is None or str(pid) == process.pid else f"{process.pid} ({pid})")
+    return screen.printable(process.pid if pid is None or str(pid) in process.pid else f"{process.pid} ({pid})")
 
 
 def _rate(value: float | None) -> str:

@@ -163,19 +163,19 @@ class Rates:
 def rates(before: Sight, after: Sight) -> Rates:
     """Compare two moments."""
     seconds = max(after.at - before.at, 1e-9)
-    known = {_who(one): one for one in before.processes}
-    living = {_who(one) for one in after.processes if one.is_alive}
+    known = {who_is(one): one for one in before.processes}
+    living = {who_is(one) for one in after.processes if one.is_alive}
     return Rates(
         seconds,
         [_family(before.columns.get(family), column, seconds) for family, column in after.columns.items()],
-        [_process(known.get(_who(one)), one, before, after, seconds) for one in after.processes],
+        [_process(known.get(who_is(one)), one, before, after, seconds) for one in after.processes],
         [one for who, one in known.items() if one.is_alive and who not in living],
     )
 
 
 def _family(before: Column | None, after: Column, seconds: float) -> FamilyRate:
     family, of = after.of.family, after.of
-    series = len(of.counting) if family.type in ("histogram", "summary") else len(of.lines)
+    series = len(of.lines)
     if not of.has_events:
         return FamilyRate(family.name, family.type, series, None, None)
     rises = after.since(before)
@@ -191,13 +191,14 @@ def distribution(of: Lines, rises: Sequence[float]) -> Distribution:
 
 
 def _process(was: Process | None, now: Process, before: Sight, after: Sight, seconds: float) -> ProcessRate:
-    cpu, counted = None, after.counted.get(_who(now))
+    cpu, counted = None, after.counted.get(who_is(now))
     if was is not None and was.cpu_seconds is not None and now.cpu_seconds is not None:
         cpu = max(now.cpu_seconds - was.cpu_seconds, 0.0) / seconds
     if counted is not None:
-        counted = max(counted - before.counted.get(_who(now), 0.0), 0.0) / seconds
+        counted = max(counted - before.counted.get(who_is(now), 0.0), 0.0) / seconds
     return ProcessRate(now, cpu, counted)
 
 
-def _who(process: Process) -> Who:
+def who_is(process: Process) -> Who:
+    """What tells a process from all others, those of its name included."""
     return process.pid, process.started

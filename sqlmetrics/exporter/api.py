@@ -16,7 +16,7 @@ from ..commands.check import findings
 from ..commands.patterns import Pattern, PatternError, is_meant, pattern
 from ..commands.place import Place
 from ..commands.screen import label_text, number
-from ..commands.sights import Sight, distribution, rates
+from ..commands.sights import Sight, distribution, rates, who_is
 from ..commands.values import Distribution, of_families, of_parts
 from ..errors import SQLMetricsError
 from ..scrape.plan import FamilyId, Line
@@ -27,6 +27,7 @@ Parameters = dict[str, str]
 _WINDOW = 10.0
 """Seconds over which a rate is taken: a moment ago, and not of one look only."""
 _BUSIEST = 8
+_ENDED = 10
 _FOUND = 50
 _GREEDIEST = 12
 _COUNTING = ("counter", "histogram", "summary")
@@ -72,7 +73,8 @@ class Api:
                 {"name": one.name, "type": one.type, "series": one.series, "rate": None if is_first else one.per_second}
                 for one in found.families
             ],
-            "series": sum(one.series for one in found.families),
+            "series": last.numbers(),
+            "ended": _ended(kept),
             "busiest": [] if is_first else _busiest(kept, before, last),
         }
 
@@ -161,6 +163,14 @@ QUESTIONS: dict[str, Callable[[Api, Parameters], Any]] = {
 def _some_time_ago(kept: list[Sight]) -> Sight:
     """The one to compare the last with."""
     return next((one for one in reversed(kept) if one.at <= kept[-1].at - _WINDOW), kept[0])
+
+
+def _ended(kept: list[Sight]) -> list[dict[str, Any]]:
+    """Who lived at some moment of these, and does not now, the last first; `at`: when that was seen."""
+    seen = {who_is(one): sight.at for sight in kept for one in sight.processes if one.is_alive}
+    living = {who_is(one) for one in kept[-1].processes if one.is_alive}
+    gone = sorted(((at, who) for who, at in seen.items() if who not in living), reverse=True)
+    return [{"pid": pid, "at": at} for at, (pid, _) in gone[:_ENDED]]
 
 
 def _busiest(kept: list[Sight], before: Sight, last: Sight) -> list[dict[str, Any]]:
