@@ -221,6 +221,17 @@ def test_a_certificate_that_cannot_be_used_is_told(counted: str, folder: Path) -
     assert "--tls-cert" in refused("--path", counted, "--tls-key", str(folder / "none"))
 
 
+def test_a_setting_that_cannot_be_used_is_told_at_once(counted: str) -> None:
+    """And not to whoever scrapes."""
+    assert "SQLMETRICS_MODES" in refused("--path", counted, "--listen", "127.0.0.1:0", SQLMETRICS_MODES="nonsense")
+    assert "SQLMETRICS_MODE" in refused("--path", counted, "--listen", "127.0.0.1:0", SQLMETRICS_MODE="nonsense")
+
+
+def test_no_store_named_at_all_ends_it() -> None:
+    """There is nothing to wait for."""
+    assert "no store was named" in refused("--listen", "127.0.0.1:0")
+
+
 def test_without_uvicorn_it_says_what_to_install(counted: str, folder: Path) -> None:
     """In a Python that has none."""
     code = "import sys; sys.modules['uvicorn'] = None; from sqlmetrics.cli import main; sys.exit(main(sys.argv[1:]))"

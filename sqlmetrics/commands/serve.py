@@ -20,6 +20,7 @@ from ..exporter.app import Exporter
 from ..exporter.tls import Tls
 from ..exporter.watched import Watched
 from . import options
+from .look import settings
 
 
 class MissingError(SQLMetricsError, ImportError):
@@ -83,6 +84,7 @@ def _serve(arguments: argparse.Namespace) -> None:
     if tls.key and not tls.cert:
         raise InsecureError("--tls-key without --tls-cert: name the certificate, too")
     _refuse_without_uvicorn()
+    settings()  # what of them cannot be used is told now, and not to whoever scrapes
     store = Watched(arguments.path)
     sockets = listening.listen(arguments.listen)
     try:

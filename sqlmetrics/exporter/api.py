@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -16,7 +17,7 @@ from ..commands.check import findings
 from ..commands.patterns import Pattern, PatternError, is_meant, pattern
 from ..commands.place import Place
 from ..commands.screen import label_text, number
-from ..commands.sights import Sight, distribution, rates, who_is
+from ..commands.sights import Rates, Sight, distribution, rates, who_is
 from ..commands.values import Distribution, of_families, of_parts
 from ..errors import SQLMetricsError
 from ..scrape.plan import FamilyId, Line
@@ -28,6 +29,7 @@ _WINDOW = 10.0
 """Seconds over which a rate is taken: a moment ago, and not of one look only."""
 _BUSIEST = 8
 _ENDED = 10
+_PROCESSES = 60
 _FOUND = 50
 _GREEDIEST = 12
 _COUNTING = ("counter", "histogram", "summary")
@@ -65,16 +67,13 @@ class Api:
             "version": __version__,
             "at": last.at,
             "since": kept[0].at,
-            "processes": [
-                {**asdict(one.process), "cpu": one.cpu, "rate": None if is_first else one.per_second}
-                for one in found.processes
-            ],
+            **_processes(found, is_first=is_first),
+            "ended": _ended(kept),
             "families": [
                 {"name": one.name, "type": one.type, "series": one.series, "rate": None if is_first else one.per_second}
                 for one in found.families
             ],
             "series": last.numbers(),
-            "ended": _ended(kept),
             "busiest": [] if is_first else _busiest(kept, before, last),
         }
 
@@ -163,6 +162,24 @@ QUESTIONS: dict[str, Callable[[Api, Parameters], Any]] = {
 def _some_time_ago(kept: list[Sight]) -> Sight:
     """The one to compare the last with."""
     return next((one for one in reversed(kept) if one.at <= kept[-1].at - _WINDOW), kept[0])
+
+
+def _processes(found: Rates, *, is_first: bool) -> dict[str, Any]:
+    """Those that are not settled, the busiest first, a page of them; and what all that live do together."""
+    unsettled = [one for one in found.processes if one.process.state != "remembered"]
+    alive = [one for one in unsettled if one.process.is_alive]
+    unsettled.sort(key=lambda one: (not one.process.is_alive, -(one.per_second or 0.0), one.process.pid))
+    return {
+        "alive": len(alive),
+        "rate": None if is_first else math.fsum(one.per_second or 0.0 for one in alive),
+        "cpu": None if is_first else math.fsum(one.cpu or 0.0 for one in alive),
+        "rss_bytes": sum(one.process.rss_bytes or 0 for one in alive),
+        "processes": [
+            {**asdict(one.process), "cpu": one.cpu, "rate": None if is_first else one.per_second}
+            for one in unsettled[:_PROCESSES]
+        ],
+        "more_processes": max(len(unsettled) - _PROCESSES, 0),
+    }
 
 
 def _ended(kept: list[Sight]) -> list[dict[str, Any]]:

@@ -22,6 +22,7 @@ _NUMBERS = 4_000_000
 """The most numbers that are kept, 8 bytes each."""
 _BUSY, _IDLE = 2.0, 10.0
 """Seconds between two looks while somebody looks at the page, and else."""
+_SHORTEST = 0.1
 _WATCHED = 15.0
 """So many seconds after it has asked for anything, a page is taken to be closed."""
 _SHARE = 0.02
@@ -44,22 +45,26 @@ class History:
         threading.Thread(target=self._run, name="sqlmetrics-history", daemon=True).start()
 
     def kept(self) -> list[Sight]:
-        """What is kept, the newest last; a fresh look is among it if the last is old. Raises as `Look` does."""
+        """What is kept, the newest last, which is not old. Raises as `Look` does."""
         self._asked = self._clock()
         self._wake.set()
-        if not self._kept or self._clock() - self._taken > self._pause():
-            self.take()
+        self._take_if_due()
         return list(self._kept)
+
+    def _take_if_due(self) -> None:
+        """Look, if the last look is old; one thread at a time, so that no two looks are of the same moment."""
+        with self._taking:
+            if not self._kept or self._clock() - self._taken >= self._pause():
+                self.take()
 
     def take(self) -> None:
         """Look now. Raises as `Look` does."""
-        with self._taking:
-            begun = time.perf_counter()
-            self._taken = self._clock()
-            sight = self._sights.take(self._store.look())
-            self._cost = time.perf_counter() - begun
-            self._kept.append(sight)
-            self._forget()
+        begun = time.perf_counter()
+        self._taken = self._clock()
+        sight = self._sights.take(self._store.look())
+        self._cost = time.perf_counter() - begun
+        self._kept.append(sight)
+        self._forget()
 
     def _forget(self) -> None:
         most = max(_NUMBERS // max(self._kept[-1].numbers(), 1), 2)
@@ -72,13 +77,13 @@ class History:
 
     def _run(self) -> None:
         while True:
-            self._wake.wait(max(self._taken + self._pause() - self._clock(), 0.1))
+            self._wake.wait(max(self._taken + self._pause() - self._clock(), _SHORTEST))
             self._wake.clear()
-            if self._clock() - self._taken < self._pause():
-                continue
             try:
-                self.take()
+                self._take_if_due()
             except (SQLMetricsError, apsw.Error, OSError):
                 self._kept.clear()  # whoever asks is told why
+                time.sleep(_BUSY)
             except Exception:
                 log.exception("the history of the page could not be brought up to date")
+                time.sleep(_IDLE)
