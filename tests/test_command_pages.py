@@ -28,7 +28,15 @@ def keys(found: Any) -> Iterator[str]:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["show"], ["show", "--by", "process"], ["status"], ["check"], ["cardinality"], ["remove", "--yes", "requests"]],
+    [
+        ["show"],
+        ["show", "--by", "process"],
+        ["status"],
+        ["check"],
+        ["cardinality"],
+        ["top", "--interval", "0.1"],
+        ["remove", "--yes", "requests"],
+    ],
     ids=" ".join,
 )
 def test_every_key_of_the_json_is_described(path: str, arguments: list[str]) -> None:

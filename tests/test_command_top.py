@@ -197,6 +197,19 @@ def test_once_prints_what_happened_between_two_looks(path: str) -> None:
     assert command("top", "--once", "--path", path).status == 2
 
 
+def test_json_has_what_happened_between_two_looks(path: str) -> None:
+    """For programs, once."""
+    with worker(path) as one:
+        busy(one)
+        found = command("top", "--json", "--interval", "0.1", "--path", path).json()
+    families = {each["name"]: each for each in found["families"]}
+    assert families["requests"] == {"name": "requests", "type": "counter", "series": 1, "per_second": 0.0}
+    assert (families["latency_seconds"]["count"], families["latency_seconds"]["p99"]) == (0.0, "NaN")
+    assert families["busy"]["per_second"] is None
+    assert [each["pid"] for each in found["processes"]] == [str(one.pid)]
+    assert found["seconds"] >= 0.1
+
+
 def test_in_a_pipe_it_prints_again_and_again(path: str) -> None:
     """Without what only a terminal understands, until it is interrupted."""
     with worker(path) as one:

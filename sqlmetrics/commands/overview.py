@@ -120,6 +120,33 @@ class Watch:
         return seconds, count
 
 
+def as_json(found: Overview) -> dict[str, object]:
+    """What `--json` prints; its keys are documented, and stay."""
+    return {
+        "store": found.place,
+        "seconds": found.rates.seconds,
+        "families": [_family_json(one) for one in found.rates.families],
+        "processes": [_process_json(one) for one in found.rates.processes],
+        "rows_behind_seconds": found.behind[0],
+        "journal_bytes_behind": found.behind[1],
+        "died": [one.pid for one in found.deaths],
+    }
+
+
+def _family_json(one: FamilyRate) -> dict[str, object]:
+    found = {"name": one.name, "type": one.type, "series": one.series, "per_second": one.per_second}
+    of = one.distribution
+    if of is not None:
+        found |= {"count": of.count, "mean": of.mean}
+        found |= {"p50": of.quantile(0.5), "p99": of.quantile(0.99)} if of.buckets else {}
+    return dict(found)
+
+
+def _process_json(one: ProcessRate) -> dict[str, object]:
+    shown = ("pid", "seen_pid", "state", "program", "series", "rss_bytes")
+    return {**{key: getattr(one.process, key) for key in shown}, "cpu": one.cpu, "per_second": one.per_second}
+
+
 def summary(found: Overview) -> list[str]:
     """The lines above the tables."""
     alive, now = found.alive(), time.strftime("%H:%M:%S", time.localtime(found.at))

@@ -12,7 +12,17 @@ import apsw
 from ..errors import NoStoreError, SQLMetricsError
 from . import options, screen
 from .look import Look
-from .overview import FAMILY_ORDERS, PROCESS_ORDERS, Choice, Overview, Watch, families_table, processes_table, summary
+from .overview import (
+    FAMILY_ORDERS,
+    PROCESS_ORDERS,
+    Choice,
+    Overview,
+    Watch,
+    as_json,
+    families_table,
+    processes_table,
+    summary,
+)
 
 _CLEAR = "\x1b[H\x1b[2J"
 
@@ -31,6 +41,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     options.add_path(parser)
     parser.add_argument("--interval", type=_interval, default=2.0, metavar="SECONDS", help="from look to look (2)")
     parser.add_argument("--once", action="store_true", help="print what happened between two looks, and end")
+    parser.add_argument("--json", action="store_true", help="print that as JSON, for programs")
     parser.add_argument("--sort", choices=list(FAMILY_ORDERS), default="rate", help="families by (default rate)")
     parser.add_argument("--order", choices=list(PROCESS_ORDERS), default="rate", help="processes by (default rate)")
     parser.add_argument("--filter", default="", metavar="TEXT", help="only families and processes with it in the name")
@@ -48,9 +59,10 @@ def run(arguments: argparse.Namespace) -> int:
     watch = Watch(Look(options.place_of(arguments)))
     choice = Choice(arguments.sort, arguments.order, arguments.filter)
     watch.look()
-    if arguments.once:
+    if arguments.once or arguments.json:
         time.sleep(arguments.interval)
-        _print(watch.look(), choice)
+        found = watch.look()
+        screen.say_json(as_json(found)) if arguments.json else _print(found, choice)
         return 0
     try:
         live = _live_screen()
