@@ -25,6 +25,7 @@ from sqlmetrics.commands.place import find
 
 pytestmark = pytest.mark.slow
 
+_PATIENCE = 60.0
 TOP = [sys.executable, "-m", "sqlmetrics", "top"]
 
 
@@ -68,7 +69,7 @@ class Terminal:
 
     def until(self, pattern: str) -> str:
         """Wait until what was drawn last matches."""
-        return str(wait_for(lambda: shown if re.search(pattern, shown := self.shown()) else ""))
+        return str(wait_for(lambda: shown if re.search(pattern, shown := self.shown()) else "", _PATIENCE))
 
     def status(self) -> int:
         """Wait until it ends; the terminal must be as it was."""
@@ -77,7 +78,7 @@ class Terminal:
             self.read()
             return self.process.poll() is not None
 
-        wait_for(is_over)
+        wait_for(is_over, _PATIENCE)
         assert termios.tcgetattr(self._slave) == self.before
         if "\x1b[?1049h" in self.read():
             assert self.written.rfind("\x1b[?1049l") > self.written.rfind("\x1b[?1049h")  # the other screen is left
@@ -229,7 +230,7 @@ def test_in_a_pipe_it_prints_again_and_again(path: str) -> None:
 def test_a_terminal_shows_it_and_is_left_as_it_was(path: str) -> None:
     """No larger than the screen, with keys to sort, to filter and to leave."""
     with worker(path) as one, terminal("--path", path, "--interval", "0.2") as top:
-        assert wait_for(lambda: (busy(one), re.search(r"requests +counter +[1-9]", top.shown()))[1])
+        assert wait_for(lambda: (busy(one), re.search(r"requests +counter +[1-9]", top.shown()))[1], _PATIENCE)
         lines = top.until("q leave").split("\n")
         assert len(lines) <= 24
         assert max(len(line.rstrip("\r")) for line in lines) <= 80
@@ -246,7 +247,7 @@ def test_a_terminal_shows_it_and_is_left_as_it_was(path: str) -> None:
         top.press(" ")
         top.until("HELD")
         top.resize(60, 12)
-        wait_for(lambda: max(len(line.rstrip("\r")) for line in top.until("q leave").split("\n")) <= 60)
+        wait_for(lambda: max(len(line.rstrip("\r")) for line in top.until("q leave").split("\n")) <= 60, _PATIENCE)
         top.press("q")
         assert top.status() == 0
 

@@ -17,6 +17,7 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("chromium") is None, reason="Debian's package chromium is not installed"),
 ]
 
+_PATIENCE = 60.0
 EVIL = "<script>document.title = 'caught'</script><img src=x onerror=\"document.title='caught'\">"
 
 
@@ -49,7 +50,7 @@ class Page:
 
     def until(self, selector: str, pattern: str) -> None:
         """Wait until a text matches."""
-        wait_for(lambda: re.search(pattern, self.text(selector)))
+        wait_for(lambda: re.search(pattern, self.text(selector)), _PATIENCE)
 
     def close(self) -> None:
         """Close it; it must not have complained."""
@@ -73,10 +74,12 @@ def test_it_shows_processes_rates_histograms_and_cardinality(path: str, browser:
         page.until("#store", re.escape(path))
         page.until("#alive", "^2$")
         page.until("#members", f"{one.pid}\\s+alive")
-        assert wait_for(lambda: (count(one), page.tab.query_selector("#lines path"))[1])
-        assert wait_for(lambda: (count(one), 'requests_total{path="/"}' in page.text("#legend"))[1])
-        assert wait_for(lambda: (count(one), page.tab.query_selector("#quantiles path[d^=M]"))[1])
-        assert wait_for(lambda: (count(one), re.search(r"Heat map of latency_seconds: at most [1-9]", _heat(page)))[1])
+        assert wait_for(lambda: (count(one), page.tab.query_selector("#lines path"))[1], _PATIENCE)
+        assert wait_for(lambda: (count(one), 'requests_total{path="/"}' in page.text("#legend"))[1], _PATIENCE)
+        assert wait_for(lambda: (count(one), page.tab.query_selector("#quantiles path[d^=M]"))[1], _PATIENCE)
+        assert wait_for(
+            lambda: (count(one), re.search(r"Heat map of latency_seconds: at most [1-9]", _heat(page)))[1], _PATIENCE
+        )
         page.until("#cardinality", "latency_seconds")
         page.until("#findings", "in order")
 
@@ -114,7 +117,7 @@ def test_labels_are_text_whatever_they_are(path: str, browser: Any) -> None:
     """Shown as they are, in each place; nothing of them is run or loaded."""
     with worker(path) as one, serving(path) as exporter:
         page = Page(browser, exporter)
-        assert wait_for(lambda: (one.do("count", EVIL, 1), "onerror" in page.text("#legend"))[1])
+        assert wait_for(lambda: (one.do("count", EVIL, 1), "onerror" in page.text("#legend"))[1], _PATIENCE)
         page.tab.fill("#query", "onerror")
         page.until("#count", "^1 found$")
         page.tab.click("#found button")
@@ -154,7 +157,7 @@ def test_it_fits_the_screen_in_both_colours(path: str, browser: Any, width: int,
     """Nothing is wider than the screen, with a long label; text and ground differ enough to read."""
     with worker(path) as one, serving(path) as exporter:
         page = Page(browser, exporter, viewport={"width": width, "height": 800}, color_scheme=scheme)
-        assert wait_for(lambda: (one.do("count", "x" * 300, 1), "xxx" in page.text("#legend"))[1])
+        assert wait_for(lambda: (one.do("count", "x" * 300, 1), "xxx" in page.text("#legend"))[1], _PATIENCE)
         page.tab.fill("#query", "xxx")
         page.until("#count", "^1 found$")
         page.tab.click("#found button")
