@@ -26,6 +26,8 @@ LOOKS: dict[str, list[str]] = {
     "check": ["check"],
     "cardinality": ["cardinality"],
     "export": ["export"],
+    "top": ["top", "--once", "--interval", "0.1"],
+    "top json": ["top", "--json", "--interval", "0.1"],
 }
 looks = pytest.mark.parametrize("look", LOOKS.values(), ids=LOOKS)
 

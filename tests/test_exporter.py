@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import os
 import re
@@ -10,14 +11,19 @@ import socket
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from exporting import Exporter, serving
-from helpers import delete, wait_for
-from looking import as_they_are, worker
-from outsiders import NOBODY, as_root
+from helpers import delete, in_child, wait_for
+from looking import as_they_are, read_only, with_mounts, worker
+from outsiders import as_root, drop_rights
 
 import sqlmetrics
+from sqlmetrics.exporter.access import Access
+from sqlmetrics.exporter.api import Api
+from sqlmetrics.exporter.app import Exporter as App
+from sqlmetrics.exporter.watched import Watched
 
 pytestmark = pytest.mark.slow
 
@@ -110,26 +116,46 @@ def test_it_waits_for_a_folder_that_is_not_there(folder: Path) -> None:
             assert f"{COUNTED}5.0\n" in exporter.text()
 
 
-@as_root
-def test_another_user_with_the_right_to_read_is_enough(path: str, folder: Path) -> None:
-    """One that could write nothing."""
-    folder.chmod(0o755)
-    with worker(path) as one:
-        one.do("count", "/", 2)
-        pid = os.fork()
-        if pid == 0:
-            os.setgroups([])
-            os.setgid(NOBODY)
-            os.setuid(NOBODY)
-            status = 1
-            try:
-                from sqlmetrics.exporter.watched import Watched
+def answers(path: str) -> list[tuple[int, str]]:
+    """What an exporter says to three questions, asked without a server between."""
 
-                text = Watched(path).look().text()
-                status = 0 if f"{COUNTED}2.0\n".encode() in text else 1
-            finally:
-                os._exit(status)
-        assert os.waitpid(pid, 0)[1] == 0
+    async def ask(app: App, question: str) -> tuple[int, str]:
+        sent: list[dict[str, Any]] = []
+
+        async def send(message: dict[str, Any]) -> None:
+            sent.append(message)
+
+        scope = {"type": "http", "method": "GET", "path": question, "headers": [], "query_string": b""}
+        await app(scope, lambda: None, send)
+        return sent[0]["status"], sent[1]["body"].decode()
+
+    async def ask_all() -> list[tuple[int, str]]:
+        app = App(Watched(path), Api(Watched(path)), Access())
+        return [await ask(app, question) for question in ("/-/ready", "/metrics", "/api/now")]
+
+    return asyncio.run(ask_all())
+
+
+@as_root
+@with_mounts
+def test_another_user_on_a_read_only_mount_is_enough(path: str, folder: Path) -> None:
+    """All of it: readiness, scrapes, the page's data, with a process alive on the other side and with none."""
+
+    def as_nobody() -> list[list[object]]:
+        answers(place)  # loads what one without rights may not read
+        drop_rights()
+        return [list(one) for one in answers(place)]
+
+    folder.chmod(0o755)
+    with worker(path) as one, read_only(folder) as place:
+        one.do("count", "/", 2)
+        for state in ("alive", "dead"):
+            found = in_child(as_nobody)
+            assert [status for status, _ in found] == [200, 200, 200]
+            assert f"{COUNTED}2.0\n" in found[1][1]
+            assert f'"state": "{state}"' in found[2][1]
+            if state == "alive":
+                one.kill()
 
 
 def test_it_says_at_once_what_it_serves_and_where(path: str) -> None:
