@@ -10,8 +10,9 @@ from looking import worker
 
 from sqlmetrics.errors import NoStoreError
 from sqlmetrics.exporter import history as histories
-from sqlmetrics.exporter.api import Api, RequestError
+from sqlmetrics.exporter.api import Api
 from sqlmetrics.exporter.history import History
+from sqlmetrics.exporter.questions import RequestError
 from sqlmetrics.exporter.watched import Watched
 
 
@@ -132,6 +133,9 @@ def test_answers_follow_what_was_counted(counting: Child, path: str, clock: Cloc
     assert series["processes"] == [{"process": str(counting.pid), "alive": True, "value": "21", "distribution": None}]
     assert series["points"] == [(clock.now, 2.0)]
     assert series["are_rates"]
+    counting.do("set", "each", 1.5)
+    gauge = {"family": "each", "name": "each", "labels": f'{{"pid": "{counting.pid}"}}'}
+    assert [one["value"] for one in api.ask("series", gauge)["processes"]] == ["1.5"]
     assert api.ask("cardinality", {})["families"][0].name == "latency_seconds"
 
 

@@ -19,7 +19,8 @@ from .look import Look
 from .processes import Process, processes
 from .values import Distribution
 
-_COUNTING = ("counter", "histogram", "summary")
+COUNTING = ("counter", "histogram", "summary")
+"""Types of families that count events."""
 _OF_PYTHON = ("process_", "python_")
 """What the names of `prometheus_client`'s own collectors begin with: nothing that an app does counts in them."""
 Who = tuple[str, float | None]
@@ -36,7 +37,7 @@ class Lines:
     @cached_property
     def has_events(self) -> bool:
         """Whether the app counts events in it."""
-        return self.family.type in _COUNTING and not self.family.name.startswith(_OF_PYTHON)
+        return self.family.type in COUNTING and not self.family.name.startswith(_OF_PYTHON)
 
     @cached_property
     def counting(self) -> list[int]:

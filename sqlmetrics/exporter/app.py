@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import parse_qsl
@@ -17,8 +16,6 @@ from .api import QUESTIONS, Api
 from .page import Page
 from .sharing import Shared
 from .watched import Watched
-
-log = logging.getLogger("sqlmetrics")
 
 Handler = Callable[[Request], Awaitable[Answer]]
 _TEXT = ("Content-Type", "text/plain; charset=utf-8")
@@ -60,7 +57,9 @@ class Exporter:
 
     async def _answer(self, request: Request, authorization: str) -> Answer:
         if request.path not in _FOR_ALL and not self._access.allows(authorization):
-            return _said("401 Unauthorized", "a password is wanted", ("WWW-Authenticate", self._access.challenge()))
+            return _said(
+                "401 Unauthorized", "a password or a token is wanted", ("WWW-Authenticate", self._access.challenge())
+            )
         handler = self._routes.get(request.path)
         if handler is None:
             return _said("404 Not Found", f"there are {', '.join(self._routes)}")
