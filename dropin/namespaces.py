@@ -41,9 +41,11 @@ mount --move {held} {prefix}
 """
 """This Python may lie in a folder that only root may enter: here it lies in one that all may."""
 _READ_ONLY = """
-mount -o remount,bind,ro /
-for place in /tmp /dev/shm /run /var/tmp; do mount -t tmpfs -o ro none $place; done
+for place in $(cut -d' ' -f5 /proc/self/mountinfo); do
+    case "$place" in /proc*|/dev|/dev/pts) ;; *) mount -o remount,bind,ro "$place" 2>/dev/null || true ;; esac
+done
 """
+"""Volumes come after that."""
 _BECOME = "exec setpriv --reuid {uid} --regid {gid} {groups} --no-new-privs --bounding-set=-all --inh-caps=-all"
 
 
@@ -65,7 +67,7 @@ def command(
     volumes: Mapping[str, Volume] | None = None,
     is_container: bool = False,
 ) -> list[str]:
-    """What runs a command as somebody. scratch: an empty folder of the test. volumes: by where they are seen.
+    """What runs a command as somebody. scratch: an empty folder of the test. volumes: by the folder that shows them.
 
     is_container: with pids of its own, and nothing that can be written to but the volumes.
     """
@@ -74,10 +76,10 @@ def command(
     closed = [one for one in prefix.parents if not one.stat().st_mode & 0o001]
     if closed:
         script.append(_OPEN.format(held=scratch / "held", prefix=prefix, closed=closed[-1]))
-    for place, volume in (volumes or {}).items():
-        script.append(f"mkdir -p {place}; mount --bind {volume.host} {place}")
-        script += [f"mount -o remount,bind,ro {place}"] if volume.is_read_only else []
     script += [_READ_ONLY] if is_container else []
+    for place, volume in (volumes or {}).items():
+        script.append(f"mount --bind {volume.host} {place}")
+        script.append(f"mount -o remount,bind,{'ro' if volume.is_read_only else 'rw'} {place}")
     groups = f"--groups {','.join(map(str, who.groups))}" if who.groups else "--clear-groups"
     script.append(_BECOME.format(uid=who.uid, gid=who.gid, groups=groups) + ' -- "$@"')
     pids = ["--pid", "--fork", "--kill-child", "--mount-proc"] if is_container else []
