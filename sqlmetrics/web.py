@@ -16,10 +16,11 @@ from wsgiref.simple_server import WSGIServer
 import apsw
 import prometheus_client
 from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder, gzip_accepted
+from prometheus_client.exposition import gzip_accepted
 
 from .client.collector import MultiProcessCollector
 from .client.exposition import encode
+from .client.negotiation import negotiated
 from .errors import SQLMetricsError
 from .process.trouble import tell
 from .scrape.reader import Reader
@@ -87,7 +88,7 @@ class Scraper:
             return Answer("503 Service Unavailable", [], b"# the store cannot be read now; the log says more\n")
 
     def _scrape(self, request: Request) -> Answer:
-        encoder, content_type = choose_encoder(request.accept)
+        encoder, content_type = negotiated(request.accept)
         names = parse_qs(request.query).get("name[]")
         asked = self._wanted if names is None else replace(self._wanted, names=frozenset(names))
         body = self._text(encoder, asked)

@@ -16,7 +16,9 @@ from prometheus_client.core import (
     InfoMetricFamily,
     SummaryMetricFamily,
 )
+from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
+from prometheus_client.samples import NativeHistogram
 
 import sqlmetrics
 
@@ -174,6 +176,24 @@ def test_a_sample_that_is_no_number_costs_itself_only(
     for _ in range(2):
         assert [value("level", of=of) for of in "abc"] == [1, None, 3]
     assert len([one for one in caplog.records if "its last answer stays" in one.getMessage()]) == 1
+
+
+@pytest.mark.parametrize("type_", ["histogram", "gaugehistogram", "unknown"])
+def test_a_native_histogram_is_left_out_and_logged_once(
+    store: sqlmetrics.Store, caplog: pytest.LogCaptureFixture, type_: str
+) -> None:
+    """There is no value that it could have; the classic buckets beside it, and other families, are shown."""
+    both = Metric("latency", "Latency", type_)
+    both.add_sample("latency", {}, 0.0, native_histogram=NativeHistogram(3, 6.0, 0, 0.001, 1))
+    both.add_sample("latency_bucket", {"le": "+Inf"}, 3.0)
+    both.add_sample("latency_sum", {}, 6.0)
+    sqlmetrics.publish(Custom(both, GaugeMetricFamily("level", "Level", value=4)), "sum")
+
+    for _ in range(3):
+        store.flush()
+        assert [value("level"), value("latency"), value("latency_sum")] == [4, None, 6]
+        assert value("latency_bucket", le="+Inf") == 3
+    assert len([one for one in caplog.records if "native histogram" in one.getMessage()]) == 1
 
 
 def test_a_collector_published_before_install_is_shown(path: str) -> None:

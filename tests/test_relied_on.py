@@ -269,7 +269,7 @@ def test_values_are_made_as_our_value_class_expects(kind: type, monkeypatch: pyt
 
 
 CALLED = {
-    "choose_encoder": (exposition.choose_encoder, "(accept_header)", "sqlmetrics.web"),
+    "choose_encoder": (exposition.choose_encoder, "(accept_header)", "sqlmetrics.client.negotiation"),
     "gzip_accepted": (exposition.gzip_accepted, "(accept_encoding_header)", "sqlmetrics.web"),
     "start_http_server": (
         exposition.start_http_server,

@@ -77,6 +77,41 @@ def test_answers_are_those_of_prometheus_client(store: sqlmetrics.Store, request
         assert b"requests_total" in ours[2] or "QUERY_STRING" in request_ or not ours[2]
 
 
+ONE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+PLAIN = "text/plain; version=0.0.4; charset=utf-8"
+NEGOTIATED = {
+    "application/openmetrics-text; version=2.0.0": f"{ONE}; escaping=underscores",
+    "application/openmetrics-text;version=2.0.0;escaping=allow-utf-8,text/plain;q=0.1": f"{ONE}; escaping=allow-utf-8",
+    "application/openmetrics-text; version=3.1.0;q=0.9, application/openmetrics-text; version=1.0.0;q=0.5": (
+        f"{ONE}; escaping=underscores"
+    ),
+    'application/openmetrics-text; version="2.0.0"': f"{ONE}; escaping=underscores",
+    "application/openmetrics-text; version=1.0.0.7": f"{ONE}; escaping=underscores",
+    "application/openmetrics-text; version=1.1.0": f"{ONE}; escaping=underscores",
+    "application/openmetrics-text": ONE,
+    "application/openmetrics-text; version=0.0.1": PLAIN,
+    "application/openmetrics-text; version=banana, application/openmetrics-text; version=1.0.0": (
+        f"{ONE}; escaping=underscores"
+    ),
+    "application/openmetrics-text; version=banana": PLAIN,
+    f"application/openmetrics-text; version={'9' * 5000}": PLAIN,
+    "text/plain; version=2..0": PLAIN,
+    "text/plain; version=2.0.0; escaping=values": "text/plain; version=1.0.0; charset=utf-8; escaping=values",
+}
+
+
+@pytest.mark.parametrize("accepted", NEGOTIATED, ids=lambda text: text[:70])
+def test_a_client_is_told_the_version_that_it_gets(store: sqlmetrics.Store, accepted: str) -> None:
+    """Whatever version it asks for, OpenMetrics is 1.0; a version that is no number is as good as none."""
+    in_child(count)
+    app = sqlmetrics.make_wsgi_app()
+    status, headers, text = ask(app, {"HTTP_ACCEPT": accepted})
+
+    assert (status, headers["Content-Type"]) == ("200 OK", NEGOTIATED[accepted])
+    assert text == ask(app, {"HTTP_ACCEPT": headers["Content-Type"]})[2]
+    assert text.endswith(b"# EOF\n") == ("openmetrics" in headers["Content-Type"])
+
+
 def test_compression_can_be_disabled(store: sqlmetrics.Store) -> None:
     """As in the peer."""
     count()

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from prometheus_client import REGISTRY
 from prometheus_client.metrics_core import Metric
+from prometheus_client.samples import Sample
 
 from ..cells import given
 from ..cells.shape import EACH_MODES, Family, describe, keys_of
@@ -49,6 +50,7 @@ class Publication:
         self.of_process = of_process
         self._withdrawn = False
         self._first_asked = first_asked
+        self._told: set[str] = set()
         self._forget()
 
     def is_of_children(self) -> bool:
@@ -82,6 +84,7 @@ class Publication:
         found: dict[Kept, float] = {}
         helps: dict[str, str] = {}
         for metric in self._collector.collect():
+            self._tell_of_native_histograms(metric)
             for kept, value in _samples(metric):
                 try:
                     found[kept] = float(value)
@@ -97,6 +100,15 @@ class Publication:
             self.withdraw()
         if problem is not None:
             raise problem
+
+    def _tell_of_native_histograms(self, metric: Metric) -> None:
+        """Say once for each family that what cannot be shown is not."""
+        if metric.name not in self._told and any(map(_is_native, metric.samples)):
+            self._told.add(metric.name)
+            stores.default_store().trouble.remark(
+                f"{given.text(metric.name)}: a published collector yields a native histogram, which the store does not"
+                " have; it is not shown, all else is"
+            )
 
     def withdraw(self) -> None:
         """Have its gauges leave the scrapes."""
@@ -141,11 +153,18 @@ def _asked_class() -> type[Asked]:
     return Value
 
 
+def _is_native(sample: Sample) -> bool:
+    """Whether it is a native histogram, which is no number."""
+    return getattr(sample, "native_histogram", None) is not None
+
+
 def _samples(metric: Metric) -> Iterator[tuple[Kept, Any]]:
     """What is kept of a family, and the values."""
     endings = _COUNTED.get(metric.type)
     buckets: dict[Labels, list[tuple[float, Labels, float]]] = {}
     for sample in metric.samples:
+        if _is_native(sample):
+            continue
         labels = tuple(sorted((given.text(name), given.text(value)) for name, value in sample.labels.items()))
         if endings is None:
             yield Kept("gauge", sample.name, sample.name, labels), sample.value
