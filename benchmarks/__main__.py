@@ -31,7 +31,9 @@ from . import (
 from .comparison import DifferenceError
 from .sizes import FULL, QUICK, Sizes
 
+OWN_PAGE = Path(__file__).parent / "README.md"
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
+"""The one for users."""
 PICTURE = PAGE.with_suffix(".svg")
 PARTS: dict[str, tuple[Callable[[str, Sizes], Iterator[table.Row]], ...]] = {
     "operations": (operations.measure,),
@@ -56,10 +58,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; default: all, and the curves")
     parser.add_argument("--quick", action="store_true", help="fewer rounds and smaller counts")
-    parser.add_argument("--write", action="store_true", help="write the table and the picture to docs/performance.md")
+    parser.add_argument(
+        "--write",
+        action="store_true",
+        help="write the tables to benchmarks/README.md and docs/performance.md, and the picture",
+    )
     given = parser.parse_args()
     if given.write and given.parts:
-        parser.error("the page is written of a whole run, not of some parts")
+        parser.error("the pages are written of a whole run, not of some parts")
     if unknown := set(given.parts) - set(PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     sizes = QUICK if given.quick else FULL
@@ -76,8 +82,9 @@ def main() -> int:
             return 1
     print(f"\nAll outputs compared: equal.\n\n{anatomies}")
     if given.write:
-        _write("table", f"{where}.\n\n{table.markdown(rows)}")
-        _write("parts", anatomies)
+        write(OWN_PAGE, "table", f"{where}.\n\n{table.markdown(rows)}")
+        write(OWN_PAGE, "parts", anatomies)
+        write(PAGE, "results", f"{where}.\n\n{table.results(row.cells() for row in rows)}")
         curves.draw(drawn, PICTURE)
     return 0
 
@@ -93,11 +100,17 @@ def _rows(folder: str, sizes: Sizes, parts: list[str]) -> list[table.Row]:
     return rows
 
 
-def _write(name: str, new: str) -> None:
-    """Put a text between the page's two comments of that name."""
-    begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
-    before, _, rest = PAGE.read_text("utf-8").partition(begin)
-    PAGE.write_text(f"{before}{begin}\n{new}{end}{rest.partition(end)[2]}", "utf-8")
+def marked(page: Path, name: str) -> tuple[str, str, str]:
+    """What is before, between and after a page's two comments of that name."""
+    before, _, rest = page.read_text("utf-8").partition(f"<!-- {name} -->\n")
+    between, _, after = rest.partition(f"<!-- end of {name} -->")
+    return before, between, after
+
+
+def write(page: Path, name: str, new: str) -> None:
+    """Put a text between a page's two comments of that name."""
+    before, _, after = marked(page, name)
+    page.write_text(f"{before}<!-- {name} -->\n{new}<!-- end of {name} -->{after}", "utf-8")
 
 
 if __name__ == "__main__":

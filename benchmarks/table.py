@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -90,3 +90,47 @@ def print_row(row: Row) -> None:
 def _print(cells: Sequence[str]) -> None:
     widths = (54, *(12 for _ in SIDES), 16, 8, 6)
     print("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip(), flush=True)
+
+
+RESULTS = {
+    "child.inc()": "`counter.inc()`",
+    'metric.labels("GET", "/x").inc()': '`counter.labels("GET", "/x").inc()`',
+    "histogram.observe()": "`histogram.observe()`",
+    "gauge.set()": "`gauge.set()`",
+    "mostrecent gauge.set()": "`gauge.set()`, mode `mostrecent`",
+    "new counter child, 1,000 in one process": "a new label set of a counter",
+    "new histogram child, alone": "a new label set of a histogram",
+    "scrape, 16 x 5,100 samples, own function": "scrape, 16 processes of 5,100 samples, one has changed",
+    "scrape, 16 x 5,100 samples, every sample changed": "scrape, 16 processes of 5,100 samples, all have changed",
+    "scrape, 16 x 5,100 samples, generate_latest": "the same by `prometheus_client.generate_latest`, one has changed",
+    "the first scrape of a process": "the first scrape of a process, 16 processes of 5,100 samples",
+    "the first crowd, 10,000 dead workers": "scrape, 16 processes of 5,100 samples, after 10,000 workers have ended",
+    "scrape, 64 x 20,009 samples": "scrape, 64 processes of 20,009 samples",
+    "memory of a process that scrapes it": "memory of the process that scrapes these 64",
+    "scrape, 16 x 1,000 gauges of mode all": "scrape, 16 processes of 1,000 gauges, mode `all`",
+    "first scrape of a worker, 4 x 20,000 new counters": "scrape right after 4 processes made 20,000 new series each",
+    "longest stall of an event loop during a scrape": "longest stall of an event loop during a scrape",
+    "gunicorn, 4 workers: requests/s": "gunicorn with 4 workers, five metrics per request: requests per second",
+    "99th percentile with a scrape each second": "the same: 99th percentile of a request, with a scrape each second",
+    "first operation after a fork, 5,000 children": "the first operation after a fork, 5,000 label sets",
+    "CPU of a process that lives for one job": "CPU of a process that lives for one job",
+    "memory for each series and process": "memory for each series and process",
+    "disk for each series and process": "disk for each series and process",
+    "files, 1,000 died": "files after 1,000 processes have ended",
+    "background CPU, 1,000/s over 5,000 counters": "background CPU at 1,000 operations/s over 5,000 counters",
+    "background CPU, 1,000/s over 5,000 histograms": "background CPU at 1,000 operations/s over 5,000 histograms",
+    "import sqlmetrics, beside import prometheus_client": "the import",
+}
+"""The rows that the page for users has, in its order, and what they are called there."""
+
+
+def results(lines: Iterable[Sequence[str]]) -> str:
+    """The table for users, as Markdown: some of the lines (see `Row.cells`), without targets and other rivals.
+
+    A line that is not there, as after a run of other sizes, is left out: a run must not fail at its end.
+    """
+    found = {line[0]: dict(zip(HEAD, line, strict=True)) for line in lines}
+    sides = ("memory", "mmap", "sqlmetrics")
+    shown = [(called, *(found[name][side] for side in sides)) for name, called in RESULTS.items() if name in found]
+    head = ("what", "`prometheus_client` in one process", "its multiprocess mode", "sqlmetrics")
+    return "".join(f"| {' | '.join(line)} |\n" for line in (head, ("---", *["---:"] * 3), *shown))

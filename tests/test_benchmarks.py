@@ -10,7 +10,7 @@ import pytest
 TOP = Path(__file__).parent.parent
 sys.path.append(str(TOP))
 
-from benchmarks import __main__, anatomy  # noqa: E402 - they are no part of what is installed
+from benchmarks import __main__, anatomy, table  # noqa: E402 - they are no part of what is installed
 
 
 @pytest.mark.parametrize("name", [*anatomy.SCRAPE, *anatomy.FLUSH])
@@ -26,3 +26,13 @@ def test_each_part_is_described() -> None:
     page = (TOP / "benchmarks" / "README.md").read_text()
 
     assert [part for part in __main__.PARTS if f"| `{part}` |" not in page] == []
+
+
+def test_the_page_for_users_has_the_figures_of_the_whole_table() -> None:
+    """Both tables are of one run: the shorter one leaves out targets and rivals, and changes no figure."""
+    where, _, whole = __main__.marked(__main__.OWN_PAGE, "table")[1].partition("\n\n")
+    lines = [line.strip("| ").split(" | ") for line in whole.strip().split("\n")[2:]]
+    shown = __main__.marked(__main__.PAGE, "results")[1]
+
+    assert set(table.RESULTS) <= {line[0] for line in lines}
+    assert shown == f"{where}\n\n{table.results(lines)}"
