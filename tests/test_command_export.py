@@ -129,6 +129,7 @@ def test_after_the_death_of_all_another_user_exports_the_same(path: str, folder:
 
 
 @as_root
+@pytest.mark.promise(11)
 def test_a_link_of_another_user_is_not_followed(path: str, open_folder: Path, tmp_path: Path) -> None:
     """In /tmp, he could have any file of ours replaced."""
     precious = tmp_path / "precious"

@@ -81,6 +81,7 @@ def test_without_labels_all_label_sets_go(path: str) -> None:
         assert paths(path) == {"7"}
 
 
+@pytest.mark.promise(11)
 @pytest.mark.parametrize("others", ["alive", "dead"])
 def test_the_files_are_small_again(path: str, others: str) -> None:
     """`VACUUM`, and a WAL that is cut, also with processes alive; nothing of what was removed is in any of them."""
@@ -285,6 +286,7 @@ def test_a_reset_is_refused_while_a_process_uses_the_store(path: str) -> None:
         assert values(path)['requests_total{"path": "/"}'] == 2
 
 
+@pytest.mark.promise(11)
 def test_a_reset_leaves_nothing_and_small_files(path: str) -> None:
     """Of processes that have ended."""
     with worker(path) as one:

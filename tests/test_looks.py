@@ -136,6 +136,7 @@ def test_a_read_only_mount_is_enough(path: str, folder: Path) -> None:
             assert values(place)['requests_total{"path": "/"}'] == 7
 
 
+@pytest.mark.promise(5)
 def test_a_missing_store_is_not_made(folder: Path, path: str) -> None:
     """And the message says which, how it was found, and what to try."""
     done = command("show", SQLMETRICS_PATH=path)
