@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Hashable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar
 
 Q = TypeVar("Q", bound=Hashable)
@@ -11,7 +12,7 @@ A = TypeVar("A")
 
 
 class Shared(Generic[Q, A]):
-    """Has a question answered in a thread, one at a time.
+    """Has questions answered one at a time, in a thread of their own: no other work keeps them waiting.
 
     Who asks while the same question is being answered waits for the next answer: the one that is being made may have
     read what has changed since. All that wait share that next one, which begins after the last of them has come.
@@ -19,6 +20,7 @@ class Shared(Generic[Q, A]):
 
     def __init__(self, work: Callable[[Q], A]):
         self._work = work
+        self._thread = ThreadPoolExecutor(1)
         self._turn = asyncio.Lock()
         self._waiting: dict[Q, asyncio.Task[A]] = {}
 
@@ -32,4 +34,4 @@ class Shared(Generic[Q, A]):
     async def _begin(self, question: Q) -> A:
         async with self._turn:
             del self._waiting[question]
-            return await asyncio.to_thread(self._work, question)
+            return await asyncio.get_running_loop().run_in_executor(self._thread, self._work, question)
