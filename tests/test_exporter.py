@@ -31,6 +31,7 @@ OPENMETRICS = "application/openmetrics-text;version=1.0.0"
 COUNTED = 'requests_total{path="/"} '
 
 
+@pytest.mark.promise(2, 3)
 def test_a_scrape_is_exact_and_follows_each_worker(path: str) -> None:
     """What a worker has counted is in the next scrape, before any flush and after SIGKILL."""
     with worker(path, flush_interval=1000) as one, serving(path) as exporter:
@@ -69,6 +70,7 @@ def test_the_stores_own_series_are_there_unless_switched_off(path: str) -> None:
         assert "sqlmetrics_" not in without.text()
 
 
+@pytest.mark.promise(5)
 def test_the_exporter_is_no_process_of_the_store_and_changes_no_byte(path: str) -> None:
     """Not with a store of the dead only, which it leaves to be settled by others."""
     with worker(path) as one:
@@ -83,6 +85,7 @@ def test_the_exporter_is_no_process_of_the_store_and_changes_no_byte(path: str) 
     assert as_they_are(path) == before
 
 
+@pytest.mark.promise(5)
 def test_it_waits_for_a_store_and_follows_the_next_one(path: str, folder: Path) -> None:
     """It makes none; readiness says why there is nothing, and each cause is logged once."""
     with serving(path) as exporter:

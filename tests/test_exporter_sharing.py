@@ -10,6 +10,8 @@ from helpers import wait_for
 
 from sqlmetrics.exporter.sharing import Shared
 
+pytestmark = pytest.mark.promise(2)
+
 
 class Work:
     """Counts how often it was begun; each time it waits until it is told to go on."""
