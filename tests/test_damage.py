@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import uuid
@@ -173,6 +174,7 @@ def test_the_numbers_are_back_after_one_damage_upon_another(
 ) -> None:
     """One after the other, in any order."""
     where = folder / f"{uuid.uuid4().hex}.sqlite3"
+    gc.collect()  # metrics of the example before, which nobody has any more, would be taken over
     try:
         _damaged(str(where), App(str(where)), damages, seed)
     finally:
