@@ -103,6 +103,10 @@ LIBRARIES = {
     "prometheus_client-aiohttp": Library(["aiohttp", *GUNICORN], _REQUESTS),
     "prometheus_client-twisted": Library(["twisted"], _REQUESTS),
     "opentelemetry": Library(["opentelemetry-distro", "opentelemetry-instrumentation-flask", *GUNICORN], _REQUESTS),
+    "opentelemetry-prometheus": Library(
+        ["opentelemetry-sdk-extension-prometheus-multiprocess", "flask", *GUNICORN],
+        {**_REQUESTS, sample("response_size_bytes_sum", path="/"): 6, sample("response_size_bytes_count", path="/"): 1},
+    ),
     "worker-numbers": Library(GUNICORN, {**_REQUESTS, sample("sent_bytes_total"): 6}),
 }
 
