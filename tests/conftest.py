@@ -25,6 +25,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.import_plugin("shared_fixtures")
 
 
+def pytest_sessionfinish() -> None:
+    """Undo what `clean` does: hypothesis, which pytest imports in the end, asks the collector who refers to what."""
+    gc.unfreeze()
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Name the tests that took long and do not have the marker ``slow``; a busy machine may be why."""
     reports = [one for some in terminalreporter.stats.values() for one in some if isinstance(one, pytest.TestReport)]
