@@ -64,7 +64,7 @@ def test_looks_that_take_long_are_few(counting: Child, path: str, clock: Clock) 
     assert history._pause() == 25
 
 
-def test_it_keeps_five_minutes_and_so_many_numbers(
+def test_it_keeps_five_minutes_and_so_many_bytes(
     counting: Child, path: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is older goes, and of a large store more of it."""
@@ -73,11 +73,29 @@ def test_it_keeps_five_minutes_and_so_many_numbers(
         history.take()
         clock.now += 10
     assert len(history._kept) == 31
-    numbers = history._kept[-1].numbers()
-    assert numbers > 0
-    monkeypatch.setattr(histories, "_NUMBERS", 5 * numbers)
+    size = history._kept[-1].bytes
+    assert size > 0
+    monkeypatch.setattr(histories, "_BYTES", 5 * size)
     history.take()
     assert len(history._kept) == 5
+    monkeypatch.setattr(histories, "_BYTES", 1)
+    history.take()
+    assert len(history._kept) == 2
+
+
+def test_names_that_change_with_each_look_are_taken_into_account(counting: Child, path: str, clock: Clock) -> None:
+    """As those of gauges that show each process, where processes come and go."""
+    history = History(Watched(path), clock)
+    counting.do("set", "each", 1)
+    history.take()
+    history.take()
+    same = history._kept[-1].bytes
+    with worker(path) as other:
+        other.do("set", "each", 2)
+        history.take()
+    last = history._kept[-1]
+    assert len(last.columns["each", "gauge"].values) == 2
+    assert last.bytes > same + 2 * 80
 
 
 def test_what_stays_the_same_is_kept_once(counting: Child, path: str, clock: Clock) -> None:

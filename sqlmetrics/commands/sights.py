@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from array import array
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -19,6 +19,7 @@ from .look import Look
 from .processes import Process, processes
 from .values import Distribution
 
+_NUMBER_BYTES, _LINE_BYTES = 8, 80
 COUNTING = ("counter", "histogram", "summary")
 """Types of families that count events."""
 _OF_PYTHON = ("process_", "python_")
@@ -28,16 +29,15 @@ Who = tuple[str, float | None]
 
 
 class Lines:
-    """The lines of a family: the same object for all moments in which they are the same."""
+    """The lines of a family: the same object for all moments in which they are the same.
 
-    def __init__(self, family: Family, lines: Iterable[Line]):
+    has_events: whether the app counts events in it; if not, lines are made when somebody wants them.
+    """
+
+    def __init__(self, family: Family, lines: Sequence[Line]):
         self.family = family
-        self.lines = list(lines)
-
-    @cached_property
-    def has_events(self) -> bool:
-        """Whether the app counts events in it."""
-        return self.family.type in COUNTING and not self.family.name.startswith(_OF_PYTHON)
+        self.has_events = family.type in COUNTING and not family.name.startswith(_OF_PYTHON)
+        self.lines: Sequence[Line] = list(lines) if self.has_events else lines
 
     @cached_property
     def counting(self) -> list[int]:
@@ -89,12 +89,17 @@ def _key(line: Line) -> tuple[str, tuple[tuple[str, str], ...]]:
 
 @dataclass(frozen=True)
 class Sight:
-    """A store at one moment. at: seconds since the epoch. counted: events of each process, see `Scrape.counted`."""
+    """A store at one moment.
+
+    at: seconds since the epoch. counted: events of each process, see `Scrape.counted`. bytes: about, of what it keeps
+    that the moment before had not.
+    """
 
     at: float
     columns: dict[FamilyId, Column]
     processes: list[Process]
     counted: dict[Who, float]
+    bytes: int = 0
 
     def numbers(self) -> int:
         """How many numbers it keeps."""
@@ -109,8 +114,12 @@ class Sights:
 
     def take(self, look: Look) -> Sight:
         """A look. Raises as `Look` does."""
+        before = [lines for _, lines in self._known.values()]  # keeps them, so that their ids are theirs alone
         columns, members, counted = look.ask(wanted(), self._answer)
-        return Sight(time.time(), columns, processes(members), counted)
+        known = set(map(id, before))
+        numbers = sum(len(one.values) for one in columns.values())
+        made = sum(len(one.values) for one in columns.values() if id(one.of) not in known)
+        return Sight(time.time(), columns, processes(members), counted, _NUMBER_BYTES * numbers + _LINE_BYTES * made)
 
     def _answer(self, scrape: Scrape) -> tuple[dict[FamilyId, Column], list[Member], dict[Who, float]]:
         families = [one for one in scrape.result() if one.family.name not in FAMILIES]

@@ -18,10 +18,11 @@ log = logging.getLogger("sqlmetrics")
 
 _SPAN = 300.0
 """Seconds that are kept."""
-_NUMBERS = 4_000_000
-"""The most numbers that are kept, 8 bytes each."""
+_BYTES = 32 * 1024 * 1024
+"""What all that is kept may take, about; but for the last two looks."""
 _BUSY, _IDLE = 2.0, 10.0
 """Seconds between two looks while somebody looks at the page, and else."""
+_FEWEST = 2
 _SHORTEST = 0.1
 _WATCHED = 15.0
 """So many seconds after it has asked for anything, a page is taken to be closed."""
@@ -67,9 +68,10 @@ class History:
         self._forget()
 
     def _forget(self) -> None:
-        most = max(_NUMBERS // max(self._kept[-1].numbers(), 1), 2)
-        while len(self._kept) > most or self._kept[-1].at - self._kept[0].at > _SPAN:
-            self._kept.popleft()
+        """Let go of what is old, or more than there is room for."""
+        kept, size = self._kept, sum(one.bytes for one in self._kept)
+        while len(kept) > _FEWEST and (size > _BYTES or kept[-1].at - kept[0].at > _SPAN):
+            size -= kept.popleft().bytes
 
     def _pause(self) -> float:
         is_watched = self._clock() - self._asked < _WATCHED
