@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator
 
 import pytest
 from helpers import Child, delete
 from looking import worker
 
+from sqlmetrics.commands.sights import Column, Lines
 from sqlmetrics.errors import NoStoreError
 from sqlmetrics.exporter import history as histories
 from sqlmetrics.exporter.api import Api
 from sqlmetrics.exporter.history import History
 from sqlmetrics.exporter.questions import RequestError
 from sqlmetrics.exporter.watched import Watched
+from sqlmetrics.scrape.plan import Family, Line
 
 
 class Clock:
@@ -190,3 +193,17 @@ def test_only_what_the_app_counts_is_an_event(path: str, clock: Clock, monkeypat
     assert rates["size_bytes"] == 0.1
     assert [one["rate"] for one in now["processes"]] == [0.1]
     assert [one["name"] for one in now["busiest"]] == ["size_bytes_count"]
+
+
+def test_lines_in_another_order_are_told_by_their_names() -> None:
+    """As where a store was made anew; one that fell has begun again, and one that is new began at 0."""
+    family = Family("jobs", "counter", "", "", None)
+
+    def column(**values: float) -> Column:
+        lines = [Line("jobs_total", {"task": task}) for task in values]
+        return Column(Lines(family, lines), array("d", values.values()))
+
+    before, after = column(a=5, b=7, c=1), column(b=9, a=2, d=4)
+    assert list(after.since(before)) == [2.0, 2.0, 4.0]
+    assert list(after.since(None)) == [9.0, 2.0, 4.0]
+    assert list(column(a=6, b=7, c=1, d=3).since(before)) == [1.0, 0.0, 0.0, 3.0]
