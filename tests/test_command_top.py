@@ -32,11 +32,18 @@ TOP = [sys.executable, "-m", "sqlmetrics", "top"]
 class Terminal:
     """`sqlmetrics top` on a terminal of its own; what it has written is kept."""
 
-    def __init__(self, *arguments: str, columns: int = 80, lines: int = 24, program: list[str] | None = None):
+    def __init__(
+        self,
+        *arguments: str,
+        columns: int = 80,
+        lines: int = 24,
+        program: list[str] | None = None,
+        term: str = "xterm-256color",
+    ):
         self._master, self._slave = pty.openpty()
         self.resize(columns, lines)
         self.before = termios.tcgetattr(self._slave)
-        environment = {**os.environ, "TERM": "xterm-256color"}
+        environment = {**os.environ, "TERM": term}
         environment.pop("NO_COLOR", None)
         self.process = subprocess.Popen(
             [*(program or TOP), *arguments],
@@ -283,3 +290,12 @@ def test_without_rich_a_terminal_has_plain_text(path: str) -> None:
         top.process.send_signal(signal.SIGINT)
         assert top.status() == 0
         assert "\x1b[?1049h" not in top.written
+
+
+def test_a_dumb_terminal_has_plain_text(path: str) -> None:
+    """With nothing that it would show as it is."""
+    with worker(path) as one, terminal("--path", path, "--interval", "0.2", term="dumb") as top:
+        wait_for(lambda: len(re.findall(rf"{one.pid} +alive", top.read())) >= 2, _PATIENCE)
+        assert "\x1b" not in top.written
+        top.process.send_signal(signal.SIGINT)
+        assert top.status() == 0

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Callable
 
 import apsw
 
-from ..errors import NoStoreError, SQLMetricsError
+from ..errors import SQLMetricsError
 from . import options, screen
 from .look import Look
 from .overview import (
@@ -77,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _live_screen() -> Callable[[Watch, Choice, float], None] | None:
     """What takes the whole terminal, if there is one, and `rich`."""
-    if not (screen.is_terminal() and sys.stdin.isatty()):
+    if not (_may_be_cleared() and sys.stdin.isatty()):
         return None
     try:
         from .live import live
@@ -88,15 +89,19 @@ def _live_screen() -> Callable[[Watch, Choice, float], None] | None:
     return live
 
 
+def _may_be_cleared() -> bool:
+    return screen.is_terminal() and os.environ.get("TERM", "dumb") != "dumb"
+
+
 def _repeat(watch: Watch, choice: Choice, interval: float) -> None:
     while True:
         time.sleep(interval)
         try:
             found = watch.look()
-        except (NoStoreError, SQLMetricsError, apsw.Error, OSError) as error:
+        except (SQLMetricsError, apsw.Error, OSError) as error:
             screen.complain(str(error))
             continue
-        if screen.is_terminal():
+        if _may_be_cleared():
             sys.stdout.write(_CLEAR)
         _print(found, choice)
         screen.say()
