@@ -230,6 +230,24 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+def test_every_module_that_the_design_names_is_there() -> None:
+    """With what it is to have in it: `client/operations.labels`, say."""
+    page = (DOCS / "design.md").read_text("utf-8")
+    named = set(re.findall(r"`((?:process|cells|rows|scrape|store|client)/\w+)(?:\.py)?(?:\.(\w+))?(?:\.(\w+))?", page))
+    modules = {module: ROOT / "sqlmetrics" / f"{module}.py" for module, *_ in named}
+    missing = [
+        (module, name)
+        for module, *names in named
+        if (path := modules[module]).is_file()
+        for name in names
+        if name not in path.read_text("utf-8")
+    ]
+
+    assert len(modules) > 20
+    assert [module for module, path in modules.items() if not path.is_file()] == []
+    assert missing == []
+
+
 def test_every_page_is_in_the_index() -> None:
     """Nobody has to look through the folders."""
     index = (DOCS / "README.md").read_text("utf-8")
