@@ -66,7 +66,7 @@ def _identifier(name: str) -> Identifier:
     found: Identifier = getattr(importlib.import_module(module), attribute)
     if not callable(found):
         ready_made = ", ".join(identifiers.READY_MADE)
-        raise ValueError(f"it is not callable; wanted is the name of a function, module:function, or {ready_made}")
+        raise ValueError(f"it is not callable; expected a function, module:function, or one of {ready_made}")
     return found
 
 
@@ -74,13 +74,13 @@ def _whole(text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise ValueError("wanted is a whole number, 1 or more") from None
+        raise ValueError("expected a whole number, 1 or more") from None
 
 
 def _truth(text: str) -> bool:
     known = {**dict.fromkeys(("1", "true", "yes", "on"), True), **dict.fromkeys(("0", "false", "no", "off"), False)}
     if text.lower() not in known:
-        raise ValueError(f"wanted is one of {', '.join(known)}")
+        raise ValueError(f"expected one of {', '.join(known)}")
     return known[text.lower()]
 
 
@@ -120,7 +120,7 @@ def modes() -> dict[str, str]:
     text = os.environ.get("SQLMETRICS_MODES", "")
     found = dict(part.strip().partition("=")[::2] for part in text.split(",") if part.strip())
     if not all(name and mode for name, mode in found.items()):
-        raise ValueError(f"SQLMETRICS_MODES={text!r} cannot be used: wanted is name=mode,name=mode")
+        raise ValueError(f"SQLMETRICS_MODES={text!r} cannot be used: expected name=mode,name=mode")
     return found
 
 
@@ -167,7 +167,7 @@ def registries() -> str:
     """
     text = os.environ.get("SQLMETRICS_REGISTRIES", "") or "auto"
     if text not in ("auto", "default", "all"):
-        raise ValueError(f"SQLMETRICS_REGISTRIES={text!r} cannot be used: wanted is auto, default or all")
+        raise ValueError(f"SQLMETRICS_REGISTRIES={text!r} cannot be used: expected auto, default or all")
     return text
 
 
@@ -261,7 +261,7 @@ def _refuse_foreign(folder: str) -> None:
     if is_trap and status.st_uid not in (0, os.geteuid()):
         raise ForeignFileError(
             f"{folder} ({stat.filemode(status.st_mode)}) belongs to uid {status.st_uid} (this is uid {os.geteuid()}):"
-            " who has made it may delete and exchange what is in it; name another folder"
+            " its owner can delete and replace the files in it; name another folder"
         )
 
 

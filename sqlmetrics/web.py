@@ -112,7 +112,7 @@ def _scraper(path: Path, disable_compression: bool, self_metrics: bool | None) -
 def _reader(path: Path) -> Reader:
     if path is not None and not isinstance(path, (str, os.PathLike)):
         raise TypeError(
-            f"the path of a store is wanted, or nothing, and not {path!r}; to serve a registry with other collectors"
+            f"expected the path of a store, or nothing, and not {path!r}; to serve a registry with other collectors"
             " too, register sqlmetrics.MultiProcessCollector(registry) and use prometheus_client's function"
         )
     return stores.reader(path)

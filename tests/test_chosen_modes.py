@@ -45,5 +45,5 @@ def test_an_unknown_mode_is_refused(store: sqlmetrics.Store, monkeypatch: pytest
     with pytest.raises(ValueError, match="'most' for 'busy' is no multiprocess mode; there are all, liveall"):
         sqlmetrics.MultiProcessCollector(None, modes={"busy": "most"})
     monkeypatch.setenv("SQLMETRICS_MODES", "busy")
-    with pytest.raises(ValueError, match="SQLMETRICS_MODES='busy' cannot be used: wanted is name=mode"):
+    with pytest.raises(ValueError, match="SQLMETRICS_MODES='busy' cannot be used: expected name=mode"):
         sqlmetrics.generate_latest()

@@ -245,7 +245,7 @@ def test_records_that_make_no_sense_are_in_the_way_of_no_process(
     """Of a living process and of one that was killed, in scrapes, in rows and for the sqlite3 shell."""
     goes_on(store, shell, poisoned(lambda _: [append(payload_of(name)) for name in NONSENSE] and None))
     assert not [key for key in scrape() if key[0].startswith("bad")]
-    assert not [record for record in caplog.records if "left out" not in record.message]
+    assert not [record for record in caplog.records if "readers skip it" not in record.message]
 
 
 @pytest.mark.parametrize("name", ["no JSON", "a child with a field too many", "a cell in a block of nobody"])
@@ -266,9 +266,9 @@ def test_records_of_a_process_that_was_killed_before_any_flush_are_left_out(
     Metrics().use("here")
     with caplog.at_level(logging.INFO, "sqlmetrics"):
         flush(store)
-        wait_for(lambda: [record for record in caplog.records if "left out" in record.message])
+        wait_for(lambda: [record for record in caplog.records if "readers skip it" in record.message])
     assert seen() == shown(1, {"here": 1, "before": 1, "after": 1})
-    told = [record.message for record in caplog.records if "left out" in record.message]
+    told = [record.message for record in caplog.records if "readers skip it" in record.message]
     assert len(told) == 1
     assert store.path in told[0]
 
@@ -306,7 +306,7 @@ def test_a_process_that_only_scrapes_tells_of_what_it_has_settled(store: sqlmetr
     command = [sys.executable, "-c", _READER, store.path]
     found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
     assert found.stdout.count('good_total{a="after"} 1.0') == 3
-    assert found.stderr.count("left out") == 1
+    assert found.stderr.count("readers skip it") == 1
 
 
 OWN = {

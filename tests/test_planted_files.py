@@ -121,13 +121,13 @@ def test_the_log_tells_of_a_journal_of_another_user(
     def told(*words: str) -> list[str]:
         return [text for text in caplog.messages if all(word in text for word in words)]
 
-    wait_for(lambda: told(f"{path}-journal", f"uid {NOBODY}", "not believed"))
+    wait_for(lambda: told(f"{path}-journal", f"uid {NOBODY}", "ignores it"))
     for _ in range(3):
         requests.inc()
         assert sqlmetrics.install(path).flush().name in ("DONE", "NOTHING_CHANGED")
     os.unlink(path + "-journal")
     wait_for(lambda: told(f"{path}-journal is gone"))
-    assert len(told("not believed")) == 1
+    assert len(told("ignores it")) == 1
 
 
 @as_root

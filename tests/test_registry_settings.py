@@ -131,7 +131,7 @@ def test_the_environment_can_leave_only_the_default_registry_shared(path: str, m
 def test_an_environment_that_means_nothing_is_an_error(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """That says what it may be; nothing is installed then."""
     monkeypatch.setenv("SQLMETRICS_REGISTRIES", "mine")
-    with pytest.raises(ValueError, match="SQLMETRICS_REGISTRIES='mine' cannot be used: wanted is auto, default or all"):
+    with pytest.raises(ValueError, match="SQLMETRICS_REGISTRIES='mine' cannot be used: expected auto, default or all"):
         sqlmetrics.install(path)
     assert CollectorRegistry.collect.__module__ == "prometheus_client.registry"
 

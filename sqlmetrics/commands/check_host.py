@@ -130,7 +130,7 @@ def sqlite() -> Finding:
     warning = wal.warning()
     if warning:
         return Finding("sqlite", ERROR, warning, "pip install -U apsw, in the app's environment too")
-    return Finding("sqlite", OK, f"{version} (3.51.3 or newer is wanted)")
+    return Finding("sqlite", OK, f"{version} (3.51.3 or newer is needed)")
 
 
 def aside(path: str) -> Iterator[Finding]:

@@ -56,7 +56,7 @@ def _labels(text: str, inner: str) -> dict[str, str]:
     while at < len(inner):
         found = _LABEL.match(inner, at)
         if found is None:
-            raise PatternError(f"{text!r}: in the braces, wanted is LABEL=VALUE,LABEL=VALUE")
+            raise PatternError(f"{text!r}: in the braces, expected LABEL=VALUE,LABEL=VALUE")
         quoted = found["quoted"]
         labels[found["name"]] = found["bare"].strip() if quoted is None else _ESCAPE.sub(_unescaped, quoted)
         at = found.end()

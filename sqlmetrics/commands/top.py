@@ -51,7 +51,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def _interval(text: str) -> float:
     value = float(text)
     if not 0.1 <= value <= 3600:
-        raise argparse.ArgumentTypeError("wanted are seconds, 0.1 to 3600")
+        raise argparse.ArgumentTypeError("expected seconds, 0.1 to 3600")
     return value
 
 

@@ -52,7 +52,7 @@ def of_files(password_file: str | None, token_file: str | None) -> Access:
     if password_file is not None:
         secret = _line(password_file)
         if not all(secret.partition(b":")):
-            raise SecretError(f"{password_file}: wanted is one line, USER:PASSWORD")
+            raise SecretError(f"{password_file}: expected one line, USER:PASSWORD")
         return Access("Basic", secret)
     return Access("Bearer", _line(token_file)) if token_file is not None else Access()
 
@@ -68,7 +68,7 @@ def _line(path: str) -> bytes:
     if mode & stat.S_IRWXO:
         raise SecretError(f"{path} ({stat.filemode(mode)}) is open to all users; chmod o= {path}")
     if not text or b"\n" in text:
-        raise SecretError(f"{path}: wanted is one line, and no more")
+        raise SecretError(f"{path}: expected one line, and no more")
     return text
 
 

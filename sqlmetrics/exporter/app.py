@@ -58,7 +58,7 @@ class Exporter:
     async def _answer(self, request: Request, authorization: str) -> Answer:
         if request.path not in _FOR_ALL and not self._access.allows(authorization):
             return _said(
-                "401 Unauthorized", "a password or a token is wanted", ("WWW-Authenticate", self._access.challenge())
+                "401 Unauthorized", "a password or a token is required", ("WWW-Authenticate", self._access.challenge())
             )
         handler = self._routes.get(request.path)
         if handler is None:

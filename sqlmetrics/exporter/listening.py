@@ -68,7 +68,7 @@ def forget(text: str) -> None:
 def _tcp(text: str) -> socket.socket:
     found = re.fullmatch(r"(?:\[(?P<six>[^\]]+)\]|(?P<host>[^:\[\]]*)):(?P<port>\d{1,5})", text)
     if found is None or int(found["port"]) > 65535:
-        raise ListenError(f"cannot listen on {text!r}: wanted is {FORMS}")
+        raise ListenError(f"cannot listen on {text!r}: expected {FORMS}")
     host, port = found["six"] or found["host"], int(found["port"])
     if not host and socket.has_dualstack_ipv6():
         with contextlib.suppress(OSError):
@@ -81,7 +81,7 @@ def _tcp(text: str) -> socket.socket:
 def _unix(path: str) -> socket.socket:
     """A socket in a folder, which those may use whom the umask lets write to it."""
     if not path:
-        raise ListenError("cannot listen on 'unix:': wanted is unix:PATH")
+        raise ListenError("cannot listen on 'unix:': expected unix:PATH")
     if _is_left(path):
         os.unlink(path)
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -115,7 +115,7 @@ def _inherited(fd: int) -> socket.socket:
     except OSError as error:
         raise ListenError(f"cannot listen on fd:{fd}: that is no socket ({error.strerror})") from None
     if found.type != socket.SOCK_STREAM or found.family not in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):
-        raise ListenError(f"cannot listen on fd:{fd}: wanted is a stream socket of TCP or unix")
+        raise ListenError(f"cannot listen on fd:{fd}: expected a stream socket of TCP or unix")
     found.set_inheritable(False)
     return found
 

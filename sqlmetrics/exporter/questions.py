@@ -19,7 +19,7 @@ class RequestError(SQLMetricsError, ValueError):
 def wanted(given: Given, name: str) -> str:
     """A parameter that must be there. Raises RequestError."""
     if not given.get(name):
-        raise RequestError(f"{name}= is wanted")
+        raise RequestError(f"{name}= is missing")
     return given[name]
 
 
@@ -30,5 +30,5 @@ def labels(given: Given) -> dict[str, str]:
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        raise RequestError('labels: wanted is a JSON object, such as {"path":"/"}')
+        raise RequestError('labels: expected a JSON object, such as {"path":"/"}')
     return {str(name): str(value) for name, value in found.items()}

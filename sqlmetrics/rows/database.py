@@ -298,7 +298,7 @@ def use_wal(connection: StoreConnection, path: str) -> None:
     if mode != "wal":
         raise JournalModeError(
             f"{path}: SQLite cannot use journal mode WAL here, it stays {mode};"
-            " the store needs a local disk or tmpfs, and nobody else in the file while it is made"
+            " the store needs a local disk or a tmpfs, and no other program may have the file open meanwhile"
         )
     if None in connection.opened:
         connection.note_files()

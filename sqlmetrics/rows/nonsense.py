@@ -35,4 +35,4 @@ def tell(path: str, trouble: Trouble) -> None:
     """Report what was noted of the store at `path`; takes no lock."""
     waiting = _noted.get(path, ())
     while waiting:
-        trouble.report("records", f"{path}: {waiting.popleft()}; it is left out, all else is shown and kept")
+        trouble.report("records", f"{path}: {waiting.popleft()}; readers skip it, and show and keep everything else")

@@ -83,7 +83,7 @@ def unbelieved(path: str) -> Iterator[None]:
         if planted or not os.path.lexists(path + ownership.JOURNAL_SUFFIX):
             is_locked = stack.enter_context(_reserved(path, patiently=bool(planted)))
             if planted and not is_locked:
-                raise ForeignFileError(f"{planted} (SQLite would believe it)")
+                raise ForeignFileError(f"{planted} (SQLite would obey it)")
         yield
 
 

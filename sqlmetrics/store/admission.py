@@ -99,8 +99,8 @@ class Admission:
         if family not in self._told:
             self._told.add(family)
             self._store.trouble.remark(
-                f"{self._store.path}: the metric {family[0]} has as many label sets as max_series lets it have"
-                f" ({self.limit}); new ones count in one series, the label values of which are {OTHER}"
+                f"{self._store.path}: the metric {family[0]} has reached max_series"
+                f" ({self.limit}); new label sets count in one series, with the label values {OTHER}"
             )
             self._store.flusher.wake()
 

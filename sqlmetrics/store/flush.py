@@ -92,7 +92,7 @@ def ask(store: Opened) -> None:
     except BaseException as error:  # whatever it is: without this thread nothing would be mended
         if is_for_caller(error):
             raise
-        store.home.report("app", f"what is to be asked for its values could not be ({told(error)})")
+        store.home.report("app", f"functions and published collectors could not be called ({told(error)})")
 
 
 def flush(rounds: Rounds, *, pause: float = 0.0) -> Outcome:
@@ -141,7 +141,7 @@ def flush(rounds: Rounds, *, pause: float = 0.0) -> Outcome:
 
 def _look_for_planted(store: Opened) -> None:
     if planted := ownership.planted_journal(store.path):
-        store.trouble.report("foreign", f"{planted}; it is not believed, the store goes on")
+        store.trouble.report("foreign", f"{planted}; sqlmetrics ignores it and goes on")
     else:
         store.trouble.over("foreign", f"{store.path}{ownership.JOURNAL_SUFFIX} is gone")
 
