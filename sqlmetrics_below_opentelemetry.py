@@ -2,7 +2,7 @@
 
 The entry point ``opentelemetry_pre_instrument`` is what it offers instead (`_load_instrumentors` in the package
 opentelemetry-instrumentation). This module is imported in every Python that is instrumented, with or without our
-launcher, so it lies beside the package, which would load `prometheus_client` and SQLite.
+launcher, so it lies beside the package: a module in it would import `sqlmetrics`, or whatever an app calls so.
 """
 
 from __future__ import annotations

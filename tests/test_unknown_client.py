@@ -95,7 +95,6 @@ def _imported(file: Path) -> set[str]:
     return {f"{node.module}.{alias.name}" for node in theirs for alias in node.names}
 
 
-@pytest.mark.skipif(not (ROOT / "tox.ini").is_file(), reason="there is no checkout")
 def test_the_oldest_known_version_is_the_one_that_is_required_and_tried() -> None:
     """In the package's requirements, and in the environment `lowest` of tox."""
     assert f'"prometheus_client>={peer.KNOWN[0]}"' in (ROOT / "pyproject.toml").read_text("utf-8")
