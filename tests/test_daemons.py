@@ -13,10 +13,11 @@ from helpers import scrape, wait_for
 pytestmark = pytest.mark.promise(3, 12)
 
 _DAEMON = """
-import os, pathlib, sys, time
+import os, pathlib, sys, time, warnings
 import sqlmetrics
 from prometheus_client import REGISTRY, Counter
 
+warnings.filterwarnings("ignore", "This process .* is multi-threaded")  # a fork, since Python 3.12
 sqlmetrics.install(flush_interval=0.02)
 JOBS = Counter("jobs", "Jobs done")
 JOBS.inc()
