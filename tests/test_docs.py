@@ -312,8 +312,13 @@ def help_texts() -> Iterator[tuple[str, str]]:
 
 
 def test_the_page_about_the_command_line_is_up_to_date() -> None:
-    """Otherwise run ``python tests/test_docs.py``. Pythons differ in where they break the lines of a help text."""
-    assert CLI_PAGE.read_text("utf-8").split() == cli_page().split()
+    """Otherwise run ``python tests/test_docs.py``."""
+    assert words(CLI_PAGE.read_text("utf-8")) == words(cli_page())
+
+
+def words(text: str) -> list[str]:
+    """Of help texts: Pythons differ in where they break lines, and since 3.13 in ``-o, --output FILE``."""
+    return re.sub(r"(-\w) [A-Z]+, --", r"\1, --", text).split()
 
 
 if __name__ == "__main__":
