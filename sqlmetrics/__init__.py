@@ -1,7 +1,7 @@
 """prometheus_client for many processes: all workers' metrics in one SQLite store.
 
-The import itself loads next to nothing. The first use of a name loads all that the package needs, as `install` has to:
-later a worker may have given up the right to read the package's files.
+The import itself loads next to nothing. The first use of a name loads all that the package needs. It must be all,
+because later a worker may have given up the right to read the package's files.
 """
 
 from __future__ import annotations

@@ -22,11 +22,11 @@ class SQLMetricsError(Exception):
 
 
 class PathError(SQLMetricsError, ValueError):
-    """No path was given anywhere, or the one that was cannot hold a store."""
+    """Nothing names a path, or the named path cannot hold a store."""
 
 
 class NoStoreError(SQLMetricsError, ValueError):
-    """A reader was given a path where no store is. Readers never create one."""
+    """There is no store at the path of a reader. Readers never create one."""
 
 
 class StoreError(SQLMetricsError):
@@ -38,7 +38,7 @@ class ForeignFileError(StoreError):
 
 
 class SchemaError(StoreError):
-    """The store was written by a newer version whose rows this one would damage."""
+    """A newer version has written the store, and this one would damage its rows."""
 
 
 class JournalModeError(StoreError):
@@ -46,15 +46,15 @@ class JournalModeError(StoreError):
 
 
 class DamagedError(StoreError):
-    """The store's files are damaged, or do not belong together; a process that writes to it mends that."""
+    """The store's files are damaged, or do not belong together. A process that writes to the store repairs them."""
 
 
 class InstallError(SQLMetricsError, RuntimeError):
-    """``install()`` was called again with another path or other settings.
+    """A second ``install()`` has another path or other settings.
 
     Or another Python interpreter of this process, or another copy of this package, has the store open.
     """
 
 
 class StoreInUseError(SQLMetricsError):
-    """``reset()`` was refused because a living process holds a part of the store."""
+    """``reset()`` refuses, because a living process has a part of the store."""

@@ -5,7 +5,7 @@ app before it calls any hook. In a configuration file of your own, import the fu
 
     from sqlmetrics.gunicorn import child_exit, on_starting, post_fork, post_request, pre_fork, pre_request
 
-Every module-level name here is offered to gunicorn as a setting, so there are few.
+gunicorn takes every module-level name here as a setting, so there are few.
 """
 
 from __future__ import annotations
@@ -27,34 +27,34 @@ _requests = _Requests() if _config.gunicorn_requests() else None
 
 
 def on_starting(server: Any) -> None:
-    """Drop what earlier runs left in the store, unless any process of it lives; called in the master.
+    """Drop what earlier runs left in the store, unless a process of it is alive. Runs in the master.
 
-    Where the master is root and its workers are not (``--user``), the files are shared with the workers' group.
+    If the master is root and its workers are not (``--user``), this shares the files with the workers' group.
     """
     _store.begin_run(uid=server.cfg.uid, gid=server.cfg.gid)
 
 
 def pre_fork(server: Any, worker: Any) -> None:
-    """Give a worker the lowest number that no other one has; called in the master."""
+    """Give a worker the lowest number that no other worker has. Runs in the master."""
     taken = {getattr(other, "sqlmetrics_number", 0) for other in server.WORKERS.values()}
     worker.sqlmetrics_number = next(number for number in range(1, len(taken) + 2) if number not in taken)
 
 
 def post_fork(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's signature
-    """Tell a worker its number; called in the worker. See ``SQLMETRICS_PROCESS_IDENTIFIER=gunicorn-worker``."""
+    """Tell a worker its number. Runs in the worker. See ``SQLMETRICS_PROCESS_IDENTIFIER=gunicorn-worker``."""
     _identifiers.worker_number = worker.sqlmetrics_number
     if _requests is not None:
         _requests.begin_worker()
 
 
 def pre_request(worker: Any, req: Any) -> None:  # noqa: ARG001 - gunicorn's signature
-    """Note that a request is served, if ``SQLMETRICS_GUNICORN_REQUESTS`` says so; called in the worker."""
+    """Note the start of a request, if ``SQLMETRICS_GUNICORN_REQUESTS`` is set. Runs in the worker."""
     if _requests is not None:
         _requests.begin(req)
 
 
 def post_request(worker: Any, req: Any, environ: Any, resp: Any) -> None:  # noqa: ARG001 - gunicorn's signature
-    """Count a request that was served, if ``SQLMETRICS_GUNICORN_REQUESTS`` says so; called in the worker."""
+    """Count a request, if ``SQLMETRICS_GUNICORN_REQUESTS`` is set. Runs in the worker."""
     if _requests is not None:
         _requests.end(req, resp)
 

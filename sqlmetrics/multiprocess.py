@@ -1,7 +1,7 @@
-"""The names of `prometheus_client.multiprocess`, so that existing code changes its import line only.
+"""The names of `prometheus_client.multiprocess`, so that existing code need change only its import line.
 
-Importing this module switches `prometheus_client` to the store, as `sqlmetrics.install` does, if the environment
-names one. Nothing is opened or created by that: the first metric does.
+If the environment names a store, importing this module switches `prometheus_client` to it, as `sqlmetrics.install`
+does. The import opens and creates nothing; the first metric does.
 """
 
 from __future__ import annotations

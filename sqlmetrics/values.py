@@ -181,10 +181,10 @@ class _Named:
 def MultiProcessValue(process_identifier: Callable[[], object] = os.getpid) -> type[SharedValue]:
     """Return a value class, as `prometheus_client.values.MultiProcessValue` does.
 
-    process_identifier: names the process; the results are compared as strings and must differ between
-        processes that live at the same time. Any function but `os.getpid` is called at each operation.
+    process_identifier: a function that names the process. Its results, as strings, must differ between processes
+        that live at the same time. Each operation calls it, unless it is `os.getpid`.
 
-    The store is the installed one, else the one that the environment names, opened at the first value.
+    The store is the installed one, else the one that the environment names. The first value opens it.
     """
     bases: tuple[type, ...] = (SharedValue,) if process_identifier is os.getpid else (_Named, SharedValue)
 

@@ -123,14 +123,15 @@ def make_wsgi_app(
 ) -> Callable[..., Iterable[bytes]]:
     """Return a WSGI app that answers scrapes from the store.
 
-    Text 0.0.4 or OpenMetrics, as the client accepts; gzip unless it is disabled; ``?name[]=requests_total`` for these
-    samples only. 503 while there is no store or it cannot be read; the reason is logged.
+    It answers in text 0.0.4 or OpenMetrics, as the client accepts, with gzip unless you disable it.
+    ``?name[]=requests_total`` asks for only these samples. If there is no store, or it cannot read the store, it
+    answers 503 and logs the reason.
 
     path: the store's file or folder; default: the installed store, else what the environment names.
-    self_metrics: whether the families about the store itself (``sqlmetrics_…``) are shown too; default: what
+    self_metrics: whether to show the families about the store itself (``sqlmetrics_…``), too; default: what
         ``SQLMETRICS_SELF_METRICS`` says.
 
-    Raises PathError if no path is named, TypeError for a registry.
+    Raises PathError if nothing names a path, TypeError for a registry.
     """
     scraper = _scraper(path, disable_compression, self_metrics)
 
@@ -153,7 +154,7 @@ def make_wsgi_app(
 def make_asgi_app(
     path: Path = None, disable_compression: bool = False, *, self_metrics: bool | None = None
 ) -> Callable[..., Awaitable[None]]:
-    """Return an ASGI app that answers scrapes from the store, in a thread: the event loop goes on meanwhile.
+    """Return an ASGI app that answers scrapes from the store, in a thread, so that the event loop goes on meanwhile.
 
     See `make_wsgi_app`. Runs on asyncio and trio.
     """
@@ -233,9 +234,9 @@ def start_http_server(
     """Answer scrapes on a port, in a daemon thread; returns the server and the thread.
 
     port: 0 for a free one, see ``server.server_port``. addr: the address to listen at. path, self_metrics: see
-    `make_wsgi_app`. tls: ``certfile``, ``keyfile`` and what else `prometheus_client.start_http_server` takes.
+    `make_wsgi_app`. tls: ``certfile``, ``keyfile`` and so on, as for `prometheus_client.start_http_server`.
 
-    Raises PathError, NoStoreError if no store is there and none is installed, OSError if the port cannot be had.
+    Raises PathError, NoStoreError if there is no store and none is installed, OSError if it cannot have the port.
     """
     app = make_wsgi_app(path, self_metrics=self_metrics)
     registry = CollectorRegistry()

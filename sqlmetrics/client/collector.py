@@ -17,20 +17,20 @@ from ..store import installed as stores
 
 
 class MultiProcessCollector:
-    """Collects what all processes of a store have counted, as `prometheus_client.multiprocess` does.
+    """Collects what all processes of a store have counted, like the class in `prometheus_client.multiprocess`.
 
     registry: where it registers itself, or None. With a restricted registry
-        (``registry.restricted_registry(names)``) only those samples are queried.
+        (``registry.restricted_registry(names)``) it queries only those samples.
     path: the store's file or folder; default: the installed store, else what the environment names. The folder of
         ``PROMETHEUS_MULTIPROC_DIR`` means the same as no path.
-    self_metrics: whether the families about the store itself (``sqlmetrics_…``) are collected too; default: what
+    self_metrics: whether to collect the families about the store itself (``sqlmetrics_…``), too; default: what
         ``SQLMETRICS_SELF_METRICS`` says.
     created: whether counters, summaries and histograms have ``_created`` samples: when the first process made them.
-    modes: the multiprocess mode in which a gauge is shown, by its name, where it is to be another than the app's;
+    modes: by the name of a gauge, the multiprocess mode to show it in, instead of the app's mode;
         default: what ``SQLMETRICS_MODES`` says. See `wanted.Wanted.mode_of` for what is possible.
 
-    Raises PathError if no path is named and NoStoreError if no store is there, both are ValueErrors; ValueError for a
-    mode that there is not.
+    Raises PathError if nothing names a path, and NoStoreError if there is no store; both are ValueErrors. Raises
+    ValueError for an unknown mode.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class MultiProcessCollector:
             registry.register(self)
 
     def collect(self) -> Iterable[Metric]:
-        """Return the families of the store, aggregated at this moment. Raises NoStoreError, StoreError.
+        """Return the families of the store, with the totals of this moment. Raises NoStoreError, StoreError.
 
         By way of `merge` where a derived class, or the app, has one of its own.
         """
@@ -72,7 +72,7 @@ class MultiProcessCollector:
 
     @staticmethod
     def merge(files: Iterable[str], accumulate: bool = True) -> Iterable[Metric]:
-        """Return the families of the store, for classes derived from this one that change what it yields.
+        """Return the families of the store, for subclasses that change what it yields.
 
         files: what a collector has handed to its own `merge`; anything else stands for the store in use, for there are
         no files per process here. accumulate: False is not offered, and raises NotImplementedError.

@@ -24,20 +24,20 @@ def generate_latest(
     self_metrics: bool | None = None,
     modes: Mapping[str, str] | None = None,
 ) -> bytes:
-    """Return what all processes of a store have counted as exposition text, UTF-8.
+    """Return what all processes of a store have counted, as exposition text in UTF-8.
 
-    The same as `prometheus_client.generate_latest` makes of a registry with a `MultiProcessCollector`, in a fraction of
-    the time.
+    `prometheus_client.generate_latest` returns the same for a registry with a `MultiProcessCollector`, but takes
+    several times as long.
 
     path: the store's file or folder; default: the installed store, else what the environment names.
     openmetrics: OpenMetrics 1.0 instead of the Prometheus text format 0.0.4.
-    escaping: of names beyond the classic characters: underscores, dots, values or allow-utf-8.
-    names: of the samples that are wanted, such as ``requests_total``; default: all.
-    self_metrics: whether the families about the store itself (``sqlmetrics_…``) are wanted too; default: what
+    escaping: how to write names with other than the classic characters: underscores, dots, values or allow-utf-8.
+    names: the names of the samples that you want, such as ``requests_total``; default: all.
+    self_metrics: whether to show the families about the store itself (``sqlmetrics_…``), too; default: what
         ``SQLMETRICS_SELF_METRICS`` says.
-    modes: the multiprocess mode in which a gauge is shown, by its name; default: what ``SQLMETRICS_MODES`` says.
+    modes: by the name of a gauge, the multiprocess mode to show it in; default: what ``SQLMETRICS_MODES`` says.
 
-    Raises PathError if no path is named, NoStoreError if no store is there, StoreError if it cannot be read.
+    Raises PathError if nothing names a path, NoStoreError if there is no store, StoreError if it cannot read the store.
     """
     encoder = partial(openmetrics_text.generate_latest if openmetrics else plain.generate_latest, escaping=escaping)
     return encode(stores.reader(path), encoder, wanted(names, self_metrics=self_metrics, modes=modes))

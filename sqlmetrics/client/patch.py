@@ -111,23 +111,23 @@ def install(
     keep_dead: int | None = None,
     max_series: int | None = None,
 ) -> Store:
-    """Switch `prometheus_client` to the store, in this process and in those that are forked from it.
+    """Switch `prometheus_client` to the store, in this process and in processes forked from it.
 
-    Covers every metric of its classes, whoever makes it, before or after this call; values counted so far are
-    taken over. Never resets the store. A second call with the same arguments changes nothing.
+    Covers every metric of its classes, made by any code before or after this call. Takes over values counted so far.
+    Never resets the store. A second call with the same arguments changes nothing.
 
     path: a file, or an existing folder (then ``metrics.sqlite3`` in it); default: ``SQLMETRICS_PATH``, else
         ``PROMETHEUS_MULTIPROC_DIR``.
     flush_interval: seconds between flushes of changed values to rows; default 1.0.
-    process_identifier: names this process, see `values.MultiProcessValue`; default `os.getpid`.
+    process_identifier: a function that names this process, see `values.MultiProcessValue`; default `os.getpid`.
     mode, group: permission bits and group of the store's files; default 0o600 and the process's own.
-    keep_dead: how many ended processes' ``all`` gauges are remembered; default 1000.
-    max_series: how many label sets a metric may have, all processes together; new ones beyond it count in one series
-        whose label values are all ``(other)``; default: any number.
+    keep_dead: for how many ended processes the store keeps ``all`` gauges; default 1000.
+    max_series: how many label sets a metric may have, over all processes. New ones beyond it count in one series
+        with the label values ``(other)``; default: any number.
 
-    Each keyword that is not given is taken from ``SQLMETRICS_<NAME>``, if that is set.
-    Raises PathError, StoreError (and what is derived from it), ValueError, or InstallError: it was called with
-    something else before, or another interpreter of this process, or another copy of this package, has the store.
+    ``SQLMETRICS_<NAME>``, if it is set, gives each keyword that you leave out.
+    Raises PathError, StoreError (or a subclass), ValueError for a wrong setting, or InstallError: an earlier call had
+    other arguments, or another interpreter of this process or another copy of this package has the store.
     """
     given = {
         "flush_interval": flush_interval,
@@ -155,7 +155,7 @@ def install(
 def switch(identify: Callable[[], object]) -> None:
     """Replace the names, so that metrics go to the default store; it is opened when the first value is made.
 
-    All or nothing: whatever is raised, everything is as it was.
+    All or nothing: if something raises, everything stays as it was.
     """
     if _replaced:
         return
@@ -195,9 +195,9 @@ def _restore() -> list[tuple[Any, str, Any]]:
 
 
 def uninstall() -> None:
-    """Undo `install`: metrics go on in the memory of their process, with the values they have in it.
+    """Undo `install`. Metrics go on in the memory of their process, with the values that they have there.
 
-    All or nothing: whatever is raised, everything is as it was.
+    All or nothing: if something raises, everything stays as it was.
     """
     undone, taken = _restore(), list[takeover.Taken]()
     try:

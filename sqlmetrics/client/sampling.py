@@ -210,17 +210,17 @@ def _yielded_by(collector: Any) -> tuple[Any, ...]:
 
 
 def publish(collector: Any, multiprocess_mode: str = "liveall") -> None:
-    """Have each process sample a collector, at every flush and before its own scrapes, into the store.
+    """Make each process collect from a collector, at every flush and before its own scrapes, into the store.
 
-    Counters, summaries and histograms are added up over all processes, as those of metrics are; in the modes ``all``
-    and ``liveall`` each process's counters are shown with its pid, as its gauges are.
+    Counters, summaries and histograms add up over all processes, like those of metrics. In the modes ``all`` and
+    ``liveall``, scrapes show the counters of each process with its pid, like its gauges.
 
     collector: anything with a ``collect()``, such as `prometheus_client.PROCESS_COLLECTOR`. If it is in the default
-        registry, what that yields of it is the store's from now on.
+        registry, the registry yields the store's samples of it from now on.
     multiprocess_mode: of its gauges, see `prometheus_client.Gauge`.
 
-    Again for the same collector: with the mode given now. Raises ValueError for a mode that there is not, TypeError
-    for something that is no collector.
+    A second call for the same collector changes its mode. Raises ValueError for an unknown mode, TypeError for an
+    object that is no collector.
     """
     if multiprocess_mode not in MODES:
         raise ValueError(f"unknown multiprocess mode {multiprocess_mode!r}; it is one of {sorted(MODES)}")
@@ -237,7 +237,7 @@ def publish(collector: Any, multiprocess_mode: str = "liveall") -> None:
 
 
 def unpublish(collector: Any) -> None:
-    """Sample a collector no more in this process; its gauges leave the scrapes, what it counted stays."""
+    """Stop collecting from a collector in this process. Its gauges leave the scrapes; its counts stay."""
     publication = sampler.publications.pop(collector, None)
     if publication is not None:
         publication.withdraw()

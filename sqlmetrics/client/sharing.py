@@ -28,14 +28,14 @@ _peer_make_wsgi_app = exposition.make_wsgi_app
 
 
 def private(registry: CollectorRegistry) -> CollectorRegistry:
-    """Have a registry show the metrics of this process only, as without a store; nothing of them gets into it.
+    """Make a registry show the metrics of this process only, as without a store. Nothing of them gets into the store.
 
-    To be called before its metrics are made: what they counted until then stays in the store, too. Calling it again
-    changes nothing. It may be called before `install`.
+    Call it before you make the registry's metrics, because their earlier counts stay in the store. A second call
+    changes nothing. You may call it before `install`.
 
-    registry: any but the default one, which is the sum of all processes.
+    registry: any but the default one, which shows all processes.
     Returns the registry: ``registry = sqlmetrics.private(CollectorRegistry())``.
-    Raises TypeError for what is no `CollectorRegistry`, ValueError for the default one.
+    Raises TypeError for anything but a `CollectorRegistry`, ValueError for the default one.
     """
     if not isinstance(registry, CollectorRegistry):
         raise TypeError(f"a prometheus_client.CollectorRegistry can be private; {registry!r} is none")

@@ -99,9 +99,9 @@ class Store(Opened, fork.ForkAware):
     # --- what the flusher and the set-up calls do ---------------------------------------------------------
 
     def flush(self) -> Outcome:
-        """Bring this process's changed values into rows now, waiting a second for another's write lock at most.
+        """Write this process's changed values to rows now; wait a second at most for another's write lock.
 
-        Never raises; returns what it came to.
+        Never raises; returns the outcome.
         """
         flush.ask(self)
         for _ in waits.tries(waits.CALL):
@@ -112,7 +112,7 @@ class Store(Opened, fork.ForkAware):
         return outcome
 
     def get_sample_value(self, name: str, labels: dict[str, str] | None = None) -> float | None:
-        """What a scrape shows of one sample, aggregated over all processes; None if it is not there.
+        """The value of one sample in a scrape, over all processes; None if there is no such sample.
 
         As `prometheus_client.CollectorRegistry.get_sample_value`, for tests and health checks.
         name: the sample's, such as ``requests_total``. labels: all of them, a bucket's ``le`` and a ``pid`` too.
