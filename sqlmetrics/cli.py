@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
 
 COMMANDS = {
-    "show": "series and their values, as a scrape would have them now",
+    "show": "show series and their values at this moment, as a scrape would",
     "top": "a live screen: rates by family and by process, quantiles, CPU, memory, deaths",
-    "status": "who is alive, how large the store is, what went wrong",
-    "cardinality": "which family and which label have how many series",
-    "check": "what is wrong with the store or will be, and what to do about it",
-    "serve": "the exporter: answers Prometheus, and shows a page, beside the processes that count",
+    "status": "show living processes, the size of the store, and what went wrong",
+    "cardinality": "count series by family and by label",
+    "check": "find problems of the store, and say what to do about them",
+    "serve": "run the exporter: it answers Prometheus and shows a page, beside the processes that count",
     "export": "the exposition text, to a file as a whole or to the standard output",
     "remove": "remove series of a metric from the store and from all processes",
     "reset": "empty the store, so that counters begin at zero",
-    "completion": "print what makes a shell complete commands and options",
+    "completion": "print a script that lets your shell complete commands and options",
     "env": "print the variables that `run` sets, for units, containers and shells",
 }
 """The commands that are modules of `commands`; each is imported if it is the one that is run."""
@@ -97,11 +97,11 @@ def _version() -> str:
 def _add_run(commands: _Commands) -> None:
     run = commands.add_parser(
         "run",
-        help="run a command so that every Python below it uses the store",
+        help="run a command; every Python that it starts uses the store",
         usage="sqlmetrics run [-h] [--path PATH] [--] COMMAND [ARGUMENT ...]",
         description="Empties the store, unless a process uses it, and becomes COMMAND. In every Python process that it"
-        " starts, the first import of prometheus_client installs the store. Settings are taken from SQLMETRICS_...",
-        epilog="The exit status is that of the command; 127 if there is none of that name, 126 if it cannot be run.",
+        " starts, the first import of prometheus_client installs the store. SQLMETRICS_... variables are its settings.",
+        epilog="The exit status is that of the command; 127 if there is no such command, 126 if it cannot run.",
     )
     run.add_argument("--path", help=PATH_HELP)
     run.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND", help="a program and its arguments")

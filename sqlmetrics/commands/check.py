@@ -15,8 +15,8 @@ _STATUSES = {OK: 0, WARNING: 1, ERROR: 2}
 def add(parser: argparse.ArgumentParser) -> None:
     """Describe the command."""
     parser.description = (
-        "Looks at the store's files, all of what is in them, and their surroundings, and says what to do about what is"
-        " not in order. Changes nothing; a large store takes seconds."
+        "Checks the store's files, all their content, and their surroundings, and says what to do about each problem."
+        " Changes nothing. A large store takes seconds."
     )
     parser.epilog = "Exit status: 0 if all is in order; 1 if there are warnings; 2 if there are errors."
     options.add_path(parser)

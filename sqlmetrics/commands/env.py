@@ -14,7 +14,7 @@ from . import options, screen
 def add(parser: argparse.ArgumentParser) -> None:
     """Describe the command."""
     parser.description = (
-        "Prints the variables with which a Python uses the store as it would below `sqlmetrics run`. Empties nothing."
+        "Prints the variables that make a Python use the store, as under `sqlmetrics run`. Empties nothing."
     )
     parser.epilog = "Exit status: 0; 1 if no store is named, or the path cannot be one."
     parser.add_argument("--path", help=options.PATH_HELP)

@@ -21,12 +21,10 @@ class ExportError(SQLMetricsError, OSError):
 def add(parser: argparse.ArgumentParser) -> None:
     """Describe the command."""
     parser.description = (
-        "Writes what a scrape would show now. With -o, the file is replaced as a whole or stays as it is, as"
+        "Writes what a scrape would show now. With -o, replaces the file as a whole or leaves it as it is, as"
         " node_exporter's textfile collector needs it. Changes nothing in the store."
     )
-    parser.epilog = (
-        "Exit status: 0 if all of it was written; 2 if not, because the store cannot be read, or the file not written."
-    )
+    parser.epilog = "Exit status: 0 if it has written all; 2 if it cannot read the store or write the file."
     options.add_path(parser)
     parser.add_argument(
         "-o", "--output", metavar="FILE", help="such as /var/lib/node_exporter/app.prom; default: standard output"

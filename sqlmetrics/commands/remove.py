@@ -41,8 +41,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Describe the command."""
     parser.description = (
         "Removes label sets of a metric from the store and from all processes: those with these labels, or all of them."
-        " Shows them and asks first. A process that goes on counting one begins at 0. Afterwards nothing of them is in"
-        " the files, which are small again."
+        " Shows them and asks first. If a process goes on counting one, it begins at 0. Nothing of them stays in the"
+        " files, which are small again."
     )
     parser.epilog = (
         "Exit status: 0 if they are gone; 1 if there are none; 2 if nothing was removed: it was refused, not confirmed,"

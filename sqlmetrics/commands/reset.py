@@ -27,8 +27,8 @@ class Emptied:
 def add(parser: argparse.ArgumentParser) -> None:
     """Describe the command."""
     parser.description = (
-        "Empties the store: all series of all processes go, and nothing of them stays in the files, which are small"
-        " again. Shows what goes and asks first. Refused while a process uses the store, unless forced."
+        "Empties the store of all series of all processes. Nothing of them stays in the files, which are small again."
+        " Shows what will go, and asks first. Refuses while a process uses the store, unless you force it."
     )
     parser.epilog = (
         "Exit status: 0 if it is empty; 2 if nothing was changed: it was refused, not confirmed, or cannot be written."

@@ -35,8 +35,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Describe the command."""
     parser.description = (
         "Answers scrapes of a store that other processes count in: /metrics for Prometheus, / for people, /-/healthy"
-        " and /-/ready for supervisors. Changes nothing, needs no right but to read, and waits for a store that is not"
-        " there yet."
+        " and /-/ready for supervisors. Changes nothing, needs only the right to read, and waits if there is no store"
+        " yet."
     )
     parser.epilog = "Exit status: 0 when SIGTERM or SIGINT ends it; 2 if it cannot begin."
     options.add_path(parser)

@@ -30,11 +30,11 @@ _HEADS = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 def add(parser: argparse.ArgumentParser) -> None:
     """Describe the command."""
     parser.description = (
-        "Shows series with the values that a scrape would have now, read from the memory of the living processes and"
-        " not from rows. Changes nothing, and needs no right but to read."
+        "Shows series with the values that a scrape would have now. Reads the memory of living processes, not"
+        " rows. Changes nothing, and needs only the right to read."
     )
     parser.epilog = (
-        "Quantiles are those of PromQL's histogram_quantile(), over all that was ever observed. Exit status: 0; 1 if"
+        "Quantiles are those of PromQL's histogram_quantile(), over all observations so far. Exit status: 0; 1 if"
         " no series matches; 2 if the store cannot be read."
     )
     parser.add_argument(

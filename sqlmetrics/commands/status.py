@@ -18,8 +18,8 @@ _DEATHS = 5
 def add(parser: argparse.ArgumentParser) -> None:
     """Describe the command."""
     parser.description = (
-        "Shows which processes live, by the kernel's word, how large the store is, and what went wrong. Changes"
-        " nothing, and needs no right but to read. CPU and memory are those of /proc."
+        "Shows which processes are alive, as the kernel says, how large the store is, and what went wrong. CPU and"
+        " memory come from /proc. Changes nothing, and needs only the right to read."
     )
     parser.epilog = (
         "Exit status: 0 if a process is alive; 1 if none is; 2 if there is trouble, or the store cannot be read."

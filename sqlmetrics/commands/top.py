@@ -31,9 +31,9 @@ _CLEAR = "\x1b[H\x1b[2J"
 def add(parser: argparse.ArgumentParser) -> None:
     """Describe the command."""
     parser.description = (
-        "Shows rates by family and by process since the last look, quantiles of what histograms observed meanwhile, CPU"
-        " and memory by /proc, and deaths. Events are steps of counters and observations; counters of seconds and bytes"
-        " are left out of those of a process. Changes nothing, and needs no right but to read."
+        "Shows rates by family and by process since the last look, quantiles of the observations since then, CPU and"
+        " memory from /proc, and deaths. Events are steps of counters and observations; the events of a process leave"
+        " out counters of seconds and bytes. Changes nothing, and needs only the right to read."
     )
     parser.epilog = (
         "Keys: q leaves, s sorts the families and o the processes by the next column, / filters both by a part of a"
