@@ -43,7 +43,7 @@ class Terminal:
         self._master, self._slave = pty.openpty()
         self.resize(columns, lines)
         self.before = termios.tcgetattr(self._slave)
-        environment = {**os.environ, "TERM": term}
+        environment = {**os.environ, "TERM": term, "COLUMNS": "132", "LINES": "50"}  # of another terminal
         environment.pop("NO_COLOR", None)
         self.process = subprocess.Popen(
             [*(program or TOP), *arguments],

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from dataclasses import dataclass
 
 import apsw
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleDimensions, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -41,13 +43,20 @@ def live(watch: Watch, choice: Choice, interval: float) -> None:
         ticks = Ticks(min(interval, _FIRST))
         _look(watch, state)
         while not state.left:
-            shown.update(drawn(state, console.size.width, console.size.height), refresh=True)
+            console.size = _size()
+            shown.update(drawn(state, *console.size), refresh=True)
             for key in keyboard.pressed(min(ticks.left(), _GLANCE)):
                 press(state, key)
             if ticks.left() <= 0:
                 ticks = Ticks(interval)
                 if not state.held:
                     _look(watch, state)
+
+
+def _size() -> ConsoleDimensions:
+    """The terminal's own, which changes, whatever COLUMNS and LINES say."""
+    columns, lines = os.get_terminal_size(sys.stdout.fileno())
+    return ConsoleDimensions(columns or 80, lines or 24)
 
 
 def _look(watch: Watch, state: State) -> None:
