@@ -95,6 +95,30 @@ def test_the_demo_counts_every_request() -> None:
     assert_nothing_is_left(done.stdout)
 
 
+def test_the_lines_that_the_demo_ends_with_work_as_typed(tmp_path: Path) -> None:
+    """In another folder, with the port of this test's."""
+    said = demo("--requests=20", "--workers=2").stdout.partition("try it yourself")[2]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    typed = "\n".join(re.findall(r"^\$ (.*)$", said, flags=re.M)).replace(":8000", f":{port}")
+    store = re.search(r"SQLMETRICS_PATH=(\S+)", typed)
+    assert store is not None
+    typed = typed.replace(store[1], str(tmp_path / "metrics.sqlite3"))
+
+    done = subprocess.run(
+        ["bash", "-m", "-c", f"{typed}\nwait"],
+        cwd=tmp_path,
+        env=os.environ | {"GUNICORN_CMD_ARGS": f"--bind 127.0.0.1:{port}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert re.search(r'path="/",status="200"\}\s+1$', done.stdout, flags=re.M), done.stdout + done.stderr
+    assert is_refused(port)
+
+
 def test_the_screen_fits_80_columns() -> None:
     """Also with an encoding that knows ASCII only."""
     done = demo("--requests=20", "--workers=2", PYTHONIOENCODING="ascii")

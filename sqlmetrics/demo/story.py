@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -132,9 +133,21 @@ class Demo:
         if not all(self.results):
             say(f"{self.results.count(False)} of {len(self.results)} checks failed.")
             return 1
-        say(f"\nAll {len(self.results)} checks hold. Copy the app; its first lines say how to try it yourself:")
-        say(Path(__file__).with_name("app.py"))
+        say(f"\nAll {len(self.results)} checks hold. Now try it yourself, from any folder:")
+        for line in self.own_try():
+            say(f"$ {line}")
+        say(f"The app, to copy: {Path(__file__).with_name('app.py')}")
         return 0
+
+    def own_try(self) -> Iterator[str]:
+        """Lines for a shell that start the same app, ask it, and look at what it has counted."""
+        python = shlex.quote(sys.executable)
+        store = Path(self.store).parent.with_name("sqlmetrics-try") / "metrics.sqlite3"
+        yield f"export SQLMETRICS_PATH={shlex.quote(str(store))}"
+        yield f"{python} -m gunicorn -c python:sqlmetrics.gunicorn -w {self.workers} sqlmetrics.demo.app:app &"
+        yield "curl -s --retry 9 --retry-connrefused http://127.0.0.1:8000/"
+        yield f"{python} -m sqlmetrics show demo_requests"
+        yield "kill %1"
 
     def set_gauges(self) -> None:
         """Have each worker set its gauges to a number of its own; which one is asked is chance."""
