@@ -182,6 +182,7 @@ class Reader(fork.ForkAware):
                 continue
             if result is not None:
                 return result[0]
+            busy = None  # it could be read, and did not fit together
         raise busy or DamagedError(
             f"rows and cells do not fit together, or change faster than they are read: {_TRIES} tries"
         )

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import apsw
 from disks import Disk
 
 import sqlmetrics
@@ -324,7 +325,7 @@ class Coordinator:
     def _values(self) -> Values | None:
         try:
             return parse(readers.text_of_store(self.path))
-        except sqlmetrics.SQLMetricsError:
+        except (sqlmetrics.SQLMetricsError, apsw.BusyError):
             return None
 
     def _is_whole(self) -> bool:
