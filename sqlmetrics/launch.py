@@ -16,6 +16,7 @@ from typing import NoReturn
 
 from . import config
 from .cells import layout, locks
+from .cells.descriptors import open_file
 from .errors import PathError, SQLMetricsError
 from .store.store import Store
 
@@ -83,7 +84,7 @@ def _hand_on_run_lock(path: str) -> None:
     Where the system has no such locks, only processes that count keep a second launcher from emptying the store.
     """
     with contextlib.suppress(OSError):
-        held = os.open(
+        held = open_file(
             path + "-cells", os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         )  # stays open: see `locks`
         os.set_inheritable(held, locks.share_by_file(held, layout.RUN_LOCK_AT))

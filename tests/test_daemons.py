@@ -18,6 +18,7 @@ import sqlmetrics
 from prometheus_client import REGISTRY, Counter
 
 warnings.filterwarnings("ignore", "This process .* is multi-threaded")  # a fork, since Python 3.12
+warnings.filterwarnings("ignore", category=ResourceWarning)  # in the development mode
 sqlmetrics.install(flush_interval=0.02)
 JOBS = Counter("jobs", "Jobs done")
 JOBS.inc()
@@ -33,6 +34,11 @@ if is_deleted:
     for name in folder.glob("metrics.sqlite3*"):
         name.unlink()
 JOBS.inc(10)
+if not files:
+    try:
+        os.write(2, b"what the interpreter says at its end" * 100)
+    except OSError:
+        pass  # there is no such file, and none of the store's has its number
 if os.fork() == 0:
     JOBS.inc(100)
     os._exit(0)

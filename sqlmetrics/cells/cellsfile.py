@@ -32,7 +32,7 @@ from typing import NamedTuple
 from ..errors import StoreError
 from . import layout, locks, ownership
 from .chores import Chore
-from .descriptors import Mapped, MappedFile, identity_of, mapped, note, opening, status_of
+from .descriptors import Mapped, MappedFile, identity_of, mapped, note, open_file, opening, status_of
 from .region import NoRoomError, Region, reserve
 
 
@@ -391,7 +391,7 @@ def _enter(fd: int, path: str, access: int) -> CellsFile:
 
 def _open_own(path: str, flags: int) -> int:
     """Open a cells file; nobody's fifo is waited for. Raises OSError or ForeignFileError."""
-    fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    fd = open_file(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         ownership.check_opened(fd, path, looking=not flags & os.O_RDWR)
     except BaseException:
@@ -405,7 +405,7 @@ def create_cells(path: str, store: str, pair: str, *, uses: int, mode: int, gid:
 
     uses: where the count of each slot's uses begins, so that no instance id is given a second time.
     """
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    fd = open_file(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     try:
         os.fchmod(fd, mode)
         if gid >= 0:

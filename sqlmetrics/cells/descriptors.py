@@ -23,6 +23,24 @@ NOWHERE = 2**31 - 1
 """The number of no descriptor: what needs one raises an OSError, and never locks or enlarges a file of others."""
 
 
+_LOWEST = 3
+
+
+def open_file(name: str, flags: int, mode: int = 0o777) -> int:
+    """`os.open`, but never as standard input, output or error, which a daemon may have closed. Raises OSError.
+
+    The interpreter, and many a library, write to descriptor 2 whatever it is by now. SQLite does the same with its
+    own files (https://www.sqlite.org/howtocorrupt.html, 1.1).
+    """
+    fd = os.open(name, flags, mode)
+    if fd >= _LOWEST:
+        return fd
+    try:
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _LOWEST)
+    finally:
+        os.close(fd)
+
+
 def status_of(file: str | int) -> os.stat_result | None:
     """Of a name (not followed) or a descriptor; None if there is no such thing. Raises OSError."""
     try:
@@ -52,10 +70,10 @@ def kept(fd: int, path: str, identity: tuple[int, int], flags: int) -> int:
     with contextlib.suppress(OSError):
         there = status_of(path)
         if there is not None and identity_of(there) == identity:
-            return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+            return open_file(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
         if found is not None and stat.S_ISCHR(found.st_mode):
             return fd
-        return os.open(os.devnull, flags)
+        return open_file(os.devnull, flags)
     return NOWHERE
 
 

@@ -16,6 +16,7 @@ import apsw
 
 from .. import config
 from ..cells import ownership
+from ..cells.descriptors import open_file
 from ..errors import PathError
 from ..process import fork, native
 from .database import file_identity, identity_of
@@ -81,7 +82,7 @@ def _open(name: str, settings: config.Settings) -> int | None:
     ownership.check_file(name)
     flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     with contextlib.suppress(FileNotFoundError):
-        return _checked(os.open(name, flags), name)
+        return _checked(open_file(name, flags), name)
     with contextlib.suppress(FileExistsError):
         return make_file(name, settings.mode | 0o600, settings)
     return None
@@ -92,7 +93,7 @@ def make_file(name: str, mode: int, settings: config.Settings) -> int:
 
     Raises PathError (mode or group cannot be set) or OSError, FileExistsError if there is one.
     """
-    fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    fd = open_file(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     try:
         os.fchmod(fd, mode)
         if settings.gid() >= 0:
