@@ -324,7 +324,7 @@ def test_what_one_process_has_brought_no_other_reads_again(path: str, monkeypatc
         other.communicate(b"\n")
         for one in (first, second):
             wait_for(lambda one=one: is_back(one))
-    assert readings[0] == 1
+    assert readings[0] <= 1  # none where a flusher of theirs was faster than the third, and has made the files itself
 
 
 def test_a_process_that_starts_leaves_the_making_to_one_that_has_the_deleted_wal_open(path: str) -> None:
