@@ -7,6 +7,8 @@ import os
 import subprocess
 from pathlib import Path
 
+from helpers import wait_for
+
 
 def can_mount() -> bool:
     """Whether this process may mount a small tmpfs."""
@@ -33,8 +35,13 @@ class Disk:
 
     def fill(self) -> None:
         """Leave not a byte of room: another program's file takes it all."""
-        subprocess.run(["dd", "if=/dev/zero", f"of={self.folder}/filler", "bs=4096"], stderr=subprocess.DEVNULL)
-        assert os.statvfs(self.folder).f_bavail == 0
+        fill = ["dd", "if=/dev/zero", f"of={self.folder}/filler", "bs=4096", "oflag=append", "conv=notrunc"]
+
+        def is_full() -> bool:
+            subprocess.run(fill, stderr=subprocess.DEVNULL)
+            return os.statvfs(self.folder).f_bavail == 0  # or a WAL was cut off at this moment
+
+        wait_for(is_full)
 
     def free(self) -> None:
         """Delete that file."""
