@@ -79,7 +79,7 @@ def parser(command: str | None = None) -> argparse.ArgumentParser:
         if command in (None, name):
             module = importlib.import_module(f"{__package__}.commands.{name}")
             module.add(added)
-            added.set_defaults(run=module.run)
+            added.set_defaults(run=module.run, whole=parser)
     demo = commands.add_parser("demo", help="start a gunicorn, send it requests, kill a worker, check every number")
     demo.add_argument("--requests", type=int, default=2000, help="how many requests to send (default 2000)")
     demo.add_argument("--workers", type=int, default=4, help="how many workers to start (default 4)")

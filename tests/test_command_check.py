@@ -11,9 +11,9 @@ from helpers import delete
 from looking import Said, as_they_are, command, worker
 from outsiders import NOBODY, Operator, as_root
 
-from sqlmetrics.commands import check_host, check_store, state
-from sqlmetrics.commands.look import Look
-from sqlmetrics.commands.place import find
+from sqlmetrics.outside import check_host, check_store, state
+from sqlmetrics.outside.look import Look
+from sqlmetrics.outside.place import find
 
 MOUNTS = """\
 22 1 8:1 / / rw,relatime - ext4 /dev/sda1 rw

@@ -88,5 +88,5 @@ def test_env_needs_nothing_but_the_package(path: str) -> None:
 
     assert status == 0
     assert "sqlmetrics.commands.env" in loaded
-    assert not {"sqlmetrics.commands.look", "sqlmetrics.commands.show"} & set(loaded)
+    assert not {"sqlmetrics.outside.look", "sqlmetrics.commands.show"} & set(loaded)
     assert not os.path.exists(path)

@@ -18,7 +18,7 @@ from outsiders import Operator, as_root, error_of
 
 from sqlmetrics.cells.selection import Selection
 from sqlmetrics.commands import changes
-from sqlmetrics.commands.place import find
+from sqlmetrics.outside.place import find
 from sqlmetrics.store.store import Store
 
 MARK = "personal-data-of-somebody"

@@ -20,7 +20,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 import sqlmetrics
 from sqlmetrics.commands import screen
-from sqlmetrics.commands.values import Distribution
+from sqlmetrics.outside.values import Distribution
 
 
 def show(path: str, *arguments: str) -> Said:

@@ -14,7 +14,7 @@ from helpers import Shell, delete, wait_for
 from looking import Said, as_they_are, command, worker
 from outsiders import as_root
 
-from sqlmetrics.commands.usage import usage
+from sqlmetrics.outside.usage import usage
 
 
 def _may_unshare() -> bool:

@@ -19,9 +19,9 @@ import pytest
 from helpers import Child, delete, wait_for
 from looking import command, worker
 
-from sqlmetrics.commands.look import Look
 from sqlmetrics.commands.overview import Choice, Watch, families_table, processes_table, summary
-from sqlmetrics.commands.place import find
+from sqlmetrics.outside.look import Look
+from sqlmetrics.outside.place import find
 
 pytestmark = pytest.mark.slow
 

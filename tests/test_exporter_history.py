@@ -9,13 +9,13 @@ import pytest
 from helpers import Child, delete
 from looking import worker
 
-from sqlmetrics.commands.sights import Column, Lines
 from sqlmetrics.errors import NoStoreError
 from sqlmetrics.exporter import history as histories
 from sqlmetrics.exporter.api import Api
 from sqlmetrics.exporter.history import History
 from sqlmetrics.exporter.questions import RequestError
 from sqlmetrics.exporter.watched import Watched
+from sqlmetrics.outside.sights import Column, Lines
 from sqlmetrics.scrape.plan import Family, Line
 
 
@@ -41,7 +41,7 @@ def counting(path: str) -> Iterator[Child]:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The time as the looks have it, too."""
     clock = Clock()
-    monkeypatch.setattr("sqlmetrics.commands.sights.time.time", clock)
+    monkeypatch.setattr("sqlmetrics.outside.sights.time.time", clock)
     return clock
 
 

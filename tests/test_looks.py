@@ -15,8 +15,8 @@ from prometheus_client import Counter
 
 import sqlmetrics
 from sqlmetrics.cells import layout
-from sqlmetrics.commands.look import Look
-from sqlmetrics.commands.place import find
+from sqlmetrics.outside.look import Look
+from sqlmetrics.outside.place import find
 from sqlmetrics.store.flusher import Outcome
 
 SEEN = {'requests_total{"path": "/"}': 7.0, "busy{}": 3.0, 'latency_seconds{"path": "/"}': 2.0}

@@ -13,12 +13,12 @@ import apsw
 
 from ..cells.ownership import SUFFIXES
 from ..errors import PathError, SQLMetricsError
+from ..outside.look import settings
+from ..outside.place import Place
 from ..process.waits import WRITE_LOCK
 from ..rows.slices import TooMuchError
 from ..store import erasure
 from ..store.store import Store
-from .look import settings
-from .place import Place
 
 NOT_SMALL = "somebody reads or writes, so the files become small later, by the app's processes"
 SECONDS = 30.0

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
 
-from . import check_host, check_store, options, screen
-from .findings import ERROR, OK, WARNING, Finding, worst
-from .place import Place
+from ..outside.examined import findings
+from ..outside.findings import ERROR, OK, WARNING, Finding, worst
+from . import options, screen
 
 _STATUSES = {OK: 0, WARNING: 1, ERROR: 2}
 
@@ -33,14 +32,6 @@ def run(arguments: argparse.Namespace) -> int:
         screen.say(f"store  {place}")
         _print(found)
     return _STATUSES[worst(found)]
-
-
-def findings(place: Place) -> list[Finding]:
-    """All findings, of the surroundings first."""
-    if not os.path.lexists(place.path):
-        fix = "start the app with install() or `sqlmetrics run`; is it the same path, user and container?"
-        return [Finding("store", ERROR, "there is none", fix)]
-    return [*check_host.findings(place.path), *check_store.findings(place)]
 
 
 def _print(found: list[Finding]) -> None:

@@ -25,12 +25,10 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run it; returns the exit status."""
+    """Run it; returns the exit status. arguments.whole: makes the parser of all commands."""
     try:
         import shtab
     except ImportError:
         raise MissingExtraError("completion needs shtab: pip install 'sqlmetrics[cli]'") from None
-    from ..cli import parser
-
-    screen.say(str(shtab.complete(parser(), arguments.shell)))
+    screen.say(str(shtab.complete(arguments.whole(), arguments.shell)))
     return 0

@@ -10,8 +10,8 @@ import tempfile
 
 from .. import config
 from ..errors import SQLMetricsError
+from ..outside.look import Look
 from . import options, screen
-from .look import Look
 
 
 class ExportError(SQLMetricsError, OSError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from .place import Place, find
+from ..outside.place import Place, find
 
 PATH_HELP = "the store, a file or an existing folder; default: SQLMETRICS_PATH, else PROMETHEUS_MULTIPROC_DIR"
 TROUBLE = 2

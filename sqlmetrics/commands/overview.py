@@ -8,11 +8,11 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from . import screen
-from .look import Look
-from .place import Place
-from .processes import Process
-from .sights import FamilyRate, ProcessRate, Rates, Sight, Sights, rates
+from ..outside import words
+from ..outside.look import Look
+from ..outside.place import Place
+from ..outside.processes import Process
+from ..outside.sights import FamilyRate, ProcessRate, Rates, Sight, Sights, rates
 
 Table = tuple[list[str], list[list[str]]]
 """Heads (with < for texts), and rows."""
@@ -153,12 +153,12 @@ def summary(found: Overview) -> list[str]:
     rate = None if found.is_first else math.fsum(one.per_second or 0.0 for one in alive)
     cpu, rss = math.fsum(one.cpu or 0.0 for one in alive), sum(one.process.rss_bytes or 0 for one in alive)
     series = sum(one.series for one in found.rates.families)
-    deaths = ", ".join(f"{screen.printable(one.pid)} {screen.seconds(found.at - one.at)} ago" for one in found.deaths)
+    deaths = ", ".join(f"{words.printable(one.pid)} {words.seconds(found.at - one.at)} ago" for one in found.deaths)
     return [
         f"store   {found.place}",
-        f"now     {now}  {_rate(rate)} events/s, CPU {_percent(cpu)}, RSS {screen.size(rss)}",
-        f"alive   {len(alive)}, {series:,} series; rows {screen.seconds(found.behind[0])},"
-        f" {screen.size(found.behind[1])} behind",
+        f"now     {now}  {_rate(rate)} events/s, CPU {_percent(cpu)}, RSS {words.size(rss)}",
+        f"alive   {len(alive)}, {series:,} series; rows {words.seconds(found.behind[0])},"
+        f" {words.size(found.behind[1])} behind",
         f"died    {deaths or 'nobody while this looks'}",
     ]
 
@@ -173,7 +173,7 @@ def families_table(found: Overview, choice: Choice) -> Table:
 def _family(one: FamilyRate, is_first: bool) -> list[str]:
     quantiles = [one.distribution.quantile(q) if one.distribution and not is_first else None for q in (0.5, 0.99)]
     rate = _rate(None if is_first else one.per_second)
-    return [screen.printable(one.name), one.type, rate, *map(screen.short, quantiles), str(one.series)]
+    return [words.printable(one.name), one.type, rate, *map(words.short, quantiles), str(one.series)]
 
 
 def processes_table(found: Overview, choice: Choice) -> Table:
@@ -195,17 +195,17 @@ def _process(one: ProcessRate, found: Overview) -> list[str]:
         process.state,
         _rate(None if found.is_first else one.per_second),
         _percent(one.cpu) if not found.is_first else "-",
-        screen.size(process.rss_bytes),
+        words.size(process.rss_bytes),
         str(process.series),
-        "-" if process.started is None else screen.seconds((process.died or found.at) - process.started),
-        screen.printable(process.program or ""),
+        "-" if process.started is None else words.seconds((process.died or found.at) - process.started),
+        words.printable(process.program or ""),
     ]
 
 
 def _name(process: Process) -> str:
     """Its name, and its pid if that does not say it."""
     pid = process.seen_pid
-    return screen.printable(process.pid if pid is None or str(pid) in process.pid else f"{process.pid} ({pid})")
+    return words.printable(process.pid if pid is None or str(pid) in process.pid else f"{process.pid} ({pid})")
 
 
 def _rate(value: float | None) -> str:

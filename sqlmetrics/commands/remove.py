@@ -8,11 +8,12 @@ from functools import partial
 
 from ..cells.selection import Selection
 from ..errors import SQLMetricsError
+from ..outside import words
+from ..outside.look import Look
+from ..outside.patterns import Pattern, among_metrics
+from ..outside.place import Place
 from . import changes, options, screen
 from .changes import Sizes
-from .look import Look
-from .patterns import Pattern, among_metrics
-from .place import Place
 
 NOTHING = 1
 _SHOWN = 20
@@ -124,14 +125,14 @@ def _show(look: Look, selections: Selected) -> None:
     patterns = [Pattern(one.family, one.labels, exact=True) for one, _ in selections]
     screen.say(f"store  {look.place}")
     shown = [sample for one in among_metrics(patterns, look.families().families) for sample in one.samples]
-    rows = [[f"{one.name}{screen.label_text(one.labels)}", screen.number(one.value)] for one in shown[:_SHOWN]]
+    rows = [[f"{one.name}{words.label_text(one.labels)}", words.number(one.value)] for one in shown[:_SHOWN]]
     screen.table(["<SERIES", "VALUE"], rows)
     if len(shown) > _SHOWN:
         screen.say(f"(and {len(shown) - _SHOWN} series more)")
 
 
 def _report(done: Removed) -> None:
-    before, after = screen.size(done.before.total), screen.size(done.after.total)
+    before, after = words.size(done.before.total), words.size(done.after.total)
     screen.say(f"removed {len(done.label_sets)} label sets of {done.family}; the files took {before}, now {after}")
     if not done.is_small:
         screen.complain(changes.NOT_SMALL)

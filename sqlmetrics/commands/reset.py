@@ -6,11 +6,12 @@ import argparse
 from dataclasses import dataclass
 from functools import partial
 
+from ..outside import words
+from ..outside.look import Look
+from ..outside.place import Place
+from ..outside.processes import processes
 from . import changes, options, screen
 from .changes import Sizes
-from .look import Look
-from .place import Place
-from .processes import processes
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         screen.say_json(done)
     else:
-        before, after = screen.size(done.before.total), screen.size(done.after.total)
+        before, after = words.size(done.before.total), words.size(done.after.total)
         screen.say(f"removed {what}; the files took {before}, now {after}")
     if not done.is_small:
         screen.complain(changes.NOT_SMALL)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import math
 import os
 import shutil
 import sys
 import textwrap
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timezone
 from typing import Any
 from unicodedata import combining, east_asian_width
+
+from ..outside import words
 
 _BARS = "▁▂▃▄▅▆▇█"
 _PLAIN_BARS = "_.:-=+*#"
@@ -45,81 +44,7 @@ def complain(text: str) -> None:
 
 def say_json(found: Any) -> None:
     """Print JSON; see `json_text`."""
-    say(json_text(found, indent=2))
-
-
-def json_text(found: Any, indent: int | None = None) -> str:
-    """JSON. NaN and infinities, for which it has no numbers, are the strings that Prometheus writes."""
-    return json.dumps(_plain(found), indent=indent, ensure_ascii=True)
-
-
-def _plain(found: Any) -> Any:
-    if dataclasses.is_dataclass(found) and not isinstance(found, type):
-        return {one.name: _plain(getattr(found, one.name)) for one in dataclasses.fields(found)}
-    if isinstance(found, dict):
-        return {str(key): _plain(value) for key, value in found.items()}
-    if isinstance(found, (list, tuple)):
-        return [_plain(one) for one in found]
-    return number(found) if isinstance(found, float) and not math.isfinite(found) else found
-
-
-def number(value: float | None) -> str:
-    """A number with all its digits, as the exposition has it, but whole ones without a point; '-' for None."""
-    if value is None:
-        return "-"
-    if math.isnan(value):
-        return "NaN"
-    if math.isinf(value):
-        return "+Inf" if value > 0 else "-Inf"
-    return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)
-
-
-def short(value: float | None) -> str:
-    """A number with three digits, or all that a large one has before the point; '-' where it is not known."""
-    if value is None or math.isnan(value):
-        return "-"
-    if math.isinf(value) or abs(value) >= 1e15:
-        return number(value)
-    return f"{value:.3g}" if abs(value) < 1e3 else f"{value:.0f}"
-
-
-def size(count: float | None) -> str:
-    """A number of bytes, for people."""
-    if count is None:
-        return "-"
-    for unit in ("B", "KiB", "MiB"):
-        if abs(count) < 1024:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} GiB"
-
-
-def seconds(value: float | None) -> str:
-    """A span of time, for people."""
-    if value is None:
-        return "-"
-    if value < 60:
-        return f"{value:.1f} s"
-    if value < 3600:
-        return f"{value / 60:.0f} min"
-    return f"{value / 3600:.1f} h" if value < 172_800 else f"{value / 86_400:.0f} d"
-
-
-def moment(at: float | None) -> str:
-    """A time (seconds since the epoch), in UTC; '-' for None."""
-    return "-" if at is None else datetime.fromtimestamp(at, timezone.utc).strftime("%Y-%m-%d %H:%M:%S")
-
-
-def label_text(labels: dict[str, str]) -> str:
-    """Labels as the exposition writes them; control characters are escaped, as they would act on the terminal."""
-    escaped = {name: value.replace("\\", "\\\\").replace('"', '\\"') for name, value in labels.items()}
-    pairs = ",".join(f'{printable(name)}="{printable(value)}"' for name, value in escaped.items())
-    return f"{{{pairs}}}" if pairs else ""
-
-
-def printable(text: str) -> str:
-    """A text without control characters and lone surrogates: label values come from anywhere."""
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+    say(words.json_text(found, indent=2))
 
 
 def bars(values: Sequence[float]) -> str:

@@ -19,8 +19,8 @@ from ..exporter.api import Api
 from ..exporter.app import Exporter
 from ..exporter.tls import Tls
 from ..exporter.watched import Watched
+from ..outside.look import settings
 from . import options
-from .look import settings
 
 
 class MissingError(SQLMetricsError, ImportError):

@@ -16,10 +16,11 @@ from prometheus_client.openmetrics.exposition import generate_latest
 from prometheus_client.utils import floatToGoString
 
 from ..errors import SQLMetricsError
+from ..outside import words
+from ..outside.look import Look
+from ..outside.patterns import Pattern, PatternError, among_metrics, among_parts, pattern
+from ..outside.values import ENDED, Distribution, FamilyValues, Series, of_families, of_parts
 from . import options, screen
-from .look import Look
-from .patterns import Pattern, PatternError, among_metrics, among_parts, pattern
-from .values import ENDED, Distribution, FamilyValues, Series, of_families, of_parts
 
 NOTHING = 1
 _BAR_WIDTH = 40
@@ -181,7 +182,7 @@ def _csv(families: list[FamilyValues]) -> str:
             for name, labels, value in _samples(series):
                 process = series.process or ""
                 row = [family.name, family.type, name, json.dumps(labels, sort_keys=True), process]
-                lines.writerow([*row, screen.number(value)])
+                lines.writerow([*row, words.number(value)])
     return text.getvalue()
 
 
@@ -199,7 +200,7 @@ def _bound(value: float) -> str:
 
 
 def _print_overview(families: list[FamilyValues]) -> None:
-    rows = [[one.name, one.type, str(len(one.series)), screen.number(one.total), one.help] for one in families]
+    rows = [[one.name, one.type, str(len(one.series)), words.number(one.total), one.help] for one in families]
     screen.table(["<FAMILY", "<TYPE", "SERIES", "TOTAL", "<HELP"], rows)
 
 
@@ -207,11 +208,11 @@ def _print(families: list[FamilyValues], *, by_process: bool) -> None:
     for family in map(_side_by_side, families) if by_process else families:
         screen.say()
         name = family.series[0].name if family.series else family.name
-        screen.say(f"{name}  {family.type}  {screen.printable(family.help)}".rstrip())
+        screen.say(f"{name}  {family.type}  {words.printable(family.help)}".rstrip())
         if any(one.distribution for one in family.series):
             _print_distributions(family, by_process)
         elif family.series:
-            rows = [[*_who(one, by_process), screen.number(one.value)] for one in family.series]
+            rows = [[*_who(one, by_process), words.number(one.value)] for one in family.series]
             screen.table(["<SERIES", *(["<PROCESS"] if by_process else []), "VALUE"], rows)
 
 
@@ -224,7 +225,7 @@ def _side_by_side(family: FamilyValues) -> FamilyValues:
 
 
 def _labels(series: Series) -> str:
-    return screen.label_text(series.labels) or series.name
+    return words.label_text(series.labels) or series.name
 
 
 def _who(series: Series, by_process: bool) -> list[str]:
@@ -234,7 +235,7 @@ def _who(series: Series, by_process: bool) -> list[str]:
 
 def _owner(series: Series) -> str:
     is_gone = series.alive is False and series.process != ENDED
-    return f"{screen.printable(series.process or '')}{' (dead)' if is_gone else ''}"
+    return f"{words.printable(series.process or '')}{' (dead)' if is_gone else ''}"
 
 
 def _print_distributions(family: FamilyValues, by_process: bool) -> None:
@@ -243,9 +244,9 @@ def _print_distributions(family: FamilyValues, by_process: bool) -> None:
     rows = []
     for one in family.series:
         of = one.distribution or Distribution(0.0, 0.0)
-        row = [*_who(one, by_process), screen.number(of.count), screen.short(of.mean)]
+        row = [*_who(one, by_process), words.number(of.count), words.short(of.mean)]
         if has_buckets:
-            row += [*(screen.short(of.quantile(q)) for q in _HEADS.values()), screen.bars(of.densities())]
+            row += [*(words.short(of.quantile(q)) for q in _HEADS.values()), screen.bars(of.densities())]
         rows.append(row)
     screen.table(["<SERIES", *(["<PROCESS"] if by_process else []), "COUNT", "MEAN", *heads], rows, spare="BUCKETS")
     if has_buckets and len(family.series) == 1 and family.series[0].distribution:
@@ -259,5 +260,5 @@ def _print_chart(of: Distribution) -> None:
     rows = []
     for (bound, _), density in zip(of.buckets, densities, strict=True):
         bar = screen.bar(density / highest, _BAR_WIDTH)
-        rows.append([f"<= {screen.number(bound)}", screen.number(density), bar])
+        rows.append([f"<= {words.number(bound)}", words.number(density), bar])
     screen.table(["UP TO", "COUNT", "<"], rows)

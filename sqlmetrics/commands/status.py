@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import time
 
+from ..outside import words
+from ..outside.look import Look
+from ..outside.processes import Process
+from ..outside.state import Status, Work, status
 from . import options, screen
-from .look import Look
-from .processes import Process
-from .state import Status, Work, status
 
 NOBODY, TROUBLE = 1, 2
 _REMEMBERED = 5
@@ -52,14 +53,14 @@ def _print(found: Status) -> None:
     if found.deaths:
         _print_deaths(found, now)
         screen.say()
-    sizes = ", ".join(f"{name} {screen.size(count)}" for name, count in found.files.items())
+    sizes = ", ".join(f"{name} {words.size(count)}" for name, count in found.files.items())
     _line("files", sizes)
-    _line("disk", f"{screen.size(found.free_bytes)} free")
+    _line("disk", f"{words.size(found.free_bytes)} free")
     _line("limits", ", ".join(f"{name} {one.used}/{one.of}" for name, one in found.limits.items()))
-    flushed = "never" if found.last_flush is None else f"{screen.seconds(now - found.last_flush)} ago"
+    flushed = "never" if found.last_flush is None else f"{words.seconds(now - found.last_flush)} ago"
     _line("flushes", f"{_work(found.flushes)}; the last {flushed}")
     _line("scrapes", f"{_work(found.scrapes)}, by processes that count")
-    _line("behind", f"{screen.size(found.journal_bytes_behind)} of new series are not in rows yet")
+    _line("behind", f"{words.size(found.journal_bytes_behind)} of new series are not in rows yet")
     _line("errors", ", ".join(f"{cause} {count:.0f}" for cause, count in found.errors.items()) or "none")
     _line("versions", ", ".join(f"{name} {version}" for name, version in found.versions.items() if name != "Python"))
 
@@ -98,10 +99,10 @@ def _print_deaths(found: Status, now: float) -> None:
     """The last ones, and how many there were."""
     rows = [
         [
-            screen.printable(one.pid),
-            f"{screen.seconds(now - one.died)} ago",
+            words.printable(one.pid),
+            f"{words.seconds(now - one.died)} ago",
             one.noticed,
-            screen.seconds(None if one.started is None else one.died - one.started),
+            words.seconds(None if one.started is None else one.died - one.started),
         ]
         for one in found.deaths[:_DEATHS]
     ]
@@ -120,13 +121,13 @@ def _row(one: Process, now: float, is_named: bool) -> list[str]:
     age = None if one.started is None else (one.died or now) - one.started
     cpu = "-" if one.cpu_seconds is None else f"{one.cpu_seconds:.1f} s"
     return [
-        screen.printable(one.pid),
+        words.printable(one.pid),
         *([_pid(one)] if is_named else []),
         one.state,
-        screen.moment(one.started)[5:16],
-        screen.seconds(age),
+        words.moment(one.started)[5:16],
+        words.seconds(age),
         str(one.series),
         cpu,
-        screen.size(one.rss_bytes),
-        screen.printable(one.program or "") if one.died is None else f"died {screen.seconds(now - one.died)} ago",
+        words.size(one.rss_bytes),
+        words.printable(one.program or "") if one.died is None else f"died {words.seconds(now - one.died)} ago",
     ]

@@ -11,8 +11,8 @@ from collections.abc import Callable
 import apsw
 
 from ..errors import SQLMetricsError
+from ..outside.look import Look
 from . import options, screen
-from .look import Look
 from .overview import (
     FAMILY_ORDERS,
     PROCESS_ORDERS,

@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .. import __version__
-from ..commands.cardinality import cardinality
-from ..commands.check import findings
-from ..commands.sights import distribution, rates
-from ..commands.values import Distribution
+from ..outside.examined import findings
+from ..outside.sights import distribution, rates
+from ..outside.sizes import cardinality
+from ..outside.values import Distribution
+from ..version import __version__
 from . import lately, search
 from .history import History
 from .questions import Given, RequestError, labels, wanted

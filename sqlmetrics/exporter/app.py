@@ -8,8 +8,8 @@ from urllib.parse import parse_qsl
 
 import apsw
 
-from ..commands import screen
 from ..errors import SQLMetricsError
+from ..outside import words
 from ..web import METHODS, Answer, Request, Scraper, header, request_of, send_answer
 from .access import Access
 from .api import QUESTIONS, Api
@@ -87,8 +87,8 @@ class Exporter:
             found = self._api.ask(request.path.removeprefix(_API), dict(parse_qsl(request.query)))
         except (SQLMetricsError, apsw.Error, OSError) as error:
             status = getattr(error, "http_status", "503 Service Unavailable")
-            return Answer(status, [_JSON, _NEW], screen.json_text({"error": str(error)}).encode())
-        return Answer("200 OK", [_JSON, _NEW], screen.json_text(found).encode())
+            return Answer(status, [_JSON, _NEW], words.json_text({"error": str(error)}).encode())
+        return Answer("200 OK", [_JSON, _NEW], words.json_text(found).encode())
 
 
 _NEW = ("Cache-Control", "no-store")

@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 import apsw
 
-from ..commands.sights import Sight, Sights
 from ..errors import SQLMetricsError
+from ..outside.sights import Sight, Sights
 from .watched import Watched
 
 log = logging.getLogger("sqlmetrics")

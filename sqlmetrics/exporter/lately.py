@@ -9,8 +9,8 @@ from itertools import pairwise
 from operator import itemgetter
 from typing import Any
 
-from ..commands.sights import COUNTING, Rates, Sight, distribution, who_is
-from ..commands.values import Distribution
+from ..outside.sights import COUNTING, Rates, Sight, distribution, who_is
+from ..outside.values import Distribution
 from ..scrape.plan import FamilyId, Line
 
 Points = list[tuple[float, float]]

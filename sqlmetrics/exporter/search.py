@@ -6,10 +6,10 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
-from ..commands.look import Look
-from ..commands.patterns import Pattern, PatternError, is_meant, pattern
-from ..commands.screen import label_text, number
-from ..commands.values import Distribution, FamilyValues, Series, of_families, of_parts
+from ..outside.look import Look
+from ..outside.patterns import Pattern, PatternError, is_meant, pattern
+from ..outside.values import Distribution, FamilyValues, Series, of_families, of_parts
+from ..outside.words import label_text, number
 from ..scrape.parts import Part
 from .questions import RequestError
 

@@ -6,9 +6,9 @@ import logging
 import threading
 
 from .. import config
-from ..commands.look import Look
-from ..commands.place import Place, find
 from ..errors import PathError
+from ..outside.look import Look
+from ..outside.place import Place, find
 from ..scrape.text import Encoder
 from ..scrape.wanted import Wanted, wanted
 

@@ -8,6 +8,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import apsw
 
@@ -197,18 +198,36 @@ def connect(path: str) -> StoreConnection:
 
     Raises NoStoreError, PathError (it cannot be opened), ForeignFileError, or StoreError if somebody keeps it locked.
     """
+    try:
+        return opened(path, _open)
+    except apsw.CantOpenError as error:
+        raise PathError(f"{path}: cannot be opened as a store, {_why(path)}") from error
+
+
+def _open(path: str) -> StoreConnection:
+    flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW
+    return set_up(undisturbed.connect(StoreConnection, path, flags), path)
+
+
+S = TypeVar("S", bound=StoreConnection)
+
+
+def opened(path: str, open_: Callable[[str], S], *, looking: bool = False) -> S:
+    """Open an existing store's file by `open_`, and make sure that it is the one that was found, and nobody else's.
+
+    looking: see `ownership.check`. Raises NoStoreError, ForeignFileError, CutOffError, and what `open_` does.
+    """
     before = found_at(path)
     if before is None:
         raise NoStoreError(f"no store at {path!r}; is the app that calls sqlmetrics.install() running with that path?")
-    ownership.check(path)
+    ownership.check(path, looking=looking)
     try:
-        connection = _opened(path)
-    except apsw.CantOpenError as error:
-        raise PathError(f"{path}: cannot be opened as a store, {_why(path)}") from error
+        with opening(), unbelieved(path):
+            connection = open_(path)
     except apsw.NotADBError:
         raise not_a_database(path) from None
     try:
-        ownership.check(path)  # what SQLite has found there, should somebody have put it there meanwhile
+        ownership.check(path, looking=looking)  # what SQLite has found, should somebody have put it there meanwhile
         if connection.opened[0] != before:
             raise CutOffError(f"{path}: the store was replaced at this moment")
     except BaseException:
@@ -217,17 +236,16 @@ def connect(path: str) -> StoreConnection:
     return connection
 
 
-def _opened(path: str) -> StoreConnection:
-    with opening(), unbelieved(path):
-        connection = undisturbed.connect(StoreConnection, path, apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW)
-        try:
-            connection.path = path
-            for apply in SETTINGS:
-                apply(connection)
-            connection.note_files()
-        except BaseException:
-            connection.close()
-            raise
+def set_up(connection: S, path: str) -> S:
+    """Apply all settings to a connection to the store at `path`, which is closed if that fails. Raises apsw.Error."""
+    try:
+        connection.path = path
+        for apply in SETTINGS:
+            apply(connection)
+        connection.note_files()
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 

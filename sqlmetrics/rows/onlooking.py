@@ -17,10 +17,8 @@ from urllib.parse import quote
 import apsw
 
 from ..cells import ownership
-from ..errors import NoStoreError, PathError, StoreError
+from ..errors import PathError, StoreError
 from . import database, undisturbed
-from .undisturbed import unbelieved
-from .yielding import opening
 
 _FLAGS = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI | apsw.SQLITE_OPEN_NOFOLLOW
 _State = tuple[int, int, int, int, int]
@@ -56,53 +54,30 @@ def connect(path: str) -> Onlooking:
     Raises NoStoreError, PathError (it may not be read), ForeignFileError, StoreError, or apsw.BusyError where it is
     made anew at this moment.
     """
-    before = database.found_at(path)
-    if before is None:
-        raise NoStoreError(f"no store at {path!r}; is the app that calls sqlmetrics.install() running with that path?")
-    ownership.check(path, looking=True)
-    _refuse_unreadable(path)
     try:
-        connection = _opened(path)
+        return database.opened(path, _open, looking=True)
     except apsw.CantOpenError as error:
         raise PathError(f"{path}: cannot be opened as a store ({error}); is it a symlink or a folder?") from error
-    except apsw.NotADBError:
-        raise database.not_a_database(path) from None
-    try:
-        ownership.check(path, looking=True)
-        if connection.opened[0] != before:
-            raise database.CutOffError(f"{path}: the store was replaced at this moment")
-    except BaseException:
-        connection.close()
-        raise
+
+
+def _open(path: str) -> Onlooking:
+    _refuse_unreadable(path)
+    if os.path.lexists(path + "-shm") and os.path.lexists(path + "-wal"):
+        return _connect(path, "readonly_shm=1")
+    if not _is_all_in_database(path):
+        raise StoreError(
+            f"{path}-wal holds rows, and without {path}-shm they cannot be read by one who changes nothing;"
+            f" have somebody who may write open it once, with: sqlite3 {path} .tables"
+        )
+    state = _state(path)
+    connection = _connect(path, "immutable=1")
+    connection.read_unchanging(state)
     return connection
-
-
-def _opened(path: str) -> Onlooking:
-    with opening(), unbelieved(path):
-        if os.path.lexists(path + "-shm") and os.path.lexists(path + "-wal"):
-            return _connect(path, "readonly_shm=1")
-        if not _is_all_in_database(path):
-            raise StoreError(
-                f"{path}-wal holds rows, and without {path}-shm they cannot be read by one who changes nothing;"
-                f" have somebody who may write open it once, with: sqlite3 {path} .tables"
-            )
-        state = _state(path)
-        connection = _connect(path, "immutable=1")
-        connection.read_unchanging(state)
-        return connection
 
 
 def _connect(path: str, how: str) -> Onlooking:
     connection = undisturbed.connect(Onlooking, f"file:{quote(path)}?mode=ro&{how}", _FLAGS)
-    try:
-        connection.path = path
-        for apply in database.SETTINGS:
-            apply(connection)
-        connection.note_files()
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+    return database.set_up(connection, path)
 
 
 def _is_all_in_database(path: str) -> bool:

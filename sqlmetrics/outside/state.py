@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 import apsw
 from prometheus_client.metrics_core import Metric
 
-from .. import __version__
 from ..cells import layout
 from ..rows import wal
 from ..scrape.about import assembled
 from ..scrape.members import Member
 from ..scrape.reading import Scrape
 from ..scrape.wanted import wanted
+from ..version import __version__
 from .look import Look, settings
 from .place import Place
 from .processes import Process, processes

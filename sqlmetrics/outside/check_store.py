@@ -18,9 +18,9 @@ from . import state
 from .findings import ERROR, OK, WARNING, Finding
 from .look import Look
 from .place import Place
-from .screen import printable, size
 from .state import Status
 from .usage import usage
+from .words import printable, size
 
 _READ_MARKS = range(120 + 3, 120 + 8)
 """The bytes of ``-shm`` that readers lock (https://www.sqlite.org/walformat.html#locks)."""

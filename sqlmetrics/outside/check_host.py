@@ -15,7 +15,7 @@ from ..cells.ownership import SUFFIXES
 from ..rows import wal
 from ..rows.renew import DAMAGED_SUFFIX
 from .findings import ERROR, OK, WARNING, Finding
-from .screen import size
+from .words import size
 
 _FAR = re.compile(r"nfs4?|cifs|smb3?|smbfs|9p|afs|ceph|glusterfs|lustre|gpfs|beegfs|ocfs2|fuse\.(?!fuseiso).*|vboxsf")
 """File systems that other machines share, or that do not map files as WAL and cells need it."""
