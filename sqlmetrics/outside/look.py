@@ -54,7 +54,7 @@ class Look:
         if gid >= 0:
             ownership.share(place.path, gid)
         self.place = place
-        self._reader = Reader(place.path, onlooking.connect)
+        self._reader = Reader(place.path, _connect_to_current)
 
     def close(self) -> None:
         """Close the connection; another is opened when it is needed."""
@@ -92,7 +92,6 @@ class Look:
 
     def ask(self, asked: Wanted, answer: Callable[[Scrape], T]) -> T:
         """Ask a scrape something, within its read transaction."""
-        self._refuse_older()
         return self._reader.ask(Question(asked, answer, lambda found, _: found))
 
     def rows(self, sql: str, *bound: Any) -> list[Any]:
@@ -103,24 +102,29 @@ class Look:
 
     def scrape(self, asked: Wanted, finish: Callable[[list[FamilySamples], dict[object, Any]], T]) -> T:
         """What `finish` makes of the families that are wanted; see `Reader.read`."""
-        self._refuse_older()
         return self._reader.read(asked, own={} if asked.self_metrics else None, finish=finish)
-
-    def _refuse_older(self) -> None:
-        """Raise SchemaError for a store that this version would have to migrate to read it."""
-        with contextlib.closing(onlooking.connect(self.place.path)) as connection:
-            version = schema.check(connection, self.place.path)
-        if 0 < version < schema.schema_version():
-            raise SchemaError(
-                f"{self.place.path}: the store has schema {version}, and this sqlmetrics would have to bring it to"
-                f" {schema.schema_version()} to read it; look with the version that the app uses"
-            )
 
     def _from_rows(self, error: DamagedError, sql: str) -> list[Any]:
         try:
             return self.rows(sql)
         except apsw.Error:
             raise error from None
+
+
+def _connect_to_current(path: str) -> onlooking.Onlooking:
+    """A connection for a reader. Raises SchemaError for a store that this version would have to migrate to read it."""
+    connection = onlooking.connect(path)
+    try:
+        version = schema.check(connection, path)
+        if 0 < version < schema.schema_version():
+            raise SchemaError(
+                f"{path}: the store has schema {version}, and this sqlmetrics would have to bring it to"
+                f" {schema.schema_version()} to read it; look with the version that the app uses"
+            )
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def settings() -> config.Settings:
