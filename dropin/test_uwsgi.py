@@ -132,6 +132,23 @@ def test_what_the_master_has_set_is_in_the_rows(folder: Path) -> None:
         server.shell.wait_for_row(f"SELECT 1 FROM processes WHERE os_pid = {server.process.pid} AND rows > 0")
 
 
+def test_gauges_have_the_workers_number_by_one_setting(folder: Path) -> None:
+    """Without a line in the app; a worker that takes a dead one's place has its number."""
+    with deployed(Row(PAGE, LAZY), folder, SQLMETRICS_PROCESS_IDENTIFIER="uwsgi-worker") as server:
+
+        def numbers() -> set[str]:
+            return {dict(labels)["pid"] for name, labels in server.scrapes(1)[0] if name == "process_open_fds"}
+
+        server.until(lambda: numbers() == {"1", "2"})
+        before = wait_for(
+            lambda: workers if len(workers := server.counting()) == 2 else None
+        )  # rows come a moment later
+        server.kill(min(before))
+        server.until(lambda: server.counting() - before)
+        server.until(lambda: numbers() == {"1", "2"})
+        assert_all_shown(server)
+
+
 def test_gauges_have_the_workers_number(folder: Path) -> None:
     """A worker's gauges have its number, also those of the one that takes a dead one's place."""
     with deployed(Row(PAGE, "worker numbers instead of pids"), folder) as server:

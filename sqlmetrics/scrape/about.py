@@ -55,7 +55,7 @@ def gauges(connection: apsw.Connection, file: CellsFile, processes: Iterable[Liv
     return [
         _info(connection),
         _gauge("processes", "Alive; dead, but not settled yet; remembered for their `all` gauges.", states, "state"),
-        _counter("processes_started", STARTED, {"": sum(ended.values()) + len(list(processes))}),
+        _counter("processes_started", STARTED, {"": sum(ended.values()) + states["alive"] + states["dead"]}),
         _counter("processes_ended", ENDED, ended, "noticed"),
         _gauge("pid_clashes", "Living processes that have the pid of another.", living.total() - len(living)),
         _gauge("rows", "Rows of each table.", rows, "table"),
