@@ -205,8 +205,9 @@ def adopt(gauge: Any) -> None:
 
 def _yielded_by(collector: Any) -> tuple[Any, ...]:
     """What tells two of `prometheus_client`'s own collectors of one class apart."""
-    is_of_process = isinstance(collector, ProcessCollector)
-    return (collector._namespace, collector._proc, collector._pid()) if is_of_process else ()
+    if isinstance(collector, ProcessCollector):
+        return collector._namespace, collector._proc, collector._pid()
+    return (collector._platform,) if isinstance(collector, PlatformCollector) else ()
 
 
 def publish(collector: Any, multiprocess_mode: str = "liveall") -> None:
