@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 from apps.serving import APPS, Values, parse, serving
 from helpers import ask, child, names_of, value, wait_for
 from launching import SQLMETRICS, run
-from prometheus_client import GC_COLLECTOR, PROCESS_COLLECTOR, REGISTRY, CollectorRegistry, ProcessCollector
+from prometheus_client import GC_COLLECTOR, PROCESS_COLLECTOR, REGISTRY, CollectorRegistry, PlatformCollector, ProcessCollector
 from prometheus_client.parser import text_string_to_metric_families
 
 import sqlmetrics
@@ -147,6 +148,29 @@ def test_a_registry_with_a_process_collector_of_its_own_shows_all(path: str, mon
             assert ask(registry, "process_open_fds", pid=str(pid)) > 0
         assert names_of(registry).count("process_open_fds") == 2
         assert names_of(registry).count("app_process_open_fds") == 1
+
+
+def test_a_platform_collector_of_another_platform_is_its_own(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of the platform that is published shows what is published."""
+
+    class Platform:
+        python_version = staticmethod(lambda: "1.2.3")
+        python_version_tuple = staticmethod(lambda: ("1", "2", "3"))
+        python_implementation = staticmethod(lambda: "another")
+        system = staticmethod(lambda: "another")
+
+    monkeypatch.setenv("SQLMETRICS_PUBLISH", "platform")
+    store = sqlmetrics.install(path)
+    store.flush()
+    mine, another = CollectorRegistry(), CollectorRegistry()
+    PlatformCollector(registry=mine)
+    PlatformCollector(registry=another, platform=Platform())
+
+    def implementations(registry: CollectorRegistry) -> list[str]:
+        return [sample.labels["implementation"] for family in registry.collect() for sample in family.samples]
+
+    assert implementations(mine) == [platform.python_implementation()]
+    assert implementations(another) == ["another"]
 
 
 def test_a_forked_process_begins_after_a_second(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
