@@ -81,6 +81,7 @@ def test_without_labels_all_label_sets_go(path: str) -> None:
         assert paths(path) == {"7"}
 
 
+@pytest.mark.slow
 @pytest.mark.promise(11)
 @pytest.mark.parametrize("others", ["alive", "dead"])
 def test_the_files_are_small_again(path: str, others: str) -> None:
@@ -197,6 +198,7 @@ def test_a_gauge_of_each_process_is_removed_by_its_own_labels(path: str) -> None
     assert "each has no labels" in done.err
 
 
+@pytest.mark.slow
 def test_a_removal_waits_for_a_writer(path: str) -> None:
     """For half a minute: an operator's own transaction, say."""
     with worker(path) as one:
@@ -286,6 +288,7 @@ def test_a_reset_is_refused_while_a_process_uses_the_store(path: str) -> None:
         assert values(path)['requests_total{"path": "/"}'] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.promise(11)
 def test_a_reset_leaves_nothing_and_small_files(path: str) -> None:
     """Of processes that have ended."""

@@ -79,6 +79,7 @@ def test_cpu_and_memory_are_those_of_the_kernel() -> None:
     assert usage(process.pid) is None
 
 
+@pytest.mark.slow
 def test_a_process_that_does_not_flush_is_trouble(path: str) -> None:
     """What it counts since is in no row; one that merely had nothing to count is none."""
     with worker(path, flush_interval=0.05) as one:

@@ -311,6 +311,7 @@ def help_texts() -> Iterator[tuple[str, str]]:
         yield " ".join(["sqlmetrics", *command]), done.stdout
 
 
+@pytest.mark.slow
 def test_the_page_about_the_command_line_is_up_to_date() -> None:
     """Otherwise run ``python tests/test_docs.py``."""
     assert words(CLI_PAGE.read_text("utf-8")) == words(cli_page())

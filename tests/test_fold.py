@@ -186,6 +186,7 @@ def test_a_scrape_that_is_stopped_at_any_step_is_right(path: str, step: int) -> 
         assert scraper._in.readline().strip() in ("[7.0, 3.0]", "[7.0, 3]")
 
 
+@pytest.mark.slow
 def test_threads_that_scrape_while_cells_are_recycled_are_right(path: str) -> None:
     """Two threads of the process that settles and gives the cells out again: every scrape of both is right."""
     store = sqlmetrics.install(path, flush_interval=0.005)

@@ -50,6 +50,7 @@ def threads(number: int, action: Callable[[int], object]) -> Iterator[None]:
 
 
 # Threads of the app's own are there at the fork: Python 3.12 says so, and it is what is tested.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_forks_while_threads_make_children_hang_nobody(path: str) -> None:
     """Thirty forks under load: no child hangs, and every number is exact."""

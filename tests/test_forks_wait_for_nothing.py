@@ -251,6 +251,7 @@ def test_a_child_of_a_thread_that_cannot_be_interrupted_uses_no_sqlite(
     assert in_child(lambda: state_of_fork(path)) == [[], True, True]
 
 
+@pytest.mark.slow
 def test_a_fork_does_not_wait_for_a_check_of_a_real_store(path: str) -> None:
     """Of 20,000 series, in a process without the threads of this test."""
     script = """

@@ -168,6 +168,7 @@ def test_new_children_made_in_signal_handlers_are_kept(path: str) -> None:
     assert total("requests_total") == made[0] + 2 * done
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_hasty_threads")
 def test_inherited_gauges_are_bound_by_one_thread_while_others_make_new_ones(path: str) -> None:
     """Inherited gauges are bound by one thread while others make new ones."""

@@ -183,6 +183,7 @@ def test_what_was_said_before_install_is_taken_over(path: str) -> None:
     assert REGISTRY.get_sample_value("build_info", {"version": "1"}) == 1
 
 
+@pytest.mark.slow
 def test_a_word_that_changes_for_ever_takes_no_room(path: str, shell) -> None:
     """Old label sets of an Info are given back: cells, series and rows stay few."""
     store = sqlmetrics.install(path)
@@ -202,6 +203,7 @@ def test_a_word_that_changes_for_ever_takes_no_room(path: str, shell) -> None:
     assert sizes[3] <= (20, 20, sizes[0][2])
 
 
+@pytest.mark.slow
 def test_threads_that_speak_at_once_leave_one_word(path: str, shell) -> None:
     """Each takes back what was said before, also by the others; and none of them fails."""
     store = sqlmetrics.install(path)

@@ -110,6 +110,7 @@ def test_install_does_not_wait_for_ever_for_a_stopped_process(path: str, caplog:
     assert not os.path.exists(path + LOCK_SUFFIX)
 
 
+@pytest.mark.slow
 def test_a_running_app_does_not_wait_for_a_stopped_process(path: str) -> None:
     """Its files are deleted, and who makes new ones is stopped: everything goes on, and nothing is lost."""
     store = sqlmetrics.install(path, flush_interval=0.02)

@@ -14,7 +14,14 @@ import pytest
 from apps.serving import APPS, Values, parse, serving
 from helpers import ask, child, names_of, value, wait_for
 from launching import SQLMETRICS, run
-from prometheus_client import GC_COLLECTOR, PROCESS_COLLECTOR, REGISTRY, CollectorRegistry, PlatformCollector, ProcessCollector
+from prometheus_client import (
+    GC_COLLECTOR,
+    PROCESS_COLLECTOR,
+    REGISTRY,
+    CollectorRegistry,
+    PlatformCollector,
+    ProcessCollector,
+)
 from prometheus_client.parser import text_string_to_metric_families
 
 import sqlmetrics
@@ -184,6 +191,7 @@ def test_a_forked_process_begins_after_a_second(path: str, monkeypatch: pytest.M
         assert time.monotonic() - forked >= 1.0
 
 
+@pytest.mark.slow
 def test_self_metrics_by_the_environment(path: str) -> None:
     """At an endpoint of the default registry, and at those of this package; an argument goes first."""
     program = """if True:

@@ -151,6 +151,7 @@ push_to_gateway(sys.argv[2], sys.argv[3], registry)
 """
 
 
+@pytest.mark.slow
 def test_what_a_script_pushes_is_its_own(path: str, gateway: Gateway) -> None:
     """Its registry is made at the script's level, as the documentation of `prometheus_client` has it."""
     for number in ("1", "2", "3"):

@@ -119,6 +119,7 @@ def test_each_death_is_counted_once_by_what_noticed_it(store: sqlmetrics.Store, 
     assert shell("SELECT * FROM deaths") == []
 
 
+@pytest.mark.slow
 def test_the_view_of_deaths_keeps_the_newest_hundred(store: sqlmetrics.Store, shell: Shell) -> None:
     """And the counter all of them."""
     jobs = Counter("jobs", "Jobs")
@@ -313,6 +314,7 @@ def test_the_peers_class_imported_before_install_takes_self_metrics(path: str) -
     assert registry.get_sample_value("sqlmetrics_processes", {"state": "alive"}) == 1
 
 
+@pytest.mark.slow
 def test_rows_are_behind_by_values_and_new_children_that_cannot_be_flushed(store: sqlmetrics.Store, path: str) -> None:
     """By values and by new children of processes that cannot flush; idle ones are not behind, however long."""
     requests = Counter("requests", "Requests", ["path"])

@@ -60,6 +60,7 @@ class Metrics:
         }
 
 
+@pytest.mark.slow
 @pytest.mark.promise(2, 5)
 def test_new_children_do_not_wait_for_another_programs_write_lock(path: str, shell) -> None:
     """For seconds: no call of any process waits for it, and all are in the next scrape; rows come when it is over."""
