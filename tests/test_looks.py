@@ -15,6 +15,7 @@ from prometheus_client import Counter
 
 import sqlmetrics
 from sqlmetrics.cells import layout
+from sqlmetrics.cells.cellsfile import open_cells
 from sqlmetrics.outside.look import Look
 from sqlmetrics.outside.place import find
 from sqlmetrics.store.flusher import Outcome
@@ -281,6 +282,53 @@ def test_a_look_follows_a_store_that_begins_to_change(path: str) -> None:
             two.do("set", "busy", 1)
             two.do("flush")
             assert watcher.do("total") == 12
+
+
+def test_a_look_lets_go_of_the_files_of_stores_that_were_made_anew(path: str) -> None:
+    """An exporter beside an app that starts anew for ever, each time in an empty folder, runs out of nothing."""
+    looks: list[Look] = []
+
+    def total() -> float:
+        looks[:] = looks or [Look(find(path))]
+        return looks[0].families(["requests_total"]).families[0].samples[0].value
+
+    def cells_files() -> tuple[int, int]:
+        names = [os.readlink(entry) for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()]
+        maps = Path("/proc/self/maps").read_text().splitlines()
+        return sum("-cells" in name for name in names), sum("-cells" in line for line in maps)
+
+    with child(total=total, cells_files=cells_files) as watcher:
+        for number in range(1, 6):
+            delete(path)
+            with worker(path) as one:
+                one.do("count", "/", number)
+                assert watcher.do("total") == number
+            assert watcher.do("cells_files") == [2, 1]  # `mmap` has a descriptor of its own
+
+
+def test_the_files_of_a_store_may_come_back(path: str) -> None:
+    """A look follows them away and back, though somebody still reads what was there in between."""
+    looks: list[Look] = []
+    held: list[object] = []
+
+    def total() -> float:
+        looks[:] = looks or [Look(find(path))]
+        held[:] = [open_cells(path + "-cells", writable=False)]
+        return looks[0].families(["requests_total"]).families[0].samples[0].value
+
+    def put(old: str, new: str) -> None:
+        for suffix in ("", "-wal", "-shm", "-cells"):
+            os.rename(old + suffix, new + suffix)
+
+    counted(path)
+    with child(total=total) as watcher:
+        assert watcher.do("total") == 7
+        put(path, path + "-away")
+        _count_and_die(path)
+        assert watcher.do("total") == 4
+        put(path, path + "-other")
+        put(path + "-away", path)
+        assert watcher.do("total") == 7
 
 
 def test_the_apps_own_settings_are_no_hindrance(path: str) -> None:

@@ -16,8 +16,9 @@ Who may write what, without any lock that a process could hold and die with:
   on its directory entry, taken without waiting: who fails takes the next one.
 * Settling a dead process frees its blocks, then its slot, after the COMMIT that folded its rows.
 
-The file's descriptor and mapping are not closed before the interpreter ends: closing any descriptor of the file, the
-duplicate that `mmap` makes included, would release every record lock of this process on it (POSIX).
+The descriptor and mapping of a file that is written to are not closed before the interpreter ends: closing any
+descriptor of the file, the duplicate that `mmap` makes included, would release every record lock of this process on
+it (POSIX).
 """
 
 from __future__ import annotations
@@ -362,8 +363,19 @@ def open_cells(path: str, *, writable: bool) -> CellsFile | None:
         return known
     if status.st_size != layout.FILE_SIZE:
         return None
+    _forget_replaced(path, identity_of(status))
     with opening(path, identity_of(status)):
         return _map(path, writable)
+
+
+def _forget_replaced(path: str, identity: tuple[int, int]) -> None:
+    """Let go of what was at this path before, and was only read: an exporter outlives an app that starts anew for ever.
+
+    Each would keep two descriptors and 128 MiB of address space. A scrape that is reading one keeps it until it ends.
+    """
+    for before, file in list(_opened.items()):
+        if before != identity and file.path == path and file.forget():
+            _opened.pop(before, None)
 
 
 def _known(identity: tuple[int, int], path: str) -> CellsFile | None:

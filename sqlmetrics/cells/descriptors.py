@@ -14,6 +14,7 @@ import resource
 import stat
 import sys
 import types
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -123,12 +124,38 @@ def mapped() -> dict[tuple[int, int], Mapped]:
 
 def note(new: Mapped) -> Mapped:
     """Note a mapping, and return the one to be used: another thread may have been faster."""
-    found = mapped().setdefault(new.identity, new)
+    found = mapped().setdefault(new.identity, _forgotten().pop(new.identity, new))
     if found is not new and memoryview(found.map).readonly and not memoryview(new.map).readonly:
         mapped()[new.identity], found, new = new, new, found
     if found is not new:
         found.others.append(new)
     return found
+
+
+def forget(found: Mapped) -> bool:
+    """Let a mapping end with the last that uses it, and say whether it will; not where a lock may hang on the file.
+
+    That is where this process writes to it, or maps it in another way, too: see `cellsfile`.
+    """
+    is_read_only = memoryview(found.map).readonly and not found.own_slots and not found.others
+    if not is_read_only or found.identity in _begun() or mapped().get(found.identity) is not found:
+        return False
+    _forgotten()[found.identity] = mapped().pop(found.identity)
+    return True
+
+
+def _forgotten() -> weakref.WeakValueDictionary[tuple[int, int], Mapped]:
+    """What is forgotten and still used: its descriptors are this interpreter's, and the file may come back."""
+    forgotten: weakref.WeakValueDictionary[tuple[int, int], Mapped] = _table().setdefault(
+        "forgotten", weakref.WeakValueDictionary()
+    )
+    return forgotten
+
+
+def _begun() -> list[tuple[int, int]]:
+    """What is being opened: by other threads, or before a fork."""
+    begun: list[tuple[int, int]] = _table().setdefault("begun", [])
+    return begun
 
 
 @contextlib.contextmanager
@@ -138,8 +165,8 @@ def opening(path: str, identity: tuple[int, int]) -> Iterator[None]:
     The kernel's record locks are the process's. So of two interpreters each would take the other for dead and settle
     it, both would take the same cells, and the first that ends would release the locks of both.
     """
-    begun: list[tuple[int, int]] = _table().setdefault("begun", [])  # by other threads, or before a fork
-    if identity not in begun and identity not in mapped():
+    begun = _begun()
+    if not any(identity in known for known in (begun, mapped(), _forgotten())):
         _refuse_if_open(path, identity)
     begun.append(identity)
     try:
@@ -175,7 +202,7 @@ def _identity_of_private(fd: int) -> tuple[int, int] | None:
 
 
 class MappedFile:
-    """A file that is open and mapped for as long as the process lives."""
+    """A file that is open and mapped for as long as the process lives, or until it was only read and is forgotten."""
 
     def __init__(self, mapped: Mapped, path: str):
         self._mapped = mapped
@@ -184,6 +211,10 @@ class MappedFile:
         self.bytes = memoryview(mapped.map)
         self.writable = not self.bytes.readonly
         self.flags = (os.O_RDWR if self.writable else os.O_RDONLY) | os.O_CLOEXEC
+
+    def forget(self) -> bool:
+        """See `forget`."""
+        return forget(self._mapped)
 
     @property
     def fd(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -34,7 +35,7 @@ class Region:
     """Blocks of one page each: whose each is, how often it was given out, and its bytes."""
 
     def __init__(self, file: MappedFile, *, owners_at: int, generations_at: int, start: int, count: int, cursor: int):
-        self._file = file
+        self._file: MappedFile = weakref.proxy(file)  # a ring would keep a mapping until the garbage collector comes
         self._bytes = file.bytes
         self._cursor: memoryview[int] = file.view(
             layout.CURSORS_AT + 4 * cursor, layout.CURSORS_AT + 4 * cursor + 4, "I"
