@@ -18,6 +18,7 @@ from sqlmetrics import values
 from sqlmetrics.cells import journal, layout, part, writer
 from sqlmetrics.client import binder
 from sqlmetrics.rows import exemplars
+from sqlmetrics.store import resets
 
 pytestmark = pytest.mark.promise(4)
 
@@ -180,7 +181,7 @@ def test_a_launchers_reset_drops_exemplars_and_keeps_its_counts(path: str) -> No
         one.do("count", "shared", "a")
         one.kill()
     assert traces() == {"shared": "a"}
-    store.reset(force=True, keep_own=True)
+    resets.begin_at_zero(store)
     assert traces() == {}
     assert in_child(traces) == {}
     assert value("requests_total", who="shared") == 1

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from apps.serving import Server, Values, parse, serving
-from helpers import FILES, child, scrape, value, wait_for
+from helpers import FILES, Shell, child, scrape, value, wait_for
 from outsiders import NOBODY, as_root, python
 from prometheus_client import Counter
 
@@ -103,6 +103,24 @@ def test_an_upgrade_that_is_called_off_changes_nothing(folder: Path, path: str) 
         answered(server, 30)
 
         wait_for(lambda: shown(server) == 90)
+
+
+@pytest.mark.parametrize("persist", ["0", "1"])
+def test_a_start_remembers_who_ended_before(folder: Path, path: str, shell: Shell, persist: str) -> None:
+    """An app that crashed with all its workers, and that a supervisor has started again."""
+    environment = {"SQLMETRICS_PATH": path, "SQLMETRICS_PERSIST": persist}
+    killed: list[int] = []
+    for number in range(3):
+        with serving(folder, "counting:app", "-w2", **environment) as server:
+            workers = server.workers(2)
+            assert shell.value("SELECT ifnull(sum(ended), 0) FROM ended_count") == 2 * number
+            assert {row["os_pid"] for row in shell("SELECT os_pid FROM deaths")} == set(killed)
+            assert {row["noticed"] for row in shell("SELECT noticed FROM deaths")} <= {"start"}
+            for pid in (server.process.pid, *workers):
+                os.kill(pid, signal.SIGKILL)
+            killed += workers
+    sqlmetrics.reset(path, force=True)  # a killed worker may not be gone yet
+    assert shell("SELECT * FROM deaths") == []
 
 
 def test_sums_persist_over_starts_and_gauges_begin_anew(folder: Path, path: str) -> None:

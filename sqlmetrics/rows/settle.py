@@ -161,10 +161,23 @@ def _is_named(connection: apsw.Connection, file: CellsFile, slot: Slot, pid: str
     return found == [(pid, pid_namespace())]
 
 
+def record_ended(connection: apsw.Connection, file: CellsFile, slots: list[Slot]) -> None:
+    """Record the deaths of processes whose values are about to be deleted, at the start of a run; see `deaths`.
+
+    A journal is read for its pid only: what else is in it, and whether it makes sense, does not matter any more.
+    """
+    ended = [one for one in slots if not is_settled(connection, file, *one)]
+    for slot, instance in ended:
+        if committed(connection, instance) is None:
+            with contextlib.suppress(JournalGoneError, DamagedError):
+                ingest(connection, file, slot, instance, most=layout.PAGE)
+    deaths.record(connection, [instance for _, instance in ended], "start")
+
+
 def empty(
     connection: apsw.Connection, file: CellsFile, slots: list[Slot], spared: set[int], settled: list[Slot]
 ) -> None:
-    """Delete every row but those of the spared instances, within `settling`.
+    """Delete every value but those of the spared instances, within `settling`.
 
     slots: those that were looked at; who comes later has no rows yet, and keeps its cells.
     """
@@ -181,7 +194,6 @@ def empty(
     connection.execute("DELETE FROM orphan")
     connection.execute("DELETE FROM kept")
     connection.execute("DELETE FROM exemplar")
-    deaths.forget(connection)
     connection.execute(f"DELETE FROM cell_copy WHERE process NOT IN ({marks})", ids)  # noqa: S608
     connection.execute(f"DELETE FROM instance WHERE id NOT IN ({marks})", ids)  # noqa: S608
     connection.execute(DELETE_UNUSED_SERIES)

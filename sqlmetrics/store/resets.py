@@ -12,7 +12,7 @@ import apsw
 from ..cells import layout, locks
 from ..errors import StoreError, StoreInUseError
 from ..process import waits
-from ..rows import database, fold, settle
+from ..rows import database, deaths, fold, settle
 from ..rows.making import making
 from ..rows.removal import sweep_gauges
 from ..rows.renew import DAMAGED_SUFFIX, forget_unfinished
@@ -20,20 +20,34 @@ from . import erasure
 from .opened import Opened
 
 
-def reset(store: Opened, *, force: bool, keep_own: bool) -> None:
-    """Delete every row, but, if asked for, those of this process. Raises StoreInUseError, apsw.BusyError."""
-    own = _own(store) if keep_own else set()
+def reset(store: Opened, *, force: bool) -> None:
+    """Delete all that the store has. Raises StoreInUseError, apsw.BusyError."""
     with _writing(store) as (connection, settled):
         slots = store.file.held_slots()
-        _refuse_if_used(store, slots, own, force)
+        _refuse_if_used(store, slots, set(), force)
+        settle.empty(connection, store.file, slots, set(), settled)
+        deaths.forget(connection)
+    _leave_no_trace(store)
+
+
+def begin_at_zero(store: Opened) -> None:
+    """Forget the values of earlier runs, and remember who ended: an app that crashed may be running again by now.
+
+    Raises as `reset` does.
+    """
+    own = _own(store)
+    with _writing(store) as (connection, settled):
+        slots = store.file.held_slots()
+        _refuse_if_used(store, slots, own, False)
+        settle.record_ended(connection, store.file, [one for one in slots if one[1] not in own])
         settle.empty(connection, store.file, slots, own, settled)
-    for arena in store.part.arenas():
-        store.file.notify(arena.slot)
     _leave_no_trace(store)
 
 
 def _leave_no_trace(store: Opened) -> None:
     """See that nothing of what was there is readable; what a reader holds up for longer than a second is done later."""
+    for arena in store.part.arenas():
+        store.file.notify(arena.slot)
     with store.part.binding() as outermost:
         if outermost:
             store.file.blocks.wipe_free()

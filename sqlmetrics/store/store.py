@@ -181,10 +181,10 @@ class Store(Opened, fork.ForkAware):
             self.home.report("notice", f"the end of process {pid} could not be noted yet ({error!r})")
             self.flusher.wake()
 
-    def reset(self, *, force: bool, keep_own: bool) -> None:
+    def reset(self, *, force: bool) -> None:
         """See `notices.reset`. Raises StoreInUseError, apsw.BusyError."""
         fork.notice()
-        resets.reset(self, force=force, keep_own=keep_own)
+        resets.reset(self, force=force)
         self.rounds.admission.begin()
 
     def begin_run(self, *, uid: int, gid: int) -> None:
@@ -201,7 +201,7 @@ class Store(Opened, fork.ForkAware):
             self.share(gid)
         if locks.try_lock(self.file.fd, layout.RUN_LOCK_AT):
             with contextlib.suppress(StoreInUseError):
-                resets.begin_with_sums(self) if self.settings.persist else self.reset(force=False, keep_own=True)
+                resets.begin_with_sums(self) if self.settings.persist else resets.begin_at_zero(self)
             self.rounds.admission.begin()
         self.join_run(30)
 
