@@ -56,7 +56,7 @@ def pre_request(worker: Any, req: Any) -> None:  # noqa: ARG001 - gunicorn's sig
 def post_request(worker: Any, req: Any, environ: Any, resp: Any) -> None:  # noqa: ARG001 - gunicorn's signature
     """Count a request, if ``SQLMETRICS_GUNICORN_REQUESTS`` is set. Runs in the worker."""
     if _requests is not None:
-        _requests.end(req, resp)
+        _requests.end(req, environ, resp)
 
 
 def child_exit(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's signature

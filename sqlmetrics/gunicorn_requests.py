@@ -10,6 +10,8 @@ from prometheus_client import Counter, Gauge, Histogram
 
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 """Clients may send any word as a method, and each would be a series."""
+_UNKNOWN = "unknown"
+"""The status that gunicorn's ASGI worker gives its hooks, unless it writes an access log."""
 
 
 class Requests:
@@ -28,6 +30,7 @@ class Requests:
         self._idle: Any = None
         self._busy: Any = None
         self._serving = 0
+        self._begun: dict[int, float] = {}  # by id, for a request of gunicorn's ASGI worker takes no attribute
         self._lock = threading.Lock()  # one more and one less at once are not to leave the gauge at what was before
 
     def begin_worker(self) -> None:
@@ -41,16 +44,20 @@ class Requests:
         if self._busy is None:  # a configuration that does without `post_fork`
             self.begin_worker()
         self._serve(1)
-        request._sqlmetrics_begun = time.perf_counter()
+        self._begun[id(request)] = time.perf_counter()
 
-    def end(self, request: Any, response: Any) -> None:
-        """Count a request that was served, or whose answer failed. response: None if there was not even one."""
-        begun = getattr(request, "_sqlmetrics_begun", None)
+    def end(self, request: Any, environ: Any, response: Any) -> None:
+        """Count a request that was served, or whose answer failed.
+
+        response: None if there was not even one, or, if `environ` is None too, if gunicorn does not say what it was.
+        """
+        begun = self._begun.pop(id(request), None)
         if begun is None:
             return
         self._serve(-1)
         method = request.method if request.method in _METHODS else "other"
-        self._requests.labels(method, _status(response)).inc()
+        status = _UNKNOWN if environ is None and response is None else _status(response)
+        self._requests.labels(method, status).inc()
         self._seconds.labels(method).observe(time.perf_counter() - begun)
 
     def _serve(self, more: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,21 @@ def test_requests_are_counted_by_method_and_status(folder: Path, path: str, opti
             return observed["GET",] == of_get and states == {("busy",): 1, ("idle",): 1}
 
         wait_for(fits)
+
+
+@pytest.mark.parametrize("log", [(), ("--access-logfile", os.devnull)], ids=["no log", "access log"])
+def test_gunicorns_asgi_worker_is_counted_as_far_as_it_says(folder: Path, path: str, log: tuple[str, ...]) -> None:
+    """It answers as without the hooks. It gives them no status unless it logs it, and that is not called a failure."""
+    environment = {"SQLMETRICS_PATH": path, "SQLMETRICS_GUNICORN_REQUESTS": "1"}
+    with serving(folder, "answering_asgi:app", "-w1", "-kasgi", *log, **environment) as server:
+        for _ in range(3):
+            assert server.get("/").text == "done\n"
+        assert server.ask("/missing").status == 404
+        values = parse(server.get("/metrics").text)
+
+    expected = {("GET", "200"): 3, ("GET", "404"): 1} if log else {("GET", "unknown"): 4}
+    assert labelled(values, "gunicorn_requests_total") == expected
+    assert labelled(values, "gunicorn_workers") == {("busy",): 1, ("idle",): 0}  # it answers this very scrape
 
 
 def test_busy_workers_are_told_and_dead_ones_are_none(folder: Path, path: str) -> None:
