@@ -172,6 +172,18 @@ def test_an_import_hook_that_comes_earlier_and_the_launcher_s_both_work(kind: st
     assert jobs(path) == {"it": 1}
 
 
+@pytest.mark.parametrize("kind", sorted(_HOOKS.keys() - {"a finder that looks at loaders"}))
+def test_an_import_hook_of_a_launcher_that_hides_ours_works_beside_it(kind: str, folder: Path, path: str) -> None:
+    """It lets no other `sitecustomize` run: what it finds first, and wraps, becomes the package."""
+    (folder / "hook").mkdir()
+    write(folder / "hook", "sitecustomize.py", hook(kind))
+    program = write(folder, "program.py", _SAY)
+    done = run("sh", "-c", f"PYTHONPATH={folder}/hook:$PYTHONPATH exec {sys.executable} {program}", path=path)
+
+    assert (said(done.stdout), done.stderr) == (["False False", *_SAID[1:]], "")
+    assert jobs(path) == {"it": 1}
+
+
 def test_a_package_in_a_zip_archive_is_switched(folder: Path, path: str) -> None:
     """Its loader is `zipimport`'s."""
     package = Path(prometheus_client.__file__).parent

@@ -17,14 +17,14 @@ import sqlmetrics
 pytestmark = [pytest.mark.promise(12), pytest.mark.slow]
 
 _CHILD = "if len(sys.argv) < 2: import subprocess; subprocess.run([sys.executable, __file__, 'child'], check=True)"
-_HOOKS = "[hook.load()() for hook in importlib.metadata.entry_points(group='opentelemetry_pre_instrument')]"
+_INC = 'Counter("jobs", "Jobs done", ["by"]).labels(by).inc()'
 
 
 def test_a_package_that_was_imported_by_a_pth_file_is_switched_late(folder: Path, path: str) -> None:
     """`.pth` files run before any sitecustomize."""
     write(folder, "early.pth", "import prometheus_client")
     program = "from prometheus_client import values; print(values.ValueClass.__module__)"
-    site = f"import site; site.addsitedir({str(folder)!r}); import sitecustomize; {program}"
+    site = f"import site; site.addsitedir({str(folder)!r}); site.execsitecustomize(); {program}"
     environment = os.environ | {
         "SQLMETRICS_PATH": path,
         "PYTHONPATH": os.path.join(os.path.dirname(sqlmetrics.__file__), "bootstrap"),
@@ -59,23 +59,96 @@ def test_another_launcher_around_this_one_does_not_keep_children_from_it(folder:
     assert jobs(path) == {"it": 1, "child": 1}
 
 
-def test_a_launcher_that_lets_no_other_run_calls_ours_by_its_entry_point(folder: Path, path: str) -> None:
-    """As `opentelemetry-instrument` inside of this one; ours is in front again for what the program starts."""
-    write(folder, "sitecustomize.py", f"import importlib.metadata; print('the other one', flush=True); {_HOOKS}")
-    program = write(folder, "program.py", f"{textwrap.dedent(COUNT)}\n{_CHILD}")
-    done = run("sh", "-c", f"PYTHONPATH={folder}:$PYTHONPATH {sys.executable} {program}", path=path)
+_HIDDEN = {
+    "the package": COUNT,
+    "a module of it": COUNT.replace("from prometheus_client import", "from prometheus_client.metrics import"),
+    "sqlmetrics": f"\n    import sqlmetrics\n    sqlmetrics.install(){COUNT}",
+    "sqlmetrics, late": f"{COUNT}    import sqlmetrics\n    assert sqlmetrics.generate_latest()",
+    "several threads at once": f"""
+    import threading
+    gate = threading.Barrier(8)
+    def act(name):
+        gate.wait()
+        __import__(name)
+    threads = [threading.Thread(target=act, args=[name]) for name in ("sqlmetrics", "prometheus_client") * 4]
+    [thread.start() for thread in threads], [thread.join() for thread in threads]
+    {COUNT}""",
+    "an import that fails at first": f"""
+    import sys
+    sys.modules["wsgiref.simple_server"] = None
+    for name in ("prometheus_client", "prometheus_client.core"):
+        try: __import__(name)
+        except ImportError: pass
+        else: raise SystemExit("it did not fail")
+    del sys.modules["wsgiref.simple_server"]
+    {COUNT}""",
+}
+"""What is imported first where our sitecustomize has not run."""
+
+
+@pytest.mark.parametrize("pythonpath", ["{other}:$PYTHONPATH", "{other}:$PYTHONPATH/", "{other}::$PYTHONPATH:{other}"])
+@pytest.mark.parametrize("first", _HIDDEN)
+def test_a_launcher_whose_sitecustomize_runs_no_other_one_does_not_keep_ours_away(
+    first: str, pythonpath: str, folder: Path, path: str
+) -> None:
+    """As `elasticapm-run` inside of this one; ours is in front again for what the program starts."""
+    (folder / "other").mkdir()
+    write(folder / "other", "sitecustomize.py", "print('the other one', flush=True)")
+    program = write(folder, "program.py", f"{textwrap.dedent(_HIDDEN[first])}\n{_CHILD}")
+    changed = pythonpath.format(other=folder / "other")
+    done = run("sh", "-c", f"PYTHONPATH={changed} {sys.executable} {program}", path=path, cwd=folder)
 
     assert (done.stdout, done.stderr) == ("the other one\n" * 2, "")
     assert jobs(path) == {"it": 1, "child": 1}
 
 
-def test_the_entry_point_does_nothing_without_the_launcher() -> None:
-    """OpenTelemetry imports it in every Python of an environment where this package is installed."""
-    loaded = "sorted({'sqlmetrics', 'prometheus_client', 'apsw', 'ssl'} & set(sys.modules))"
-    program = f"import importlib.metadata, sys; print(len({_HOOKS}), {loaded}, len(sys.meta_path) - before)"
-    command = [sys.executable, "-c", f"import sys; before = len(sys.meta_path); {program}"]
+def test_children_of_a_python_whose_sitecustomize_was_hidden_count(folder: Path, path: str) -> None:
+    """Forked before the first import, spawned with the parent's `sys.path`, and started as a program."""
+    (folder / "other").mkdir()
+    write(folder / "other", "sitecustomize.py", "")
+    counting = f"def count(by):\n    from prometheus_client import Counter\n    {_INC}\n"
+    methods = """
+if __name__ == "__main__":
+    import multiprocessing
+    for method in ("fork", "spawn", "forkserver"):
+        child = multiprocessing.get_context(method).Process(target=count, args=[method])
+        child.start()
+        child.join()
+"""
+    program = write(folder, "program.py", counting + methods)
+    done = run("sh", "-c", f"PYTHONPATH={folder}/other:$PYTHONPATH {sys.executable} {program}", path=path)
 
-    assert subprocess.run(command, capture_output=True, text=True).stdout == "1 [] 0\n"
+    assert (done.stdout, done.stderr) == ("", "")
+    assert jobs(path) == {"fork": 1, "spawn": 1, "forkserver": 1}
+
+
+def test_our_command_runs_where_our_sitecustomize_is_hidden(folder: Path, path: str) -> None:
+    """As a module of that name is found before the package; it looks, and is no process of the store."""
+    (folder / "other").mkdir()
+    write(folder / "other", "sitecustomize.py", "")
+    program = write(folder, "program.py", COUNT)
+    show = f"{sys.executable} -m sqlmetrics show --path {path} jobs"
+    commands = f"PYTHONPATH={folder}/other:$PYTHONPATH; {sys.executable} {program} && {show}"
+    done = run("sh", "-c", commands, path=path)
+
+    assert done.stderr == ""
+    assert "jobs_total" in done.stdout
+
+
+def test_a_package_that_a_pth_file_imported_is_switched_where_our_sitecustomize_is_hidden(
+    folder: Path, path: str
+) -> None:
+    """By the import of this package; before that, nothing leads to it."""
+    (folder / "other").mkdir()
+    write(folder / "other", "sitecustomize.py", "")
+    write(folder, "early.pth", "import prometheus_client")
+    asked = "from prometheus_client import values; import sqlmetrics; print(values.ValueClass.__module__)"
+    copies = "print(sqlmetrics is sys.modules['sqlmetrics'], len(sqlmetrics.__path__))"
+    program = f"import site, sys; site.addsitedir({str(folder)!r}); {asked}; {copies}"
+    command = ["sh", "-c", f'PYTHONPATH={folder}/other:$PYTHONPATH exec {sys.executable} -c "{program}"']
+    done = run(*command, path=path)
+
+    assert (done.stdout, done.stderr) == ("sqlmetrics.values\nTrue 1\n", "")
 
 
 def test_the_current_folder_on_pythonpath_stays_there(folder: Path, path: str) -> None:

@@ -181,11 +181,11 @@ def _stay_in_front() -> None:
         os.environ["PYTHONPATH"] = os.pathsep.join([_HERE, *(folder for folder in folders if folder != _HERE)])
 
 
-if _PEER in sys.modules:  # a .pth file was first
+_leave_path()
+if hasattr(sys.modules.get(_PEER), "__path__"):  # a .pth file was first; `prometheus_client.py` here is no package
     _install()
 elif not _is_own_command():
     sys.meta_path.insert(0, _Finder())
-_leave_path()
 if __name__ == "sitecustomize":  # else another one has run, and then this file by its path
     _run_the_other_one()
 _stay_in_front()
