@@ -66,7 +66,8 @@ import json, os, sys
 from pathlib import Path
 import sqlmetrics
 here = Path(sqlmetrics.__file__).parent
-files = [file for file in here.rglob("*.py") if file.stem not in ("__init__", "__main__", "gunicorn", "sitecustomize")]
+files = [file for file in here.rglob("*.py") if file.stem not in ("__init__", "__main__", "gunicorn")]
+files = [file for file in files if file.parent.name != "bootstrap"]
 names = [".".join((here.name, *file.relative_to(here).with_suffix("").parts)) for file in files]
 failed = []
 for name in names:
