@@ -21,6 +21,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import NativeHistogram
 
 import sqlmetrics
+from sqlmetrics.store import installed as stores
 
 pytestmark = pytest.mark.promise(12)
 
@@ -268,3 +269,33 @@ def test_a_collector_without_a_hash_is_refused(store: sqlmetrics.Store) -> None:
 
     with pytest.raises(TypeError, match="a collector can be in a registry and so has a hash"):
         sqlmetrics.publish(NoHash())
+
+
+@pytest.mark.parametrize("by_itself", [True, False])
+def test_an_answer_that_comes_after_uninstall_opens_no_store(
+    path: str, monkeypatch: pytest.MonkeyPatch, by_itself: bool
+) -> None:
+    """Although the environment names one, and whichever thread has uninstalled it."""
+    monkeypatch.setenv("SQLMETRICS_PATH", path)
+    asked, ends = threading.Event(), threading.Event()
+
+    class Slow(Collector):
+        def collect(self):
+            asked.set()
+            if by_itself:
+                sqlmetrics.uninstall()
+            else:
+                ends.wait(20)
+            yield GaugeMetricFamily("slow", "Slow", 1)
+
+    store = sqlmetrics.install(flush_interval=1000)
+    sqlmetrics.publish(Slow())
+    thread = threading.Thread(target=store.flush)
+    thread.start()
+    assert asked.wait(20)
+    if not by_itself:
+        sqlmetrics.uninstall()
+    ends.set()
+    thread.join(20)
+
+    assert stores.installed() is None

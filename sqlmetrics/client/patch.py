@@ -209,6 +209,8 @@ def uninstall() -> None:
         raise
     copies.unmark(_replaced)
     registry.forget_told()
-    sampling.sampler.publications.clear()
-    if store := stores.forget():
+    with sampling.sampler.idle():  # an answer that comes later would open the store of the environment
+        sampling.sampler.publications.clear()
+        store = stores.forget()
+    if store:
         store.leave()

@@ -41,12 +41,12 @@ _SETTLED_SECONDS = 1.0
 class Publication:
     """What one process makes of one collector.
 
-    of_process: whether the collector tells of the process itself. first_asked: when, in seconds of `time.monotonic`.
+    mode: of its gauges. of_process: whether the collector tells of the process itself. first_asked: when, in seconds of `time.monotonic`.
     """
 
     def __init__(self, collector: Any, mode: str, *, of_process: bool = False, first_asked: float = 0.0):
         self._collector = collector
-        self._mode = mode
+        self.mode = mode
         self.of_process = of_process
         self._withdrawn = False
         self._first_asked = first_asked
@@ -91,6 +91,8 @@ class Publication:
                     helps[kept.family] = metric.documentation
                 except Exception as error:  # of the app's own class of numbers, it may be anything
                     problem = error
+        if stores.installed() is None:  # the collector took long, or has uninstalled it
+            return
         for kept, value in found.items():
             if kept not in self._values:
                 self._values[kept] = self._make(kept, helps[kept.family])
@@ -123,8 +125,8 @@ class Publication:
                 value._binder.give_back(value)
 
     def _family(self, kept: Kept) -> Family:
-        by_mode = kept.type == "gauge" or (kept.type == "counter" and self._mode in EACH_MODES)
-        return kept.family, kept.type, self._mode if by_mode else ""
+        by_mode = kept.type == "gauge" or (kept.type == "counter" and self.mode in EACH_MODES)
+        return kept.family, kept.type, self.mode if by_mode else ""
 
     def _make(self, kept: Kept, help_text: str) -> SharedValue:
         if self._class is None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import logging
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -110,6 +111,17 @@ class Sampler(fork.ForkAware):
                 busy.release()
             self._tell(failures)
             self._forget_gone()
+
+    @contextmanager
+    def idle(self) -> Iterator[None]:
+        """Have nobody ask meanwhile; wait a second at most for who is at it."""
+        busy = self._lock()
+        is_idle = busy.acquire(timeout=waits.ASKING)
+        try:
+            yield
+        finally:
+            if is_idle:
+                busy.release()
 
     def _tell(self, failures: list[Failure]) -> None:
         store = stores.installed()
