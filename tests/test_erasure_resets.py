@@ -67,6 +67,22 @@ def test_a_forced_reset_erases_what_living_processes_had(store: sqlmetrics.Store
         assert scrape(path) == {("logins_total", (("user", "other"),)): 1}
 
 
+def test_a_reset_that_spares_its_own_process_may_follow_one_that_does_not(store: sqlmetrics.Store, path: str) -> None:
+    """As in an app that empties the store before gunicorn's master does so."""
+    logins = Counter("logins", "Logins", ["user"])
+    logins.labels(MARK).inc()
+    sqlmetrics.reset(force=True)
+
+    for _ in range(2):
+        store.reset(force=False, keep_own=True)
+    assert scrape(path) == {}
+    logins.labels("other").inc()
+    store.reset(force=False, keep_own=True)
+
+    assert scrape(path) == {("logins_total", (("user", "other"),)): 1}
+    wait_until_erased(path)
+
+
 _COUNT = f"""
 import os, sys
 import sqlmetrics

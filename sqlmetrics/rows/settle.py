@@ -182,7 +182,7 @@ def empty(
     slots: those that were looked at; who comes later has no rows yet, and keeps its cells.
     """
     for slot, instance in slots:
-        if instance in spared:
+        if instance in spared and not is_settled(connection, file, slot, instance):  # by a reset that did not spare it
             ingest(connection, file, slot, instance)
         else:
             connection.execute(UPSERT_SETTLED, {"slot": slot, "process": instance})
