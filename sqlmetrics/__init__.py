@@ -2,6 +2,8 @@
 
 The import itself loads next to nothing. The first use of a name loads all that the package needs. It must be all,
 because later a worker may have given up the right to read the package's files.
+
+PYTEST_DONT_REWRITE: pytest warns of a package with a plugin that is imported before pytest begins.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ FLOORS = (
     {"client", "values"},
     {"outside", "web"},
     {"exporter", "names", ""},
-    {"gunicorn", "gunicorn_requests", "multiprocess", "launch", "bootstrap", "commands"},
+    {"gunicorn", "gunicorn_requests", "multiprocess", "launch", "bootstrap", "commands", "testing"},
     {"cli", "demo", "__main__"},
 )
 """From the ground up, by the first part of a module's name below the package; the package itself is ''."""

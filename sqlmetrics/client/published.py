@@ -41,7 +41,8 @@ _SETTLED_SECONDS = 1.0
 class Publication:
     """What one process makes of one collector.
 
-    mode: of its gauges. of_process: whether the collector tells of the process itself. first_asked: when, in seconds of `time.monotonic`.
+    mode: of its gauges. of_process: whether the collector tells of the process itself. first_asked: when, in seconds of
+        `time.monotonic`.
     """
 
     def __init__(self, collector: Any, mode: str, *, of_process: bool = False, first_asked: float = 0.0):
