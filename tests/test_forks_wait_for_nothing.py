@@ -144,7 +144,7 @@ def test_a_writer_that_is_waited_for_holds_up_no_fork(path: str) -> None:
     store, requests = filled(path)
     with Operator(path, "BEGIN IMMEDIATE"):
         requests.labels("0").inc()
-        with in_a_thread(lambda: store.reset(force=True)) as found:
+        with in_a_thread(lambda: store.reset(force=True, keep_own=True)) as found:
             wait_for(lambda: store.writing._holder)
             assert timed_fork(path) < SECONDS
         assert isinstance(found[0], apsw.BusyError)

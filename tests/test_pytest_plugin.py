@@ -160,9 +160,9 @@ def test_a_package_that_is_imported_before_pytest_begins_is_no_trouble(folder: P
     installed.mkdir()
     write(installed, "METADATA", "Metadata-Version: 2.1\nName: installed\nVersion: 1\n")
     write(installed, "entry_points.txt", "[pytest11]\nsqlmetrics = sqlmetrics_pytest\n")
-    write(installed, "RECORD", "sqlmetrics/__init__.py,,\nsqlmetrics_below_opentelemetry.py,,\n")
+    write(installed, "RECORD", "sqlmetrics/__init__.py,,\nsqlmetrics_pytest.py,,\n")
     write(folder, "test_one.py", "def test_one():\n    pass\n")
-    program = "import sys, sqlmetrics, sqlmetrics_below_opentelemetry, pytest; sys.exit(pytest.main())"
+    program = "import sys, sqlmetrics, sqlmetrics.version, pytest; sys.exit(pytest.main())"
     environment = {**os.environ, "PYTHONPATH": str(folder), "PYTEST_ADDOPTS": "-W error -p no:cacheprovider"}
 
     done = subprocess.run([sys.executable, "-c", program], cwd=folder, env=environment, capture_output=True, text=True)

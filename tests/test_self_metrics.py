@@ -114,7 +114,7 @@ def test_each_death_is_counted_once_by_what_noticed_it(store: sqlmetrics.Store, 
         one.kill()
         in_child(lambda: scrape(store.path) and None)
         check("scrape", one)
-    store.reset(force=True)
+    store.reset(force=True, keep_own=True)
     assert own("processes_ended_total", noticed="flush") == 0
     assert shell("SELECT * FROM deaths") == []
 

@@ -68,7 +68,7 @@ def reset(place: Place, series: int, *, force: bool) -> Emptied:
     """Empty it. series: how many there are. Raises StoreInUseError, StoreError, PathError or apsw.Error."""
     before = changes.sizes(place.path)
     store = changes.opened(place)
-    changes.insist(partial(store.reset, force=force))
+    changes.insist(partial(store.reset, force=force, keep_own=False))
     is_small = changes.shrink(store)
     store.close()
     return Emptied(place, series, before, changes.sizes(place.path), is_small)

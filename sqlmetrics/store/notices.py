@@ -27,4 +27,4 @@ def reset(path: str | os.PathLike[str] | None = None, *, force: bool = False) ->
     Raises StoreInUseError while a living process has a part of it. With `force`, it empties the store all the same,
     and these processes begin at zero. Raises PathError, NoStoreError, apsw.BusyError (locked for seconds).
     """
-    stores.existing_store(path).reset(force=force)
+    stores.existing_store(path).reset(force=force, keep_own=False)

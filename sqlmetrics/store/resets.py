@@ -20,12 +20,13 @@ from . import erasure
 from .opened import Opened
 
 
-def reset(store: Opened, *, force: bool) -> None:
-    """Delete all that the store has. Raises StoreInUseError, apsw.BusyError."""
+def reset(store: Opened, *, force: bool, keep_own: bool) -> None:
+    """Delete every row, but, if asked for, those of this process. Raises StoreInUseError, apsw.BusyError."""
+    own = _own(store) if keep_own else set()
     with _writing(store) as (connection, settled):
         slots = store.file.held_slots()
-        _refuse_if_used(store, slots, set(), force)
-        settle.empty(connection, store.file, slots, set(), settled)
+        _refuse_if_used(store, slots, own, force)
+        settle.empty(connection, store.file, slots, own, settled)
         deaths.forget(connection)
     _leave_no_trace(store)
 

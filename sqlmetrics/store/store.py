@@ -181,10 +181,10 @@ class Store(Opened, fork.ForkAware):
             self.home.report("notice", f"the end of process {pid} could not be noted yet ({error!r})")
             self.flusher.wake()
 
-    def reset(self, *, force: bool) -> None:
+    def reset(self, *, force: bool, keep_own: bool) -> None:
         """See `notices.reset`. Raises StoreInUseError, apsw.BusyError."""
         fork.notice()
-        resets.reset(self, force=force)
+        resets.reset(self, force=force, keep_own=keep_own)
         self.rounds.admission.begin()
 
     def begin_run(self, *, uid: int, gid: int) -> None:
