@@ -45,7 +45,8 @@ def test_a_store_in_order_has_no_findings(path: str) -> None:
 
     assert done.status == 0, done.out
     assert done.out.startswith(f"store  {path} (from --path)\n")
-    for about in ("filesystem", "room", "rights", "folder", "sqlite", "mmap files", "RemoveIPC", "wal", "integrity"):
+    of_the_host = ("filesystem", "room", "rights", "folder", "sqlite", "mmap files", "RemoveIPC")
+    for about in (*of_the_host, "wal", "write lock", "integrity"):
         assert f"ok        {about}: " in done.out
     assert "0 errors, 0 warnings" in done.out
 
@@ -115,6 +116,18 @@ def test_a_reader_that_holds_the_log_is_named(path: str, monkeypatch: pytest.Mon
             assert "end its transaction" in fix
             shell.run("COMMIT")
             assert found(path).get("wal", ("ok",))[0] != "error"
+
+
+def test_a_writer_that_keeps_the_lock_is_named(path: str) -> None:
+    """A shell whose transaction writes; a worker that flushes is none, and neither is a shell that has ended it."""
+    with worker(path, flush_interval=0.02) as one, Operator(path, "BEGIN IMMEDIATE") as shell:
+        one.do("count", "/", 1)
+        level, text, fix = found(path)["write lock"]
+        assert level == "warning"
+        assert f"held by pid {shell._process.pid} (sqlite3)" in text
+        assert "end its transaction" in fix
+        shell.run("COMMIT")
+        assert "write lock" not in found(path)
 
 
 @as_root

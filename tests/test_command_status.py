@@ -93,7 +93,24 @@ def test_a_process_that_does_not_flush_is_trouble(path: str) -> None:
         done = status(path, "--json")
 
     assert done.status == 2
-    assert done.json()["trouble"] == [f"process {one.pid} ({one.pid}) counts, but brings nothing to rows"]
+    assert done.json()["trouble"] == [f"process {one.pid} counts, but does not flush"]
+
+
+@pytest.mark.slow
+def test_a_stopped_process_is_named_as_stopped(path: str) -> None:
+    """It cannot say so itself; its state in /proc does."""
+    with worker(path, flush_interval=1000) as one:
+        one.do("count", "/", 1)
+        one.do("flush")
+        one.do("count", "/", 1)
+        _make_older(path)
+        os.kill(one.pid, signal.SIGSTOP)
+        try:
+            done = status(path, "--json")
+        finally:
+            os.kill(one.pid, signal.SIGCONT)
+
+    assert done.json()["trouble"] == [f"process {one.pid} is stopped, so it does not flush"]
 
 
 def _make_older(path: str) -> None:

@@ -1,4 +1,4 @@
-"""What a check looks at in a store: its files as a whole, versions, limits, processes, and who holds up the WAL."""
+"""What a check looks at in a store: its files as a whole, versions, limits, processes, and which process holds up the WAL or the writers."""
 
 from __future__ import annotations
 
@@ -24,12 +24,15 @@ from .words import printable, size
 
 _READ_MARKS = range(120 + 3, 120 + 8)
 """The bytes of ``-shm`` that readers lock (https://www.sqlite.org/walformat.html#locks)."""
+_WRITE_LOCK = range(120, 121)
+"""The byte of ``-shm`` that the process locks which writes."""
 _HELD_SECONDS = 1.0
 
 
 def findings(place: Place) -> Iterator[Finding]:
     """All of them; one that cannot be looked at is an error."""
     yield reader_of_wal(place.path)
+    yield writer(place.path)
     yield integrity(place)
     try:
         yield version(place)
@@ -81,7 +84,7 @@ def _of_status(found: Status) -> Iterator[Finding]:
         fix = "see the app's log (logger sqlmetrics), and docs/reference/errors.md for each cause"
         yield Finding("errors", WARNING, f"since the store was made: {errors}", fix)
     for text in found.silent:
-        fix = "is it stopped, or its disk full? Its scrapes are exact; rows and the sqlite3 shell are behind"
+        fix = "free the write lock, make room on the disk, or continue it (kill -CONT). Scrapes are exact meanwhile"
         yield Finding("rows", WARNING, text, fix)
 
 
@@ -105,22 +108,36 @@ def reader_of_wal(path: str) -> Finding:
     length = wal.wal_bytes(path)
     if length <= 2 * WAL_BYTES:
         return Finding("wal", OK, f"{size(length)} long")
-    until, holders = time.monotonic() + _HELD_SECONDS, _holders(path)
-    while holders and time.monotonic() < until:
-        time.sleep(0.05)
-        holders &= _holders(path)
-    if not holders:
+    who = _steady_holders(path, _READ_MARKS)
+    if not who:
         fix = "if it goes on to grow: does a process flush? sqlmetrics status"
         return Finding(
             "wal", WARNING if length > wal.wal_limit(path) else OK, f"{size(length)} long, no reader holds it", fix
         )
-    who = ", ".join(_described(pid) for pid in sorted(holders))
     fix = "end its transaction, or the process: an open sqlite3 shell, a backup, a dashboard"
     return Finding("wal", ERROR, f"{size(length)} long, and held by {who}", fix)
 
 
-def _holders(path: str) -> set[int]:
-    """The processes that hold a read mark; 0 for those that are not seen from here."""
+def writer(path: str) -> Finding:
+    """Whether a program keeps the write lock, so that no process can flush; a flush has it for some milliseconds."""
+    who = _steady_holders(path, _WRITE_LOCK)
+    if not who:
+        return Finding("write lock", OK, "no program keeps it")
+    fix = "end its transaction, or the process, unless it is a worker that flushes very many new series"
+    return Finding("write lock", WARNING, f"held by {who}: no other process can flush", fix)
+
+
+def _steady_holders(path: str, lock_bytes: range) -> str:
+    """The processes that hold one of these locks for a second without a break, as a text; empty if there is none."""
+    until, holders = time.monotonic() + _HELD_SECONDS, _holders(path, lock_bytes)
+    while holders and time.monotonic() < until:
+        time.sleep(0.05)
+        holders &= _holders(path, lock_bytes)
+    return ", ".join(_described(pid) for pid in sorted(holders))
+
+
+def _holders(path: str, lock_bytes: range) -> set[int]:
+    """The processes that hold one of these locks now; 0 for those that are not seen from here."""
     try:
         identity = identity_of(os.stat(path + "-shm", follow_symlinks=False))
         if identity not in _open:
@@ -128,7 +145,7 @@ def _holders(path: str) -> set[int]:
     except OSError:
         return set()
     fd = _open[identity]
-    return {locks.holder(fd, mark) for mark in _READ_MARKS if locks.is_locked(fd, mark)}
+    return {locks.holder(fd, mark) for mark in lock_bytes if locks.is_locked(fd, mark)}
 
 
 _open: dict[tuple[int, int], int] = {}

@@ -18,7 +18,7 @@ class Process:
     scrape), or `remembered`: dead, settled, and kept for its gauges of mode `all`. Times in seconds since the epoch;
     flushed: all that it had counted by then is in rows; unflushed: whether there is more by now. series: how many
     samples it has. bytes: of the cells file that it holds. program, cpu_seconds, rss_bytes: None where ``/proc`` does
-    not show it.
+    not show it. is_stopped: by SIGSTOP, a terminal or a debugger, as far as ``/proc`` shows it.
     """
 
     pid: str
@@ -34,6 +34,7 @@ class Process:
     program: str | None
     cpu_seconds: float | None
     rss_bytes: int | None
+    is_stopped: bool
 
     @property
     def is_alive(self) -> bool:
@@ -62,4 +63,5 @@ def _process(member: Member) -> Process:
         program=used.name if used else None,
         cpu_seconds=used.cpu_seconds if used else None,
         rss_bytes=used.rss_bytes if used else None,
+        is_stopped=used is not None and used.is_stopped,
     )

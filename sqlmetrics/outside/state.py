@@ -181,11 +181,18 @@ def _not_flushing(look: Look, known: list[Process]) -> list[str]:
     while suspects and time.monotonic() < until:
         time.sleep(_LOOKS)
         now = _suspects(processes(look.members()))
-        suspects = {who: flushed for who, flushed in suspects.items() if now.get(who, -1.0) == flushed}
-    return [f"process {pid} ({os_pid}) counts, but brings nothing to rows" for pid, os_pid in suspects]
+        suspects = {who: one for who, one in now.items() if who in suspects and suspects[who].flushed == one.flushed}
+    return [_silence(one) for one in suspects.values()]
 
 
-def _suspects(known: Iterable[Process]) -> dict[tuple[str, int], float | None]:
+def _suspects(known: Iterable[Process]) -> dict[tuple[str, int], Process]:
     latest = time.time() - _SUSPICIOUS
     found = [one for one in known if one.is_alive and one.unflushed and (one.flushed or one.started or 0.0) < latest]
-    return {(one.pid, one.os_pid): one.flushed for one in found}
+    return {(one.pid, one.os_pid): one for one in found}
+
+
+def _silence(process: Process) -> str:
+    """What is said of a process that has counted and does not flush."""
+    name = process.pid if process.pid == str(process.os_pid) else f"{process.pid} (pid {process.os_pid})"
+    why = " is stopped, so it does not flush" if process.is_stopped else " counts, but does not flush"
+    return f"process {name}{why}"

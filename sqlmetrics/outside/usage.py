@@ -7,11 +7,15 @@ from typing import NamedTuple
 
 
 class Usage(NamedTuple):
-    """cpu_seconds: of all threads, in user and in system mode; rss_bytes: resident memory; name: of the program."""
+    """cpu_seconds: of all threads, in user and in system mode; rss_bytes: resident memory; name: of the program.
+
+    is_stopped: by SIGSTOP, a terminal or a debugger.
+    """
 
     cpu_seconds: float
     rss_bytes: int
     name: str
+    is_stopped: bool
 
 
 def usage(pid: int) -> Usage | None:
@@ -24,4 +28,5 @@ def usage(pid: int) -> Usage | None:
     head, _, rest = text.rpartition(")")  # a program may have any name, parentheses included
     fields = rest.split()
     ticks, pages = int(fields[11]) + int(fields[12]), int(fields[21])
-    return Usage(ticks / os.sysconf("SC_CLK_TCK"), pages * os.sysconf("SC_PAGE_SIZE"), head.partition("(")[2])
+    name, is_stopped = head.partition("(")[2], fields[0] in ("T", "t")
+    return Usage(ticks / os.sysconf("SC_CLK_TCK"), pages * os.sysconf("SC_PAGE_SIZE"), name, is_stopped)
