@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import tempfile
 import urllib.error
@@ -83,6 +84,16 @@ def test_names_of_ports_and_labels_lead_to_the_exporter() -> None:
         assert rights["allowPrivilegeEscalation"] is False
         assert rights["capabilities"] == {"drop": ["ALL"]}
     assert app["securityContext"]["runAsUser"] != exporter["securityContext"]["runAsUser"]
+
+
+def test_the_folder_of_the_store_may_be_made_twice(folder: Path) -> None:
+    """The kubelet runs an init container again in the same pod, on the volume as it is."""
+    deployment = yaml.safe_load((KUBERNETES / "deployment.yaml").read_text())
+    (init,) = deployment["spec"]["template"]["spec"]["initContainers"]
+    command = [part.replace("/metrics", str(folder)) for part in init["command"]]
+    for _ in range(2):
+        subprocess.run(command, check=True, timeout=20)
+    assert stat.S_IMODE((folder / "app").stat().st_mode) == 0o2770
 
 
 class Asked:

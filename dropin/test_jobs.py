@@ -20,6 +20,12 @@ _DRAMATIQ: dict[Sample, float] = {
     ("dramatiq_messages_total", _ACTOR): 1.0,
     ("dramatiq_message_duration_milliseconds_count", _ACTOR): 1.0,
 }
+_WORK = ("task", "tasks.work")
+_SIGNALS: dict[Sample, float] = {
+    ("celery_tasks_total", (("queue", "celery"), ("state", "SUCCESS"), _WORK)): 1.0,
+    ("celery_task_seconds_count", (_WORK,)): 1.0,
+}
+_AT_WORK: Sample = ("celery_tasks_running", (_WORK,))
 _DRAMATIQ_IDLE = (RUNNING, ("dramatiq_messages_inprogress", _ACTOR))
 
 
@@ -66,6 +72,16 @@ def test_celerys_other_pools_count(folder: Path, options: str) -> None:
     """In the main process, which answers the scrapes as well."""
     with working(Jobs("servers/celery.md", "prefork", options=options), folder, redis=0) as celery:
         celery.work_off(200)
+    assert_sound(celery)
+
+
+def test_celerys_signals_count_every_task(folder: Path) -> None:
+    """The page's module counts what the tasks count themselves."""
+    page = Jobs("servers/celery.md", "prefork", samples=DONE | _SIGNALS, idle=(RUNNING, _AT_WORK))
+    with working(page, folder, redis=0, change={"import os\n": "import os\n\nimport counting\n"}) as celery:
+        celery.work_off(100)
+        celery.kill(celery.at_work())
+        assert celery.shown(_AT_WORK) == 0
     assert_sound(celery)
 
 

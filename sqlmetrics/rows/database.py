@@ -219,7 +219,7 @@ def opened(path: str, open_: Callable[[str], S], *, looking: bool = False) -> S:
     """
     before = found_at(path)
     if before is None:
-        raise NoStoreError(f"no store at {path!r}; is the app that calls sqlmetrics.install() running with that path?")
+        raise NoStoreError(f"no store at {path!r}; has an app that uses this path been started?")
     ownership.check(path, looking=looking)
     try:
         with opening(), unbelieved(path):
