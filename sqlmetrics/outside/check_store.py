@@ -1,4 +1,4 @@
-"""What a check looks at in a store: its files as a whole, versions, limits, processes, and which process holds up the WAL or the writers."""
+"""What a check looks at in a store: its files as a whole, versions, limits, processes, and the holders of its locks."""
 
 from __future__ import annotations
 
