@@ -66,6 +66,19 @@ def test_the_navigation_has_the_four_kinds_and_the_project(site: Path) -> None:
     assert 'href="../errors/" class="md-nav__link"' in reference
 
 
+def test_the_how_to_guides_have_the_groups_of_the_index(site: Path) -> None:
+    """Fifty pages in one list would be hard to look through; the other kinds have no groups."""
+    page = (site / "how-to" / "choose" / "index.html").read_text("utf-8")
+    names = [name.strip() for name in re.findall(r'class="md-ellipsis">\s*([^<]+)', page)]
+    index = (DOCS / "README.md").read_text("utf-8")
+    titles = re.findall(r"^([A-Z][\w ]+?)(?: \(.*\))?:$", index, re.M)
+
+    assert len(titles) > 3
+    assert [names.count(title) for title in titles] == [1] * len(titles)
+    assert names.index(titles[0]) + 1 == names.index("Install")
+    assert names.index(titles[-1]) < names.index("Celery") < names.index("Settings")
+
+
 def test_every_public_name_has_its_docstring_on_the_site(site: Path) -> None:
     """With its signature, and its arguments as a list; what is internal is not there."""
     page = (site / "reference" / "docstrings" / "index.html").read_text("utf-8")

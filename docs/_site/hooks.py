@@ -42,15 +42,17 @@ Every public name of `sqlmetrics` with its signature and its docstring.
 _log = logging.getLogger("mkdocs.hooks.sqlmetrics")
 _FENCES = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\[(?P<text>(?:[^\[\]]|\[[^\[\]]*\])*)\]\((?P<target>[^)\s]+)\)")
+_GROUP = re.compile(r"^(?P<title>[A-Z][\w ]+?)(?: \(.*\))?:$", re.MULTILINE)
 _HEADING = re.compile(r"^(?:\*\*|## )(?P<title>[^*\n,]+)", re.MULTILINE)
 
 
 def on_config(config: Any) -> Any:
     """Make the navigation: the four kinds of pages, and the project's own."""
-    pages = kinds((ROOT / "docs" / "README.md").read_text("utf-8"))
+    index = (ROOT / "docs" / "README.md").read_text("utf-8")
+    pages = kinds(index)
     pages["Reference"].append(DOCSTRINGS)
     project = [place for place in PLACES.values() if place != "index.md"]
-    config.nav = [{"Home": "index.md"}, *({kind: pages[kind]} for kind in KINDS), {"Project": project}]
+    config.nav = [{"Home": "index.md"}, *({kind: grouped(pages[kind], index)} for kind in KINDS), {"Project": project}]
     return config
 
 
@@ -65,6 +67,17 @@ def kinds(index: str) -> dict[str, list[str]]:
         if kind is not None:
             found[kind].extend(one for one in pages if FOLDERS.get(one.partition("/")[0], kind) == kind)
     return {kind: list(dict.fromkeys(pages)) for kind, pages in found.items()}
+
+
+def grouped(pages: list[str], index: str) -> list[Any]:
+    """These pages under the titles that the index has above them: a line such as "To begin:"; first those without."""
+    rest, found = list(pages), []
+    parts = _GROUP.split(index)
+    for title, text in zip(parts[1::2], parts[2::2], strict=True):
+        own = [page for page in rest if f"({page})" in text.partition("\n**")[0]]
+        rest = [page for page in rest if page not in own]
+        found += [{title: own}] if own else []
+    return [*rest, *found]
 
 
 def on_files(files: Files, config: Any) -> Files:

@@ -83,9 +83,9 @@ def _of_status(found: Status) -> Iterator[Finding]:
     if errors:
         fix = "see the app's log (logger sqlmetrics), and docs/reference/errors.md for each cause"
         yield Finding("errors", WARNING, f"since the store was made: {errors}", fix)
-    for text in found.silent:
+    if found.silent:
         fix = "free the write lock, make room on the disk, or continue it (kill -CONT). Scrapes are exact meanwhile"
-        yield Finding("rows", WARNING, text, fix)
+        yield Finding("rows", WARNING, "; ".join(found.silent), fix)
 
 
 def limits(found: Status) -> Iterator[Finding]:
