@@ -152,6 +152,27 @@ scraped()
     assert run(program, str(folder / "one.sqlite3")) == ["jobs_total 1.0", "jobs_total 1.0; workers 1.0"]
 
 
+def test_an_interpreter_scrapes_removes_and_ends_in_a_thread_that_another_has_begun(path: str) -> None:
+    """As in mod_wsgi: before Python 3.12, C code in such a thread finds the other interpreter when it calls Python."""
+    program = """
+interpreter("exec(" + repr(COUNT) + ")" + '''
+orders = prometheus_client.Counter("orders", "Orders", ["path"])
+for number in range(150):  # more statements than apsw keeps
+    orders.labels(str(number)).inc()
+    text = sqlmetrics.generate_latest(STORE).decode()
+    assert text.count("orders_total{") == number + 1
+    if number % 10 == 0:
+        store.flush()
+orders.remove("0")
+text = sqlmetrics.generate_latest(STORE).decode()
+say(str(text.count("orders_total{")) + " " + str("workers 1.0" in text.splitlines()))
+''')
+"""
+    assert run(program, path) == ["149 True"]
+    values = scrape(path)
+    assert (values["jobs_total", ()], values["orders_total", (("path", "149"),)]) == (1, 1)
+
+
 def test_interpreters_one_after_the_other_count_on(path: str) -> None:
     """A program that ends Python and begins it again: what the old one had open is closed, and it is dead."""
     program = """

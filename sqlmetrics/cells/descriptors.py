@@ -180,8 +180,8 @@ def _refuse_if_open(path: str, identity: tuple[int, int]) -> None:
     if any(_identity_of_private(fd) == identity for fd in _descriptors()):
         raise InstallError(
             f"{path} is in use by another Python interpreter of this process (pid {os.getpid()}), or by another copy"
-            " of sqlmetrics in it; give each of them a store of its own, or run their code in one interpreter"
-            " (mod_wsgi: WSGIApplicationGroup %{GLOBAL})"
+            " of sqlmetrics in it; run their code in one interpreter (mod_wsgi: WSGIApplicationGroup %{GLOBAL})"
+            " or in a process each (mod_wsgi: a WSGIDaemonProcess each), or give each of them a store of its own"
         )
 
 

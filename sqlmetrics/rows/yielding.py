@@ -8,16 +8,17 @@ within milliseconds, the transaction is rolled back, and what was to be done is 
 
 from __future__ import annotations
 
+import contextlib
 import time
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import apsw
 
 from ..errors import StoreError
-from ..process import fork, native, waits
+from ..process import fork, interpreters, native, waits
 
 _LOOK_SECONDS = 0.005
 
@@ -46,21 +47,32 @@ class Connection(apsw.Connection):
         _open[key] = weakref.ref(self, lambda _: _open.pop(key, None))
 
     def execute(self, *arguments: Any, **named: Any) -> apsw.Cursor:
-        """As apsw's, but not while another thread waits to fork. Raises YieldedError."""
+        """As apsw's, but not while another thread waits to fork. Raises YieldedError, or OSError: see `_done`."""
         _give_way()
-        return super().execute(*arguments, **named)
+        return self._done(super().execute, *arguments, **named)
 
     def executemany(self, *arguments: Any, **named: Any) -> apsw.Cursor:
-        """As apsw's, but not while another thread waits to fork. Raises YieldedError."""
+        """As apsw's, but not while another thread waits to fork. Raises YieldedError, or OSError: see `_done`."""
         _give_way()
-        return super().executemany(*arguments, **named)
+        return self._done(super().executemany, *arguments, **named)
+
+    @staticmethod
+    def _done(execute: Callable[..., apsw.Cursor], *arguments: Any, **named: Any) -> apsw.Cursor:
+        """Execute here, or to the last row in a thread of its own: SQLite gives arrays back, some time.
+
+        Raises OSError if no thread can be had.
+        """
+        if interpreters.can_be_called_back():
+            return execute(*arguments, **named)
+        rows: Any = interpreters.in_a_thread_of_its_own(lambda: Rows(execute(*arguments, **named).fetchall()))
+        return rows  # type: ignore[no-any-return]
 
     def at_once(self, statement: str) -> None:
         """Execute a short statement that puts something in order, also while another thread waits to fork."""
         try:
-            super().execute(statement)
+            self._done(super().execute, statement)
         except apsw.InterruptError:  # that was meant for the statement before
-            super().execute(statement)
+            self._done(super().execute, statement)
 
     def set_busy_timeout(self, milliseconds: int) -> None:
         """Have statements wait so long for others' locks, but not while another thread waits to fork."""
@@ -73,13 +85,35 @@ class Connection(apsw.Connection):
         """Close it; nobody interrupts it from now on, which SQLite forbids."""
         with _interrupting.lock:
             self._is_closing = True
-        super().close(force)
+        if interpreters.can_be_called_back():
+            super().close(force)
+        else:
+            interpreters.in_a_thread_of_its_own(partial(super().close, force))
         _open.pop(id(self), None)
 
     def hurry(self) -> None:
         """Interrupt what another thread is executing."""
         if not self._is_closing:
             self.interrupt()
+
+
+class Rows(list[Any]):
+    """All that a statement has yielded, for those who take it for a cursor."""
+
+    def fetchall(self) -> list[Any]:
+        """Those rows that were not fetched before."""
+        rows, self[:] = self[:], []
+        return rows
+
+    def fetchone(self) -> Any:
+        """The next row, or None."""
+        return self.pop(0) if self else None
+
+    @property
+    def get(self) -> Any:
+        """What there is, in as little as it needs, as `apsw.Cursor.get`."""
+        rows = [row[0] if len(row) == 1 else row for row in self.fetchall()]
+        return rows if len(rows) > 1 else next(iter(rows), None)
 
 
 class _Patience:
@@ -112,7 +146,7 @@ def _give_way() -> None:
         raise YieldedError("another thread forks")
 
 
-@contextmanager
+@contextlib.contextmanager
 def opening() -> Iterator[None]:
     """Open a connection to a file within. Raises YieldedError or ForkedInUseError."""
     if _inherited:
@@ -166,3 +200,14 @@ class _Interrupting(fork.ForkAware):
 
 _interrupting = _Interrupting()
 fork.register(_interrupting)
+
+
+def _close_all() -> None:
+    """For the end of an interpreter in which SQLite cannot call back: it gives arrays back that it has kept."""
+    if interpreters.must_close_all():
+        for one in _living():
+            with contextlib.suppress(apsw.Error, OSError):
+                one.close()
+
+
+interpreters.at_end(_close_all)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import os
 import stat
@@ -17,7 +16,7 @@ from .. import config
 from ..cells import given, layout, locks, ownership
 from ..cells.part import Part
 from ..errors import ForeignFileError, JournalModeError, SQLMetricsError, StoreError, StoreInUseError
-from ..process import fork, under_uwsgi, waits
+from ..process import fork, interpreters, under_uwsgi, waits
 from ..process.trouble import Trouble
 from ..process.wiped import wiped_bytes
 from ..rows import files, wal
@@ -49,7 +48,7 @@ class Store(Opened, fork.ForkAware):
         self.flusher = self._new_flusher()
         self._begin(self._try_to_open if create else lambda: self.enter(files.open_for_notices(path)))
         fork.register(self)
-        atexit.register(self.close)
+        interpreters.at_end(self.close)
 
     @staticmethod
     def _begin(enter: Callable[[], None]) -> None:
@@ -282,6 +281,6 @@ class Store(Opened, fork.ForkAware):
 
     def leave(self) -> None:
         """Close for good, and own nothing of the store any more, as if this process had ended."""
-        atexit.unregister(self.close)
+        interpreters.not_at_end(self.close)
         self.close()
         self.part.leave()
