@@ -27,6 +27,8 @@ from helpers import wait_for
 from pages import DOCS, ROOT
 from states import STATES
 
+from sqlmetrics.outside import state
+
 RULES = ROOT / "contrib" / "prometheus"
 RUNBOOK = DOCS / "how-to" / "runbook.md"
 SECONDS = 60
@@ -86,6 +88,14 @@ def test_each_alert_leads_to_a_section_of_the_runbook(alert: dict) -> None:
     assert alert["alert"] in headings
     assert alert["labels"]["severity"] in ("critical", "warning")
     assert alert["annotations"]["summary"]
+
+
+def test_the_commands_warn_from_the_same_thresholds_on() -> None:
+    """An alert would otherwise lead to a `status` that finds nothing."""
+    expressions = {alert["alert"]: alert["expr"] for alert in alerts()}
+    mebibytes = state.FREE_BYTES // (1024 * 1024)
+    assert expressions["SqlmetricsCellsNearLimit"] == f"sqlmetrics_used_ratio > {state.NEARLY}"
+    assert expressions["SqlmetricsDiskNearlyFull"] == f"sqlmetrics_free_bytes < {mebibytes} * 1024 * 1024"
 
 
 @pytest.fixture(scope="module")

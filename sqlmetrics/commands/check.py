@@ -40,4 +40,4 @@ def _print(found: list[Finding]) -> None:
         if one.fix and one.level != OK:
             screen.say_wrapped("", f"-> {one.fix}")
     counts = {level: sum(one.level == level for one in found) for level in (ERROR, WARNING)}
-    screen.say(f"{counts[ERROR]} errors, {counts[WARNING]} warnings, {len(found)} things looked at")
+    screen.say(f"{counts[ERROR]} errors, {counts[WARNING]} warnings, {len(found)} checks")

@@ -159,7 +159,7 @@ def summary(found: Overview) -> list[str]:
         f"now     {now}  {_rate(rate)} events/s, CPU {_percent(cpu)}, RSS {words.size(rss)}",
         f"alive   {len(alive)}, {series:,} series; rows {words.seconds(found.behind[0])},"
         f" {words.size(found.behind[1])} behind",
-        f"died    {deaths or 'nobody while this looks'}",
+        f"died    {deaths or 'none since this began to look'}",
     ]
 
 

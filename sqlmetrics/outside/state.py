@@ -26,8 +26,8 @@ _DEATHS = 10
 SELECT_DEATHS = """
 SELECT pid, os_pid, started, flushed, died, noticed FROM ended_process ORDER BY number DESC LIMIT ?
 """
-NEARLY = 0.9
-"""The part of a limit from which on it is near."""
+NEARLY = 0.8
+"""The part of a limit from which on it is near: that of the alert SqlmetricsCellsNearLimit."""
 FREE_BYTES = 16 * 1024 * 1024
 """A disk with less room is nearly full."""
 _SUSPICIOUS = 10.0
