@@ -54,6 +54,23 @@ def test_a_file_is_replaced_and_nothing_lies_beside_it(path: str, tmp_path: Path
             assert stat.S_IMODE(file.stat().st_mode) == 0o640
 
 
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm", "-cells", "-journal"])
+def test_no_file_of_the_store_is_replaced(path: str, folder: Path, tmp_path: Path, suffix: str) -> None:
+    """Nor by way of a link, or of another name of its folder: what the dead have counted would be gone."""
+    with worker(path) as one:
+        one.do("count", "/", 3)
+        one.do("flush")
+    (tmp_path / "link.prom").symlink_to(path + suffix)
+    (tmp_path / "folder").symlink_to(folder)
+    before = as_they_are(path)
+
+    for name in (path + suffix, str(tmp_path / "link.prom"), str(tmp_path / "folder" / f"metrics.sqlite3{suffix}")):
+        done = command("export", "--path", path, "-o", name)
+        assert done.status == 2
+        assert f"{name} is a file of the store" in done.err
+    assert as_they_are(path) == before
+
+
 def test_a_disk_without_room_leaves_the_file_as_it_was(path: str, tmp_path: Path) -> None:
     """Half a file would be a scrape in which half of the counters are gone."""
     file = tmp_path / "app.prom"

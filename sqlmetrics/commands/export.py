@@ -11,6 +11,7 @@ import tempfile
 from .. import config
 from ..errors import SQLMetricsError
 from ..outside.look import Look
+from ..outside.place import Place
 from . import options, screen
 
 
@@ -35,13 +36,22 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run it; returns the exit status."""
-    look = Look(options.place_of(arguments))
+    place = options.place_of(arguments)
+    look = Look(place)
     text = look.text(openmetrics=arguments.openmetrics, self_metrics=arguments.self_metrics)
     if arguments.output in (None, "-"):
         screen.write(text)
     else:
+        _refuse_store(arguments.output, place)
         write_whole(arguments.output, text)
     return 0
+
+
+def _refuse_store(name: str, place: Place) -> None:
+    """A text in place of one of the store's files would be the end of what the ended processes have counted."""
+    target = os.path.realpath(name)
+    if target == place.path or target.startswith(f"{place.path}-"):
+        raise ExportError(f"{name} is a file of the store; name another file")
 
 
 def write_whole(name: str, content: bytes) -> None:
