@@ -186,8 +186,7 @@ def test_slow_and_idle_clients_hold_up_nobody(path: str) -> None:
         slow = [socket.create_connection(exporter.address) for _ in range(50)]
         for each in slow:
             each.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n")
-        unread = socket.create_connection(exporter.address)
-        unread.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" * 20)
+        unread = _unread(exporter)
 
         begun = time.monotonic()
         for _ in range(5):
@@ -197,7 +196,55 @@ def test_slow_and_idle_clients_hold_up_nobody(path: str) -> None:
             each.settimeout(20)
             assert each.recv(100) == b""  # it has hung up
             each.close()
+        wait_for(lambda: not _connections(exporter))
         unread.close()
+
+
+def _unread(exporter: Exporter) -> socket.socket:
+    """A client that asks for more than the kernel keeps for it, and takes nothing."""
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.connect(exporter.address)
+    client.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" * 100)
+    return client
+
+
+def _connections(exporter: Exporter) -> list[str]:
+    """Those that the exporter has open, as the kernel says."""
+    own, is_open = f":{exporter.address[1]:04X}", "01"
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    return [line for line in lines if line.split()[1].endswith(own) and line.split()[3] == is_open]
+
+
+def test_a_client_that_takes_no_answer_does_not_hold_up_the_end(path: str) -> None:
+    """The exporter ends in seconds, and without a traceback."""
+    with worker(path) as one, serving(path) as exporter:
+        one.do("burst", 0, 3000)
+        with _unread(exporter):
+            for _ in range(50):  # meanwhile as many answers are made for the other one
+                assert 'path="2999"' in exporter.text()
+            begun = time.monotonic()
+            exporter.process.terminate()
+            assert exporter.process.wait(20) == 0
+            assert time.monotonic() - begun < 8
+
+
+@pytest.mark.parametrize(
+    "sent", [b"GET /metrics HTTP/1.1\r\n\r\n", b"\x16\x03\x01", b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n"]
+)
+@pytest.mark.parametrize("before", [b"", b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"])
+def test_nonsense_is_not_worth_a_line_of_the_log(path: str, before: bytes, sent: bytes) -> None:
+    """Whether it is the head of a request, or comes in its body, at once or after the answer."""
+    with worker(path), serving(path) as exporter:
+        for pause in (0, 0.2):
+            with socket.create_connection(exporter.address, timeout=20) as client:
+                client.sendall(before)
+                time.sleep(pause)
+                client.sendall(sent + b"\r\n\r\n")
+                while client.recv(1000):
+                    pass
+        assert exporter.get("/-/healthy").status == 200
+        assert len(exporter.log().splitlines()) == 1
 
 
 def test_a_head_of_a_request_that_is_too_long_is_refused(path: str) -> None:
@@ -225,6 +272,8 @@ def test_other_methods_and_paths_are_answered_in_order(path: str) -> None:
         assert exporter.get("/api/nothing").status == 404
         assert exporter.get("/api/histogram?family=none").status == 400
         assert exporter.get("/api/search?q=%7Bnonsense").status == 400
+        for labels in ("[1]", "{", "%5B" * 15_000):
+            assert exporter.get(f"/api/series?family=x&name=x&labels={labels}").status == 400
 
 
 @pytest.mark.promise(2)

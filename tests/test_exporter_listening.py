@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
+import signal
 import socket
 import stat
 import subprocess
@@ -13,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from exporting import COMMAND, Exporter, basic, refused, serving
+from helpers import wait_for
 from looking import worker
 
 from sqlmetrics.exporter import listening
@@ -73,6 +77,28 @@ def test_it_listens_on_a_unix_socket_again_after_a_kill(counted: str, folder: Pa
         assert "is in use" in refused("--path", counted, "--listen", place)
         assert "requests_total" in exporter.text()
     assert not os.path.exists(f"{folder}/exporter.sock")
+
+
+def test_an_exporter_that_ends_leaves_the_socket_of_the_next_one(counted: str, folder: Path) -> None:
+    """It waits for a client that does not take its answers, and has hung up its place meanwhile."""
+    place = f"{folder}/exporter.sock"
+    with contextlib.ExitStack() as stack:
+        with serving(counted, listen=f"unix:{place}") as ending, socket.socket(socket.AF_UNIX) as client:
+            client.connect(place)
+            client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 200)
+            wait_for(lambda: select.select([client], [], [], 0)[0])
+            ending.process.send_signal(signal.SIGTERM)
+            wait_for(lambda: not _takes(place))
+            begun = stack.enter_context(serving(counted, listen=f"unix:{place}"))
+            assert ending.process.poll() is None
+            client.close()
+        assert ending.process.returncode == 0
+        assert "requests_total" in begun.text()
+
+
+def _takes(place: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(place) == 0
 
 
 def test_a_plain_file_is_not_taken_for_a_socket(counted: str, folder: Path) -> None:
@@ -197,6 +223,7 @@ def test_a_token_is_asked_for(counted: str, folder: Path) -> None:
         ("secret", 0o600, "USER:PASSWORD"),
         ("", 0o600, "one line"),
         ("me:secret\nyou:secret", 0o600, "one line"),
+        (f"me:{'x' * 5000}", 0o600, "bytes at most"),
     ],
 )
 def test_a_file_that_is_no_secret_is_refused(folder: Path, text: str, mode: int, said: str) -> None:

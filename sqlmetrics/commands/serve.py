@@ -86,14 +86,11 @@ def _serve(arguments: argparse.Namespace) -> None:
     _refuse_without_uvicorn()
     settings()  # what of them cannot be used is told now, and not to whoever scrapes
     store = Watched(arguments.path)
-    sockets = listening.listen(arguments.listen)
-    try:
+    with listening.listening(arguments.listen) as sockets:
         if not arguments.insecure:
             _refuse_open(sockets, has_tls=bool(tls.cert), has_secret=bool(asked.scheme))
         _begin_log(store, sockets, "https" if tls.cert else "http")
         _answer(store, Api(Watched(arguments.path)), asked, arguments.self_metrics, sockets, tls)
-    finally:
-        listening.forget(arguments.listen)
 
 
 def _refuse_without_uvicorn() -> None:

@@ -11,6 +11,9 @@ import stat
 
 from ..errors import SQLMetricsError
 
+_LONGEST = 4096
+"""Bytes of a secret."""
+
 
 class SecretError(SQLMetricsError, ValueError):
     """A file with a password or a token that cannot be used."""
@@ -62,13 +65,13 @@ def _line(path: str) -> bytes:
     try:
         with open(path, "rb") as file:
             mode = os.fstat(file.fileno()).st_mode
-            text = file.read(4096).rstrip(b"\r\n")
+            text = file.read(_LONGEST + 1).rstrip(b"\r\n")
     except OSError as error:
         raise SecretError(f"{path} cannot be read ({error.strerror})") from error
     if mode & stat.S_IRWXO:
         raise SecretError(f"{path} ({stat.filemode(mode)}) is open to all users; chmod o= {path}")
-    if not text or b"\n" in text:
-        raise SecretError(f"{path}: expected one line, and no more")
+    if not text or b"\n" in text or len(text) > _LONGEST:
+        raise SecretError(f"{path}: expected one line of {_LONGEST} bytes at most, and no more")
     return text
 
 

@@ -9,6 +9,7 @@ import os
 import re
 import socket
 import stat
+from collections.abc import Iterator
 
 from ..errors import SQLMetricsError
 
@@ -21,6 +22,21 @@ _BACKLOG = 128
 
 class ListenError(SQLMetricsError, OSError):
     """The exporter cannot listen there."""
+
+
+@contextlib.contextmanager
+def listening(text: str) -> Iterator[list[socket.socket]]:
+    """The sockets of ``--listen``, which are closed at the end; the file of a unix socket goes. Raises ListenError."""
+    sockets = listen(text)
+    kind, _, path = text.partition(":")
+    made = _identity(path) if kind == "unix" else None
+    try:
+        yield sockets
+    finally:
+        for one in sockets:
+            one.close()
+        if made is not None:
+            _remove(path, made)
 
 
 def listen(text: str) -> list[socket.socket]:
@@ -57,10 +73,17 @@ def url(sock: socket.socket, scheme: str) -> str:
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
-def forget(text: str) -> None:
-    """Remove the file of a unix socket that was made here."""
-    kind, _, path = text.partition(":")
-    if kind == "unix":
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _remove(path: str, made: tuple[int, int]) -> None:
+    """Remove the file of a socket that was made here, but not that of the exporter that may have followed already."""
+    if _identity(path) == made and _is_left(path):
         with contextlib.suppress(OSError):
             os.unlink(path)
 

@@ -27,7 +27,7 @@ def labels(given: Given) -> dict[str, str]:
     """The parameter ``labels``, a JSON object. Raises RequestError."""
     try:
         found = json.loads(given.get("labels", "{}"))
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         raise RequestError('labels: expected a JSON object, such as {"path":"/"}')

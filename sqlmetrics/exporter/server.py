@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import uvicorn
+from h11 import LocalProtocolError
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from .listening import ListenError
 from .tls import Tls
 
 _PATIENCE = 10.0
-"""Seconds that a client has for the head of a request, and for the rest of an answer when its connection ends."""
+"""Seconds that a client has for the head of a request, to take any of an answer, and for the rest of it at the end."""
 _KEEP_ALIVE = 75
 """Seconds between two requests on a connection: more than the interval at which Prometheus usually scrapes."""
 _CONNECTIONS = 256
@@ -26,7 +27,7 @@ _LAST_SECONDS = 3
 def serve(make_app: Callable[[], Any], sockets: list[socket.socket], tls: Tls) -> None:
     """Answer requests until SIGTERM or SIGINT. Raises ListenError for a certificate that cannot be used."""
     config = uvicorn.Config(
-        make_app,
+        lambda: _quiet(make_app()),
         factory=True,
         http=_Hasty,  # h11 limits the head of a request to 64 KiB; httptools, which "auto" may choose, does not
         loop="asyncio",
@@ -54,8 +55,27 @@ async def _serve(server: _Server, sockets: list[socket.socket]) -> None:
     await server.serve(sockets)
 
 
+def _quiet(app: Callable[..., Any]) -> Callable[..., Any]:
+    """The app, whose answers end without a word if the server has ended meanwhile; uvicorn prints a traceback."""
+
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await app(scope, receive, send)
+
+    return answer
+
+
 class _Server(uvicorn.Server):
     """A server that ends well when it is told to; uvicorn's own raises the signal again at its end."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End; clients that have not taken their answers in a moment do not get the rest."""
+        asyncio.get_running_loop().call_later(_LAST_SECONDS, self._hang_up)
+        await super().shutdown(sockets)
+
+    def _hang_up(self) -> None:
+        for one in list(self.server_state.connections):
+            one.transport.abort()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -68,12 +88,13 @@ class _Server(uvicorn.Server):
 
 
 class _Hasty(H11Protocol):
-    """A connection that ends if its client takes too long to say what it wants, or to take the end of an answer.
+    """A connection that ends if its client takes too long to say what it wants, or to take an answer.
 
     uvicorn waits for ever, and has no more than so many connections.
     """
 
     _deadline: asyncio.TimerHandle | None = None
+    _progress: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -87,7 +108,25 @@ class _Hasty(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._drop_deadline()
+        self._drop_progress()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._expect_progress()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._drop_progress()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer nonsense; if it comes in the midst of an answer, or after it, that is the end."""
+        try:
+            super().send_400_response(msg)
+        except LocalProtocolError:
+            self.transport.abort()
+        if self.cycle is not None:
+            self.cycle.disconnected = True  # of what the app says now, nothing can be sent
 
     def timeout_keep_alive_handler(self) -> None:
         super().timeout_keep_alive_handler()
@@ -99,6 +138,21 @@ class _Hasty(H11Protocol):
     def _set_deadline(self) -> None:
         if self._deadline is None and self._is_waiting():
             self._deadline = self.loop.call_later(_PATIENCE, self.transport.abort)
+
+    def _expect_progress(self) -> None:
+        left = self.transport.get_write_buffer_size()
+        self._progress = self.loop.call_later(_PATIENCE, self._check_progress, left)
+
+    def _check_progress(self, before: int) -> None:
+        if self.transport.get_write_buffer_size() < before:
+            self._expect_progress()
+        else:
+            self.transport.abort()
+
+    def _drop_progress(self) -> None:
+        if self._progress is not None:
+            self._progress.cancel()
+            self._progress = None
 
     def _drop_deadline(self) -> None:
         if self._deadline is not None:
