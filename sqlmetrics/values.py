@@ -18,7 +18,7 @@ from typing import Any, ClassVar, NoReturn
 from prometheus_client.metrics_core import METRIC_TYPES
 from prometheus_client.samples import Exemplar
 
-from .cells import given
+from .cells import exact
 from .cells.shape import MODES, MOST_RECENT_MODES, STATE_MODE, STATE_TYPES
 from .client.binder import UNBOUND, Binder, Sampled
 from .store.installed import default_store
@@ -102,15 +102,15 @@ class SharedValue(Compatible, Sampled):
         **kwargs: Any,  # noqa: ARG002 - `prometheus_client`'s contract
     ) -> None:
         super().__init__()
-        typ, multiprocess_mode = _storable_type(given.name(typ), given.name(multiprocess_mode))
+        typ, multiprocess_mode = _storable_type(exact.name(typ), exact.name(multiprocess_mode))
         self._stamped = multiprocess_mode in MOST_RECENT_MODES
         if typ == "gauge":
             multiprocess_mode = multiprocess_mode or "all"
             if multiprocess_mode not in MODES:
                 raise ValueError(f"unknown multiprocess mode {multiprocess_mode!r}; it is one of {sorted(MODES)}")
-        family = (typ, given.name(metric_name), multiprocess_mode)
-        texts = tuple(map(given.text, labelnames)), tuple(map(given.text, labelvalues))
-        self._binder.add(self, family, given.name(name), *texts, help_text)
+        family = (typ, exact.name(metric_name), multiprocess_mode)
+        texts = tuple(map(exact.text, labelnames)), tuple(map(exact.text, labelvalues))
+        self._binder.add(self, family, exact.name(name), *texts, help_text)
 
     def inc(self, amount: float) -> None:
         """Add `amount`."""
@@ -121,7 +121,7 @@ class SharedValue(Compatible, Sampled):
             self._inc_slowly(amount)
 
     def _inc_slowly(self, amount: float) -> None:
-        amount = given.number(amount)
+        amount = exact.number(amount)
         while self._own != self._word:
             self._binder.attach(self)
         self._cells[self._cell] += amount
@@ -129,7 +129,7 @@ class SharedValue(Compatible, Sampled):
     def set(self, value: float, timestamp: float | None = None) -> None:
         """Set the value; the timestamp (seconds since the epoch) matters to the mostrecent modes only."""
         value = float(value)
-        stamp = 0.0 if timestamp is None else given.seconds(timestamp)
+        stamp = 0.0 if timestamp is None else exact.seconds(timestamp)
         while self._own != self._word:
             self._binder.attach(self)
         self._cells[self._cell] = value

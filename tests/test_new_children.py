@@ -1,4 +1,4 @@
-"""Children beyond the first few of a metric are made from a mould, and are what `prometheus_client` would have made."""
+"""Children beyond the first few of a metric are made from a template, and equal those of `prometheus_client`."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_children_have_what_the_first_ones_have(store: sqlmetrics.Store, kind: s
         for number in range(MANY)
     ]
 
-    assert metric._mould is not None
+    assert metric._template is not None
     assert {type(one) for one in children} == {type(metric)}
     assert list(vars(children[-1])) == list(vars(children[0]))
     assert attributes(children[-1]) == attributes(children[0])
@@ -154,7 +154,7 @@ def test_a_child_that_comes_back_begins_at_zero(store: sqlmetrics.Store) -> None
 
 
 def test_a_fork_makes_children_of_its_own(store: sqlmetrics.Store) -> None:
-    """With the mould of its parent: known ones and new ones."""
+    """With the template of its parent: known ones and new ones."""
     requests = Counter("requests", "Requests", ["path"])
     for number in range(MANY):
         requests.labels(f"/{number}").inc()
@@ -190,19 +190,19 @@ def test_what_comes_in_the_middle_of_a_new_child_is_counted_with_it(
     assert [value("requests_total", path=path) for path in ("/outer", "/inner", "/7")] == [2, 5, 6]
 
 
-def test_a_store_that_is_installed_again_has_moulds_of_its_own(path: str) -> None:
+def test_a_store_that_is_installed_again_has_templates_of_its_own(path: str) -> None:
     """In between, children are in memory."""
     sqlmetrics.install(path)
     requests = Counter("requests", "Requests", ["path"])
     for number in range(MANY):
         requests.labels(f"/{number}").inc()
-    former = requests._mould  # type: ignore[attr-defined]
+    former = requests._template  # type: ignore[attr-defined]
     sqlmetrics.uninstall()
     requests.labels("/memory").inc()
     sqlmetrics.install(path + "2")
     for number in range(MANY):
         requests.labels(f"/again/{number}").inc()
 
-    assert isinstance(former, making.Mould)
-    assert requests._mould is not former  # type: ignore[attr-defined]
+    assert isinstance(former, making.Template)
+    assert requests._template is not former  # type: ignore[attr-defined]
     assert value("requests_total", path="/memory") == value("requests_total", path="/again/19") == 1

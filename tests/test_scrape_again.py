@@ -141,7 +141,7 @@ def test_a_counter_that_is_declared_in_another_mode_is_shown_in_it(
     store: sqlmetrics.Store, first: str, last: str, amount: int, flushes: str
 ) -> None:
     """Sums and gauges are asked for apart; who has scraped before knows which of them the series was."""
-    assert ("tries", "counter", "") not in shape.abouts  # or the newest declaration would not be the last one here
+    assert ("tries", "counter", "") not in shape.metadata  # or the newest declaration would not be the last one here
 
     def use(mode: str, amount: float) -> None:
         one = values.ValueClass("counter", "tries", "tries_total", ("of",), ("x",), "Tries", multiprocess_mode=mode)

@@ -8,13 +8,13 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from ..process.wiped import wiped_bytes
-from . import given, layout, marks
+from . import exact, layout, marks
 from .cellsfile import CellsFile
 from .exemplars import BACKLOG, SHARE
 from .images import Image
 from .journal import JournalWriter, refuse_longer
 from .records import FamilyRecord, ProcessRecord, child_record, family_record, process_record
-from .shape import LIVE_MODES, About, Family, Key, Shape, abouts, news
+from .shape import LIVE_MODES, Family, Key, Metadata, Shape, metadata, news
 
 _PRIVATE_CELLS = 4096
 LONGEST_HELP = 1 << 16
@@ -115,7 +115,7 @@ class SharedArena:
         self.word = file.stale[self.slot : self.slot + 1]
         self.cells = file.cells
         self._next = self._end = 0
-        self._families: dict[Family, About] = {}
+        self._families: dict[Family, Metadata] = {}
         self._records: dict[Shape, str] = {}  # of families that others have been told all of, up to this news
         self._told_upto = news.count
         self.flushed: dict[int, bytes] = {}  # block: what of it is in rows
@@ -219,7 +219,7 @@ class SharedArena:
                 refuse_longer(sum(map(len, labelvalues)))  # before a text is made of them
                 break
         quoted = ", ".join(map(_quoted, labelvalues))
-        created = given.now() if created is None else created
+        created = exact.now() if created is None else created
         return f"{record}[{quoted}], {cell + shape.stamped}, {created!r}]"
 
     def _begin_record(self, shape: Shape) -> str:
@@ -241,7 +241,7 @@ class SharedArena:
 
     def describe(self, family: Family) -> None:
         """Append the record of a family unless all that is to be said of it is known."""
-        about = abouts[family]
+        about = metadata[family]
         if self._families.get(family) is not about:
             name, type_, mode = family
             help_, made, unit, registered = about
@@ -251,7 +251,7 @@ class SharedArena:
 
     def has_told_less(self, family: Family) -> bool:
         """Whether others know this family from here, but not all that has come up about it."""
-        return self._families.get(family, abouts[family]) is not abouts[family]
+        return self._families.get(family, metadata[family]) is not metadata[family]
 
     def allocate(self, count: int) -> int:
         """Take `count` cells in a row. Raises OSError where there is no room."""
@@ -437,7 +437,7 @@ def private_place(arenas: list[PrivateArena], key: Key, former: Place | None = N
 
 
 def _card(identifier: str, store: str, lost: list[int]) -> ProcessRecord:
-    return ProcessRecord(identifier, given.own_pid(), pid_namespace(), given.system_now(), store, lost)
+    return ProcessRecord(identifier, exact.own_pid(), pid_namespace(), exact.system_now(), store, lost)
 
 
 def pid_namespace() -> int:

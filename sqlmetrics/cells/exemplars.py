@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 
 from prometheus_client.samples import Exemplar
 
-from . import chores, given
+from . import chores, exact
 from .records import exemplar_record
 from .shape import Key
 
@@ -104,7 +104,7 @@ def record_of(series: Series, exemplar: Exemplar) -> str:
 def _by_value(exemplar: Exemplar) -> Exemplar:
     """A copy with a timestamp, for the app may change the labels; made in half of the time of Exemplar(...)."""
     value, timestamp = exemplar.value, exemplar.timestamp
-    labels = {given.text(name): given.text(one) for name, one in exemplar.labels.items()}
-    value = value if type(value) is float else given.number(value)
-    timestamp = given.now() if timestamp is None else given.seconds(timestamp)
+    labels = {exact.text(name): exact.text(one) for name, one in exemplar.labels.items()}
+    value = value if type(value) is float else exact.number(value)
+    timestamp = exact.now() if timestamp is None else exact.seconds(timestamp)
     return tuple.__new__(Exemplar, (labels, value, timestamp))

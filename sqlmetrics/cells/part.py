@@ -20,8 +20,8 @@ from .exemplars import Series
 from .home import Home
 from .inheritance import Inheritance
 from .journal import LONGEST
-from .selection import Selection, told_of_removals
-from .shape import Family, Key, abouts, forget
+from .selection import Selection, removal_listeners
+from .shape import Family, Key, forget, metadata
 from .writer import Aside, Writer
 
 T = TypeVar("T")
@@ -139,7 +139,7 @@ class Part:
             message = f"a record of {length:,} bytes of {name} is too long for others to see (the most is {LONGEST:,})"
             hint = "what it counts stays in this process's memory; shorten its label values"
             self._home.report("too_long", f"{message}: {hint}", about=name)
-        if key is not None and (length := len(abouts[key[0].family, key[0].type, key[0].mode].help)) > LONGEST_HELP:
+        if key is not None and (length := len(metadata[key[0].family, key[0].type, key[0].mode].help)) > LONGEST_HELP:
             message = f"the help text of {key[0].family} has {length:,} characters; others see {LONGEST_HELP:,} of them"
             self._home.report("too_long", message, about=f"help of {key[0].family}")
 
@@ -186,7 +186,7 @@ class Part:
         with self.binding() as outermost:
             if outermost:
                 self.give_back(keys)
-                for tell in told_of_removals:
+                for tell in removal_listeners:
                     tell(keys)
         return bool(outermost)
 
@@ -207,7 +207,7 @@ class Part:
     def _note_removed(self, keys: list[Key]) -> None:
         """Forget what other processes have removed."""
         self._forget(keys)
-        for tell in told_of_removals:
+        for tell in removal_listeners:
             tell(keys)
 
     def has_given_back(self) -> bool:
@@ -364,7 +364,7 @@ class Part:
         """Tell others of what has come up about families that they know."""
         with self.binding() as outermost:
             if outermost:
-                self._tell(list(abouts))
+                self._tell(list(metadata))
 
     def _tell(self, families: list[Family]) -> None:
         for writer in self.writers.copy().values():

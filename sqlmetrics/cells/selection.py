@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from . import given
+from . import exact
 from .shape import Key, joined, keys_of
 
-told_of_removals: list[Callable[[list[Key]], None]] = []
+removal_listeners: list[Callable[[list[Key]], None]] = []
 """What is called when children are removed, by this process or another one, with the lock of `Part.binding` held."""
 
 
@@ -23,8 +23,8 @@ class Selection(NamedTuple):
     @classmethod
     def of(cls, metric: Any, labels: dict[str, str], *, whole: bool) -> Selection:
         """Children of a metric object of `prometheus_client`."""
-        texts = {given.text(name): joined(given.text(value)) for name, value in labels.items()}
-        return cls(given.name(metric._name), metric._type, texts, whole)
+        texts = {exact.text(name): joined(exact.text(value)) for name, value in labels.items()}
+        return cls(exact.name(metric._name), metric._type, texts, whole)
 
     def among(self, known: Iterable[Key]) -> list[Key]:
         """The keys that are meant, of those that are known."""

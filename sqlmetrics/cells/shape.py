@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from prometheus_client.utils import floatToGoString
 
-from . import given
+from . import exact
 
 LIVE_MODES = frozenset(("liveall", "livemin", "livemax", "livesum", "livemostrecent"))
 MOST_RECENT_MODES = frozenset(("mostrecent", "livemostrecent"))
@@ -73,7 +73,7 @@ _keys: dict[tuple[str, str, str, tuple[str, ...]], dict[tuple[str, ...], Key | l
 """`Shape.keys` by family, type, mode and label names."""
 
 
-class About(NamedTuple):
+class Metadata(NamedTuple):
     """What is said of a family beside its name: made is when that came up, in seconds since the epoch."""
 
     help: str
@@ -82,9 +82,9 @@ class About(NamedTuple):
     registered: bool | None
 
 
-_BY_VALUE: dict[str, Callable[[Any], object]] = {"help": given.help_text, "unit": given.name, "registered": bool}
+_BY_VALUE: dict[str, Callable[[Any], object]] = {"help": exact.help_text, "unit": exact.name, "registered": bool}
 
-abouts: dict[Family, About] = {}
+metadata: dict[Family, Metadata] = {}
 """The newest of each family that this process has made; a fork keeps them."""
 
 
@@ -98,27 +98,27 @@ news = _News()
 
 
 def describe(family: Family, *, overrules: bool = False, **said: Any) -> None:
-    """Note something of a family, of `About` by its names, unless it is known. Raises what `given.text` raises.
+    """Note something of a family, of `Metadata` by its names, unless it is known. Raises what `exact.text` raises.
 
     overrules: whether its mode is to be the one that counts, though this process has had it in another one since.
     """
     said = {name: _BY_VALUE[name](value) for name, value in said.items()}
-    known = abouts.get(family) or About("", None, "", None)
+    known = metadata.get(family) or Metadata("", None, "", None)
     is_news = any(getattr(known, name) != value for name, value in said.items()) or known.made is None
     if is_news or (overrules and _is_overruled(family, known)):
-        abouts[family] = known._replace(made=given.system_now(), **said)
+        metadata[family] = known._replace(made=exact.system_now(), **said)
         news.count += 1
 
 
-def _is_overruled(family: Family, known: About) -> bool:
-    others = (about.made for one, about in abouts.copy().items() if one[:2] == family[:2] and one != family)
+def _is_overruled(family: Family, known: Metadata) -> bool:
+    others = (about.made for one, about in metadata.copy().items() if one[:2] == family[:2] and one != family)
     return any(made is not None and known.made is not None and made > known.made for made in others)
 
 
 def family_of(metric: Any) -> Family:
     """The family of one of `prometheus_client`'s metrics."""
     mode = getattr(metric, "_multiprocess_mode", STATE_MODE if metric._type in STATE_TYPES else "")
-    return given.name(metric._name), given.name(metric._type), given.name(mode)
+    return exact.name(metric._name), exact.name(metric._type), exact.name(mode)
 
 
 def shape_of(family: Family, labelnames: tuple[str, ...], samples: Samples) -> Shape:

@@ -1,4 +1,4 @@
-"""What `prometheus_client` is made to do: its metrics, registries and value class lead to cells."""
+"""The side of `prometheus_client`: its metrics, registries and value class, changed to count in cells."""
 
 from . import peer
 

@@ -1,4 +1,4 @@
-"""Gives values their cells: at their making, and whenever an operation finds that they have none (any more)."""
+"""Binds value objects to their cells: when they are made, and again when an operation finds that they lost them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from prometheus_client.samples import Exemplar
 
-from ..cells import given
+from ..cells import exact
 from ..cells.arenas import Arena
 from ..cells.part import Part
 from ..cells.shape import (
@@ -28,33 +28,34 @@ from ..cells.shape import (
 )
 from ..cells.writer import Writer
 from ..process import fork, native, waits
-from ..process.appcode import is_for_caller, told
+from ..process.appcode import is_for_caller, safe_repr
 from ..process.weak import members
 from ..store.store import Store
 
 _Sample = tuple["Sampled", str, str]
 """(value, sample name, upper bound or '')"""
 Batch = tuple[object, tuple[str, str, str], dict[str, str], str, _Sample]
-"""What a new value waits with until its child is complete."""
+"""(key, family, labels, help text, sample) of a new value, until all values of its child exist."""
 
 UNBOUND = memoryview(b"\0")
 _NEVER = memoryview(b"\1")
 _NO_CELLS = memoryview(bytearray(8)).cast("d")
 _AT_ONCE = 100
-"""Gauges that the first operation of a new process brings along: half a millisecond; the flusher brings the others."""
+"""How many gauges the first operation of a new process places; it takes 0.5 ms. The flusher places the rest."""
 _LONGEST_BATCH = 200
-"""Samples of one journal record, so that a child's cells always fit into one block of 512."""
+"""The most samples of one journal record, so that a child's cells always fit into one block of 512."""
 
 
 class Bound:
-    """What operations go through: a cell, and two bytes that are equal while it may be written to.
+    """A cell, and two bytes that are equal as long as operations may write to the cell.
 
-    _gate: the byte that operations on metrics compare, without asking anything else; _own: the one that the methods
-        of values compare. They are the same unless a value needs more care than that, then the gate stays closed.
+    _word: the byte that other processes change to stop operations. _own: the byte that the methods of values compare
+        with it. _gate: the byte that operations on metrics compare with it. It is `_own`, too, but for values that are
+        not `_plain`; there it never equals `_word`, so operations call the methods of the value.
     """
 
     _plain: ClassVar[bool] = True
-    """Whether the two bytes say all: no lock, no name of the process that might have changed."""
+    """Whether comparing the two bytes is enough: the value has no lock, and its process cannot change its name."""
     __slots__ = ("_cell", "_cells", "_gate", "_key", "_named", "_offset", "_own", "_word")
 
     def __init__(self) -> None:
@@ -65,7 +66,7 @@ class Bound:
 
 
 class Sampled(Bound):
-    """A value that is one sample of a child, and waits for the others.
+    """The value of one sample. It gets its cell as soon as the values of all samples of its child exist.
 
     _stamped: whether it has a timestamp, in the cell before its own.
     """
@@ -79,30 +80,30 @@ class Sampled(Bound):
 
 
 def _lead(values: list[Bound], key: Key, name: str, arena: Arena, cell: int) -> None:
-    """Lead the values of a child to its cells. name: of the process."""
+    """Point the values of a child at its cells. name: the name of the process."""
     own, word, cells = arena.own, arena.word, arena.cells
     for value in values:
         value._key, value._named = key, name
         at, gate = cell + value._offset, own if value._plain else UNBOUND
-        # All of it or nothing: no signal handler can come in between where there is no call.
+        # All of it or nothing: a signal handler can only run between calls, and there is none here.
         value._word, value._cells, value._cell, value._own, value._gate = word, cells, at, own, gate
 
 
 class Binder(fork.ForkAware):
-    """Gives the values of one value class their cells, and new ones when the process is another."""
+    """Binds the values of one value class to cells, and to new cells in a forked process."""
 
     def __init__(self, identify: Callable[[], object], find_store: Callable[[], Store]):
         self.identify = identify
         self._find_store = find_store
         self._store: Store | None = None
         self._writer: Writer | None = None
-        self._last_name: tuple[int, str] = (0, "")  # of the process with that id
+        self._last_name: tuple[int, str] = (0, "")  # (pid, its last name)
         self._batches: dict[object, list[_Sample]] = {}
         fork.register(self)
 
     def name(self) -> str:
-        """What the process is called now. Raises what the app's identifier raises."""
-        return given.name(str(self.identify()))
+        """Return the current name of the process. Raises what the app's `process_identifier` raises."""
+        return exact.name(str(self.identify()))
 
     def add(
         self,
@@ -113,7 +114,7 @@ class Binder(fork.ForkAware):
         labelvalues: tuple[str, ...],
         help_text: str,
     ) -> None:
-        """Take a new value; with the last one of its child the child is placed and announced."""
+        """Take a new value. With the last value of its child, the child gets its cells and is announced."""
         typ, metric_name, mode = family
         bound = ""
         if typ == "histogram" and labelnames and labelnames[-1] == "le":
@@ -128,7 +129,7 @@ class Binder(fork.ForkAware):
             self._close(value)
 
     def add_whole(self, bound: Bound, family: Family, labels: dict[str, str], samples: Samples, help_text: str) -> bool:
-        """Place a child as a whole; False if it is too long, or if another metric object has some of its samples."""
+        """Place a child that is one object; False if it has too many samples, or another object has some of them."""
         describe(family, help=help_text)
         bound._key = sole_key(family, labels, samples) if len(samples) <= _LONGEST_BATCH else None
         if bound._key is not None:
@@ -136,7 +137,7 @@ class Binder(fork.ForkAware):
         return bound._key is not None
 
     def add_apart(self, bound: Bound, family: Family, labels: dict[str, str], samples: Samples, help_text: str) -> None:
-        """Place a child whose samples have nothing to do with those of another object of that name and labels."""
+        """Place a child that shares no cells with other objects of the same name and labels."""
         describe(family, help=help_text)
         names = tuple(sorted(labels))
         bound._key = (shape_of(family, names, samples), tuple(joined(labels[name]) for name in names))
@@ -144,14 +145,14 @@ class Binder(fork.ForkAware):
         self._bind(bound._key, [bound], waits.NEW_CHILD)
 
     def add_new(self, key: Key, bounds: list[Bound], created: float | None) -> bool:
-        """Place a child that this process does not have, in the usual case; False if there is more to be done first.
+        """Place a child that is new to this process, in the usual case; False if this is no usual case, see `attach`.
 
-        created: when it was made, in seconds since the epoch; None: now.
+        created: when the child was made, in seconds since the epoch; None: now.
         """
         writer, store = self._writer, self._store
         if writer is None or store is None:
             return False
-        part = store.part_of_attached  # if not: the writer's bytes are zero
+        part = store.part_of_attached  # in a process that is not attached yet, `place_new` returns None
         if not part.lock.acquire(False):
             return False
         try:  # what `binding` does, in a tenth of its time
@@ -167,25 +168,26 @@ class Binder(fork.ForkAware):
             part.lock.release()
             if part.has_aside:
                 with part.binding():
-                    pass  # at its end it is taken in
+                    pass  # its end adds what was counted aside
         store.flusher.note_child()
         return True
 
     def give_back(self, bound: Bound) -> None:
-        """Give back the cells of a child, unless another object holds it; its rows go with the next flush.
+        """Give back the cells of a child unless another object uses it. The next flush deletes its rows.
 
-        bound: was held, see `hold`, and is used no more; nothing happens if another thread has given it back.
+        bound: an object for which `hold` was called, and which nobody will use again. Nothing happens if another
+            thread has given it back already.
         """
         key, store = bound._key, self._store
         if key is None or store is None:
             return
-        with store.part.binding() as outermost:  # another thread may be giving it cells right now
+        with store.part.binding() as outermost:  # another thread may be binding it right now
             bound._own = bound._gate = UNBOUND
             if bound not in _holders.get(key, ()):
                 return
             _holders[key].discard(bound)
             if outermost and not _is_held_after_all(key):
-                # Of a gauge, a metric object may have the cells, too: it is to look for others.
+                # A metric object may use the cells of a gauge, too, and must be bound again.
                 store.part.give_back([key], are_unbound=key[0].type in STATE_TYPES)
                 forget_words([key])
         store.flusher.wake()
@@ -193,7 +195,7 @@ class Binder(fork.ForkAware):
     def _close(self, value: Sampled) -> None:
         waiting = value._batch
         if waiting is None:
-            return  # a signal handler made the same child, and closed this one with it
+            return  # a signal handler made the same child, and completed this one with it
         batch_key, family, labels, help_text, this = waiting
         batch = self._batches.pop(batch_key, [])
         if this not in batch:  # a signal handler made the same child, and took the batch meanwhile
@@ -224,21 +226,21 @@ class Binder(fork.ForkAware):
         name = self._name_for(store)
         with part.binding(seconds) as outermost:
             if outermost is None:
-                return  # at the first operation, then
+                return  # the first operation will bind it
             writer = part.writer(name, outermost)
             if outermost and writer is not self._writer:
                 self._inherit(writer, part)
             _lead(values, key, name, *part.place(writer, key, outermost))
         if part.inheritance.waiting or part.inheritance.sure:
-            store.flusher.wake()  # which of its parent's gauges it has, a flush finds out
+            store.flusher.wake()  # a flush finds out which of its parent's gauges this process has
         else:
             store.flusher.note_child()
 
     def _name_for(self, store: Store) -> str:
-        """What names this process now.
+        """Return the current name of this process.
 
-        Where the app's function for it raises, or no text can be made of its answer: the last one of this process, or
-        its pid. An operation does not fail for that.
+        If the app's function raises, or its result has no text, that is the last name of this process, or else its
+        pid: an operation must not fail for that.
         """
         try:
             name = self.name()
@@ -253,11 +255,11 @@ class Binder(fork.ForkAware):
         return name
 
     def _miss_name(self, store: Store, error: BaseException) -> None:
-        message = f"the process identifier raised {told(error)}; its last answer, or else the pid, is used"
+        message = f"the process identifier raised {safe_repr(error)}; its last answer, or else the pid, is used"
         store.home.report("app", message, about=f"identifier {id(self)}")
 
     def has_left(self, named: str) -> bool:
-        """Whether this process has another name by now; not where that cannot be told, see `_name_for`."""
+        """Whether the name of this process has changed; False if the app's function for it raises."""
         try:
             return self.name() != named
         except BaseException as error:
@@ -268,7 +270,7 @@ class Binder(fork.ForkAware):
             return False
 
     def _inherit(self, writer: Writer, part: Part) -> None:
-        """In a new process (or under a new name) every gauge is there at zero, as in `prometheus_client`'s mode."""
+        """Begin a new process (or name) with every gauge at zero, as `prometheus_client`'s multiprocess mode does."""
         self._writer = writer
         gauges = part.inheritance.gauges_of(self)
         if part.inheritance.are_up_to_date():
@@ -281,14 +283,14 @@ class Binder(fork.ForkAware):
             part.inheritance.waiting += [(writer, key) for key in list(gauges)]
 
     def set_exemplar(self, value: Bound, position: int, exemplar: Exemplar) -> None:
-        """Take an exemplar of a child's sample at that position."""
+        """Keep an exemplar of the sample at that position of a child."""
         while value._own != value._word:
             self.attach(value)
         if self._store is not None and value._key is not None:  # always, once it is attached
             self._store.part_of_attached.keep_exemplar(value._named, (value._key, position), exemplar)
 
     def get_exemplar(self, value: Bound, position: int) -> Exemplar | None:
-        """The newest that this process has of a sample."""
+        """Return the newest exemplar that this process has of a sample, or None."""
         while value._own != value._word:
             self.attach(value)
         if self._store is None or value._key is None:
@@ -296,18 +298,18 @@ class Binder(fork.ForkAware):
         return self._store.part_of_attached.newest_exemplar(value._named, (value._key, position))
 
     def after_fork_in_child(self) -> None:
-        """In a child: half-made children belong to threads that are not here, and locks may be held by them."""
+        """Forget incomplete children: the threads that were making them do not exist in the forked process."""
         for batch_key in list(self._batches):
             if batch_key[0] != native.get_ident():  # type: ignore[index]
                 self._batches.pop(batch_key, None)
 
 
 _holders: dict[Key, weakref.WeakSet[Any]] = {}
-"""The objects that use a child which may be given back, by its key."""
+"""By the key of each child that may be given back: the objects that use it."""
 
 
 def hold(bound: Any) -> None:
-    """Have a child stay as long as this object uses it; see `Binder.give_back`."""
+    """Note that an object uses a child, so that `Binder.give_back` keeps its cells."""
     while True:
         holders = _holders.setdefault(bound._key, weakref.WeakSet())
         holders.add(bound)
@@ -316,7 +318,10 @@ def hold(bound: Any) -> None:
 
 
 def _is_held_after_all(key: Key) -> bool:
-    """Take the holders of a child away; if there are any, also those that came in the middle, they hold it again."""
+    """Take out the set of a child's users; if it has any, put them back, and return True.
+
+    A thread that calls `hold` meanwhile either is in this set, or begins a new one.
+    """
     left = members(_holders.pop(key))
     for one in left:
         hold(one)
@@ -324,6 +329,6 @@ def _is_held_after_all(key: Key) -> bool:
 
 
 def is_held(key: Key) -> bool:
-    """Whether an object uses a child that may be given back."""
+    """Whether an object exists for which `hold` was called for this child."""
     holders = _holders.get(key)
     return holders is not None and bool(members(holders))

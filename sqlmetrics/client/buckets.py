@@ -1,4 +1,4 @@
-"""A histogram's child as a whole: its sum and its buckets are cells in a row, and need one object instead of 16."""
+"""One object for a child of a histogram: its sum and its buckets have cells in a row, so 16 objects are not needed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from prometheus_client.samples import Exemplar
 from prometheus_client.utils import floatToGoString
 
-from ..cells import given
+from ..cells import exact
 from ..cells.shape import Samples, upper_bound
 from ..values import Compatible
 from .binder import Binder, Bound
@@ -19,7 +19,7 @@ from .binder import Binder, Bound
 class SharedBuckets(Bound, Sequence["Member"]):
     """The buckets of one child, as `prometheus_client` keeps them in ``_buckets``.
 
-    The cell before the first is the sum. bounds: the upper bounds, ascending, the last one infinite.
+    The cell before the first bucket's has the sum. bounds: the upper bounds, ascending, the last one infinite.
     """
 
     __slots__ = ("_binder", "bounds")
@@ -31,21 +31,21 @@ class SharedBuckets(Bound, Sequence["Member"]):
 
     @classmethod
     def of(cls, metric: Any, binder: Binder) -> SharedBuckets | None:
-        """Those of a child of a histogram; None if they cannot be one.
+        """Return the buckets of a histogram's child; None if one object cannot have them all.
 
-        That is so if another object of this process has some of its samples already, and of bounds among which
-        bisection finds no place: NaN, or one that is there twice.
+        That is the case if another object of this process has some of the samples already, and if bisection cannot
+        search the bounds: one is NaN, or two are equal.
         """
-        buckets, name = cls(binder, metric._upper_bounds), given.name(metric._name)
+        buckets, name = cls(binder, metric._upper_bounds), exact.name(metric._name)
         samples = _samples(name, tuple(metric._upper_bounds))
-        labels = given.labels(metric._labelnames, metric._labelvalues)
+        labels = exact.labels(metric._labelnames, metric._labelvalues)
         is_whole = samples and binder.add_whole(
             buckets, (name, "histogram", ""), labels, samples, metric._documentation
         )
         return buckets if is_whole else None
 
     def total(self) -> Member:
-        """The value that is the sum of all observations."""
+        """Return the value that is the sum of all observations."""
         return Member(self, 0)
 
     def __len__(self) -> int:
@@ -59,7 +59,7 @@ class SharedBuckets(Bound, Sequence["Member"]):
 
 @functools.lru_cache(1000)
 def _samples(name: str, bounds: tuple[float, ...]) -> Samples:
-    """The samples of a child; none if the bounds do not ascend, each above the one before it."""
+    """Return the samples of a child; () if its bounds are not strictly ascending."""
     if not all(below < above for below, above in pairwise(bounds)):
         return ()
     texts = [upper_bound(floatToGoString(bound)) for bound in bounds]  # type: ignore[no-untyped-call]
@@ -67,7 +67,7 @@ def _samples(name: str, bounds: tuple[float, ...]) -> Samples:
 
 
 class Member(Compatible):
-    """One value of a histogram's child, with the contract of `SharedValue`."""
+    """One value of a histogram's child, with the methods of `SharedValue`."""
 
     _multiprocess = True
     __slots__ = ("_child", "_offset")
@@ -78,7 +78,7 @@ class Member(Compatible):
 
     def inc(self, amount: float) -> None:
         """Add `amount`."""
-        amount, child, offset = given.number(amount), self._child, self._offset
+        amount, child, offset = exact.number(amount), self._child, self._offset
         while child._own != child._word:
             child._binder.attach(child)
         child._cells[child._cell + offset] += amount

@@ -1,4 +1,4 @@
-"""The collector: the store's aggregate as `prometheus_client` metric families."""
+"""`MultiProcessCollector`: the totals of a store as `prometheus_client`'s metric families."""
 
 from __future__ import annotations
 
@@ -56,15 +56,15 @@ class MultiProcessCollector:
     def collect(self) -> Iterable[Metric]:
         """Return the families of the store, with the totals of this moment. Raises NoStoreError, StoreError.
 
-        By way of `merge` where a derived class, or the app, has one of its own.
+        Calls `merge` if a derived class, or the app, has replaced it.
         """
         if _is_own(self, "merge"):
             return self.merge(StoreFiles(self), accumulate=True)
         return MultiProcessCollector.collect_named(self, None)
 
     def collect_named(self, names: frozenset[str] | None) -> list[Metric]:
-        """The same, but of the samples of these names only (None: as it was told when it was made)."""
-        if "_reader" not in self.__dict__:  # of `prometheus_client`'s class, and made before it was replaced
+        """Return the families with only the samples of these names; None: as the constructor's arguments say."""
+        if "_reader" not in self.__dict__:  # an instance of `prometheus_client`'s class, from before `install`
             MultiProcessCollector.__init__(self, None)
         return stores.metrics(self._reader, self._wanted if names is None else replace(self._wanted, names=names))
 
@@ -72,8 +72,8 @@ class MultiProcessCollector:
     def merge(files: Iterable[str], accumulate: bool = True) -> Iterable[Metric]:
         """Return the families of the store, for subclasses that change what it yields.
 
-        files: what a collector has handed to its own `merge`; anything else stands for the store in use, for there are
-        no files per process here. accumulate: False is not offered, and raises NotImplementedError.
+        files: what a collector has passed to its own `merge`. Anything else means the store in use, because there are
+            no files per process. accumulate: must be True; False raises NotImplementedError.
         Raises PathError, NoStoreError, StoreError.
         """
         families = MultiProcessCollector._read_metrics(files)
@@ -81,7 +81,7 @@ class MultiProcessCollector:
 
     @staticmethod
     def _read_metrics(files: Iterable[str]) -> dict[str, Metric]:
-        """The families of a store, added up over all processes already, by their names (and types, if those differ)."""
+        """Return the families of a store, with the totals of all processes, by name (and type, if two share a name)."""
         collector = files.collector if isinstance(files, StoreFiles) else MultiProcessCollector(None)
         found: dict[str, Metric] = {}
         for metric in MultiProcessCollector.collect_named(collector, None):
@@ -90,7 +90,7 @@ class MultiProcessCollector:
 
     @staticmethod
     def _accumulate_metrics(metrics: dict[str, Metric], accumulate: bool = True) -> Iterable[Metric]:
-        """The families. Raises NotImplementedError for accumulate=False."""
+        """Return the families as a list. Raises NotImplementedError for accumulate=False."""
         if not accumulate:
             raise NotImplementedError(
                 "sqlmetrics keeps all processes in one SQLite store: there are no mmap files to write merged values to,"
@@ -100,7 +100,7 @@ class MultiProcessCollector:
 
 
 class StoreFiles(list[str]):
-    """What stands for the files of all processes where a collector calls `merge`: the path of the store."""
+    """What a collector passes to `merge` in place of the files of all processes: a list with the store's path."""
 
     def __init__(self, collector: MultiProcessCollector):
         super().__init__()
@@ -113,22 +113,23 @@ _OURS = {name: vars(MultiProcessCollector)[name] for name in ("collect", "merge"
 
 
 def _is_own(collector: object, name: str) -> bool:
-    """Whether a method of a collector is another one than ours."""
+    """Whether a collector has a method of this name that is not ours."""
     found = next((vars(cls)[name] for cls in type(collector).__mro__ if name in vars(cls)), None)
-    return name in vars(collector) or _function(found) is not _function(_OURS[name])
+    return name in vars(collector) or function_of(found) is not function_of(_OURS[name])
 
 
-def _function(method: Any) -> Any:
+def function_of(method: Any) -> Any:
+    """Return the plain function of a method."""
     return getattr(method, "__func__", method)
 
 
 def is_derived(collector: object) -> bool:
-    """Whether a collector of a store yields what it says by itself, and not simply what the store has."""
+    """Whether a collector of a store has its own `collect` or `merge`, and so may change what it yields."""
     return any(_is_own(collector, name) for name in _OURS)
 
 
 def _register_without_names(registry: Any, collector: MultiProcessCollector) -> None:
-    """A restricted registry asks only collectors that are known by name, or kept among those without names."""
+    """Register a collector so that restricted registries ask it, which they do for collectors without names."""
     registry.register(collector)
     if collector not in registry._collectors_without_names:
         registry._collectors_without_names.append(collector)

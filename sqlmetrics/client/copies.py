@@ -1,7 +1,8 @@
-"""One copy of this package at a time switches `prometheus_client`, however many an interpreter has loaded.
+"""Makes sure that only one copy of this package at a time has `prometheus_client` switched to its store.
 
-Some are vendored, and some test suites take modules out of `sys.modules`: the code of the old copy goes on all the
-same. A second one would take the replaced names for `prometheus_client`'s own.
+An interpreter may load several copies: a vendored one, or a new one after a test suite has taken the modules out of
+`sys.modules`, where the old code goes on running. A second copy would take the replaced names for
+`prometheus_client`'s own.
 """
 
 from __future__ import annotations
@@ -12,11 +13,14 @@ from ..errors import InstallError
 
 _MARK = "_switched_by_sqlmetrics"
 _came_late = hasattr(prometheus_client, _MARK)
-"""Whether this copy was imported when another had replaced the names: it knows no others."""
+"""Whether another copy had replaced the names before this one was imported, which so never saw the original ones."""
 
 
 def refuse_others(owner: object) -> None:
-    """Raise InstallError if `prometheus_client` is switched by a copy of this package with another owner, or was."""
+    """Raise InstallError if another copy of this package has `prometheus_client` switched, or had at our import.
+
+    owner: an object that stands for this copy.
+    """
     found, place = getattr(prometheus_client, _MARK, (owner, "there before"))
     if found is not owner or _came_late:
         raise InstallError(
@@ -27,12 +31,12 @@ def refuse_others(owner: object) -> None:
 
 
 def mark(owner: object) -> None:
-    """Note that `prometheus_client` is switched by this copy. Raises InstallError."""
+    """Note that this copy has `prometheus_client` switched. Raises InstallError."""
     refuse_others(owner)
     setattr(prometheus_client, _MARK, (owner, __file__))
 
 
 def unmark(owner: object) -> None:
-    """Note that it is not, unless it is by another copy."""
+    """Undo `mark`, unless another copy has `prometheus_client` switched."""
     if getattr(prometheus_client, _MARK, (None, ""))[0] is owner:
         delattr(prometheus_client, _MARK)

@@ -1,4 +1,4 @@
-"""Exposition text of a store, for whoever asks: `generate_latest`, and the apps of `web`."""
+"""The exposition text of a store, for `generate_latest` and the apps of `web`."""
 
 from __future__ import annotations
 
@@ -44,5 +44,5 @@ def generate_latest(
 
 
 def encode(reader: Reader, encoder: Encoder, asked: Wanted) -> bytes:
-    """Scrape, and return the text as this encoder of `prometheus_client` writes it. Raises NoStoreError, StoreError."""
+    """Scrape, and return the text that this encoder of `prometheus_client` writes. Raises NoStoreError, StoreError."""
     return stores.scrape(reader, asked, lambda shown, kept: texts(kept, encoder).text(shown))

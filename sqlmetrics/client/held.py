@@ -1,10 +1,10 @@
-"""Which values a metric object holds, and whether they are the store's.
+"""Finds the value objects of a metric, and whether they are values of the store.
 
 An app may derive classes from `prometheus_client`'s, replace value objects or the value class, or reload its modules.
-Where the values of a metric are not the store's, the store does not know them: the metric is asked by its own
+If a metric's values are not the store's, the store does not have them, and registries call the metric's own
 `collect()`.
 
-Nothing here looks into a metric's ``__dict__``: CPython would make one then, and find its attributes more slowly in it.
+Nothing here reads a metric's ``__dict__``: CPython would make one then, and would find attributes more slowly in it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from prometheus_client import Counter, Enum, Gauge, Histogram, Info, Summary, me
 from ..values import SharedValue
 from .binder import Bound
 from .buckets import Member, SharedBuckets
+from .collector import function_of
 from .private import is_private
 from .sampling import Answering
 
@@ -30,28 +31,28 @@ _HOLDS = {
 }
 """Where each of `prometheus_client`'s metric classes keeps its value objects; Info and Enum have none."""
 _REPLACED = (Counter, Gauge, Summary, Histogram, Info, Enum)
-"""The classes that are made to count in the store; those of a module that was reloaded since are others."""
+"""The classes that count in the store. A module that was reloaded since has other classes of these names."""
 _SHARED = (SharedValue, Member, SharedBuckets, Answering)
 _OWN_WAYS = ("collect", "_samples", "_child_samples", "_multi_samples")
-"""A metric that has one of these of its own knows best what it yields."""
+"""Methods that decide what a metric yields. If a metric has its own version of one, registries ask the metric."""
 
 
 def kind_of(cls: type) -> type | None:
-    """The class of `prometheus_client` that a metric's class is or is derived from; None if there is none.
+    """Return the class of `prometheus_client` that a metric's class is, or is derived from; None if there is none.
 
-    By its name, for of a module that was reloaded there are two.
+    It compares names, because a reloaded module has a second class of each name.
     """
     return next((base for base in cls.__mro__ if base.__name__ in _HOLDS and base.__module__ == metrics.__name__), None)
 
 
 def is_state(metric: Any) -> bool:
-    """Whether it is an Info or an Enum, which have no value objects."""
+    """Whether a metric is an Info or an Enum, which have no value objects."""
     kind = kind_of(type(metric))
     return kind is not None and not _HOLDS[kind.__name__]
 
 
 def values_of(metric: Any) -> dict[str, Any]:
-    """The value objects of a metric, or its child, by their attributes; {} if it has not all that its class has."""
+    """Return the value objects of a metric, or of its child, by attribute; {} unless it has all that its class has."""
     kind = kind_of(type(metric))
     names = _HOLDS[kind.__name__] if kind else ()
     found = {name: getattr(metric, name, None) for name in names}
@@ -60,7 +61,7 @@ def values_of(metric: Any) -> dict[str, Any]:
 
 
 def flat(found: dict[str, Any]) -> list[Any]:
-    """The same with each bucket by itself."""
+    """Return these value objects in a list, each bucket by itself."""
     return [value for item in found.values() for value in (item if isinstance(item, (list, SharedBuckets)) else [item])]
 
 
@@ -81,14 +82,10 @@ def is_shared(metric: object) -> bool:
         return False
     if kind not in _REPLACED or not hasattr(metric, "_labelnames") or getattr(metric, "_type", None) != kind._type:
         return False
-    ways = {way for way in _OWN_WAYS if _function(getattr(metric, way)) is not getattr(kind, way)}
+    ways = {way for way in _OWN_WAYS if function_of(getattr(metric, way)) is not getattr(kind, way)}
     if ways and not (ways == {"_child_samples"} and isinstance(getattr(metric, "_value", None), Answering)):
         return False
     return _holds_shared(metric, kind)
-
-
-def _function(method: Any) -> Any:
-    return getattr(method, "__func__", method)
 
 
 def _holds_shared(metric: Any, kind: Any) -> bool:
@@ -99,19 +96,19 @@ def _holds_shared(metric: Any, kind: Any) -> bool:
 
 
 def _all_shared(found: Iterable[Any]) -> bool:
-    """Whether these are values of the store, and at least one."""
+    """Whether there is at least one value, and all are values of the store."""
     values = list(found)
     return bool(values) and all(map(is_shared_value, values))
 
 
 def is_switched() -> bool:
-    """Whether values that are made now are the store's."""
+    """Whether `prometheus_client` makes values of the store now."""
     kind = values.ValueClass
     return isinstance(kind, type) and issubclass(kind, SharedValue)
 
 
 def bounds_of(metric: Any) -> list[Bound]:
-    """What of the store a metric, or its child, counts in."""
+    """Return the objects by which a metric, or its child, is bound to cells of the store."""
     found: list[Any] = [*values_of(metric).values(), getattr(metric, "_said", None)]
     found = [value.value if isinstance(value, Answering) else value for value in found]
     found = [value._child if isinstance(value, Member) else value for value in found]

@@ -1,4 +1,8 @@
-"""`Info` and `Enum` across processes: whoever spoke last is heard; see `states` for what a scrape makes of it."""
+"""`Info` and `Enum` across processes: the last label set or state wins, whichever process set it.
+
+The value of such a series is a time: when a process last set this label set or this state. The query of a scrape shows
+the newest one.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +13,11 @@ from typing import Any
 
 from prometheus_client import Enum, Info, values
 
-from ..cells import given, layout
+from ..cells import exact, layout
 from ..cells.shape import canonical_labels, family_of
-from ..values import SharedValue
 from . import resets
 from .binder import UNBOUND, Binder, Bound, hold
+from .held import is_switched
 from .private import home_of, is_private
 
 _peer_info_init = Info._metric_init
@@ -24,11 +28,14 @@ _peer_state = Enum.state
 
 
 MOST_STATES = layout.BLOCK_CELLS - layout.FIRST_CELL
-"""A child's cells are in one block."""
+"""The most states of an Enum, because all cells of a child are in one block."""
 
 
 class Said(Bound):
-    """The cells of a child: when this process last said each of its variants, in seconds since the epoch."""
+    """The cells of a child of an Info or an Enum, each with the time when this process last set one of its variants.
+
+    variants: the label set of an Info as JSON, or the states of an Enum. Times are seconds since the epoch.
+    """
 
     __slots__ = ("__weakref__", "_binder", "variants")
 
@@ -39,22 +46,22 @@ class Said(Bound):
 
     @classmethod
     def of(cls, metric: Any, binder: Binder, sample: str, variants: Sequence[str]) -> Said:
-        """Those of a child of an Info or an Enum; as long as all are 0, the first is what it says."""
+        """Return the cells of a child of an Info or an Enum. As long as all are 0, its first variant is set."""
         if len(variants) > MOST_STATES:
             raise ValueError(f"{metric._name} has {len(variants)} states; in a store it can have {MOST_STATES} at most")
         said = cls(binder, variants)
-        labels = given.labels(metric._labelnames, metric._labelvalues)
+        labels = exact.labels(metric._labelnames, metric._labelvalues)
         binder.add_apart(
             said, family_of(metric), labels, tuple((sample, one) for one in variants), metric._documentation
         )
         return said
 
     def place_of(self, state: object) -> int:
-        """The place of a state, one of the metric's own objects, of which two may have the same text."""
-        return self.variants.index(given.name(state))
+        """Return the place of a state among the variants. Two states of a metric may have the same text."""
+        return self.variants.index(exact.name(state))
 
     def newest(self) -> float:
-        """When this process last said anything; 0.0: never."""
+        """Return when this process last set any variant; 0.0 if it never did."""
         if self._binder.identify is not os.getpid and self._binder.has_left(self._named):
             self._own = UNBOUND
         while self._own != self._word:
@@ -62,10 +69,10 @@ class Said(Bound):
         return max(self._cells[self._cell : self._cell + len(self.variants)].tolist())
 
     def say(self, place: int, after: float = 0.0) -> None:
-        """Say a variant, now; but later than `after` and than what was said before, also if the clock stands still."""
+        """Set a variant now; its time is later than `after` and all earlier times, even if the clock stands still."""
         while True:
             last = max(self.newest(), after)
-            now, cell = max(given.now(), math.nextafter(last, math.inf)), self._cell
+            now, cell = max(exact.now(), math.nextafter(last, math.inf)), self._cell
             if self._write(place, now, cell):
                 return
 
@@ -77,29 +84,26 @@ class Said(Bound):
 
 
 def _binder(metric: Any) -> Binder | None:
-    kind = values.ValueClass
-    if is_private(metric):
-        return None
-    return kind._binder if isinstance(kind, type) and issubclass(kind, SharedValue) else None
+    return values.ValueClass._binder if is_switched() and not is_private(metric) else None
 
 
 def _variant(info: dict[str, str]) -> str:
-    labels = given.labels(info.keys(), info.values())
+    labels = exact.labels(info.keys(), info.values())
     return canonical_labels(labels, labels.values())
 
 
 def _said_of_info(metric: Any, binder: Binder, variant: str) -> Said:
-    return Said.of(metric, binder, f"{given.name(metric._name)}_info", [variant])
+    return Said.of(metric, binder, f"{exact.name(metric._name)}_info", [variant])
 
 
 def _said_of_enum(metric: Any, binder: Binder) -> Said | None:
-    """Those of a child of an Enum; None of states that could be gone through only once."""
-    variants = list(dict.fromkeys(map(given.name, metric._states)))
-    return Said.of(metric, binder, given.name(metric._name), variants) if variants else None
+    """Return the cells of a child of an Enum; None if its states were an iterator that is used up."""
+    variants = list(dict.fromkeys(map(exact.name, metric._states)))
+    return Said.of(metric, binder, exact.name(metric._name), variants) if variants else None
 
 
 def info_init(self: Any) -> None:
-    """`Info._metric_init`."""
+    """Replaces `Info._metric_init`."""
     _peer_info_init(self)  # type: ignore[no-untyped-call]
     if (binder := _binder(self)) and not self._is_parent():
         if hasattr(self, "_said"):
@@ -108,7 +112,7 @@ def info_init(self: Any) -> None:
 
 
 def enum_metric_init(self: Any) -> None:
-    """`Enum._metric_init`; called again it is a reset."""
+    """Replaces `Enum._metric_init`; a second call is a reset."""
     _peer_enum_metric_init(self)
     if (binder := _binder(self)) and hasattr(self, "_said"):
         resets.begin_anew(self)
@@ -116,14 +120,14 @@ def enum_metric_init(self: Any) -> None:
 
 
 def enum_init(self: Any, *args: Any, **kwargs: Any) -> None:
-    """`Enum.__init__`; only at its end are the states known."""
+    """Replaces `Enum.__init__`; the states are not known before its end."""
     _peer_enum_init(self, *args, **kwargs)
     if (binder := _binder(self)) and self._is_observable():
         self._said = _said_of_enum(self, binder)
 
 
 def info(self: Any, val: dict[str, str]) -> None:
-    """`Info.info`."""
+    """Replaces `Info.info`."""
     said = _said_by(self)
     variant = "" if said is None else _variant(val)  # first: what a `__str__` raises leaves nothing half done
     _peer_info(self, val)
@@ -140,10 +144,10 @@ def info(self: Any, val: dict[str, str]) -> None:
 
 
 def _release_unless_current(metric: Any, *spoken: Said) -> None:
-    """Give back the cells of what an Info said before.
+    """Give back the cells of the label sets that an Info had before.
 
-    Several threads may speak at once: each leaves one word current, and the words of all others are seen to by
-    whoever finds them here. A word that was given back while a thread was saying it has cells again: hence `hold`.
+    Several threads may call `info()` at once. Each gives back all label sets but the current one, those of the other
+    threads included. If another thread was still setting one of them, that one has got new cells: hence `hold`.
     """
     if spoken == (metric.__dict__.get("_said"),):
         return
@@ -157,7 +161,7 @@ def _release_unless_current(metric: Any, *spoken: Said) -> None:
 
 
 def _said_by(metric: Any) -> Said | None:
-    """What a metric says to all, also if it was private until its registry was gone."""
+    """Return the cells of an Info or Enum, or None; they are new if it was private until its registry was gone."""
     if "_said" not in metric.__dict__ and home_of(metric) is not None and not is_private(metric):
         convert(metric)
     said: Said | None = metric.__dict__.get("_said")
@@ -165,7 +169,7 @@ def _said_by(metric: Any) -> Said | None:
 
 
 def state(self: Any, state: str) -> None:
-    """`Enum.state`."""
+    """Replaces `Enum.state`."""
     _peer_state(self, state)
     said = _said_by(self)
     if said is not None:
@@ -173,9 +177,9 @@ def state(self: Any, state: str) -> None:
 
 
 def convert(metric: Any) -> bool:
-    """Have an Info or Enum speak to all, or again in its own process only, as the values of metrics do now.
+    """Move an Info or Enum to the store, or back to memory, as it is for values that are made now.
 
-    Returns whether that is another than it did before. What it said last it knows by itself.
+    Returns whether anything has changed. The object itself keeps its last label set or state.
     """
     binder = _binder(metric)
     metric.__dict__.pop("_spoken", None)
@@ -190,7 +194,7 @@ def convert(metric: Any) -> bool:
     is_info = isinstance(metric, Info)
     said = _said_of_info(metric, binder, _variant(kept)) if is_info else _said_of_enum(metric, binder)
     metric.__dict__["_said"] = said
-    if kept and said is not None:  # else it is what it began with
+    if kept and said is not None:  # else nothing was set yet
         said.say(0 if is_info else said.place_of(metric._states[kept]))
     return True
 

@@ -1,7 +1,7 @@
-"""`remove`, `remove_by_labels`, `clear` and `Counter.reset` of metrics: what they remove is gone from all processes.
+"""Makes `remove`, `remove_by_labels`, `clear` and `Counter.reset` of metrics act on all processes.
 
-The checks and their messages are `prometheus_client`'s own; its warnings, that this is not done across processes, are
-not.
+The checks and their messages are `prometheus_client`'s own. Its warnings that these methods do not reach other
+processes are left out.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from .labelsets import take_out
 from .operations import make_reentrant
 from .private import is_private
 
-_peer_reset = getattr(Counter, "reset", None)
+_peer_reset = Counter.reset
 
 
 def remove(self: Any, *labelvalues: Any) -> None:
-    """`MetricWrapperBase.remove`."""
+    """Replaces `MetricWrapperBase.remove`."""
     _check_is_labelled(self)
     if len(labelvalues) != len(self._labelnames):
         raise ValueError(f"Incorrect label count (expected {len(self._labelnames)}, got {labelvalues})")
@@ -35,7 +35,7 @@ def remove(self: Any, *labelvalues: Any) -> None:
 
 
 def remove_by_labels(self: Any, labels: dict[str, str]) -> None:
-    """`MetricWrapperBase.remove_by_labels`."""
+    """Replaces `MetricWrapperBase.remove_by_labels`."""
     _check_is_labelled(self)
     if not isinstance(labels, dict):
         raise TypeError("labels must be a dict of {label_name: label_value}")
@@ -55,7 +55,7 @@ def remove_by_labels(self: Any, labels: dict[str, str]) -> None:
 
 
 def clear(self: Any) -> None:
-    """`MetricWrapperBase.clear`."""
+    """Replaces `MetricWrapperBase.clear`."""
     if not self._labelnames:
         return
     make_reentrant(self)
@@ -65,14 +65,13 @@ def clear(self: Any) -> None:
 
 
 def reset(self: Any) -> None:
-    """`Counter.reset`: all that was counted, by whatever process, is gone, and the series is there at zero."""
+    """Replaces `Counter.reset`: sets the series to zero, for all processes."""
     value = self._value
     if not isinstance(value, SharedValue):
-        assert _peer_reset is not None
         _peer_reset(self)
         return
     labels = dict(zip(self._labelnames, self._labelvalues, strict=True))
-    # The value has a new cell before the old ones go: so the series is always shown.
+    # The value gets a new cell before the rows of the old ones are deleted, so scrapes always show the series.
     stores.default_store().rounds.remover.remove(Selection.of(self, labels, whole=True), begin_anew=value.get)
     self._created = time.time()
 
@@ -89,14 +88,10 @@ def _remove(metric: Any, labels: dict[str, str], *, whole: bool) -> None:
         store.rounds.remover.remove(selection)
 
 
-REPLACED: tuple[tuple[type, str, Any], ...] = tuple(
-    (where, replacement.__name__, replacement)
-    for where, replacement in (
-        (MetricWrapperBase, remove),
-        (MetricWrapperBase, remove_by_labels),
-        (MetricWrapperBase, clear),
-        (Counter, reset),
-    )
-    if replacement.__name__ in where.__dict__  # older ones of prometheus_client do not have all of them
+REPLACED: tuple[tuple[type, str, Any], ...] = (
+    (MetricWrapperBase, "remove", remove),
+    (MetricWrapperBase, "remove_by_labels", remove_by_labels),
+    (MetricWrapperBase, "clear", clear),
+    (Counter, "reset", reset),
 )
 """(class, name, what it becomes)"""

@@ -1,7 +1,7 @@
-"""Which children a metric has had, so that those are missed that were taken out by hand; and which go by a removal.
+"""Finds children that somebody has taken out of a metric by hand, and drops the objects of removed children.
 
-``metric._metrics`` stays a plain dict, for `labels()` finds a child in it for each request. Beside it each metric has a
-second one with all children that it has made; of more children there than in the first, some are gone.
+``metric._metrics`` stays a plain dict, because `labels()` finds children in it at each request. Beside it, each metric
+has a second dict with all children that it has made. If the second one is longer, some children are gone.
 """
 
 from __future__ import annotations
@@ -10,23 +10,23 @@ import weakref
 from collections import deque
 from typing import Any
 
-from ..cells import given
+from ..cells import exact
 from ..cells.part import Part
-from ..cells.selection import told_of_removals
+from ..cells.selection import removal_listeners
 from ..cells.shape import Key
 from ..process import waits
 from ..process.weak import members
 
 parents: weakref.WeakSet[Any] = weakref.WeakSet()
-"""Metrics with label names, whose locks are to be renewed after a fork."""
+"""Metrics with label names; a fork renews their locks."""
 _removed: deque[Key] = deque()
-told_of_removals.append(_removed.extend)
+removal_listeners.append(_removed.extend)
 _AT_ONCE = 500
-"""How many are dropped before new children may have the metric's lock again: a millisecond or two."""
+"""How many children are dropped before others may have the metric's lock; it takes 1 or 2 ms."""
 
 
 def missing(metric: Any) -> list[Any]:
-    """The children that are gone since the last time. Call it with the metric's lock held."""
+    """Return the children that are gone since the last call. Call it with the metric's lock held."""
     known, now = getattr(metric, "_known_children", None), metric._metrics
     if not isinstance(now, dict) or (known is not None and len(known) == len(now)):
         return []
@@ -36,15 +36,15 @@ def missing(metric: Any) -> list[Any]:
 
 
 def is_missing_some(metric: Any) -> bool:
-    """Whether there may be any, without a lock."""
+    """Whether children may be gone; needs no lock."""
     known = getattr(metric, "_known_children", None)
     return known is not None and isinstance(metric._metrics, dict) and len(known) != len(metric._metrics)
 
 
 def note(metric: Any, child: Any) -> None:
-    """Know a child, which may be new.
+    """Add a child to the second dict if it is not there yet.
 
-    Not if it has been removed since it was made: it would be taken for one that was taken out by hand.
+    But not a child that has been removed meanwhile: it would seem to have been taken out by hand.
     """
     known, labelvalues = getattr(metric, "_known_children", None), child._labelvalues
     if known is not None and known.get(labelvalues) is not child:
@@ -54,7 +54,7 @@ def note(metric: Any, child: Any) -> None:
 
 
 def take_out(metric: Any, labelvalues: Any) -> None:
-    """Take a child out that has been removed from the store, or is being removed. Call it with the lock held."""
+    """Take a child out of both dicts, as a part of its removal from the store. Call it with the metric's lock held."""
     metric._metrics.pop(labelvalues, None)
     getattr(metric, "_known_children", {}).pop(labelvalues, None)
 
@@ -83,7 +83,7 @@ def _drop(parent: Any, keys: list[Key], part: Part) -> bool:
         for shape, values in keys:
             labels = dict(zip(shape.labelnames, values, strict=True))
             if not part.has_known((shape, values)):
-                take_out(parent, tuple(labels.get(given.text(name)) for name in parent._labelnames))
+                take_out(parent, tuple(labels.get(exact.text(name)) for name in parent._labelnames))
     finally:
         parent._lock.release()
     return True

@@ -1,7 +1,7 @@
-"""Where a metric has as many label sets as it may have, new ones count in one series, `(other)`.
+"""The limit of label sets: when a metric has as many as it may have, new ones count in one series, `(other)`.
 
-Its child is a child like any other. A label set that gets it is kept nowhere, so neither the process nor the store
-grows with those beyond the limit.
+The child of that series is like any other. Nothing keeps the label sets beyond the limit, so neither the process nor
+the store grows with them.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from .private import is_private
 
 
 def rule_for(metric: Any) -> Admission | None:
-    """What limits a metric; None if nothing does.
+    """Return what limits the label sets of a metric; None if nothing does.
 
-    A private metric has nothing to do with the store, and is there no longer than what it was made for.
+    Nothing limits a private metric: it is not in the store, and lives no longer than the request it was made for.
     """
     store = stores.installed()
     if store is None or store.settings.max_series is None or not hasattr(metric, "_metrics") or is_private(metric):
@@ -27,9 +27,9 @@ def rule_for(metric: Any) -> Admission | None:
 def admitted(
     rule: Admission, metric: Any, labelvalues: tuple[object, ...], labelkwargs: dict[str, object]
 ) -> tuple[tuple[object, ...], dict[str, object]]:
-    """The arguments of `labels()`, or those of the series for all beyond the limit. Raises what their `str()` raises.
+    """Return the arguments of `labels()`, or those of the series `(other)`. Raises what their `str()` raises.
 
-    Call it with the lock of the metric held, and have the child made before it is released. Arguments that
+    Call it with the metric's lock held, and make the child before you release the lock. Arguments that
     `prometheus_client` refuses stay as they are.
     """
     names = metric._labelnames

@@ -1,4 +1,4 @@
-"""Where in the life of an app a call comes from: while the app is being loaded, or later, when it is at work."""
+"""Finds out from the stack whether the app is being loaded, or is running."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from types import FrameType
 from ..process import under_uwsgi
 
 _MAIN = ("__main__", "__channelexec__")
-"""The script of a process: whatever the process ever does runs below its body. The second one is pytest-xdist's."""
+"""Module names of a process's script: all that the process does runs below its body. The second is pytest-xdist's."""
 _OPTIMIZED = 0x1
 """The flag of a function's code (`inspect.CO_OPTIMIZED`); the bodies of modules and classes do not have it."""
 _COMPREHENSIONS = ("<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>")
@@ -34,18 +34,18 @@ _LOADERS: dict[tuple[str, str], tuple[str, ...]] = {
     ("celery.concurrency.prefork", "process_initializer"): (),
     ("dramatiq.cli", "worker_process"): (),
 }
-"""(module, function) that loads an app or runs its start-up hooks: what functions it calls to serve, if any."""
+"""By (module, function) that loads an app or runs its start-up hooks: the functions that it calls to serve, if any."""
 _PUSHERS = {
     ("prometheus_client.exposition", "_use_gateway"),
     ("prometheus_client.exposition", "write_to_textfile"),
     ("prometheus_client.bridge.graphite", "push"),
 }
 _NEAR = 12
-"""Frames between a push and the registry that it asks, with room for a wrapper or two of the app's."""
+"""The most frames between a push and the registry that it asks, with room for a wrapper or two of the app."""
 
 
 class Stage(enum.Enum):
-    """What an app was at when it made something."""
+    """What an app was doing when it made an object."""
 
     LOADING = "while the app was loaded"
     SCRIPT = "in the body of the script"
@@ -53,11 +53,11 @@ class Stage(enum.Enum):
 
 
 def stage(frame: FrameType | None) -> Stage:
-    """What the app is at in this frame.
+    """Return what the app is doing in this frame.
 
-    A module's body, and all that it calls, is loading. So are an app factory and a start-up hook that a known server
-    calls, and what uWSGI does before it forks. The body of the script itself is a case of its own: what that calls is
-    the whole program.
+    The body of a module, and all that it calls, is LOADING. So are an app factory and a start-up hook that a known
+    server calls, and what uWSGI does before it forks. The body of the script itself is SCRIPT, but what it calls is
+    RUNNING, because that is the whole program.
     """
     is_body, inner = True, ""
     while frame is not None:
@@ -76,7 +76,7 @@ def stage(frame: FrameType | None) -> Stage:
 
 
 def maker(made: object, frame: FrameType | None) -> FrameType | None:
-    """Whoever calls the constructor of an object, which may have several in its classes."""
+    """Return the frame that calls the constructor of an object; its classes may have several constructors."""
     while frame is not None and frame.f_code.co_name == "__init__" and frame.f_code.co_argcount:
         if frame.f_locals.get(frame.f_code.co_varnames[0]) is not made:
             break
@@ -85,7 +85,7 @@ def maker(made: object, frame: FrameType | None) -> FrameType | None:
 
 
 def is_pushed(frame: FrameType | None) -> bool:
-    """Whether somebody asks in order to push to a gateway, or to write a file for the node exporter."""
+    """Whether the caller pushes to a gateway, or writes a file for the node exporter."""
     for _ in range(_NEAR):
         if frame is None:
             return False
@@ -96,7 +96,7 @@ def is_pushed(frame: FrameType | None) -> bool:
 
 
 def place(frame: FrameType | None) -> str:
-    """A frame's function and line, to be read by a person."""
+    """Return a frame's function, file and line for a message."""
     if frame is None:
         return "an unknown place"
     return f"{frame.f_code.co_name} ({frame.f_code.co_filename}:{frame.f_lineno})"

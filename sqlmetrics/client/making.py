@@ -1,12 +1,12 @@
-"""New children of a metric, made from a mould: what all of them have in common is found out once.
+"""Makes new children of a metric from a template, which has what all of them have in common.
 
-`prometheus_client` constructs a child as it constructs a metric: it checks the names again, makes a value object for
-each sample, and each of these finds out what it is. For a metric that gets very many children, that is most of what a
-child costs. Here the first two children of a metric are made so, and the others as copies of what they would be.
+`prometheus_client` constructs a child as it constructs a metric: it checks the names again, and makes a value object
+for each sample. For a metric with very many children, that is most of what a child costs. So `prometheus_client` makes
+the first two children of a metric, and the template makes the others, equal to what `prometheus_client` would make.
 
-Whatever is not as usual is left to `prometheus_client`: metric classes, value classes and constructors of the app's
-own, private metrics, label values that are no exact `str`s, a child that another metric object of that name has, and a
-process that has to look at its part of the store first.
+Unusual cases are left to `prometheus_client`: metric classes, value classes and constructors of the app; private
+metrics; label values of another class than `str`; a child that another metric object of that name has; and a process
+that has to check its part of the store first.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from prometheus_client import Counter, Gauge, Histogram, Summary, values
 from prometheus_client.metrics import MetricWrapperBase
 
-from ..cells import given
+from ..cells import exact
 from ..cells.shape import Key, Shape, joined
 from ..process import native
 from ..values import SharedValue
@@ -34,27 +34,27 @@ _KINDS: dict[Any, tuple[str, ...]] = {
     Summary: ("_count", "_sum"),
     Histogram: ("_buckets",),
 }
-"""What a child has its values in, in the order of its cells."""
+"""By class: the attributes that hold a child's values, in the order of its cells."""
 _LATER: dict[Any, tuple[str, ...]] = {
     Counter: ("_value", "_created"),
     Gauge: ("_value",),
     Summary: ("_count", "_sum", "_created"),
     Histogram: ("_created", "_sum", "_buckets"),
 }
-"""What `_metric_init` gives a child, in its order: CPython keeps objects of one class small that have one order."""
+"""By class: the attributes that `_metric_init` sets, in its order. With one order, CPython keeps the objects small."""
 _INITS = {kind: kind.__dict__.get("__init__", metric_init) for kind in _KINDS}
 _base: Any = MetricWrapperBase
 metric_inits: dict[Any, Any] = {}
-"""What `operations` has put in the place of `_metric_init`, by classes; anything else there is the app's."""
+"""By class: the `_metric_init` that `operations` has put there. If a class has another one, that is the app's."""
 _PLAIN = 2
-"""So many children of a metric are made in the usual way: for a few more, a mould is not worth it."""
+"""How many children `prometheus_client` makes; for so few, a template is not worth its cost."""
 _probes: dict[type, type] = {}
 
 
 def at_once(metric: Any, labelvalues: tuple[object, ...], labelkwargs: dict[str, Any]) -> Any:
-    """A child of a metric that has a mould, found or made; None if there is more to be seen to."""
-    mould: Mould | None = getattr(metric, "_mould", None)
-    if mould is None or mould.is_limited or not mould.fits(metric) or hasattr(metric, "_superseded"):
+    """Return a child of a metric that has a template; make it if it is new. None for an unusual case."""
+    template: Template | None = getattr(metric, "_template", None)
+    if template is None or template.is_limited or not template.fits(metric) or hasattr(metric, "_superseded"):
         return None
     texts = _texts(metric, labelvalues, labelkwargs)
     if texts is None:
@@ -62,23 +62,23 @@ def at_once(metric: Any, labelvalues: tuple[object, ...], labelkwargs: dict[str,
     with metric._lock:
         child = metric._metrics.get(texts)
         if child is None and len(metric._metrics) == len(metric._known_children):  # else some were taken out by hand
-            child = mould.make(metric, texts)
+            child = template.make(metric, texts)
     return child
 
 
 def labels(metric: Any, labelvalues: tuple[object, ...], labelkwargs: dict[str, Any]) -> Any:
-    """`MetricWrapperBase.labels`, with the same errors. Call it with the metric's lock reentrant."""
+    """Do what `MetricWrapperBase.labels` does, with the same errors. The metric's lock must be reentrant."""
     texts, child = _texts(metric, labelvalues, labelkwargs), None
     if texts is not None:
         with metric._lock:
             child = metric._metrics.get(texts)
-            if child is None and (mould := _mould_of(metric)):
-                child = mould.make(metric, texts)
+            if child is None and (template := _template_of(metric)):
+                child = template.make(metric, texts)
     return _peer_labels(metric, *labelvalues, **labelkwargs) if child is None else child
 
 
 def _texts(metric: Any, labelvalues: tuple[Any, ...], labelkwargs: dict[str, Any]) -> tuple[str, ...] | None:
-    """The label values, None if they are not as usual."""
+    """Return the label values in the order of the names; None for unusual arguments."""
     names = metric._labelnames
     if labelkwargs:
         if labelvalues or len(labelkwargs) != len(names) or not names:
@@ -92,23 +92,23 @@ def _texts(metric: Any, labelvalues: tuple[Any, ...], labelkwargs: dict[str, Any
     return labelvalues
 
 
-def _mould_of(metric: Any) -> Mould | None:
-    """The mould of a metric, with its lock held; None if its next child is not made from one."""
-    mould: Mould | None = getattr(metric, "_mould", None)
-    if mould is not None and mould.fits(metric):
-        return mould
+def _template_of(metric: Any) -> Template | None:
+    """Return the template of a metric; None if it has none. Call it with the metric's lock held."""
+    template: Template | None = getattr(metric, "_template", None)
+    if template is not None and template.fits(metric):
+        return template
     if len(metric._metrics) >= _PLAIN:
-        mould = metric._mould = Mould.of(metric)
-        return mould
+        template = metric._template = Template.of(metric)
+        return template
     return None
 
 
 @dataclass(slots=True, eq=False)
-class Mould:
+class Template:
     """What the children of a metric have in common.
 
-    attributes: what they have, in order; None where each has its own. order: places of the label names when they are
-    sorted; empty if they are. is_limited: whether new ones have to be admitted, see `limit`.
+    attributes: names and values, in order; where each child has its own value, it replaces the one here. order: the
+    places of the label names in sorted order; empty if they are sorted. is_limited: whether `limit` applies.
     """
 
     kind: Any
@@ -123,8 +123,8 @@ class Mould:
     is_limited: bool
 
     @classmethod
-    def of(cls, metric: Any) -> Mould | None:
-        """The mould of a metric that has children already; None if they cannot be made so."""
+    def of(cls, metric: Any) -> Template | None:
+        """Return the template of a metric that has children already; None for an unusual metric."""
         kind, value_class = type(metric), values.ValueClass
         if (
             kind not in _KINDS
@@ -158,7 +158,7 @@ class Mould:
         )
 
     def fits(self, metric: Any) -> bool:
-        """Whether the metric, its class and the value class are what they were, and its lock is reentrant."""
+        """Whether the metric, its class and the value class are unchanged, and the metric's lock is reentrant."""
         return (
             values.ValueClass is self.value_class
             and metric._lock.__class__ is native.RLock
@@ -170,7 +170,7 @@ class Mould:
         )
 
     def make(self, metric: Any, texts: tuple[str, ...]) -> Any:
-        """Make the child with these label values, with the metric's lock held; None if it is for the usual way."""
+        """Make the child with these label values; None if `prometheus_client` must. The metric's lock must be held."""
         shape = self.shape
         labelvalues = tuple([texts[place] for place in self.order]) if self.order else texts
         for text in labelvalues:
@@ -185,7 +185,7 @@ class Mould:
         if shape.type != "gauge":
             child._created = created = time.time()
             if type(created) is not float or created - created != 0.0:
-                created = None  # of a clock that a test has replaced
+                created = None  # a test has replaced the clock
         bounds = self._values(child)
         if not self.binder.add_new((shape, labelvalues), bounds, created):
             return None
@@ -209,7 +209,7 @@ class Mould:
 
 
 def _is_usual(kind: Any, value_class: Any) -> bool:
-    """Whether nothing but this package has a say in how a child of this kind is made."""
+    """Whether only `prometheus_client` and this package decide how a child of this class is made."""
     return (
         isinstance(value_class, type)
         and issubclass(value_class, SharedValue)
@@ -224,7 +224,7 @@ def _is_usual(kind: Any, value_class: Any) -> bool:
 
 
 def _shape_of(child: Any, kind: Any) -> Shape | None:
-    """The shape of a child whose values are all in cells of its own."""
+    """Return the shape of a child; None unless all its values are in cells that it shares with no other object."""
     found = [getattr(child, name) for name in _KINDS[kind]]
     if any(type(one) is not values.ValueClass and not isinstance(one, SharedBuckets) for one in found):
         return None
@@ -232,7 +232,7 @@ def _shape_of(child: Any, kind: Any) -> Shape | None:
     key = keys.pop()
     if keys or key is None or (kind is not Histogram and len(key[0].samples) != len(found)):
         return None
-    return key[0] if sorted(map(given.text, child._labelnames)) == list(key[0].labelnames) else None
+    return key[0] if sorted(map(exact.text, child._labelnames)) == list(key[0].labelnames) else None
 
 
 def _give_places(probe: Any) -> None:
@@ -241,7 +241,7 @@ def _give_places(probe: Any) -> None:
 
 
 def _attributes(metric: Any, kind: Any) -> list[tuple[str, Any]]:
-    """What `prometheus_client` gives a child, in its order: that of one that is made so, but gets no values."""
+    """Return the attributes that `prometheus_client` gives a child, in order; a child without values tells."""
     probe = _probes.get(kind)
     if probe is None:
         probe = _probes[kind] = type(kind.__name__, (kind,), {"_metric_init": _give_places})

@@ -1,4 +1,4 @@
-"""Which format a client gets: one that is really written here, and the name of that one."""
+"""Chooses the format for a client: one that is really written here, with the content type of that format."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ from prometheus_client.exposition import choose_encoder
 from ..scrape.text import Encoder
 
 _NEWEST = "1.0.0"
-"""Of OpenMetrics, and of the text format with names in UTF-8."""
+"""The newest version that is written, of OpenMetrics and of the text format with names in UTF-8."""
 _NUMBERS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})*")
 
 
 def negotiated(accept: str) -> tuple[Encoder, str]:
-    """The encoder for what a client accepts, and the ``Content-Type`` of what it writes. Raises nothing.
+    """Return the encoder for what a client accepts, and the ``Content-Type`` of its text. Raises nothing.
 
-    `prometheus_client` chooses, but calls its text by any version that is asked for, and raises for one that is no
-    number. So it is asked for none that it does not write: a newer one is the newest, nonsense is not acceptable.
+    `prometheus_client` chooses. But it would call its text by any version that the client asks for, and would raise
+    for a version that is no number. So a version that is too new becomes the newest one, and a type with a version
+    that is no number is left out.
     """
     return choose_encoder(",".join(filter(None, map(_understood, accept.split(",")))))
 
 
 def _understood(accepted: str) -> str:
-    """One of the types that a client accepts, in a version that can be written; '' if its version is nonsense."""
+    """Return an accepted type in a version that can be written; '' if its version is no number."""
     kind, *parameters = accepted.split(";")
     for at, parameter in enumerate(parameters):
         name, _, value = parameter.strip().partition("=")

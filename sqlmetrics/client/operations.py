@@ -16,7 +16,7 @@ from prometheus_client import Counter, Gauge, Histogram, Summary, values
 from prometheus_client.metrics import MetricWrapperBase, _validate_exemplar  # type: ignore[attr-defined]
 from prometheus_client.samples import Exemplar
 
-from ..cells import given
+from ..cells import exact
 from ..cells.shape import describe, family_of
 from ..process import native
 from ..values import SharedValue
@@ -33,9 +33,10 @@ _peer_histogram_init = Histogram._metric_init
 
 
 def labels(self: Any, *labelvalues: object, **labelkwargs: object) -> Any:
-    """`MetricWrapperBase.labels`, but a child that is known is found without taking the metric's lock.
+    """Replaces `MetricWrapperBase.labels`: finds a known child without taking the metric's lock.
 
-    Only exact `str`s: an enum member that is a `str` too may be equal to one label value and print another.
+    It does so for exact `str`s only: an enum member that is a `str`, too, may be equal to one label value but print
+    another one.
     """
     try:
         for value in labelvalues:
@@ -74,10 +75,10 @@ def _find_or_make(metric: Any, labelvalues: tuple[object, ...], labelkwargs: dic
 
 
 def make_reentrant(metric: Any) -> None:
-    """Let a thread have a metric's lock twice, if it is one with label names.
+    """Make the lock of a metric with label names reentrant.
 
-    A signal handler or a garbage collection may come in the middle and make a child of this metric too. Should two
-    threads have two locks for a moment: a child that is made twice is in one cell.
+    A signal handler or a garbage collection may make a child of a metric whose lock its thread has. If two threads
+    have two different locks for a moment, and both make the same child, the two objects count in one cell.
     """
     if hasattr(metric, "_metrics"):
         labelsets.parents.add(metric)
@@ -86,7 +87,7 @@ def make_reentrant(metric: Any) -> None:
 
 
 def counter_inc(self: Any, amount: Any = 1, exemplar: Any = None) -> None:
-    """`Counter.inc`."""
+    """Replaces `Counter.inc`."""
     try:
         value = self._value
         if (
@@ -103,7 +104,7 @@ def counter_inc(self: Any, amount: Any = 1, exemplar: Any = None) -> None:
 
 
 def gauge_inc(self: Any, amount: Any = 1) -> None:
-    """`Gauge.inc`."""
+    """Replaces `Gauge.inc`."""
     try:
         value = self._value
         if (
@@ -119,7 +120,7 @@ def gauge_inc(self: Any, amount: Any = 1) -> None:
 
 
 def gauge_dec(self: Any, amount: Any = 1) -> None:
-    """`Gauge.dec`; not by way of `gauge_inc`, for that call would take a third of its time."""
+    """Replaces `Gauge.dec`; does not call `gauge_inc`, because that call would take a third of the time."""
     try:
         value = self._value
         if (
@@ -135,7 +136,7 @@ def gauge_dec(self: Any, amount: Any = 1) -> None:
 
 
 def gauge_set(self: Any, value: Any) -> None:
-    """`Gauge.set`."""
+    """Replaces `Gauge.set`."""
     try:
         target = self._value
         if value.__class__ is float or value.__class__ is int:
@@ -143,7 +144,7 @@ def gauge_set(self: Any, value: Any) -> None:
             if target._stamped:
                 now = time.time()
                 if type(now) is not float or now - now != 0.0:  # Inf and NaN are no times either
-                    now = given.seconds(now)
+                    now = exact.seconds(now)
             if target._gate == target._word:
                 target._cells[target._cell] = value
                 if now:
@@ -156,7 +157,7 @@ def gauge_set(self: Any, value: Any) -> None:
 
 
 def summary_observe(self: Any, amount: Any) -> None:
-    """`Summary.observe`."""
+    """Replaces `Summary.observe`."""
     try:
         count, total = self._count, self._sum
         if (
@@ -173,7 +174,7 @@ def summary_observe(self: Any, amount: Any) -> None:
 
 
 def histogram_observe(self: Any, amount: Any, exemplar: Any = None) -> None:
-    """`Histogram.observe`, but the bucket is found by bisection."""
+    """Replaces `Histogram.observe`; finds the bucket by bisection."""
     if exemplar:
         _observe_with_exemplar(self, amount, exemplar)
         return
@@ -202,14 +203,14 @@ def _observe_with_exemplar(self: Any, amount: Any, exemplar: Any) -> None:
 
 
 def _telling_unit(peer_init: Callable[[Any], None]) -> Callable[[Any], None]:
-    """A metric's init, but the unit of its family is known to all; one that is private has nothing to tell."""
+    """Return a `_metric_init` that notes the family's unit for other processes, and treats private metrics apart."""
 
     def metric_init(self: Any) -> None:
         if private.is_private(self):
             private.give_values(self)
             return
         if self._is_parent():
-            return  # a reset of all that is registered: in one process, too, a parent's own value is shown by nobody
+            return  # the app resets all metrics; a parent's own value is never shown, in one process either
         if hasattr(self, "_value") or hasattr(self, "_sum"):
             resets.begin_anew(self)
         if self._unit:
@@ -220,7 +221,7 @@ def _telling_unit(peer_init: Callable[[Any], None]) -> Callable[[Any], None]:
 
 
 def histogram_init(self: Any) -> None:
-    """`Histogram._metric_init`, but one object is made instead of one for each bucket."""
+    """Replaces `Histogram._metric_init`; makes one object instead of one for each bucket."""
     kind = values.ValueClass
     buckets = None
     if isinstance(kind, type) and issubclass(kind, SharedValue) and kind._plain:

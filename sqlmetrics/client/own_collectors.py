@@ -1,7 +1,7 @@
-"""`prometheus_client`'s own collectors: what a process takes of the machine, published by each process.
+"""Publishes `prometheus_client`'s own collectors (process, GC, platform) in each process.
 
-On the default registry they would show the process that happens to answer a scrape, so that a counter of one process
-is followed by that of another: to Prometheus, a restart each time.
+Unpublished, they show the process that happens to answer a scrape, so one process's counter follows another's.
+Prometheus takes each of these changes for a restart.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _BY_NAME: dict[str, tuple[Any, str]] = {
     "gc": (GC_COLLECTOR, "liveall"),
     "platform": (PLATFORM_COLLECTOR, "livemax"),
 }
-"""The collectors, and the modes that they are published in: all processes of an app have one Python."""
+"""The collectors and their modes. All processes of an app have the same Python, so `livemax` shows it once."""
 assert all(name in config.PUBLISHED for name in _BY_NAME)
 
 
@@ -29,17 +29,14 @@ _first_asked = 0.0
 
 
 def publish_in_workers() -> None:
-    """Have `install` publish all of them, unless the environment says which; not in this process, which is a master."""
+    """Make `install` publish all of them in workers, unless the environment names some; but not in this process."""
     global _first_asked
     os.environ.setdefault(config.PUBLISH_VARIABLE, ",".join(config.PUBLISHED))
     _first_asked = math.inf
 
 
 def publish_configured() -> None:
-    """Publish those that the environment names; none that the app has taken out of the default registry.
-
-    Raises ValueError.
-    """
+    """Publish those that the environment names and the default registry still has. Raises ValueError."""
     for name in config.published():
         collector, mode = _BY_NAME[name]
         if collector in REGISTRY._collector_to_names and collector not in sampler.publications:

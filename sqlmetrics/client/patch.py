@@ -1,8 +1,8 @@
 """`install()`: all that is replaced in `prometheus_client`, listed in one table and undone by `uninstall()`.
 
 Instrumentation libraries test `prometheus_client`'s environment variable themselves and import its names, some as
-``from prometheus_client.multiprocess import …``. So the names in its modules are replaced, and the collector class
-itself, for those who hold it already, is made to lead to ours.
+``from prometheus_client.multiprocess import …``. So the names in its modules are replaced. The methods of its collector
+class are replaced, too, for code that has imported the class before.
 """
 
 from __future__ import annotations
@@ -49,32 +49,25 @@ _replaced: list[tuple[Any, str, Any, Any]] = []
 
 
 def _registry_init(self: CollectorRegistry, *args: Any, **kwargs: Any) -> None:
-    """`CollectorRegistry.__init__`, but the registry is known, and where it was made.
+    """Replaces `CollectorRegistry.__init__`: notes the registry, and where the app makes it.
 
-    So its lock can be renewed after a fork, and it can be private.
+    A fork renews the locks of the registries, and the place tells whether a registry is private.
     """
     _peer_registry_init(self, *args, **kwargs)
     takeover.know(resets.registries, self)
     rule.judge(self, maker(self, sys._getframe(1)))
 
 
-def _collector_init(self: Any, registry: Any, path: Any = None, **options: Any) -> None:
-    """Make an instance of `prometheus_client`'s collector class collect from the store."""
-    MultiProcessCollector.__init__(self, registry, path, **options)
-
-
-flush.to_be_told.append(labelsets.drop_removed)
+flush.after_flush.append(labelsets.drop_removed)
 
 _REPLACED: tuple[tuple[Any, str, Callable[[Callable[[], object]], Any]], ...] = (
     (values, "ValueClass", MultiProcessValue),
     (values, "MultiProcessValue", lambda _: MultiProcessValue),
     (multiprocess, "MultiProcessCollector", lambda _: MultiProcessCollector),
     (multiprocess, "mark_process_dead", lambda _: mark_process_dead),
-    (_peer_class, "__init__", lambda _: _collector_init),
-    (_peer_class, "collect", lambda _: MultiProcessCollector.collect),
     *(
-        (_peer_class, name, lambda _, name=name: staticmethod(getattr(MultiProcessCollector, name)))
-        for name in ("merge", "_read_metrics", "_accumulate_metrics")
+        (_peer_class, name, lambda _, name=name: vars(MultiProcessCollector)[name])
+        for name in ("__init__", "collect", "merge", "_read_metrics", "_accumulate_metrics")
     ),
     (CollectorRegistry, "__init__", lambda _: _registry_init),
     (exposition, "make_wsgi_app", lambda _: sharing.make_wsgi_app),
@@ -88,13 +81,13 @@ class _PeerLocks(fork.ForkAware):
     """Renews `prometheus_client`'s locks in a child, where the threads that held them do not exist."""
 
     def after_fork_in_child(self) -> None:
-        """Replace the locks, also those that look free: one may have been on its way to a thread that waited."""
+        """Replace all locks, even those that look free: one may just have been handed to a thread that waited."""
         one: Any
         renew_lock()
         for one in members(labelsets.parents):
             one._lock = native.RLock()
         for one in members(resets.registries):
-            one._lock = threading.RLock()  # of the app's kind: collectors are asked while it is held
+            one._lock = threading.RLock()  # a greenlet's where the app has greenlets, as collectors run with it held
 
 
 _peer_locks = _PeerLocks()
@@ -138,7 +131,7 @@ def install(
         "max_series": max_series,
     }
     before = stores.installed()
-    config.published()  # a slip of the pen is told before anything is replaced
+    config.published()  # a wrong variable raises before anything is replaced
     copies.refuse_others(_replaced)
     store = stores.remember(stores.find(path), **{name: value for name, value in given.items() if value is not None})
     try:
@@ -167,7 +160,7 @@ def switch(identify: Callable[[], object]) -> None:
             _replace(where, name, replacement(identify))
         for where, name, replacement in _METHODS:
             _replace(where, name, replacement)
-        for one in takeover.existing_registries():
+        for one in takeover.instances(CollectorRegistry):
             sharing.settle_existing(one)
         takeover.to_store(taken)
         registry.tell_all_registered()
@@ -184,7 +177,10 @@ def _replace(where: Any, name: str, new: Any) -> None:
 
 
 def _restore() -> list[tuple[Any, str, Any]]:
-    """Undo what was replaced, but for what somebody else has replaced since; returns (where, name, what it was)."""
+    """Undo the replacements, except what somebody else has replaced since.
+
+    Returns what was undone: (where, name, our replacement).
+    """
     undone = []
     while _replaced:
         where, name, original, new = _replaced.pop()

@@ -1,4 +1,4 @@
-"""Whether `prometheus_client` has what this package replaces and calls in it; else one sentence says what it lacks."""
+"""Checks that `prometheus_client` has all names that this package replaces and calls."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _find(dotted: str) -> object:
 
 
 def unknown(what: str) -> str:
-    """The sentence for what is missing."""
+    """Return the message for a missing name."""
     oldest, newest = KNOWN
     try:
         found = version("prometheus_client")

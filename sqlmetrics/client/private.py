@@ -1,7 +1,7 @@
-"""Private registries and metrics: what a registry that is made for a request, a task or a push has counted is its own.
+"""Private registries: a registry that the app makes for a request, a task or a push shows its own counts only.
 
-The values of a private metric are in the memory of its process and never in the store, so it shows what it shows
-without a store, and nothing is left of it when it is gone. Which registries are private is `Rule`'s to say.
+The values of a private metric are in the memory of its process and never in the store. So it shows the same as without
+a store, and leaves nothing behind. `Rule` decides which registries are private.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from prometheus_client.samples import Exemplar
 from prometheus_client.values import MutexValue
 
 from .. import config
-from ..cells import given
+from ..cells import exact
 from ..process import native
 from ..process.trouble import tell
 from ..process.weak import members
 from .loading import Stage, maker, place, stage
 
 _MOST_FAMILIES = 10_000
-"""Names of families that are remembered, where an app makes up new ones all the time."""
+"""The most family names that are remembered, for apps that make up new ones all the time."""
 _LATER = 5.0
-"""Seconds. What is asked again after so long was not made for one request."""
+"""Seconds. A registry that is asked again after so long was not made for one request."""
 _numbers = count(1)
 
 
 class Home:
     """The registry that a private metric was made for.
 
-    When the registry is gone and the metric is still used, nobody can ask for the metric there, so it was not made for
-    a request: from then on it counts for all processes, as one that was made for no registry.
+    If the registry is gone and the app still uses the metric, the metric was not made for a request. From then on it
+    counts in the store, like a metric that was made without a registry.
     """
 
     __slots__ = ("_registry", "_standing")
@@ -50,14 +50,14 @@ class Home:
         self._standing = standing
 
     def is_gone(self) -> bool:
-        """Whether nobody has the registry any more, and nothing but its place made it private."""
+        """Whether the registry does not exist any more, and was private only by the place where it was made."""
         return self._registry() is None and not self._standing.decided and rule.setting == "auto"
 
 
 class PrivateValue(MutexValue):
-    """A float in the memory of its process, with the contract of other values, safe in signal handlers.
+    """A float in the memory of its process, with the methods of other values, safe in signal handlers.
 
-    metric: whose value it is. name, place: the attribute that has it there, and where in the list that this is.
+    metric: the metric that has the value, in its attribute `name`; place: the index there, if that is a list.
     """
 
     def __init__(self, metric: Any, name: str, place: int | None = None) -> None:
@@ -69,7 +69,7 @@ class PrivateValue(MutexValue):
 
     def inc(self, amount: float) -> None:
         """Add `amount`."""
-        amount = given.number(amount)
+        amount = exact.number(amount)
         if self._home.is_gone() and (successor := self._successor()):
             successor.inc(amount)
         else:
@@ -88,7 +88,7 @@ class PrivateValue(MutexValue):
         return self._value
 
     def _successor(self) -> Any:
-        """The value of the store that takes the place of this one; None if nothing does."""
+        """Move the metric to the store, and return the value that replaces this one; None if none does."""
         metric = self._metric()
         if metric is None:
             return None
@@ -100,11 +100,11 @@ class PrivateValue(MutexValue):
 
 
 leaving: list[Callable[[Any], None]] = []
-"""What is done with a metric that is not private any more, as its registry is gone; see `sharing`."""
+"""Functions to call with a metric that is not private any more because its registry is gone; see `sharing`."""
 
 
 class PrivateNames(tuple[str, ...]):
-    """The label names of a private metric: its children are made with them, and so know what they are."""
+    """The label names of a private metric. Its children are made with them, so they become private, too."""
 
     home: Home
 
@@ -113,8 +113,8 @@ class PrivateNames(tuple[str, ...]):
 class Standing:
     """What is known of one registry.
 
-    number: no other registry has it. at: where it was made. decided: the app has said or shown what it is to be.
-    shown: when it was first asked for its metrics, on the monotonic clock; None: not yet.
+    at: where the app made it. decided: whether the app has called `private`, or has shown that it wants the registry
+    shared. shown: when somebody first asked it for its metrics, on the monotonic clock; None: not yet. number: unique.
     """
 
     stage: Stage
@@ -128,13 +128,13 @@ class Standing:
 
 
 class Rule:
-    """Which registries are private: those that are made while the app runs, unless the app says otherwise."""
+    """Decides which registries are private: those that are made while the app runs, unless the app says otherwise."""
 
     def __init__(self) -> None:
         self._begin("auto")
 
     def begin(self) -> None:
-        """Begin anew, with what the environment says. Raises ValueError."""
+        """Begin again with the setting of the environment. Raises ValueError."""
         self._begin(config.registries())
 
     def _begin(self, setting: str) -> None:
@@ -144,7 +144,7 @@ class Rule:
         self._private: weakref.WeakSet[CollectorRegistry] = weakref.WeakSet()
 
     def judge(self, registry: CollectorRegistry, made_in: FrameType | None) -> None:
-        """Say of a registry that is made in this frame whether it is private."""
+        """Decide whether a registry that is made in this frame is private, and note it."""
         at = stage(made_in)
         is_private = at is Stage.RUNNING if self.setting == "auto" else self.setting == "default"
         registry._sqlmetrics_standing = Standing(at, is_private, place(made_in))  # type: ignore[attr-defined]
@@ -152,7 +152,7 @@ class Rule:
             self._private.add(registry)
 
     def undecided(self) -> list[tuple[CollectorRegistry, Standing]]:
-        """The registries that are private by this rule alone."""
+        """Return the registries that are private by this rule alone."""
         found = [(one, standing_of(one)) for one in members(self._private) if self.setting == "auto"]
         return [(one, standing) for one, standing in found if standing and standing.is_private and not standing.decided]
 
@@ -179,7 +179,7 @@ class Rule:
         return registries == 1
 
     def tell_asked(self, registry: CollectorRegistry) -> None:
-        """Log it once if a registry shows too little: it is private, but was not made for one request."""
+        """Warn once if a registry that is asked is private, but was not made for one request: it shows too little."""
         standing = standing_of(registry)
         if standing is None or not standing.is_private:
             return
@@ -188,7 +188,7 @@ class Rule:
         self._tell_hidden(registry, standing, standing.shown)
 
     def tell_left_out(self) -> None:
-        """Log it once of each such registry, when a scrape of the whole store goes without it."""
+        """Warn once about each such registry when a scrape of the whole store leaves it out."""
         for registry, standing in self.undecided():
             self._tell_hidden(registry, standing, standing.made)
 
@@ -212,25 +212,25 @@ rule = Rule()
 
 
 def standing_of(registry: object) -> Standing | None:
-    """What is known of a registry; None of the default one, and of those that were made before `install`."""
+    """Return what is known of a registry; None for the default one, and for those made before `install`."""
     return registry.__dict__.get("_sqlmetrics_standing") if isinstance(registry, CollectorRegistry) else None
 
 
 def is_private(metric: Any) -> bool:
-    """Whether a metric's values are its process's own."""
+    """Whether a metric has its values in memory, and not in the store."""
     home = home_of(metric)
     return home is not None and not home.is_gone()
 
 
 def home_of(metric: Any) -> Home | None:
-    """The registry for which a metric was made private, None if it is not private or never was."""
-    # Not by its `__dict__`: CPython would make one for each child then, and `inc()` would take a sixth longer.
+    """Return the registry for which a metric was made private; None if it was not."""
+    # Not from its `__dict__`: CPython would make one for each child then, and `inc()` would take a sixth longer.
     home = getattr(metric, "_sqlmetrics_home", None)
     return home if isinstance(home, Home) else None
 
 
 def names_of(metric: Any, home: Home) -> PrivateNames:
-    """The label names of a metric that is private."""
+    """Return the label names of a metric, of the class that makes its children private."""
     names = PrivateNames(metric._labelnames)
     names.home = home
     return names
@@ -258,7 +258,7 @@ def metric_init(
     _labelvalues: Any = None,
     **others: Any,
 ) -> None:
-    """`MetricWrapperBase.__init__`, but the metric knows from the start whether it is private."""
+    """Replaces `MetricWrapperBase.__init__`: decides first whether the metric is private."""
     if _labelvalues:
         home = labelnames.home if isinstance(labelnames, PrivateNames) and not labelnames.home.is_gone() else None
     else:
@@ -280,12 +280,12 @@ def _is_made_for_private(metric: Any, registry: Any, parts: tuple[str, str, str,
     family = _full_name(metric._type, *parts)
     is_first = rule.brings(standing, family)
     if standing.stage is Stage.SCRIPT and not is_first and rule.setting == "auto" and not standing.decided:
-        standing.is_private = True  # a script that makes its registry again and again, in a loop
+        standing.is_private = True  # the script makes such a registry again and again, in a loop
     return standing.is_private
 
 
 def give_values(metric: Any) -> None:
-    """`_metric_init` of a private metric: its values are in memory."""
+    """Give a private metric its values, in memory, as `_metric_init` does for others."""
     if isinstance(metric, (Counter, Gauge)):
         metric._value = PrivateValue(metric, "_value")
     elif isinstance(metric, Summary):

@@ -1,4 +1,4 @@
-"""A collector whose samples are values of the store, set anew each time it is asked."""
+"""A published collector: each process asks it again and again, and sets values of the store to its samples."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from prometheus_client import REGISTRY
 from prometheus_client.metrics_core import Metric
 from prometheus_client.samples import Sample
 
-from ..cells import given
+from ..cells import exact
 from ..cells.shape import EACH_MODES, Family, describe, keys_of
 from ..store import installed as stores
 from ..values import MultiProcessValue, SharedValue
 from .binder import hold, is_held
 
 _COUNTED = {"counter": ("_total",), "summary": ("_count", "_sum"), "histogram": ("_bucket", "_sum")}
-"""Types that are added up over processes, and the endings of the samples that they keep; a histogram's count is its
-last bucket. Anything else is shown as a gauge."""
+"""By type that is added up over processes: the endings of the samples that the store keeps. A histogram's count is its
+last bucket. Samples of other types become gauges."""
 
 
 Labels = tuple[tuple[str, str], ...]
 
 
 class Kept(NamedTuple):
-    """Which value of the store a sample is."""
+    """Names the store's value for a sample of a collector."""
 
     type: str
     family: str
@@ -35,14 +35,14 @@ class Kept(NamedTuple):
 
 
 _SETTLED_SECONDS = 1.0
-"""What a process takes of the machine is of interest if it lives longer: one for a short job is to stay cheap."""
+"""A forked process asks collectors about itself after so long: a process for one short job should stay cheap."""
 
 
 class Publication:
-    """What one process makes of one collector.
+    """One published collector in one process.
 
-    mode: of its gauges. of_process: whether the collector tells of the process itself. first_asked: when, in seconds of
-        `time.monotonic`.
+    mode: of its gauges. of_process: whether the collector describes the process itself. first_asked: when this process
+    may ask it first, in seconds of `time.monotonic`; infinite: never.
     """
 
     def __init__(self, collector: Any, mode: str, *, of_process: bool = False, first_asked: float = 0.0):
@@ -55,11 +55,11 @@ class Publication:
         self._forget()
 
     def is_of_children(self) -> bool:
-        """Whether this process itself is never to ask."""
+        """Whether only forked processes ask the collector, and this one never does."""
         return self._first_asked == math.inf
 
     def after_fork_in_child(self) -> None:
-        """Begin anew: the values are the parent's."""
+        """Begin again without values: the present ones are the parent's."""
         self._first_asked = time.monotonic() + _SETTLED_SECONDS if self.of_process else 0.0
         self._forget()
 
@@ -68,20 +68,23 @@ class Publication:
         self._values: dict[Kept, SharedValue] = {}
 
     def families(self) -> list[str]:
-        """The names of the families that it has made."""
+        """Return the names of the families that this process has of the collector."""
         return list(dict.fromkeys(kept.family for kept in self._values))
 
     def tell_registered(self, registered: bool) -> None:
-        """Have the store remember whether the collector is in the default registry."""
+        """Note in the store whether the collector is in the default registry."""
         for family in {self._family(kept) for kept in self._values}:
             describe(family, registered=registered)
             stores.default_store().part.describe(family)
 
     def sample(self) -> None:
-        """Ask the collector. Raises what it raises, or what is wrong with one of its samples, after all others."""
+        """Ask the collector, and set values of the store to its samples.
+
+        Raises what the collector raises. If a sample is no number, raises that error after it has set all other values.
+        """
         if time.monotonic() < self._first_asked:
             return
-        now, problem = given.now(), None
+        now, problem = exact.now(), None
         found: dict[Kept, float] = {}
         helps: dict[str, str] = {}
         for metric in self._collector.collect():
@@ -90,7 +93,7 @@ class Publication:
                 try:
                     found[kept] = float(value)
                     helps[kept.family] = metric.documentation
-                except Exception as error:  # of the app's own class of numbers, it may be anything
+                except Exception as error:  # a number of the app's own class may raise anything
                     problem = error
         if stores.installed() is None:  # the collector took long, or has uninstalled it
             return
@@ -105,22 +108,22 @@ class Publication:
             raise problem
 
     def _tell_of_native_histograms(self, metric: Metric) -> None:
-        """Say once for each family that what cannot be shown is not."""
+        """Warn once for each family that native histograms are not shown."""
         if metric.name not in self._told and any(map(_is_native, metric.samples)):
             self._told.add(metric.name)
             stores.default_store().trouble.remark(
-                f"{given.text(metric.name)}: a published collector yields a native histogram, which the store does not"
+                f"{exact.text(metric.name)}: a published collector yields a native histogram, which the store does not"
                 " have; it is not shown, all else is"
             )
 
     def withdraw(self) -> None:
-        """Have its gauges leave the scrapes."""
+        """Take its gauges out of scrapes."""
         self._withdrawn = True
         self._give_back(list(self._values))
         self._values = {}
 
     def _give_back(self, gone: list[Kept]) -> None:
-        """Have the gauges of these leave the scrapes; what else there is was counted, and stays."""
+        """Take those of these that are gauges out of scrapes. All others were counted, and stay."""
         for kept in gone:
             if kept.type == "gauge" and (value := self._values.pop(kept, None)) is not None:
                 value._binder.give_back(value)
@@ -144,7 +147,7 @@ class Publication:
 
 
 class Asked(SharedValue):
-    """A value that is set to a collector's answers, and given back when there is none any more."""
+    """A value that a publication sets to a collector's samples, and gives back when the collector has none any more."""
 
     __slots__ = ("__weakref__",)
 
@@ -157,18 +160,18 @@ def _asked_class() -> type[Asked]:
 
 
 def _is_native(sample: Sample) -> bool:
-    """Whether it is a native histogram, which is no number."""
+    """Whether a sample is a native histogram, which is no number."""
     return getattr(sample, "native_histogram", None) is not None
 
 
 def _samples(metric: Metric) -> Iterator[tuple[Kept, Any]]:
-    """What is kept of a family, and the values."""
+    """Yield the names of the values that the store keeps of a family, and the values."""
     endings = _COUNTED.get(metric.type)
     buckets: dict[Labels, list[tuple[float, Labels, float]]] = {}
     for sample in metric.samples:
         if _is_native(sample):
             continue
-        labels = tuple(sorted((given.text(name), given.text(value)) for name, value in sample.labels.items()))
+        labels = tuple(sorted((exact.text(name), exact.text(value)) for name, value in sample.labels.items()))
         if endings is None:
             yield Kept("gauge", sample.name, sample.name, labels), sample.value
         elif sample.name == f"{metric.name}_bucket":

@@ -1,7 +1,7 @@
-"""Registries yield what all processes have counted: of a metric that is registered, the store's aggregate.
+"""Makes registries yield what all processes have counted: for each registered metric, the totals of the store.
 
-One scrape of the store answers for all metrics of a registry. Metrics that the store knows to be in the default
-registry of other processes are yielded by this process's too, whether or not their module was imported here.
+One scrape of the store answers for all metrics of a registry. The default registry also yields metrics that are in the
+default registry of other processes, whether or not this process has imported their modules.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ _collect_named: Any = MultiProcessCollector.collect_named
 _SUFFIXES = ("", "_total", "_created", "_sum", "_count", "_bucket", "_info")
 _CREATED = "_created"
 _told: dict[Any, None] = {}
-"""What the store knows to be in the default registry."""
+"""The collectors of which the store knows that they are in the default registry."""
 
 
 def tell_registered(collector: Any, registered: bool) -> None:
-    """Have the store remember whether a metric, or a published collector, is in the default registry."""
+    """Note in the store whether a metric, or a published collector, is in the default registry."""
     _told.pop(collector, None)
     if registered:
         _told[collector] = None
@@ -52,29 +52,29 @@ def tell_registered(collector: Any, registered: bool) -> None:
 
 
 def notice_cleared() -> None:
-    """Have the store know of what has left the default registry by another way than `unregister`."""
+    """Note in the store what has left the default registry without `unregister`."""
     for collector in [one for one in list(_told) if one not in REGISTRY._collector_to_names]:
         tell_registered(collector, False)
 
 
 def forget_told() -> None:
-    """Forget what the store was told."""
+    """Forget which collectors the store knows."""
     _told.clear()
 
 
 def tell_all_registered() -> None:
-    """Tell of what is in the default registry already."""
+    """Note in the store what is in the default registry already."""
     for collector in list(REGISTRY._collector_to_names):
         tell_registered(collector, True)
 
 
 def get_names(self: CollectorRegistry, collector: Any) -> list[str]:
-    """`CollectorRegistry._get_names`, but a collector of a store clashes with nobody: see `collect`."""
+    """Replaces `CollectorRegistry._get_names`: a collector of a store clashes with no other, see `_of_stores`."""
     return [] if is_of_store(collector) else _peer_get_names(self, collector)
 
 
 def register(self: CollectorRegistry, collector: Any) -> None:
-    """`CollectorRegistry.register`."""
+    """Replaces `CollectorRegistry.register`."""
     _peer_register(self, collector)
     if is_of_store(collector):
         sharing.share(self)
@@ -88,16 +88,16 @@ def register(self: CollectorRegistry, collector: Any) -> None:
 
 
 def unregister(self: CollectorRegistry, collector: Any) -> None:
-    """`CollectorRegistry.unregister`."""
+    """Replaces `CollectorRegistry.unregister`."""
     _peer_unregister(self, collector)
     if self is REGISTRY:
         tell_registered(collector, False)
         if collector in sampler.publications and sampler.publications[collector].of_process:
-            unpublish(collector)  # it was published because it was there, or for this registry's sake
+            unpublish(collector)  # it was published only because the default registry had it
 
 
 def collect(self: CollectorRegistry) -> Iterator[Metric]:
-    """`CollectorRegistry.collect`."""
+    """Replaces `CollectorRegistry.collect`."""
     with self._lock:
         collectors = list(self._collector_to_names)
         target = self._target_info_metric() if self._target_info else None  # type: ignore[no-untyped-call]
@@ -107,7 +107,7 @@ def collect(self: CollectorRegistry) -> Iterator[Metric]:
 
 
 def restricted_collect(self: RestrictedRegistry) -> Iterator[Metric]:
-    """`RestrictedRegistry.collect`: the names go into the query, and collectors of stores need no flag."""
+    """Replaces `RestrictedRegistry.collect`: the names restrict the query, and collectors of stores are asked, too."""
     registry, names = self._registry, frozenset(self._name_set)
     with registry._lock:
         is_targeted = "target_info" in names and registry._target_info
@@ -127,11 +127,11 @@ def _all_of(registry: CollectorRegistry, collectors: list[Any], names: frozenset
         notice_cleared()
     of_stores = [one for one in collectors if is_of_store(one)]
     if registry is not REGISTRY and not of_stores and rule.setting != "all" and is_pushed(sys._getframe()):
-        shared: set[Any] = set()  # what is pushed is this process's own
+        shared: set[Any] = set()  # a process pushes only its own counts
     else:
         shared = {one for one in collectors if is_shared(one) or sampler.publication_of(one)}
         rule.tell_asked(registry)
-    asked = _ask_others(collectors, shared)  # they may count, or set gauges: so before the store is read
+    asked = _ask_others(collectors, shared)  # before the store is read, as they may count, or set gauges
     found = _shared_families(names) if shared or registry is REGISTRY else None
     seen: set[str] = set()
     for collector in [one for one in collectors if not is_of_store(one)]:
@@ -152,13 +152,13 @@ def _all_of(registry: CollectorRegistry, collectors: list[Any], names: frozenset
 
 
 def _ask_others(collectors: list[Any], shared: set[Any]) -> dict[Any, list[Metric]]:
-    """What the collectors of the app's yield. Raises what they raise."""
+    """Return what each of the app's own collectors yields. Raises what they raise."""
     rest = [one for one in collectors if one not in shared and not is_of_store(one)]
     return {one: list(one.collect()) for one in rest if not is_private(one) and not is_shared(one)}
 
 
 def _of_stores(collectors: list[Any], names: frozenset[str] | None, seen: set[str]) -> Iterator[Metric]:
-    """What collectors of stores add. seen: names that are yielded already, of the installed store and by others."""
+    """Yield what collectors of stores add. seen: family names of the installed store that were yielded already."""
     of_store: dict[str, set[str]] = {}
     for collector in collectors:
         families = list(collector.collect()) if is_derived(collector) else _collect_named(collector, _widened(names))
@@ -174,8 +174,8 @@ Families = dict[str, list[tuple[Metric, bool]]]
 
 
 def _own_families(registry: CollectorRegistry, collector: Any, found: Families | None, seen: set[str]) -> list[Metric]:
-    """What the store has of a metric or of a published collector; of the latter, no name that was yielded already."""
-    if found is None:  # nothing but this process's own memory is to be had
+    """Return the store's families of a metric or a published collector; of the latter, only those not in `seen`."""
+    if found is None:  # there is no store yet: the values are in this process's memory
         return list(collector.collect())
     if publication := sampler.publication_of(collector):
         fresh = [name for name in publication.families() if name not in seen]
@@ -189,14 +189,14 @@ def _own_families(registry: CollectorRegistry, collector: Any, found: Families |
 
 
 def _as_in_memory(collector: Any, metric: Metric) -> Metric:
-    """Without the sum of a histogram that counts negative numbers, for it may go down, as `prometheus_client` does."""
+    """Leave out the sum of a histogram with negative bounds, as `prometheus_client` does, because it may go down."""
     if metric.type == "histogram" and getattr(collector, "_upper_bounds", [0])[0] < 0:
         metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_sum")]
     return metric
 
 
 def _shared_families(names: frozenset[str] | None) -> Families | None:
-    """What the installed store has; None while it cannot be opened. Raises StoreError or apsw.Error."""
+    """Return the families of the installed store; None while it cannot be opened. Raises StoreError or apsw.Error."""
     store = stores.installed()
     if store is None or not store.is_open():
         return None
@@ -210,7 +210,7 @@ def _shared_families(names: frozenset[str] | None) -> Families | None:
 
 
 def _widened(names: frozenset[str] | None) -> frozenset[str] | None:
-    """These names, and those of the samples beside which ``_created`` samples are made."""
+    """Add the names of the samples from which ``_created`` samples are made."""
     if names is None:
         return None
     bases = [name.removesuffix(_CREATED) for name in names if name.endswith(_CREATED)]

@@ -1,8 +1,8 @@
-"""Resets by private means: what is gone from this process's own objects is gone from its part of the store.
+"""Resets by private attributes: what is gone from this process's objects, the process takes out of the store.
 
-Test fixtures, and modules that are reloaded, empty ``REGISTRY._collector_to_names``, a metric's ``_metrics``, call
-``_metric_init()`` again, or unregister a metric and make another of its name. In one process the new one begins at
-zero. Here this process gives back the cells of the old one; other processes keep what they have counted.
+Test fixtures and reloaded modules empty ``REGISTRY._collector_to_names`` or a metric's ``_metrics``, call
+``_metric_init()`` again, or unregister a metric and make another one of its name. In one process, the new one begins at
+zero. So this process gives back the cells of the old one. Other processes keep what they have counted.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _registered: weakref.WeakKeyDictionary[CollectorRegistry, dict[str, weakref.ref[
 
 
 def give_back(metrics: Iterable[Any]) -> None:
-    """Give back what metrics, or children, have counted in this process; who holds one goes on with it in memory."""
+    """Give back the cells of metrics or children in this process. Code that still has one of them counts in memory."""
     keys = []
     for metric in metrics:
         bounds = bounds_of(metric)
@@ -41,21 +41,21 @@ def give_back(metrics: Iterable[Any]) -> None:
 
 
 def keep_apart(child: Any) -> None:
-    """Have a child count in memory, whose metric is in no registry any more and another one in its place."""
+    """Make a child count in memory, from 0, because another metric has replaced its metric in the registry."""
     if any(map(is_shared_value, values_of(child).values())):
         give_back([child])
         for value in flat(values_of(child)):
-            value.set(0.0)  # it had what the other metric's child has
+            value.set(0.0)  # it shared a cell with the child of the other metric
 
 
 def begin_anew(metric: Any) -> None:
-    """Give back what a metric has counted that is about to make new values."""
+    """Give back the cells of a metric that is about to get new values."""
     if not _is_elsewhere(metric):
         _give_back([bound._key for bound in bounds_of(metric) if bound._key is not None])
 
 
 def note_registered(registry: CollectorRegistry, metric: Any) -> None:
-    """Have a metric begin at zero whose name another one had in the registry that was unregistered since."""
+    """Make a metric begin at zero if the registry has had another one of its name, which was unregistered."""
     if not is_shared(metric):
         return
     names = _registered.setdefault(registry, {})
@@ -66,14 +66,8 @@ def note_registered(registry: CollectorRegistry, metric: Any) -> None:
         _supersede(former, metric)
 
 
-def notice() -> None:
-    """Give back what is gone by now. Raises nothing."""
-    for metric in members(labelsets.parents):
-        notice_missing(metric)
-
-
 def notice_missing(metric: Any) -> None:
-    """Give back what children have counted that were taken out of a metric by hand."""
+    """Give back the cells of children that were taken out of this metric by hand."""
     if hasattr(metric, "_metrics") and (labelsets.is_missing_some(metric) or not hasattr(metric, "_known_children")):
         with metric._lock:
             gone = labelsets.missing(metric)
@@ -81,12 +75,13 @@ def notice_missing(metric: Any) -> None:
             give_back(gone)
 
 
-def _notice_in(store: Opened) -> None:
-    if store is stores.installed():
-        notice()
+def _notice(store: Opened) -> None:
+    """Give back the cells of all children that were taken out of their metrics by hand. Raises nothing."""
+    for metric in members(labelsets.parents) if store is stores.installed() else ():
+        notice_missing(metric)
 
 
-flush.to_be_asked.append(_notice_in)
+flush.before_flush.append(_notice)
 
 
 def _supersede(former: Any, metric: Any) -> None:
@@ -99,7 +94,7 @@ def _supersede(former: Any, metric: Any) -> None:
             _into_memory(one)
     of_name = store.part.children_of(name)
     _give_back([key for key in of_name if not sampling.sampler.publications or not is_held(key)])
-    for bound in bounds_of(metric):  # it is there, at zero
+    for bound in bounds_of(metric):  # scrapes show it at once, at zero
         bound._binder.attach(bound)  # type: ignore[attr-defined]
 
 
@@ -115,7 +110,7 @@ def _give_back(keys: list[Key]) -> None:
 
 
 def _into_memory(metric: Any) -> None:
-    """Have a metric go on in this process's memory, with what it has."""
+    """Move the values of a metric from the store to this process's memory."""
     found = values_of(metric)
     if any(map(is_shared_value, flat(found))):
         new = {
@@ -138,7 +133,7 @@ def _copy_of(value: Any) -> Any:
 
 
 def _is_elsewhere(metric: Any) -> bool:
-    """Whether another metric of this name is in a registry, which counts in the same cells."""
+    """Whether another metric of this name is in a registry: it counts in the same cells."""
     for registry in members(registries):
         other = registry._names_to_collectors.get(metric._name)
         if other is None or other is metric or getattr(other, "_name", None) != metric._name:

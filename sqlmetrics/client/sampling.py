@@ -1,6 +1,7 @@
-"""What has to be asked for its value: gauges with `set_function`, and collectors that were published.
+"""Asks gauges with `set_function` and published collectors for their values.
 
-Each process asks its own at every flush, and before a scrape of its own, and sets values of the store to the answers.
+Each process asks its own at every flush, and before each scrape that it answers. It sets values of the store to the
+answers.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from typing import Any
 
 from prometheus_client import Gauge, GCCollector, PlatformCollector, ProcessCollector
 
-from ..cells import given
-from ..cells.selection import told_of_removals
+from ..cells import exact
+from ..cells.selection import removal_listeners
 from ..cells.shape import MODES, Key
 from ..process import fork, native, waits
-from ..process.appcode import is_for_caller, told
+from ..process.appcode import is_for_caller, safe_repr
 from ..process.trouble import Trouble
 from ..process.weak import members
 from ..store import flush
@@ -32,7 +33,7 @@ _peer_set_function = Gauge.set_function
 
 
 class Answering:
-    """What a gauge with a function has instead of its value, for its other methods to have no effect."""
+    """The value of a gauge with a function: it makes the gauge's other methods have no effect."""
 
     _multiprocess = True
     __slots__ = ("value",)
@@ -47,28 +48,28 @@ class Answering:
         """Do nothing, as `prometheus_client`'s gauge with a function does."""
 
     def get(self) -> float:
-        """The last answer of this process."""
+        """Return the function's last answer in this process."""
         answer: float = self.value.get()
         return answer
 
 
 class Sampler(fork.ForkAware):
-    """All that this process has to ask."""
+    """The gauges and collectors that this process asks."""
 
     def __init__(self) -> None:
         self.gauges: weakref.WeakSet[Any] = weakref.WeakSet()
         self.publications: dict[Any, Publication] = {}
         self._busy: Any = None
         self._failed: dict[int, set[int]] = {}
-        """What was told to raise, by its id, and the threads in which it did so."""
+        """By the id of a gauge or collector that has raised, and was logged: the threads in which it raised."""
         fork.register(self)
 
     def after_fork_in_parent(self) -> None:
-        """Go on, also if no operation starts the flusher again."""
+        """Start the flusher: there is something to ask even if the app never does anything."""
         self._start_flusher()
 
     def after_fork_in_child(self) -> None:
-        """The thread that was asking is not here; the values are this process's own, and shown though it is idle."""
+        """Begin again without the parent's values and lock, and start the flusher even if the app does nothing."""
         self._busy = None
         for publication in self.publications.values():
             publication.after_fork_in_child()
@@ -80,7 +81,7 @@ class Sampler(fork.ForkAware):
             store.flusher.start()
 
     def publication_of(self, collector: Any) -> Publication | None:
-        """What is made of a collector, or of one that yields the same: another of the process itself, say."""
+        """Return the publication of a collector, or of one that yields the same, such as a second ProcessCollector."""
         found = self.publications.get(collector)
         if found is None and type(collector) in (GCCollector, PlatformCollector, ProcessCollector):
             yields = _yielded_by(collector)
@@ -93,13 +94,13 @@ class Sampler(fork.ForkAware):
         return bool(self.gauges) or any(not one.is_of_children() for one in self.publications.copy().values())
 
     def dismiss(self, keys: list[Key]) -> None:
-        """Ask gauges no more that were removed: their answers would bring the series back."""
+        """Stop asking gauges that were removed: their answers would bring the series back."""
         for gauge in members(self.gauges):
             if isinstance(gauge._value, Answering) and gauge._value.value._key in keys:
                 self.gauges.discard(gauge)
 
     def ask(self) -> None:
-        """Ask all, unless this thread is at it already. Raises nothing but what `is_for_caller`."""
+        """Ask all, unless this thread is asking already. Raises only errors for which `is_for_caller` is true."""
         busy = self._lock()
         if not self.is_needed() or busy._is_owned():
             return
@@ -124,14 +125,17 @@ class Sampler(fork.ForkAware):
                 busy.release()
 
     def _tell(self, failures: list[Failure]) -> None:
-        store = stores.installed()
-        trouble = Trouble() if store is None else store.trouble
+        trouble = self._trouble()
         for asked, error in failures:
-            message = f"{told(asked, str)}: raised {told(error)} when it was asked; its last answer stays"
+            message = f"{safe_repr(asked, str)}: raised {safe_repr(error)} when it was asked; its last answer stays"
             trouble.tell(logging.WARNING, message, error)
 
     def _lock(self) -> Any:
-        """The lock of who asks, of the app's kind, which may have changed: a greenlet waits for another that asks."""
+        """Return the lock under which this process asks.
+
+        It is `threading`'s, so a greenlet can wait for another one that asks. The app may have put greenlets in the
+        place of threads since the last call.
+        """
         if not isinstance(self._busy, type(threading.RLock())):
             self._busy = threading.RLock()
         return self._busy
@@ -149,9 +153,9 @@ class Sampler(fork.ForkAware):
         return [found for collector, publication in pairs for found in self._try(collector, publication.sample)]
 
     def _try(self, asked: Any, action: Callable[[], None]) -> list[Failure]:
-        """Do it; what it raises is returned the first time only, until it works again where it did not.
+        """Run an action, and return its error; but only the first one, until the action works again where it failed.
 
-        It may work in a thread of the app's only (in a request, with the event loop, on a thread's own connection).
+        Some functions work in some threads only: in a request, with the event loop, with a thread's own connection.
         """
         here = native.get_ident()
         try:
@@ -159,7 +163,7 @@ class Sampler(fork.ForkAware):
         except BaseException as error:  # sys.exit() in a function must not end the flusher
             if is_for_caller(error):
                 raise
-            self._count()
+            self._trouble().counts["app"] += 1
             is_known = id(asked) in self._failed
             self._failed.setdefault(id(asked), set()).add(here)
             return [] if is_known else [(asked, error)]
@@ -174,10 +178,9 @@ class Sampler(fork.ForkAware):
                 self._failed.pop(gone, None)
 
     @staticmethod
-    def _count() -> None:
+    def _trouble() -> Trouble:
         store = stores.installed()
-        if store is not None:
-            store.trouble.counts["app"] += 1
+        return Trouble() if store is None else store.trouble
 
 
 Failure = tuple[Any, BaseException]
@@ -189,25 +192,25 @@ def _ask_for(store: Opened) -> None:
         sampler.ask()
 
 
-flush.to_be_asked.append(_ask_for)
-told_of_removals.append(sampler.dismiss)
+flush.before_flush.append(_ask_for)
+removal_listeners.append(sampler.dismiss)
 
 
 def _ask(gauge: Any) -> None:
     (sample,) = gauge._child_samples()
     answering = gauge._value
     if isinstance(answering, Answering):  # or the store was uninstalled meanwhile
-        answering.value.set(sample.value, timestamp=given.now())
+        answering.value.set(sample.value, timestamp=exact.now())
 
 
 def set_function(self: Any, f: Callable[[], float]) -> None:
-    """`Gauge.set_function`."""
+    """Replaces `Gauge.set_function`."""
     _peer_set_function(self, f)
     adopt(self)
 
 
 def adopt(gauge: Any) -> None:
-    """From now on ask a gauge that has a function, if its value is in the store."""
+    """Ask a gauge from now on, if it has a function and its value is in the store."""
     if "_child_samples" in gauge.__dict__ and isinstance(gauge._value, (SharedValue, Answering)):
         if isinstance(gauge._value, SharedValue):
             gauge._value = Answering(gauge._value)
@@ -216,14 +219,14 @@ def adopt(gauge: Any) -> None:
 
 
 def _yielded_by(collector: Any) -> tuple[Any, ...]:
-    """What tells two of `prometheus_client`'s own collectors of one class apart."""
+    """Return what distinguishes one of `prometheus_client`'s own collectors from others of its class."""
     if isinstance(collector, ProcessCollector):
         return collector._namespace, collector._proc, collector._pid()
     return (collector._platform,) if isinstance(collector, PlatformCollector) else ()
 
 
 def publish(collector: Any, multiprocess_mode: str = "liveall") -> None:
-    """Make each process collect from a collector, at every flush and before its own scrapes, into the store.
+    """Publish a collector: each process copies its samples into the store, at every flush and before its own scrapes.
 
     Counters, summaries and histograms add up over all processes, like those of metrics. In the modes ``all`` and
     ``liveall``, scrapes show the counters of each process with its pid, like its gauges.
@@ -245,7 +248,7 @@ def publish(collector: Any, multiprocess_mode: str = "liveall") -> None:
         raise TypeError(f"a collector can be in a registry and so has a hash; {collector!r} has none") from None
     sampler.publications[collector] = Publication(collector, multiprocess_mode)
     if before is not None:
-        before.withdraw()  # else nobody would ever give back what that has
+        before.withdraw()  # else its gauges would stay for ever
     begin()
 
 
@@ -257,7 +260,7 @@ def unpublish(collector: Any) -> None:
 
 
 def begin() -> None:
-    """Have the flusher ask, if there is anything to ask and a store to tell."""
+    """Wake the flusher, which asks, if there is a store and anything to ask."""
     store = stores.installed()
     if store is not None and sampler.is_needed():
         store.flusher.wake()

@@ -1,7 +1,8 @@
-"""Registries that become private, or shared, after they were made: their metrics take the values that they have along.
+"""Makes registries private or shared after they were made; their metrics keep their values.
 
-Shared means: of all processes. A registry that was private by its place only becomes shared when it turns out to live
-as long as its process: it is served, the process is forked while it exists, or it gets a collector of a store.
+A shared registry shows all processes. A registry that is private only by the place where it was made becomes shared
+when it turns out to live as long as its process: when the app serves it, when the process forks, or when it gets a
+collector of a store.
 """
 
 from __future__ import annotations
@@ -49,14 +50,14 @@ def private(registry: CollectorRegistry) -> CollectorRegistry:
 
 
 def _make_private(registry: CollectorRegistry) -> None:
-    """Have the metrics of a registry be private, but for those that are in the default one as well."""
+    """Make the metrics of a registry private, except those that the default registry has, too."""
     for metric in list(registry._collector_to_names) if is_switched() else ():
         if metric not in REGISTRY._collector_to_names:
             _change(metric, Home(registry, registry._sqlmetrics_standing))  # type: ignore[attr-defined]
 
 
 def settle_existing(registry: CollectorRegistry) -> None:
-    """Have a registry that was made before the store was installed be what the app said, or else the environment."""
+    """Make a registry from before `install` private if the app has said so, or else if the environment does."""
     has_collector = any(map(is_of_store, list(registry._collector_to_names)))
     if rule.setting == "default" and not (registry is REGISTRY or has_collector or standing_of(registry)):
         registry._sqlmetrics_standing = Standing(Stage.LOADING, is_private=True)  # type: ignore[attr-defined]
@@ -65,7 +66,7 @@ def settle_existing(registry: CollectorRegistry) -> None:
 
 
 def share(registry: Any) -> None:
-    """Have a registry show all processes from now on, unless the app said that it is private."""
+    """Make a registry show all processes from now on, unless the app has called `private` for it."""
     standing = standing_of(registry)
     if standing is None or (standing.is_private and standing.decided):
         return
@@ -75,7 +76,7 @@ def share(registry: Any) -> None:
 
 
 def take(registry: Any, metric: Any) -> None:
-    """Have a metric that was made for no registry, while the app runs, be private with the registry that it got."""
+    """Make a metric private that was made without a registry, while the app runs, and is now in a private one."""
     made_at = getattr(metric, "_sqlmetrics_made", None)  # not by its `__dict__`, see `held`
     if made_at is Stage.RUNNING and is_private_registry(registry):
         _change(metric, Home(registry, registry._sqlmetrics_standing))
@@ -99,7 +100,7 @@ def _change(metric: Any, home: Home | None) -> None:
 
 
 def _renew_values(metric: Any) -> None:
-    """Give a metric values of the kind that it is to have, with what it counted."""
+    """Move the values of a metric to the store or to memory, where they belong now."""
     sampling.sampler.gauges.discard(metric)
     takeover.convert(metric, values_of(metric), lambda _: True)
 
@@ -114,17 +115,17 @@ leaving.append(_leave)
 
 
 def make_wsgi_app(registry: Any = REGISTRY, *args: Any, **kwargs: Any) -> Any:
-    """`exposition.make_wsgi_app`; the registry of a server is there as long as its process."""
+    """Replaces `exposition.make_wsgi_app`: a registry that a server serves becomes shared."""
     if rule.setting == "auto" and sys._getframe(1).f_code is exposition.start_wsgi_server.__code__:
         share(registry)
     return _peer_make_wsgi_app(registry, *args, **kwargs)
 
 
 def share_before_fork() -> None:
-    """Have what exists when the process is forked be shared with its children.
+    """Make registries that exist when the process forks shared with its children.
 
-    Not what other threads are at, other than the main one: a request of theirs, most likely. And not what comes again
-    under the names of an earlier registry, with which it would be added up.
+    But not those of other threads than this one and the main one, which most likely belong to a request. And not those
+    with a family name that an earlier registry had, because the two would be added up.
     """
     for registry, standing in rule.undecided() if is_switched() else ():
         metrics: list[Any] = list(registry._collector_to_names)

@@ -1,4 +1,4 @@
-"""What `install` and `uninstall` do with metrics that exist: their values go on in the store, or again in memory."""
+"""Moves the values of existing metrics to the store, for `install`, or back to memory, for `uninstall`."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from prometheus_client import Gauge
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.registry import CollectorRegistry
 
-from ..cells import given
-from ..process.appcode import told
+from ..cells import exact
+from ..process.appcode import safe_repr
 from ..process.trouble import tell
 from . import info_enum, labelsets, resets, sampling
 from .held import flat, is_peers_value, is_shared_value, is_state, values_of
 
 
 class Taken(NamedTuple):
-    """A metric that was taken over, and the value objects that it had before, by their attributes."""
+    """A metric that was taken over, and the value objects that it had before, by attribute."""
 
     metric: Any
     before: dict[str, Any]
 
 
 def to_store(taken: list[Taken]) -> None:
-    """Give every metric values of the store, with what it has counted; adds to `taken` what that has changed.
+    """Move the values of every metric to the store, and add each changed metric to `taken`.
 
-    A metric of the app's own kind, or with values of a class of its own, stays as it is.
+    A metric with value objects of a class of the app's own stays as it is.
     """
     _take_over(taken, is_peers_value)
     if taken:
@@ -38,14 +38,14 @@ def to_store(taken: list[Taken]) -> None:
 
 
 def to_memory(taken: list[Taken]) -> None:
-    """Give every metric whose values are the store's values of its process's memory, with what it has counted."""
+    """Move the values of every metric that is in the store to memory, and add each changed metric to `taken`."""
     _take_over(taken, is_shared_value)
     if taken:
         tell(logging.INFO, f"took over {len(taken)} metrics that existed before the store was uninstalled")
 
 
 def undo(taken: list[Taken]) -> None:
-    """Give metrics back what they had, and what was counted meanwhile."""
+    """Give metrics their old value objects back, with what was counted meanwhile."""
     for metric, before in reversed(taken):
         if is_state(metric):
             info_enum.convert(metric)
@@ -67,14 +67,14 @@ def _take_over(taken: list[Taken], is_foreign: Callable[[Any], bool]) -> None:
             before = values_of(metric)
             if convert(metric, before, is_foreign):
                 taken.append(Taken(metric, before))
-        except Exception as error:  # of a class of the app's own
-            tell(logging.WARNING, f"{type(metric)}: stays as it is ({told(error)})", error)
+        except Exception as error:  # its class is the app's own
+            tell(logging.WARNING, f"{type(metric)}: stays as it is ({safe_repr(error)})", error)
 
 
 def _all_metrics() -> Iterable[Any]:
-    """Every metric object of this process, in a registry or not; a scan, as nothing else knows them all."""
-    gc.collect()  # what nobody uses any more is not taken over
-    for thing in _instances(MetricWrapperBase, CollectorRegistry):
+    """Yield every metric object of this process, in a registry or not. Only a scan of the memory finds them all."""
+    gc.collect()  # so that metrics without a user are not taken over
+    for thing in instances(MetricWrapperBase, CollectorRegistry):
         if isinstance(thing, CollectorRegistry):
             know(resets.registries, thing)
         elif not {"_name", "_labelnames", "_labelvalues"} <= vars(thing).keys():
@@ -86,24 +86,19 @@ def _all_metrics() -> Iterable[Any]:
             yield thing
 
 
-def existing_registries() -> list[CollectorRegistry]:
-    """Every registry of this process."""
-    return _instances(CollectorRegistry)
-
-
 def know(known: weakref.WeakSet[Any], thing: Any) -> None:
-    """Add something to a set, unless it is of a class of the app's own that cannot be in one."""
+    """Add an object to a set, unless its class (the app's own) does not allow that."""
     try:
         known.add(thing)
     except Exception as error:  # its __hash__ or __eq__ raises
-        tell(logging.DEBUG, f"{type(thing)}: cannot be in a set ({told(error)})")
+        tell(logging.DEBUG, f"{type(thing)}: cannot be in a set ({safe_repr(error)})")
 
 
-def _instances(*classes: type) -> list[Any]:
-    """All objects of these classes and of those derived from them.
+def instances(*classes: type) -> list[Any]:
+    """Return all objects of these classes and of those derived from them.
 
-    Asked for by what refers to a class, and not picked from ``gc.get_objects()``: that has tuples in it that another
-    thread is building, which CPython cannot finish once somebody else has hold of them (SystemError).
+    They are found among the objects that refer to their class, and not in ``gc.get_objects()``: that has tuples in it
+    that another thread is building, and CPython cannot finish a tuple that others refer to (SystemError).
     """
     wanted = {one for cls in classes for one in _family_of(cls)}
     # By type(): isinstance() would ask proxies such as Flask's for their __class__.
@@ -118,7 +113,7 @@ def _family_of(cls: type) -> Iterable[type]:
 
 
 def convert(metric: Any, old: dict[str, Any], is_foreign: Callable[[Any], bool]) -> bool:
-    """Give a metric values of the kind that is made now, with what the old ones have; False if they are of it."""
+    """Give a metric values of the current value class, with the old ones' amounts; False if that is not to be done."""
     if is_state(metric):
         return info_enum.convert(metric)
     if not old or not all(map(is_foreign, flat(old))):
@@ -128,7 +123,7 @@ def convert(metric: Any, old: dict[str, Any], is_foreign: Callable[[Any], bool])
     new = values_of(twin)
     pairs = list(zip(flat(old), flat(new), strict=True))
     carry = _carry_gauge if isinstance(metric, Gauge) else _carry_sum
-    if carry is _carry_sum:  # what other threads count meanwhile goes into the new values already
+    if carry is _carry_sum:  # first, so that other threads count in the new values already
         metric.__dict__.update(new)
     for before, after in pairs:
         carry(before, after)
@@ -139,8 +134,8 @@ def convert(metric: Any, old: dict[str, Any], is_foreign: Callable[[Any], bool])
 
 def _carry_gauge(before: Any, after: Any) -> None:
     if amount := before.get():
-        # Of what was in a mmap file the time is known; in memory there was none, and 0 would hide it in the scrapes.
-        after.set(amount, getattr(before, "_timestamp", given.now()))
+        # A value from a mmap file has its time. One from memory has none, and 0 would hide it in scrapes.
+        after.set(amount, getattr(before, "_timestamp", exact.now()))
 
 
 def _carry_sum(before: Any, after: Any) -> None:

@@ -1,1 +1,1 @@
-"""What a process is to this package: forks, threads of the system, and what uWSGI makes of both."""
+"""Processes: forks, threads of the system, and what is special about both in uWSGI."""

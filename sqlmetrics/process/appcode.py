@@ -1,7 +1,8 @@
-"""Code of the app that runs in the middle of this package's: log handlers, functions, collectors, identifiers.
+"""How this package treats exceptions of the app's code: of log handlers, functions, collectors and identifiers.
 
-It may raise anything, `SystemExit` and `KeyboardInterrupt` included. What it hands over in a call (a label value with a
-`__str__` of its own, say) raises in that call, as in one process. Anywhere else it is caught, counted and told once.
+Such code may raise anything, `SystemExit` and `KeyboardInterrupt` included. If an argument of a call raises (a label
+value with a `__str__` of its own, say), the call raises, as in one process. Anywhere else, the exception is caught,
+counted and logged once.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ _GREENLETS = ("gevent", "eventlet", "greenlet")
 
 
 def is_for_caller(error: BaseException) -> bool:
-    """Whether an exception has only come by in the app's code, and must reach whoever called this package.
+    """Whether an exception is meant for the code that called this package, so that it must not be caught here.
 
-    So it is with Ctrl+C and all that signal handlers raise, and with what ends a greenlet or its wait (`GreenletExit`,
-    `Timeout`): nobody would stop if it was caught here. The thread of the flusher has no such caller.
+    Ctrl+C and all that signal handlers raise is. So is what ends a greenlet or its wait (`GreenletExit`, `Timeout`):
+    caught here, it would end nothing. In other threads than the main one, such as the flusher's, only the latter is.
     """
     if not native.is_main_thread():
         return _is_of_greenlets(error)
@@ -45,8 +46,11 @@ def _codes(traceback: TracebackType | None) -> set[CodeType]:
     return found
 
 
-def told(thing: object, text_of: Callable[[object], str] = repr) -> str:
-    """A text for the log of a thing of the app's, also where its own way to make one raises."""
+def safe_repr(thing: object, text_of: Callable[[object], str] = repr) -> str:
+    """Return the `repr` of one of the app's objects, for the log; a plain one if its own raises.
+
+    text_of: what to call instead of `repr`.
+    """
     try:
         return text_of(thing)
     except BaseException as error:

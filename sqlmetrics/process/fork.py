@@ -1,4 +1,4 @@
-"""What happens around a fork, to everything of this package that lives in a process."""
+"""Calls all objects of this package that have to act before or after a fork."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from . import native, waits
 
 
 class GaveWayError(Exception):
-    """Another thread waits to fork: what was under way is given up, and is to be tried again."""
+    """Another thread waits to fork. The work that was under way is given up: try it again later."""
 
 
 class ForkAware:
-    """Something that has to act around a fork. Subclasses override what they need."""
+    """An object that has to act around a fork. Subclasses override the methods that they need."""
 
     is_last = False
     """Whether its `before_fork` comes after those of the others."""
@@ -26,13 +26,13 @@ class ForkAware:
         """Run in the parent right before the fork."""
 
     def hurry(self) -> None:
-        """Run now and then while a fork waits for another thread: have that end what it is doing."""
+        """Make other threads end what they are doing; called now and then while a fork waits for one of them."""
 
     def after_fork_in_parent(self) -> None:
         """Run in the parent right after it."""
 
     def after_fork_in_child(self) -> None:
-        """Run in the child first of all; after a fork from C, before the first operation that notices."""
+        """Run in the child, before anything else there; after a fork from C, before the first operation."""
 
 
 _aware: list[weakref.ref[ForkAware]] = []
@@ -50,27 +50,27 @@ def is_wanted() -> bool:
 
 
 def give_way() -> None:
-    """Raise GaveWayError if another thread waits to fork; to be called in what may take long."""
+    """Raise GaveWayError if another thread waits to fork. Call it in loops that may take long."""
     if _wanting and is_wanted():
         raise GaveWayError("another thread forks")
 
 
 def let_pass(seconds: float = 1.0) -> None:
-    """Wait until no other thread forks, but no longer than that."""
+    """Wait until no other thread forks, but no longer than so many seconds."""
     end = time.monotonic() + seconds
     while is_wanted() and time.monotonic() < end:
         native.sleep(_SLICE_SECONDS)
 
 
 def acquire(lock: Any, seconds: float = waits.FORK) -> bool:
-    """For `before_fork`: take a lock; the thread that has it is hurried after a moment. False if time is up."""
+    """Take a lock in `before_fork`; after a moment, hurry the thread that has it. False if time is up."""
     return wait_until(lambda wait: bool(lock.acquire(timeout=wait)), seconds)
 
 
 def wait_until(is_done: Callable[[float], bool], seconds: float = waits.FORK) -> bool:
-    """For `before_fork`: wait for other threads, and hurry them after a moment. False if time is up.
+    """Wait for other threads in `before_fork`; after a moment, hurry them. False if time is up.
 
-    is_done: waits for so many seconds itself.
+    is_done: waits for so many seconds itself, and returns whether the wait is over.
     """
     begun = time.monotonic()
     while not is_done(_SLICE_SECONDS):
@@ -84,10 +84,10 @@ def wait_until(is_done: Callable[[float], bool], seconds: float = waits.FORK) ->
 
 
 def register(thing: ForkAware) -> None:
-    """Call the three methods of `thing` around every fork, as long as it exists.
+    """Call the methods of `thing` around every fork, as long as it exists.
 
-    Waits for a fork that another thread has begun: what comes too late for its hooks would be in the child as it was
-    at some moment, with a lock that a thread holds which is not there.
+    Waits for a fork that another thread has begun: an object that comes too late for its hooks would be in the child
+    as it is at some moment, perhaps with a lock that a thread holds which does not exist there.
     """
     with postponed():
         _aware[:] = [ref for ref in _aware if ref() is not None]
@@ -96,7 +96,7 @@ def register(thing: ForkAware) -> None:
 
 @contextmanager
 def postponed() -> Iterator[None]:
-    """Have the forks of other threads wait until the block is done; first wait for one that has begun."""
+    """Make forks of other threads wait until the block ends; first wait for a fork that has begun."""
     forking = _forking
     waited = forking.acquire(timeout=waits.FORK_HOOKS)
     try:
@@ -107,14 +107,14 @@ def postponed() -> Iterator[None]:
 
 
 def notice() -> None:
-    """In the child of a fork from C, which ran none of Python's hooks, do what they would have done."""
+    """Run the hooks in the child of a fork from C, which has run none of Python's hooks."""
     if os.getpid() != _pid:
         _prepared[:] = _living()
         _in_child()
 
 
 def _after_in_child() -> None:
-    """The hook; uWSGI may call it where no fork was announced, or where there was none at all."""
+    """Run the hooks in the child. uWSGI may call this without `_before`, or even without a fork."""
     if _prepared:
         _in_child()
     else:

@@ -1,4 +1,4 @@
-"""Names of a process that are ready made, for those whose pid says too little."""
+"""Ready-made process identifiers, for apps whose pids say too little."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from collections.abc import Callable
 from . import under_uwsgi
 
 worker_number = 0
-"""This worker's among those of its gunicorn, from 1; 0 where there is none. Set by `sqlmetrics.gunicorn`."""
+"""The number of this worker among those of its gunicorn, from 1; 0 without gunicorn. `sqlmetrics.gunicorn` sets it."""
 
 
 _hostname = functools.cache(socket.gethostname)
-"""Asked once: a process is named at each of its operations."""
+"""Cached, because operations that bind a value ask for the name of their process."""
 
 
 def hostname_pid() -> str:
-    """Such as ``web-7d9f-12``: containers that share a store may each have a process 12."""
+    """Return host name and pid, such as ``web-7d9f-12``: containers that share a store may each have a process 12."""
     return f"{_hostname()}-{os.getpid()}"
 
 
 def gunicorn_worker() -> int:
-    """The lowest number that no other worker has; the pid in gunicorn's master, or without its hooks."""
+    """Return the lowest number that no other worker has; the pid in gunicorn's master, or without its hooks."""
     return worker_number or os.getpid()
 
 
 def uwsgi_worker() -> int:
-    """``uwsgi.worker_id()``; the pid in uWSGI's master, or elsewhere."""
+    """Return ``uwsgi.worker_id()``; the pid in uWSGI's master, or elsewhere."""
     return under_uwsgi.worker_id() or os.getpid()
 
 
@@ -37,4 +37,4 @@ READY_MADE: dict[str, Callable[[], object]] = {
     "gunicorn-worker": gunicorn_worker,
     "uwsgi-worker": uwsgi_worker,
 }
-"""By what ``SQLMETRICS_PROCESS_IDENTIFIER`` calls them."""
+"""The functions by their names in ``SQLMETRICS_PROCESS_IDENTIFIER``."""

@@ -1,12 +1,12 @@
-"""Threads and locks of the system, also where gevent or eventlet have put greenlets in their places.
+"""Threads and locks of the system, even where gevent or eventlet have put greenlets in their place.
 
-Both replace what is in `_thread` and `threading` (monkey patching), before this package is imported or after it. A
-flusher that is a greenlet would stop all others for as long as SQLite works, and would never get its turn beside one
-that computes. So it is a thread of the system's, and whatever it shares with others is locked for threads.
+Both replace what is in `_thread` and `threading` (monkey patching), before or after the import of this package. A
+flusher that is a greenlet would stop all other greenlets while SQLite works, and would get no turn while one of them
+computes. So the flusher is a thread of the system, and what it shares with others has locks for threads.
 
-All greenlets of a thread are one to these locks: one that comes while another has it is taken for a signal handler,
-somebody who comes in the middle of an operation. That does no harm, and does not happen where nothing waits for
-anything in the meantime.
+To these locks, all greenlets of a thread are the same. If a greenlet comes while another one has such a lock, it is
+treated like a signal handler that interrupts an operation. That does no harm, and cannot happen as long as no code
+waits for anything while it has such a lock.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 
 def _second_copy(module: Any) -> Any:
-    """Another copy of a built-in module, which nobody knows and so nobody patches.
+    """Return another copy of a built-in module, which nobody knows, and so nobody patches.
 
-    It has types of its own: eventlet replaces all instances of `threading.RLock` that it finds when it patches.
+    Its types are others, too: eventlet replaces all instances of `threading.RLock` that it finds when it patches.
     """
     spec = BuiltinImporter.find_spec(module.__name__)
     if spec is None:
@@ -47,25 +47,25 @@ if not TYPE_CHECKING:
 
 
 def sleep(seconds: float) -> None:
-    """Have this thread, with all its greenlets, wait."""
+    """Make this thread wait, with all its greenlets."""
     lock = allocate_lock()
     lock.acquire()
     lock.acquire(timeout=seconds)
 
 
 class Greenlets(NamedTuple):
-    """What an app has in the place of threads."""
+    """The functions of gevent or eventlet that replace those of threads."""
 
     spawn: Callable[[Callable[[], None]], object]
     sleep: Callable[[float], object]
 
 
 def greenlets() -> Greenlets | None:
-    """What the app has in the place of threads, None where its threads are threads."""
+    """Return the greenlets that the app has in the place of threads; None if its threads are threads."""
     if _says("gevent.monkey", "is_module_patched", "_thread"):
         import gevent
 
-        return Greenlets(gevent.spawn, partial(gevent.sleep, ref=False))  # who waits for all need not wait for this
+        return Greenlets(gevent.spawn, partial(gevent.sleep, ref=False))  # not one to wait for at exit
     if _says("eventlet.patcher", "is_monkey_patched", "thread"):
         import eventlet
 
@@ -79,5 +79,5 @@ def _says(module: str, question: str, name: str) -> bool:
 
 
 def is_main_thread() -> bool:
-    """Whether this is the thread whose greenlets an app runs; taken for it where the system does not say."""
+    """Whether this is the main thread, which runs the app's greenlets; True where the system does not tell."""
     return not sys.platform.startswith("linux") or get_native_id() == os.getpid()

@@ -1,8 +1,8 @@
-"""The real files, also while a test of the app's has put false ones in the place of `os`.
+"""Keeps this package on the real files while a test of the app puts false ones in the place of `os`.
 
-Such tools (pyfakefs) go through the modules that are loaded, and where one has `os` or `fcntl` put another in its
-place. The store's files are not the test's: processes and the flusher go on with them. So the package's modules have
-something in that place that leads to the same module, but is none, and so is left alone.
+Such tools (pyfakefs) go through all loaded modules and replace their `os` and `fcntl`. But the store's files are not
+the test's: other processes and the flusher go on with them. So the modules of this package have an object in that place
+that has the names of the real module, but is no module, and so is not replaced.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ _FILES = ("os", "fcntl", "shutil")
 
 
 class _Same:
-    """Has what a module has, whatever is read or set."""
+    """An object that has all names of a module; it shares the module's dict."""
 
     def __init__(self, module: ModuleType):
         self.__dict__ = module.__dict__
 
 
 def keep(package: str) -> None:
-    """Have all modules of a package that are loaded keep to the real files from now on."""
+    """Make all loaded modules of a package use the real files from now on."""
     inside = [module for name, module in sys.modules.copy().items() if f"{name}.".startswith(f"{package}.")]
     for module in inside:
         for name in _FILES:

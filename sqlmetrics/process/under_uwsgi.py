@@ -1,11 +1,11 @@
 """What is different inside uWSGI, which embeds Python: it forks from C, and threads of Python may stand still.
 
-* The process that loads the app forks the workers, whenever one is missing, and does not tell Python. A thread that is
-  at work at that moment has locks, the interpreter's own say, that nobody gives back in the child.
+* The process that loads the app forks the workers, whenever one is missing, without a word to Python. If a thread works
+  at that moment, it has locks, perhaps the interpreter's own, that nobody releases in the child.
 * Up to uWSGI 2.0.26, without ``--enable-threads``, a process keeps the interpreter lock while it waits for requests.
-  A thread would stop wherever it is, in the middle of a transaction say, with every other process locked out.
+  A thread would stop wherever it is, perhaps in the middle of a transaction, with every other process locked out.
 
-So the flusher has no thread in either, and takes its turns between requests where it can; see `flusher`.
+So the flusher has no thread in either case, and runs between requests where it can; see `flusher`.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from typing import Any
 
 
 def _uwsgi() -> Any:
-    """The module that exists inside uWSGI only.
+    """Return the module `uwsgi`, which exists inside uWSGI only; None elsewhere.
 
-    Not imported: of a fork while another thread imports it, the child would wait for that thread for ever.
+    It is not imported here: after a fork in the middle of the import, the child would wait for it for ever.
     """
     found = sys.modules.get("uwsgi")
     return found if hasattr(found, "has_threads") else None
 
 
 def forks_from_c() -> bool:
-    """Whether this process may fork at any moment without a word: it is uWSGI's, and not one that it has started."""
+    """Whether this process may fork from C at any moment: it is uWSGI's, but no worker, mule or spooler."""
     uwsgi = _uwsgi()
     return uwsgi is not None and not (uwsgi.worker_id() or uwsgi.mule_id() or uwsgi.i_am_the_spooler())
 
 
 def worker_id() -> int:
-    """The number of this worker, from 1; 0 elsewhere."""
+    """Return the number of this worker, from 1; 0 elsewhere."""
     uwsgi = _uwsgi()
     return 0 if uwsgi is None else int(uwsgi.worker_id())
 
 
 def can_have_threads() -> bool:
-    """Whether a thread of this process runs on whatever the main thread does, and is in nobody's way."""
+    """Whether a thread of this process can always run, and never disturbs a fork."""
     uwsgi = _uwsgi()
     return uwsgi is None or (bool(uwsgi.has_threads) and not forks_from_c())
 
@@ -47,12 +47,12 @@ _theirs: dict[str, Callable[[], object]] = {}
 
 
 def _hook(name: str) -> property:
-    """A name that uWSGI looks for in its module's dict, where ours stays, and that the app may set before or after."""
+    """Return a property for a hook: the app sets and reads its own, uWSGI finds ours in the module's dict."""
     return property(lambda _: _theirs.get(name), lambda _, hook: _theirs.__setitem__(name, hook))
 
 
 def has_master() -> bool:
-    """Whether the process that forks does nothing else."""
+    """Whether uWSGI has a master: then the process that forks does nothing else."""
     uwsgi = _uwsgi()
     return uwsgi is not None and bool(uwsgi.masterpid())
 
@@ -65,7 +65,7 @@ class _Hooked(ModuleType):
 
 
 def call(*, after_fork: Callable[[], object], after_request: Callable[[], object]) -> None:
-    """Have uWSGI, if this is a process of it, call these in each new worker, and after each request."""
+    """Make uWSGI, if this is one of its processes, call these in each new worker and after each request."""
     uwsgi = _uwsgi()
     if uwsgi is not None and not isinstance(uwsgi, _Hooked):
         for name, ours in (("post_fork_hook", after_fork), ("after_req_hook", after_request)):

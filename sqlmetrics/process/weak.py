@@ -1,4 +1,4 @@
-"""Weak sets that other threads and signal handlers add to."""
+"""Reads weak sets while other threads and signal handlers add to them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ T = TypeVar("T")
 
 
 def members(things: weakref.WeakSet[T]) -> list[T]:
-    """All that are in it now."""
+    """Return all that are in a set now."""
     while True:
         try:
             return list(things)
-        except RecursionError:  # it is a RuntimeError, too, and would come for ever
+        except RecursionError:  # it is a RuntimeError, too, but the next try would raise it again
             raise
-        except RuntimeError:  # another one came in the middle
+        except RuntimeError:  # something was added meanwhile
             continue

@@ -17,8 +17,8 @@ class WipedBytes:
     """Hands out single bytes; each is used by one binding and never handed out twice."""
 
     def __init__(self) -> None:
-        # Those that the kernel does not wipe. Each is there as long as one of its bytes is: who renews its byte again
-        # and again does not need more and more.
+        # Pages that the kernel does not wipe. Each lives as long as one of its bytes does, so a process that renews its
+        # byte again and again does not need more and more of them.
         self._pages: list[weakref.ref[mmap.mmap | array.array[int]]] = []
         self._page = memoryview(b"")
         self._next = mmap.PAGESIZE
@@ -44,10 +44,10 @@ class WipedBytes:
 
 
 def _page() -> tuple[mmap.mmap | array.array[int], bool]:
-    """A page of zeros, and whether the kernel wipes it."""
+    """Return a page of zeros, and whether the kernel wipes it at a fork."""
     try:
         page = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    except OSError:  # no memory to be mapped (a limit, say)
+    except OSError:  # no memory can be mapped, perhaps because of a limit
         return array.array("B", bytes(mmap.PAGESIZE)), False
     try:
         page.madvise(_WIPEONFORK)

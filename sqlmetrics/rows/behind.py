@@ -7,7 +7,7 @@ from typing import Any
 
 import apsw
 
-from ..cells import given, journal, layout
+from ..cells import exact, journal, layout
 from ..cells.cellsfile import CellsFile
 from ..cells.records import ChildRecord, ExemplarRecord, ProcessRecord
 from ..errors import DamagedError
@@ -47,7 +47,7 @@ def lag(connection: apsw.Connection, file: CellsFile) -> tuple[float, int]:
     of it was announced; of values, which do not say when they were changed, since this process saw it first. 0 where
     all is in rows, or is seen for the first time. Raises apsw.Error.
     """
-    now = given.system_now()
+    now = exact.system_now()
     rows: Any = connection.execute(SELECT_FLUSHED).fetchall()
     noted = {instance: (committed, flushed) for instance, committed, flushed in rows}
     known, seen = _seen.get(connection.filename, {}), dict[int, tuple[float | None, float]]()

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import apsw
 from prometheus_client.samples import Exemplar
 
-from ..cells import given
+from ..cells import exact
 from ..cells.cellsfile import CellsFile
 from ..cells.exemplars import LIFE
 from ..cells.records import ExemplarRecord
@@ -57,7 +57,7 @@ def sweep(connection: apsw.Connection, file: CellsFile) -> None:
     if not connection.execute("SELECT count(*) FROM exemplar").get:
         chore.note_done(event)
         return
-    connection.execute(DELETE_OLD, (given.now(), LIFE))
+    connection.execute(DELETE_OLD, (exact.now(), LIFE))
     file.note_erasure()
     chore.rest(SWEEP_SECONDS)
 

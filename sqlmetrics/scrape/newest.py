@@ -13,7 +13,7 @@ from typing import Any
 import apsw
 from prometheus_client.samples import Exemplar
 
-from ..cells import given
+from ..cells import exact
 from ..cells.exemplars import is_current, takes
 from ..cells.records import ExemplarRecord
 from ..rows.exemplars import exemplar_of
@@ -65,7 +65,7 @@ class Newest:
         known = self._known.get(family)
         if not known:
             return NO_EXEMPLARS
-        now = given.now()
+        now = exact.now()
         known = self._known[family] = {place: one for place, one in known.items() if is_current(one, now)}
         numbers = lines.numbers()
         return {numbers[place]: one for place, one in known.items()}

@@ -16,7 +16,7 @@ from typing import Any
 
 import apsw
 
-from ..cells import given, journal
+from ..cells import exact, journal
 from ..cells.cellsfile import CellsFile
 from ..cells.records import ChildRecord
 from ..cells.selection import Selection
@@ -76,9 +76,9 @@ class Admission:
         Call it with the lock of the metric held.
         """
         self._hear()
-        family = given.name(metric._name), metric._type
+        family = exact.name(metric._name), metric._type
         known, made = self._known.get(family, ()), self._made.setdefault(family, {})
-        text = _text(given.labels(metric._labelnames, values))
+        text = _text(exact.labels(metric._labelnames, values))
         if is_other(values) or text in known or text in made:
             return True
         # First it is counted, then it is looked whether there was room: a signal handler may make one in the middle.

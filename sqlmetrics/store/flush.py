@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 
 import apsw
 
-from ..cells import given, ownership
+from ..cells import exact, ownership
 from ..cells.arenas import SharedArena
 from ..cells.images import Image
 from ..cells.journal import JournalGoneError
@@ -17,7 +17,7 @@ from ..cells.part import Part
 from ..cells.shape import Key
 from ..errors import DamagedError
 from ..process import fork, waits
-from ..process.appcode import is_for_caller, told
+from ..process.appcode import is_for_caller, safe_repr
 from ..rows import behind, checkup, database, exemplars, fold, ingest, inherited, nonsense, removal, settle, slices
 from ..rows.renew import is_damage
 from ..rows.wal import checkpoint, refuse_long
@@ -36,9 +36,9 @@ _BLOCKS_AT_ONCE = 160
 """Blocks of cells, 4 KiB each, that one transaction brings to rows: some 100 ms if all of their cells have changed."""
 
 
-to_be_asked: list[Callable[[Opened], None]] = []
+before_flush: list[Callable[[Opened], None]] = []
 """What calls code of the app before each flush, so that what it brings is in the rows."""
-to_be_told: list[Callable[[Part], None]] = []
+after_flush: list[Callable[[Part], None]] = []
 """What looks after a flush at the children that are gone."""
 
 
@@ -87,12 +87,12 @@ def ask(store: Opened) -> None:
     if store.writing.held_here():
         return  # a signal handler in the middle of a flush
     try:
-        for one in to_be_asked:
+        for one in before_flush:
             one(store)
     except BaseException as error:  # whatever it is: without this thread nothing would be mended
         if is_for_caller(error):
             raise
-        store.home.report("app", f"functions and published collectors could not be called ({told(error)})")
+        store.home.report("app", f"functions and published collectors could not be called ({safe_repr(error)})")
 
 
 def flush(rounds: Rounds, *, pause: float = 0.0) -> Outcome:
@@ -121,7 +121,7 @@ def flush(rounds: Rounds, *, pause: float = 0.0) -> Outcome:
         rounds.admission.look_if_written()
         erasure.carry_on(store)
         store.part.zero_unread()
-        for tell in to_be_told:
+        for tell in after_flush:
             tell(store.part)
         nonsense.tell(store.path, store.trouble)
         store.home.over("flush", "flushes work again")
@@ -149,7 +149,7 @@ def _look_for_planted(store: Opened) -> None:
 def _after_failure(store: Opened, error: BaseException) -> None:
     if not store.is_open():
         return
-    store.home.report("flush", f"cannot flush ({told(error)}); scrapes go on, rows come later")
+    store.home.report("flush", f"cannot flush ({safe_repr(error)}); scrapes go on, rows come later")
     if isinstance(error, Exception) and is_damage(error):
         store.file.doubt()
     with contextlib.suppress(OSError):  # also the system may fail to say what is there
@@ -190,7 +190,7 @@ def _flush(rounds: Rounds) -> Outcome:
         rounds.masters.bring(connection)
         arenas = _own(store)
         with_values = wal_bytes(store.path) <= wal_limit(store.path)
-        now = given.system_now()
+        now = exact.system_now()
         first, *others = _pieces(arenas, with_values=with_values)
         _write(store, connection, arenas, first, now if with_values and not others else None)
         rounds.conflicts.look(connection)

@@ -11,7 +11,7 @@ from contextlib import nullcontext
 
 import apsw
 
-from ..cells import given, layout
+from ..cells import exact, layout
 from ..cells.arenas import SharedArena
 from ..cells.cellsfile import CellsFile
 from ..cells.images import Image
@@ -52,7 +52,7 @@ class Master:
         with settle.settling(connection, self._file):
             if is_settled(connection, self._file, self._slot, self._instance):
                 return
-            now = given.system_now()
+            now = exact.system_now()
             self._take_up_blocks()
             # Images first: what a child has counted in them, its record tells of in the journal that is read after.
             images = self._changed()

@@ -9,7 +9,7 @@ from contextlib import nullcontext
 
 import apsw
 
-from ..cells import given
+from ..cells import exact
 from ..cells.selection import Selection
 from ..process import fork, waits
 from ..rows import settle, slices
@@ -35,7 +35,7 @@ class Remover:
         begin_anew: makes one of them in this process again, before the others are gone.
         """
         fork.notice()
-        store, removal = self._store, Removal(selection, given.now(), begin_anew)
+        store, removal = self._store, Removal(selection, exact.now(), begin_anew)
         removal.begin(store.part)
         self._waiting.append(removal)
         if self._is_stuck or self._follower.is_held():
@@ -57,7 +57,7 @@ class Remover:
         Raises StoreError, apsw.Error, or slices.TooMuchError: call it again to go on.
         """
         fork.notice()
-        removal = Removal(selection, given.now())
+        removal = Removal(selection, exact.now())
         self._waiting.append(removal)
         try:
             until = time.monotonic() + waits.CALL

@@ -13,7 +13,7 @@ from typing import TypeVar
 import apsw
 
 from .. import config
-from ..cells import given, layout, locks, ownership
+from ..cells import exact, layout, locks, ownership
 from ..cells.part import Part
 from ..errors import ForeignFileError, JournalModeError, SQLMetricsError, StoreError, StoreInUseError
 from ..process import fork, interpreters, under_uwsgi, waits
@@ -168,7 +168,7 @@ class Store(Opened, fork.ForkAware):
     def mark_process_dead(self, pid: object) -> None:
         """See `notices.mark_process_dead`."""
         fork.notice()
-        self.rounds.notices.append(given.name(str(pid)))
+        self.rounds.notices.append(exact.name(str(pid)))
         if self.follower.is_held():
             # In a signal handler, with a lock of ours held: waiting here might be for ever.
             self.flusher.wake()

@@ -19,31 +19,31 @@ own_pid = os.getpid
 """The pid that the kernel knows, whatever `os.getpid` is by now."""
 
 
-def text(given: object) -> str:
+def text(value: object) -> str:
     """The characters of a `str` of any class, as an encoder writes them; of any other object what `str()` gives.
 
     A member of an enum of strings is its value here, as `prometheus_client` exposes it. Raises what `str()` raises.
     """
-    if type(given) is str:
-        return given
+    if type(value) is str:
+        return value
     # By type(): isinstance() would believe the __class__ of a proxy.
-    return str.__str__(given if issubclass(type(given), str) else str(given))
+    return str.__str__(value if issubclass(type(value), str) else str(value))
 
 
-def name(given: object) -> str:
+def name(value: object) -> str:
     """A text that SQLite can hold: lone surrogates become escapes. Raises what `text` raises."""
-    found = text(given)
+    found = text(value)
     if found.isascii():
         return found
     whole = found.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")  # joins the pairs
     return whole.encode("utf-8", "backslashreplace").decode()
 
 
-def help_text(given: object) -> str:
+def help_text(value: object) -> str:
     """The text of a metric's documentation; none where it is None. Raises what `text` raises."""
-    if isinstance(given, (bytes, bytearray)):
-        return given.decode("utf-8", "backslashreplace")
-    return "" if given is None else text(given)
+    if isinstance(value, (bytes, bytearray)):
+        return value.decode("utf-8", "backslashreplace")
+    return "" if value is None else text(value)
 
 
 def labels(names: Iterable[object], values: Iterable[object]) -> dict[str, str]:
@@ -58,10 +58,10 @@ def number(amount: Any) -> float:
     return float(total)
 
 
-def seconds(given: Any) -> float:
+def seconds(value: Any) -> float:
     """A time as finite seconds since the epoch; the system's time instead of what makes no sense as one."""
     try:
-        found = float(given)
+        found = float(value)
     except Exception:  # whatever it is: an operation does not fail for its time
         found = math.nan
     return found if math.isfinite(found) else _read_clock(time.CLOCK_REALTIME)
