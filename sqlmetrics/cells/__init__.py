@@ -1,1 +1,1 @@
-"""The cells file: what processes share, who owns which part of it, and what each has announced."""
+"""The cells file: what processes share, which of them owns which part, and what each has announced."""

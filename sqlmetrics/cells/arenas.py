@@ -1,4 +1,4 @@
-"""Cells that a process owns: in the cells file, or, for want of room there, in its memory."""
+"""The cells that a process owns, in the cells file or, if that has no room, in the process's memory."""
 
 from __future__ import annotations
 
@@ -18,23 +18,24 @@ from .shape import LIVE_MODES, Family, Key, Metadata, Shape, metadata, news
 
 _PRIVATE_CELLS = 4096
 LONGEST_HELP = 1 << 16
-"""Characters of a help text that others are told; with it, any record of a family is short enough for a journal."""
+"""The most characters of a help text that go to a journal; so any record of a family is short enough for one."""
 _UNMARKED = bytes(layout.MARKS)
 _SHORT = 1000
-"""Characters of label values that are short enough for a journal, whatever they are."""
+"""Label values with no more characters than this are short enough for a journal, whatever the characters are."""
 _quoted = json.encoder.encode_basestring_ascii
 Run = tuple[int, int]
 """(first cell, how many)"""
 ENOUGH = layout.BLOCK_CELLS - layout.FIRST_CELL
-"""Cells that rest before they are given out, all of them together: a block's worth. A scrape that is under way then
-begins again, and under constant removals that must not happen all the time."""
+"""So many cells rest before they are used again, all of them together: a block's worth. Running scrapes then begin
+again, and under constant removals that must not happen all the time."""
 
 
 class Freed:
-    """Cells that no child has any more, no row and no mark, on their way to be other children's.
+    """Cells of removed children, without row or mark, that wait to be used again.
 
-    A scrape may still take those that rest for what they were; see `SharedArena.recycle`.
-    unread: of those that rest, and are not zero yet, with the erasure after which nobody reads them for what they were.
+    They rest first, because a running scrape may still take them for what they were; see `SharedArena.recycle`.
+    unread: those that rest and are not zeroed yet, each with the number of an erasure: after it, no scrape reads the
+    cells as what they were.
     """
 
     def __init__(self) -> None:
@@ -44,14 +45,14 @@ class Freed:
         self._ready: dict[int, list[int]] = {}  # length: first cells
 
     def rest(self, runs: Iterable[Run], erasure: int) -> None:
-        """Take cells that have no row and no mark any more. erasure: number of the one that is asked for them."""
+        """Let cells rest that have no row and no mark any more. erasure: the number of the one that their rows need."""
         for run in runs:
             self.unread.append((erasure, run))
             self._resting.append(run)
             self._resting_cells += run[1]
 
     def end_rest(self) -> list[Run]:
-        """Make the cells that rest ready to be taken, if they are enough, and return them."""
+        """If enough cells rest, make them ready for new children, and return them."""
         if self._resting_cells < ENOUGH:
             return []
         released, self._resting, self._resting_cells, self.unread = self._resting, [], 0, []
@@ -62,7 +63,7 @@ class Freed:
         return released
 
     def take(self, count: int) -> int | None:
-        """Take cells in a row and return the first; None if there are none."""
+        """Take `count` ready cells in a row and return the first; None if there are none."""
         if not self._ready:
             return None
         length = min((one for one in self._ready if one >= count), default=None)
@@ -77,12 +78,12 @@ class Freed:
         return cell
 
     def put(self, cell: int, length: int) -> None:
-        """Make cells in a row ready to be taken."""
+        """Make cells in a row ready for new children."""
         self._ready.setdefault(length, []).append(cell)
 
 
 def joined(runs: list[Run]) -> Iterable[Run]:
-    """The same cells in the longest runs. Between two blocks are the bits of the second, so none goes on there."""
+    """Yield the same cells in the longest runs. No run crosses blocks: each begins with a bitmap."""
     start = end = -1
     for cell, length in sorted(runs):
         if cell != end:
@@ -97,17 +98,19 @@ def joined(runs: list[Run]) -> Iterable[Run]:
 class SharedArena:
     """Cells in the cells file, held by a slot of this process.
 
-    An operation may go on while ``own[0] == word[0]``: `own` is a byte that a fork sets to zero, `word` the
-    slot's stale byte, which other processes change to be noticed.
+    An operation may write while ``own[0] == word[0]``. `own` is a byte that a fork sets to zero. `word` is the slot's
+    stale byte, which other processes change to notify this one.
 
-    keys: whose the cells are, by the first value of each child. live: of these, the gauges whose rows
-    `mark_process_dead` deletes. leaving: cells that were given back; there may be rows
-    of them, and marks on them. is_left: whether its children have to move to other cells, see `writer`.
+    keys: the children, by the cell of their first value. live: those that are gauges of a `live*` mode, whose rows
+    `mark_process_dead` deletes. leaving: cells that were given back, and may still have rows and marks. is_left:
+    whether the children have to move to other cells, see `writer`.
     """
 
     def __init__(self, file: CellsFile, identifier: str, store: str, lost: list[int], *, is_held_back: bool = False):
-        card = process_record(_card(identifier, store, lost))
-        refuse_longer(len(card))
+        record = process_record(
+            ProcessRecord(identifier, exact.own_pid(), pid_namespace(), exact.system_now(), store, lost)
+        )
+        refuse_longer(len(record))
         self.file = file
         self.slot = file.claim_slot()
         self.uses = file.uses[self.slot]
@@ -116,12 +119,12 @@ class SharedArena:
         self.cells = file.cells
         self._next = self._end = 0
         self._families: dict[Family, Metadata] = {}
-        self._records: dict[Shape, str] = {}  # of families that others have been told all of, up to this news
+        self._records: dict[Shape, str] = {}  # as long as no family's metadata has changed
         self._told_upto = news.count
-        self.flushed: dict[int, bytes] = {}  # block: what of it is in rows
+        self.flushed: dict[int, bytes] = {}  # block: its bytes as the rows show them
         self.ingested = 0  # bytes of the journal that are rows
         self.stamped = False  # whether some of the cells are timestamps
-        self._anew: set[int] = set()  # blocks of which rows were made again: they show 0
+        self._anew: set[int] = set()  # blocks whose rows were made again, and so show 0
         self.keys: dict[int, Key] = {}
         self.live: dict[Key, None] = {}
         self.leaving: list[Run] = []
@@ -130,18 +133,18 @@ class SharedArena:
         try:
             self.own = wiped_bytes.take()
             self.journal = JournalWriter(file, self.slot, is_held_back=is_held_back)  # see `writer`
-            self.journal.append(card)
+            self.journal.append(record)
         except BaseException:
             file.spare(self.slot)
             raise
         self.resume()
 
     def is_active(self) -> bool:
-        """Whether operations are let through."""
+        """Whether operations may write to the cells."""
         return self.own[0] == self.word[0]
 
     def resume(self) -> None:
-        """Let operations through again."""
+        """Let operations write to the cells again."""
         self.own[0] = layout.mark_of(self.uses)
 
     def is_mine(self) -> bool:
@@ -149,13 +152,13 @@ class SharedArena:
         return self.file.hold(self.slot, self.uses)
 
     def is_noticed(self) -> bool:
-        """Whether another process wants this one to look at its slot; any byte but the mark says so."""
+        """Whether another process has notified this one: then the byte is anything but the mark."""
         return self.word[0] != layout.mark_of(self.uses)
 
     def answer(self) -> bool:
-        """Answer a notice, and let no operation through until `resume`: all are to look for their places anew.
+        """Answer a notice, and stop operations until `resume`, so that each value is bound again.
 
-        Returns whether the rows of the live gauges were deleted. A notice that comes from now on is another one.
+        Returns whether the rows of the `live*` gauges were deleted. A notice that comes from now on is another one.
         """
         self.word[0] = layout.mark_of(self.uses)
         self._unbind()
@@ -166,13 +169,13 @@ class SharedArena:
         return lapsed
 
     def publish(self) -> None:
-        """Show others what was held back, see `writer`; what a flush has made of the cells meanwhile led to no rows."""
+        """Publish a journal that was held back, see `writer`. Flushes until now have found no rows for its cells."""
         if self.journal.is_held_back:
             self._anew.update(self.flushed)
             self.journal.publish()
 
     def renew(self) -> None:
-        """Have every value that is bound here look for its place anew."""
+        """Make every value that is bound here be bound again at its next operation."""
         self._unbind()
         self.resume()
 
@@ -181,7 +184,7 @@ class SharedArena:
         self.own = wiped_bytes.take()
 
     def place(self, key: Key, former: Place | None = None, created: float | None = None) -> Place:
-        """Give a child cells, with the values that it has, and announce it in the journal.
+        """Give a child cells, copy its values there from its former place, and announce it in the journal.
 
         created: when it was made, in seconds since the epoch; default: now.
         Raises TooLongError, or another OSError for want of room; then nothing has been taken.
@@ -202,28 +205,28 @@ class SharedArena:
         return place
 
     def give_back(self, key: Key, cell: int) -> None:
-        """Have the cells of a child leave, which nobody uses any more; see `rows.removal` for their way."""
+        """Note that nobody uses the cells of a child any more; `rows.removal` says what becomes of them."""
         shape = key[0]
         del self.keys[cell + shape.stamped]
         self.live.pop(key, None)
         self.leaving.append((cell, shape.cells))
 
     def _record_of(self, key: Key, cell: int, created: float | None = None) -> str:
-        """The record of a child, whose family others are told of. Raises what `place` raises."""
+        """Return the record of a child; first announce its family. Raises what `place` raises."""
         shape, labelvalues = key
         record = self._records.get(shape) if self._told_upto == news.count else None
         if record is None:
             record = self._begin_record(shape)
         for text in labelvalues:
             if len(text) > _SHORT:
-                refuse_longer(sum(map(len, labelvalues)))  # before a text is made of them
+                refuse_longer(sum(map(len, labelvalues)))  # before they are joined to one text
                 break
         quoted = ", ".join(map(_quoted, labelvalues))
         created = exact.now() if created is None else created
         return f"{record}[{quoted}], {cell + shape.stamped}, {created!r}]"
 
     def _begin_record(self, shape: Shape) -> str:
-        """Tell of a family what is to be told of it, and return what the records of its children begin with."""
+        """Announce a family if there is news of it, and return what the records of its children begin with."""
         if self._told_upto != news.count:
             self._told_upto = news.count
             self._records.clear()
@@ -240,7 +243,7 @@ class SharedArena:
         self._anew.add(cell // layout.BLOCK_CELLS)
 
     def describe(self, family: Family) -> None:
-        """Append the record of a family unless all that is to be said of it is known."""
+        """Append the record of a family, unless the journal has its newest metadata already."""
         about = metadata[family]
         if self._families.get(family) is not about:
             name, type_, mode = family
@@ -250,7 +253,7 @@ class SharedArena:
             self._families[family] = about
 
     def has_told_less(self, family: Family) -> bool:
-        """Whether others know this family from here, but not all that has come up about it."""
+        """Whether the journal has this family, but not its newest metadata."""
         return self._families.get(family, metadata[family]) is not metadata[family]
 
     def allocate(self, count: int) -> int:
@@ -268,7 +271,7 @@ class SharedArena:
         return cell
 
     def take_back(self, cell: int, count: int) -> None:
-        """Take back cells that nobody has heard of."""
+        """Take back cells that were not announced."""
         self._zero([(cell, count)])
         self._freed.put(cell, count)
 
@@ -281,30 +284,30 @@ class SharedArena:
         return self.file.published[self.slot] - self.ingested
 
     def has_room_to_spare(self) -> bool:
-        """Whether journals may grow by what can wait: exemplars. The room is needed for new children."""
+        """Whether journals have room for exemplars, which can wait; new children need the rest of the room."""
         return self.backlog() <= BACKLOG or self.file.extents.used() < layout.EXTENTS // SHARE
 
     def changed_blocks(self) -> list[int]:
-        """The blocks of which something is not in the rows yet."""
+        """Return the blocks with cells that the rows do not show as they are."""
         blocks = self.flushed.copy()  # in one go: a child may get a block meanwhile
         return [b for b, known in blocks.items() if b in self._anew or self.file.image(b) != known]
 
     def take_images(self, blocks: list[int]) -> dict[int, Image]:
-        """Copy blocks that are about to be flushed; follow it by `note_flushed` or `not_flushed`."""
+        """Copy blocks that are about to be flushed; call `note_flushed` or `not_flushed` afterwards."""
         shown = {block: None if block in self._anew else self.flushed[block] for block in blocks}
         self._anew.difference_update(blocks)
         return {block: Image(self.file.image(block), known) for block, known in shown.items()}
 
     def note_flushed(self, images: dict[int, Image]) -> None:
-        """Remember what the rows show now; marks that were found are never known, so that they are looked at."""
+        """Remember what the rows show now. Marks are left out, so that a block with marks counts as changed."""
         self.flushed.update((block, _UNMARKED + image.now[layout.MARKS :]) for block, image in images.items())
 
     def not_flushed(self, images: dict[int, Image]) -> None:
-        """Have these blocks flushed the next time, whether or not they change."""
+        """Make the next flush write these blocks, whether or not they change."""
         self._anew.update(images)
 
     def removed(self) -> list[Key]:
-        """The children whose series were removed by other processes."""
+        """Return the children whose series other processes have removed."""
         marked = marks.marked(self.file, self.flushed.copy())
         return [self.keys[cell] for cell in marked if cell in self.keys]
 
@@ -313,13 +316,13 @@ class SharedArena:
         return bool(self._freed.unread)
 
     def recycle(self, runs: list[Run]) -> None:
-        """Take back cells that have no row and no mark, after the COMMIT that saw to it; give out those that rested.
+        """After the COMMIT that took rows and marks from cells, let them rest; zero those that have rested enough.
 
-        runs: the first of those that leave.
+        runs: the first of those in `leaving`.
 
-        A scrape with an older snapshot may read them for what they were: it begins again if their block's use is
-        another. One with a newer snapshot knows nothing of them. Call it between flushes: what the rows show of these
-        cells is 0.
+        A scrape with an older snapshot may read the zeroed cells as what they were, but finds another generation of
+        their block, and begins again. One with a newer snapshot knows nothing of them. Call it between flushes: the
+        rows show 0 for these cells.
         """
         del self.leaving[: len(runs)]
         self._freed.rest(runs, self.file.truncating.state()[0])
@@ -339,29 +342,29 @@ class SharedArena:
             self.cells[cell : cell + count] = memoryview(bytes(8 * count)).cast("d")
 
     def zero_unread(self) -> None:
-        """Overwrite cells that rest, once no snapshot is left in which a child has them; call it inside `binding`.
+        """Overwrite resting cells as soon as no scrape has a snapshot in which a child has them.
 
-        The WAL cannot be cut off before: see `erasure`.
+        That is so when the WAL has been cut off since, see `erasure`. Call it inside `binding`.
         """
         done = self.file.truncating.state()[1]
         self._zero([run for erasure, run in self._freed.unread if erasure <= done])
         self._freed.unread = [one for one in self._freed.unread if one[0] > done]
 
     def is_intact(self) -> bool:
-        """Whether every block is still this slot's; it is, but for damage to the file's directory."""
+        """Whether every block is still this slot's; if not, the file's directory is damaged."""
         owners = self.file.blocks.owners
         return all(owners[block] == self.slot + 1 for block in self.flushed.copy())
 
     def leave_behind(self) -> None:
-        """Never write here again; what was written is in other cells, so others must not settle it.
+        """Never write here again. The values are in other cells by now, so others must not settle the slot.
 
-        The life lock stays: a process that has the old file open, and not the new one, may make another of it.
+        So its lock stays: a process that has only the old file open may make a new one from it.
         """
         self.is_left = True
         self.own[0] = 0
 
     def abandon(self) -> None:
-        """Never write here again, and let others settle what was written."""
+        """Never write here again, and let other processes settle the slot."""
         self.own[0] = 0
         self.file.let_go(self.slot)
 
@@ -378,15 +381,15 @@ class PrivateArena:
         self.resume()
 
     def is_active(self) -> bool:
-        """Whether operations are let through."""
+        """Whether operations may write to the cells."""
         return self.own[0] == self.word[0]
 
     def resume(self) -> None:
-        """Let operations through again."""
+        """Let operations write to the cells again."""
         self.own[0] = 1
 
     def renew(self) -> None:
-        """Every value that is bound here looks for its place anew."""
+        """Make every value that is bound here be bound again at its next operation."""
         self.own[0] = 0
         self.own = wiped_bytes.take()
         self.resume()
@@ -394,11 +397,11 @@ class PrivateArena:
     def place(self, count: int) -> int:
         """Take `count` cells in a row and return the first, or -1 when this arena is full."""
         cell = self._next
-        self._next = cell + count  # nothing may come between these two lines: there is no call in them
+        self._next = cell + count  # without a call, no signal handler comes between this line and the next
         return cell if cell + count <= _PRIVATE_CELLS else -1
 
     def leave_behind(self) -> None:
-        """Have the children move; whoever uses a value meanwhile takes it along."""
+        """Make the children move to other cells, each with its next operation."""
         self.is_left = True
         self.own[0] = 0
 
@@ -423,7 +426,7 @@ class Place(NamedTuple):
 
 
 def private_place(arenas: list[PrivateArena], key: Key, former: Place | None = None) -> Place:
-    """Take cells in the last of the arenas, or in a new one, for the values that a child has, if it has any."""
+    """Take cells in the last of the arenas, or in a new one, and copy a child's values there, if it has any."""
     count, cell = key[0].cells, -1
     if arenas:
         cell = arenas[-1].place(count)
@@ -434,10 +437,6 @@ def private_place(arenas: list[PrivateArena], key: Key, former: Place | None = N
     if former is not None:
         former.copy_to(place, key)
     return place
-
-
-def _card(identifier: str, store: str, lost: list[int]) -> ProcessRecord:
-    return ProcessRecord(identifier, exact.own_pid(), pid_namespace(), exact.system_now(), store, lost)
 
 
 def pid_namespace() -> int:

@@ -5,7 +5,7 @@ Who may write what, without any lock that a process could hold and die with:
 * A *slot* belongs to the process that holds the record lock on its state byte.
 * Its *state* and its *uses* are written by that process while it claims the slot, in the order CLAIMED, uses + 1,
   HELD, and by a settler, in the order SETTLED, FREE. Both hold the record lock on the slot's stale byte meanwhile,
-  and its entry in a table of this process: record locks do not keep two threads of one process apart.
+  and its entry in a table of their process, because record locks do not keep two threads of one process apart.
   A settler writes SETTLED after the COMMIT that makes the rows say so. Whatever the moment, and wherever a writer is
   killed: uses only grow; while a slot is HELD its uses are those of the instance that has it; and while it is FREE or
   SETTLED the rows know that this instance was settled, or it was never used. What a claim that was killed leaves is
@@ -13,7 +13,7 @@ Who may write what, without any lock that a process could hold and die with:
 * So one look at all slots (`CellsFile.look`) takes the uses, the states, and the uses again: where both readings of the
   uses agree, the state is one that the slot had with them. Rows that are read after it are never behind it.
 * A *block* (or journal extent) belongs to the slot named in the directory. It is claimed under a record lock
-  on its directory entry, taken without waiting: who fails takes the next one.
+  on its directory entry, without waiting: a process that fails takes the next one.
 * Settling a dead process frees its blocks, then its slot, after the COMMIT that folded its rows.
 
 The descriptor and mapping of a file that is written to are not closed before the interpreter ends: closing any
@@ -38,11 +38,11 @@ from .region import NoRoomError, Region, reserve
 
 
 def boot_id() -> str:
-    """Name the current boot of the machine (36 characters), so that a mapping of an earlier one is not trusted."""
+    """Return the id of the machine's current boot (36 characters); a file of an earlier boot is not trusted."""
     try:
         with open("/proc/sys/kernel/random/boot_id") as file:
             return file.read().strip()
-    except OSError:  # no /proc: a reboot is then not told from a restart
+    except OSError:  # no /proc: then a reboot is taken for a restart
         return "0" * 36
 
 
@@ -56,7 +56,7 @@ class Header(NamedTuple):
 
 
 class Look(NamedTuple):
-    """What one look at the slots shows. states, uses: of each slot; they fit together."""
+    """The states and the uses of all slots, read so that they fit together."""
 
     states: bytes
     uses: memoryview[int]
@@ -76,7 +76,7 @@ class CellsFile(MappedFile):
     def __init__(self, mapped: Mapped, path: str):
         super().__init__(mapped, path)
         self.own_slots = mapped.own_slots
-        # By slot, whoever in this process holds its stale byte; a file mapped by another version of this has none yet.
+        # By slot: what holds its stale byte in this process. Copies of older versions have mapped files without it.
         self._settlers: dict[int, object] = mapped.__dict__.setdefault("settlers", {})
         self.states: memoryview[int] = self.view(layout.STATE_AT, layout.STALE_AT, "B")
         self.stale: memoryview[int] = self.view(layout.STALE_AT, layout.USES_AT, "B")
@@ -111,7 +111,7 @@ class CellsFile(MappedFile):
         self._spare: list[tuple[int, int]] = []  # (slot, uses) that this process has claimed, and not used
 
     def header(self) -> Header | None:
-        """The header, or None where it is not one that this version reads, or is another file's (this is a copy)."""
+        """Return the header; None if it is of another version, damaged, or copied from another file."""
         header = bytes(self.bytes[: layout.HEADER.size])
         magic, version, order, store, pair, boot, inode, uses = layout.HEADER.unpack(header)
         (checksum,) = layout.CHECKSUM.unpack_from(self.bytes, layout.HEADER.size)
@@ -131,7 +131,7 @@ class CellsFile(MappedFile):
         return any(slot not in self.own_slots and self.is_alive(slot) for slot, _ in self.held_slots())
 
     def doubt(self) -> None:
-        """Have the processes that write to the store check its files: something in them was found damaged."""
+        """Ask the processes that write to the store to check its files, because something is damaged."""
         if self.writable:
             self.bytes[layout.DOUBT_AT] = 1
 
@@ -144,30 +144,30 @@ class CellsFile(MappedFile):
         self.bytes[layout.DOUBT_AT] = 0
 
     def note_erasure(self) -> None:
-        """Have what a transaction deletes taken out of all files; call it within that. See `erasure`."""
+        """Ask for the erasure of what a transaction deletes, within the transaction. See `erasure`."""
         for chore in (self.wiping, self.truncating, self.rebuilding):
             chore.ask()
 
     def image(self, block: int) -> bytes:
-        """A copy of a block of cells; a timestamp is copied before its value, which is written before it."""
+        """Return a copy of a block. It copies a timestamp before its value, while operations write the value first."""
         return bytes(self.block(block))
 
     def block(self, block: int) -> memoryview[int]:
-        """The bytes of a block of cells, in place."""
+        """Return the bytes of a block of cells, not copied."""
         at = layout.CELLS_AT + block * layout.PAGE
         return self.bytes[at : at + layout.PAGE]
 
     # --- slots -------------------------------------------------------------------------------------------
 
     def look(self) -> Look:
-        """Take one look at all slots, see above; again if a process has claimed one meanwhile (a look takes 3 µs)."""
+        """Read states and uses of all slots, as described above; takes 3 µs, or more if a process claims a slot."""
         while True:
             uses, states = bytes(self._uses_bytes), bytes(self.states)
             if uses == bytes(self._uses_bytes):
                 return Look(states, memoryview(uses).cast("I"))
 
     def claim_slot(self) -> int:
-        """Make a free slot this process's own, for as long as it lives, and return its number. Raises OSError."""
+        """Claim a free slot for this process, for as long as it lives, and return its number. Raises OSError."""
         while self._spare:
             slot, uses = self._spare.pop()
             if self.hold(slot, uses):
@@ -175,7 +175,7 @@ class CellsFile(MappedFile):
             self.let_go(slot)
         for slot, state in enumerate(bytes(self.states)):
             if state in _UNUSED and slot not in self.own_slots:
-                self.own_slots.add(slot)  # before it is taken: the kernel tells no thread of this process of its locks
+                self.own_slots.add(slot)  # first: another thread of this process could lock it, too
                 taken = False
                 try:
                     taken = self._take_slot(slot)
@@ -187,9 +187,9 @@ class CellsFile(MappedFile):
         raise NoRoomError(f"all {layout.SLOTS:,} process slots of the cells file are in use")
 
     def spare(self, slot: int) -> None:
-        """Keep a slot that was claimed, and of which nobody has heard yet, for this process's next claim.
+        """Keep a claimed slot that has published nothing for this process's next claim.
 
-        Given up, it would be one for others to settle, at each try.
+        If it were given up, each failed try would leave a slot that another process has to settle.
         """
         if self.published[slot]:
             self.let_go(slot)
@@ -214,7 +214,7 @@ class CellsFile(MappedFile):
         return taken
 
     def _claim(self, slot: int) -> bool:
-        # Whoever frees a settled slot holds its stale byte meanwhile.
+        # A settler that frees a slot holds its stale byte meanwhile.
         claimer = object()
         if not self._take_stale(slot, claimer):
             return False
@@ -227,7 +227,7 @@ class CellsFile(MappedFile):
             self.release(slot, claimer)
 
     def _begin_use(self, slot: int) -> None:
-        """The writes of a claim; see above for what their order is good for."""
+        """Do the writes of a claim; the module's docstring says why in this order."""
         self.states[slot] = layout.CLAIMED
         self.uses[slot] += 1
         self.published[slot] = 0
@@ -236,7 +236,7 @@ class CellsFile(MappedFile):
         self.states[slot] = layout.HELD
 
     def hold(self, slot: int, uses: int) -> bool:
-        """Take the life lock again, in case something in this process closed the file; False if the slot is lost.
+        """Take a slot's lock again, in case code of this process has closed the file; False if the slot is lost.
 
         Never raises: a kernel that has no room for another lock (ENOLCK) keeps the one that there is.
         """
@@ -251,9 +251,9 @@ class CellsFile(MappedFile):
     def seize(self, slot: int, settler: object) -> bool:
         """Take a dead process's slot to settle it, until `release`; False if it lives or is seized.
 
-        settler: who asks. A thread of this process is another one, and so is a signal handler.
-        The process may live after all, having lost its lock by closing the file (POSIX): its next operation finds
-        the notice, sees that the slot is seized, and counts in cells of a new one.
+        settler: an object that stands for the caller; other threads and signal handlers have others.
+        The process may live after all, having lost its lock by closing the file (POSIX). Then its next operation finds
+        the notice, sees that the slot is seized, and counts in cells of a new slot.
         """
         if self.is_alive(slot) or not self._take_stale(slot, settler):
             return False
@@ -264,7 +264,7 @@ class CellsFile(MappedFile):
         return True
 
     def _take_stale(self, slot: int, settler: object) -> bool:
-        """Lock a slot's stale byte: the kernel tells processes apart, the table the threads of this one."""
+        """Lock a slot's stale byte, against other processes by the kernel, against other threads by the table."""
         if self._settlers.setdefault(slot, settler) is not settler:
             return False
         taken = False
@@ -276,17 +276,17 @@ class CellsFile(MappedFile):
         return taken
 
     def release(self, slot: int, settler: object) -> None:
-        """Let others settle a slot, if it was this settler's."""
+        """Release a slot that this settler has seized."""
         if self._settlers.get(slot) is settler:
             locks.unlock(self.fd, layout.STALE_AT + slot)
-            del self._settlers[slot]  # only now: or another thread had a lock that this one releases
+            del self._settlers[slot]  # only now, or this would release another thread's lock
 
     def held_slots(self) -> list[tuple[int, int]]:
         """(slot, instance) of every process that is not settled, dead or alive."""
         return self.look().held()
 
     def are_unsettled(self, instances: Iterable[int]) -> bool:
-        """Whether all of these instances still have their slots and have not been settled: their blocks are theirs."""
+        """Whether all of these instances still have their slots, and so their blocks, and are not settled."""
         look = self.look()
         return {i for slot, i in look.held() if look.states[slot] == layout.HELD}.issuperset(instances)
 
@@ -295,11 +295,11 @@ class CellsFile(MappedFile):
         return layout.instance_of(self.uses[slot], slot) == instance
 
     def is_alive(self, slot: int) -> bool:
-        """Whether the process that holds a slot lives; the kernel's word, no trial."""
+        """Whether the process that holds a slot is alive, as the kernel says."""
         return slot in self.own_slots or locks.is_locked(self.fd, layout.STATE_AT + slot)
 
     def holder(self, slot: int) -> int:
-        """The pid of the process that holds a slot, as this one would have to write it; 0 if it cannot see that."""
+        """Return the pid of the process that holds a slot, as seen from here; 0 if it is not visible."""
         return os.getpid() if slot in self.own_slots else locks.holder(self.fd, layout.STATE_AT + slot)
 
     def notify(self, slot: int) -> None:
@@ -312,17 +312,17 @@ class CellsFile(MappedFile):
         self.notify(slot)
 
     def retire_slot(self, slot: int, instance: int, settler: object) -> None:
-        """Give back all that a settled instance held; call after the COMMIT that settled it.
+        """Free all that a settled instance had. Call it after the COMMIT that settled the instance.
 
-        Nothing if another settler has the slot, who does the same. A living process's blocks (a forced reset) wait
-        until it has let go: it may be writing to them.
+        Does nothing if another settler has the slot: that one does the same. Blocks of a living process (after a forced
+        reset) stay until it has let go, because it may be writing to them.
         """
         if not self._take_stale(slot, settler):
             return
         try:
             if self.states[slot] in _UNUSED or not self.has(slot, instance):
                 return
-            waited = self.states[slot] == layout.SETTLED  # since a reset, say: no scrape is to show its cells any more
+            waited = self.states[slot] == layout.SETTLED  # after a reset, say: scrapes must not show its cells any more
             self.states[slot] = layout.SETTLED
             self.notify(slot)
             if not self.is_alive(slot):
@@ -350,8 +350,8 @@ _opened: dict[tuple[int, int], CellsFile] = {}
 def open_cells(path: str, *, writable: bool) -> CellsFile | None:
     """Map the cells file at `path`, or return None where there is none of the full size.
 
-    A file that this process has mapped before, under whatever name, is not opened a second time. Raises InstallError
-    where it was another interpreter of the process that has mapped it.
+    A file that this process has mapped before, under any name, is not opened a second time. Raises InstallError if
+    another interpreter of the process has mapped it.
     """
     status = status_of(path)
     if status is None:
@@ -379,14 +379,14 @@ def _forget_replaced(path: str, identity: tuple[int, int]) -> None:
 
 
 def _known(identity: tuple[int, int], path: str) -> CellsFile | None:
-    """A file that this interpreter has mapped, be it by another copy of this package."""
+    """Return a file that this interpreter has mapped, perhaps by another copy of this package."""
     if identity not in _opened and identity in mapped():
         _opened[identity] = CellsFile(mapped()[identity], path)
     return _opened.get(identity)
 
 
 def _map(path: str, writable: bool) -> CellsFile:
-    fd = _open_own(path, os.O_RDWR if writable else os.O_RDONLY)
+    fd = ownership.open_checked(path, os.O_RDWR if writable else os.O_RDONLY, looking=not writable)
     try:
         return _enter(fd, path, mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ)
     except BaseException:
@@ -395,27 +395,16 @@ def _map(path: str, writable: bool) -> CellsFile:
 
 
 def _enter(fd: int, path: str, access: int) -> CellsFile:
-    """Map a file and note that it is. Raises OSError, and leaves the descriptor open then."""
+    """Map a file and note the mapping. Raises OSError, and leaves the descriptor open then."""
     file = CellsFile(note(Mapped(fd, mmap.mmap(fd, layout.FILE_SIZE, access=access))), path)
     _opened[file.identity] = file
     return file
 
 
-def _open_own(path: str, flags: int) -> int:
-    """Open a cells file; nobody's fifo is waited for. Raises OSError or ForeignFileError."""
-    fd = open_file(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        ownership.check_opened(fd, path, looking=not flags & os.O_RDWR)
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
-
-
 def create_cells(path: str, store: str, pair: str, *, uses: int, mode: int, gid: int) -> CellsFile:
-    """Make a new cells file for the store and the pair with these ids; the header is written last. Raises OSError.
+    """Make a new cells file for the store and the pair with these ids. Raises OSError.
 
-    uses: where the count of each slot's uses begins, so that no instance id is given a second time.
+    uses: where each slot's count of uses begins, so that no instance id is used a second time.
     """
     fd = open_file(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     try:

@@ -1,6 +1,7 @@
-"""What a descriptor or a name stands for, and a way back to a file whose descriptor somebody else has closed.
+"""Descriptors of mapped files, and a way back to a file whose descriptor other code has closed.
 
-Daemons close all that they inherit. The number may be another file's by then, which must not be locked or enlarged.
+Daemons close all descriptors that they inherit. By then the number may belong to another file, which must not be locked
+or enlarged.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 from ..errors import InstallError
 
 NOWHERE = 2**31 - 1
-"""The number of no descriptor: what needs one raises an OSError, and never locks or enlarges a file of others."""
+"""A number that no descriptor has: a call with it raises OSError, and never locks or enlarges a file of others."""
 
 
 _LOWEST = 3
@@ -43,7 +44,7 @@ def open_file(name: str, flags: int, mode: int = 0o777) -> int:
 
 
 def status_of(file: str | int) -> os.stat_result | None:
-    """Of a name (not followed) or a descriptor; None if there is no such thing. Raises OSError."""
+    """Return the status of a name (links not followed) or a descriptor; None if there is none. Raises OSError."""
     try:
         return os.fstat(file) if isinstance(file, int) else os.stat(file, follow_symlinks=False)
     except OSError as error:
@@ -53,17 +54,16 @@ def status_of(file: str | int) -> os.stat_result | None:
 
 
 def identity_of(status: os.stat_result) -> tuple[int, int]:
-    """What tells a file from others: device and inode."""
+    """Return the device and inode of a file, by which it differs from all others."""
     return status.st_dev, status.st_ino
 
 
 def kept(fd: int, path: str, identity: tuple[int, int], flags: int) -> int:
-    """Return `fd` if it is still that of the file with this identity, else one of the file at `path`.
+    """Return `fd` if it still belongs to the file with this identity; else open the file at `path`, if it is that one.
 
-    Raises OSError where `fd` cannot be looked at. Returns NOWHERE where it is lost and no other can be had.
-
-    Where that is another file too, the null device stands in, until it is noticed that the store was replaced: there
-    is no room in it, and nobody has a lock on it. No descriptor is closed: its number's owner would be surprised.
+    If `fd` belongs to another file by now, and `path` leads to another one, too, the null device takes its place until
+    the flusher notices that the store was replaced: it has no room, and nobody locks it. No descriptor is closed,
+    because other code owns that number. Returns NOWHERE if nothing can be opened. Raises OSError if `fd` has no status.
     """
     found = status_of(fd)
     if found is not None and identity_of(found) == identity:
@@ -81,7 +81,7 @@ def kept(fd: int, path: str, identity: tuple[int, int], flags: int) -> int:
 class Mapped:
     """A file that this interpreter has mapped. fd: its descriptor; map: the mapping; own_slots: see `CellsFile`.
 
-    It is used by every copy of this package that the interpreter loads, so other versions rely on these names.
+    Every copy of this package in an interpreter uses it, so other versions rely on these names.
     """
 
     def __init__(self, fd: int, map_: mmap.mmap):
@@ -90,18 +90,18 @@ class Mapped:
         self.own_slots: set[int] = set()
         self.identity = identity_of(os.fstat(fd))
         self.others: list[Mapped] = []
-        """Of the same file, and never closed: that would release its locks."""
+        """Other mappings of the same file. They are never closed, because that would release its locks."""
 
     def __del__(self, status: Any = os.fstat, close: Any = os.close) -> None:
-        """At the interpreter's end: a number does not close itself, and the next interpreter would find it open.
+        """Close the descriptor at the interpreter's end, or the process's next interpreter would find it open.
 
-        The names of this module are gone by then, so what is needed comes as arguments.
+        The names of this module are gone by then, so the functions are arguments.
         """
         try:
             found = status(self.fd)
             if (found.st_dev, found.st_ino) == self.identity:
                 close(self.fd)
-        except (OSError, AttributeError):  # the app has closed it, or it could not be looked at when this was made
+        except (OSError, AttributeError):  # the app has closed it, or `__init__` has failed
             pass
 
 
@@ -113,17 +113,17 @@ def _table() -> dict[str, Any]:
 
 
 def mapped() -> dict[tuple[int, int], Mapped]:
-    """All files that this interpreter has mapped, by their identities.
+    """Return all files that this interpreter has mapped, by identity.
 
-    They are noted beside the package, so that a copy of it finds what another has mapped: one that is vendored, or
-    that was imported anew after somebody had taken the modules out of `sys.modules`.
+    The table lies outside of this package, so that a second copy of the package finds what the first has mapped: one
+    that is vendored, or that was imported again after somebody had taken the modules out of `sys.modules`.
     """
     files: dict[tuple[int, int], Mapped] = _table().setdefault("files", {})
     return files
 
 
 def note(new: Mapped) -> Mapped:
-    """Note a mapping, and return the one to be used: another thread may have been faster."""
+    """Note a mapping, and return the one to use: another thread may have been faster."""
     found = mapped().setdefault(new.identity, _forgotten().pop(new.identity, new))
     if found is not new and memoryview(found.map).readonly and not memoryview(new.map).readonly:
         mapped()[new.identity], found, new = new, new, found
@@ -162,8 +162,8 @@ def _begun() -> list[tuple[int, int]]:
 def opening(path: str, identity: tuple[int, int]) -> Iterator[None]:
     """Open and `note` a file within. Raises InstallError if another interpreter of this process has it open.
 
-    The kernel's record locks are the process's. So of two interpreters each would take the other for dead and settle
-    it, both would take the same cells, and the first that ends would release the locks of both.
+    Record locks belong to the whole process. So each of two interpreters would take the other one for dead and settle
+    it, both would take the same cells, and the one that ends first would release the locks of both.
     """
     begun = _begun()
     if not any(identity in known for known in (begun, mapped(), _forgotten())):
@@ -176,7 +176,7 @@ def opening(path: str, identity: tuple[int, int]) -> Iterator[None]:
 
 
 def _refuse_if_open(path: str, identity: tuple[int, int]) -> None:
-    """A descriptor that is inheritable is none of an interpreter's: a launcher hands it on, see `launch`."""
+    """Raise InstallError if the file is open here. Inheritable descriptors don't count, they are a launcher's."""
     if any(_identity_of_private(fd) == identity for fd in _descriptors()):
         raise InstallError(
             f"{path} is in use by another Python interpreter of this process (pid {os.getpid()}), or by another copy"
@@ -202,7 +202,7 @@ def _identity_of_private(fd: int) -> tuple[int, int] | None:
 
 
 class MappedFile:
-    """A file that is open and mapped for as long as the process lives, or until it was only read and is forgotten."""
+    """A file that stays open and mapped as long as the process lives, or until `forget` if it is only read."""
 
     def __init__(self, mapped: Mapped, path: str):
         self._mapped = mapped
@@ -222,7 +222,7 @@ class MappedFile:
         return self._mapped.fd
 
     def view(self, start: int, end: int, kind: str) -> Any:
-        """The bytes from `start` to `end` as an array of the struct kind given."""
+        """Return the bytes from `start` to `end` as an array of this kind of `struct`."""
         return self.bytes[start:end].cast(kind)  # type: ignore[call-overload]
 
     def stay_open(self) -> None:

@@ -1,8 +1,8 @@
-"""What the app gives, by value: whatever class an object is of, a journal gets an exact `str`, `int` or `float`.
+"""Converts what the app passes to an exact `str`, `int` or `float`, whatever its class is.
 
-Types promise less than they say: a help text may be None, a label a lazy translation, and a test may have put a mock
-in the place of `time.time`. One such thing in a journal would be in the way of every process that reads it. So all
-that goes there comes through here first.
+Objects are not always what type hints say: a help text may be None, a label value a lazy translation, and a test may
+have put a mock in the place of `time.time`. In a journal, such an object would disturb every process that reads it. So
+everything that goes there is converted here first.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ own_pid = os.getpid
 
 
 def text(value: object) -> str:
-    """The characters of a `str` of any class, as an encoder writes them; of any other object what `str()` gives.
+    """Return the characters of a `str` of any class, as an encoder writes them; for other objects, their `str()`.
 
-    A member of an enum of strings is its value here, as `prometheus_client` exposes it. Raises what `str()` raises.
+    For a member of an enum of strings, that is its value, as `prometheus_client` exposes it. Raises what `str()`
+    raises.
     """
     if type(value) is str:
         return value
@@ -31,7 +32,7 @@ def text(value: object) -> str:
 
 
 def name(value: object) -> str:
-    """A text that SQLite can hold: lone surrogates become escapes. Raises what `text` raises."""
+    """Return the text in a form that SQLite can hold: lone surrogates become escapes. Raises what `text` raises."""
     found = text(value)
     if found.isascii():
         return found
@@ -40,26 +41,26 @@ def name(value: object) -> str:
 
 
 def help_text(value: object) -> str:
-    """The text of a metric's documentation; none where it is None. Raises what `text` raises."""
+    """Return the text of a metric's documentation, '' for None. Raises what `text` raises."""
     if isinstance(value, (bytes, bytearray)):
         return value.decode("utf-8", "backslashreplace")
     return "" if value is None else text(value)
 
 
 def labels(names: Iterable[object], values: Iterable[object]) -> dict[str, str]:
-    """A label set. Raises what `text` raises."""
+    """Return a label set with exact texts. Raises what `text` raises."""
     return {text(one): text(value) for one, value in zip(names, values, strict=False)}
 
 
 def number(amount: Any) -> float:
-    """The float that adding `amount` to a float makes of it. Raises what that raises: a text is no amount."""
+    """Return 0.0 + `amount` as a float. Raises what that raises, for a text, say."""
     total = 0.0
     total += amount
     return float(total)
 
 
 def seconds(value: Any) -> float:
-    """A time as finite seconds since the epoch; the system's time instead of what makes no sense as one."""
+    """Return a time as finite seconds since the epoch; the system's time if the value makes no sense as a time."""
     try:
         found = float(value)
     except Exception:  # whatever it is: an operation does not fail for its time
@@ -68,9 +69,9 @@ def seconds(value: Any) -> float:
 
 
 def now() -> float:
-    """The time by the clock that the app sees, which a test may have frozen, in seconds since the epoch.
+    """Return the time of the app's clock, which a test may have frozen, in seconds since the epoch.
 
-    The answers that a mock has in store are left to the calls of the app, which the test has counted.
+    If a mock has answers in store (`side_effect`), it is not asked: the test has counted them for the app's own calls.
     """
     clock = time.time
     if getattr(clock, "side_effect", None) is not None:
@@ -82,5 +83,5 @@ def now() -> float:
 
 
 def system_now() -> float:
-    """The system's time, whatever clock the app sees, in seconds since the epoch."""
+    """Return the system's time, whatever clock the app sees, in seconds since the epoch."""
     return float(_read_clock(time.CLOCK_REALTIME))

@@ -19,15 +19,15 @@ from .shape import Key
 LIFE = 600.0
 """Seconds for which an exemplar is shown: the trace that it names may be gone after longer."""
 AT_ONCE = 64
-"""How many that wait are written to the journal before other threads may have the lock again."""
+"""How many waiting exemplars are written to the journal before other threads may have the lock."""
 BACKLOG = 64 * 1024
-"""Bytes of a journal that are not rows yet. Beyond them exemplars wait: flushes may be held up for long, and the room
-that is left is needed for new children."""
+"""If more bytes of a journal are not rows yet, exemplars wait: flushes may be held up for long, and new children need
+the room that is left."""
 SHARE = 8
-"""The part of all journals' room that they may take all the same: one of so many."""
+"""But exemplars do not wait as long as all journals take less than one part in so many of their room."""
 
 TYPES = ("counter", "histogram")
-"""Of families whose samples can have one."""
+"""The types of families whose samples can have an exemplar."""
 Series = tuple[Key, int]
 """A child, and the place of the sample in it."""
 
@@ -43,21 +43,21 @@ def is_current(exemplar: Exemplar, now: float) -> bool:
 
 
 class Exemplars:
-    """The newest exemplar of each series of one writer, and which of them are to be told to the others."""
+    """The newest exemplar of each series of one writer, and which of them are to go to its journal."""
 
     def __init__(self) -> None:
         self.newest: dict[Series, Exemplar] = {}
         self._noted: dict[Series, bool] = {}
-        """Those that came since the last round, and whether they are to be told in the next one."""
+        """The series with an exemplar since the last round, and whether it is to be written in the next one."""
         self._last_round = float("-inf")
 
     def put(self, series: Series, exemplar: Exemplar) -> bool:
-        """Keep one; True if it is the first of its series since the last round, and to be told at once.
+        """Keep an exemplar; True if it is the first of its series since the last round, and to be written at once.
 
         Raises what the conversion of its texts and its value raises.
         """
         exemplar = _by_value(exemplar)
-        is_first = series not in self._noted  # a full journal is not tried for each observation
+        is_first = series not in self._noted  # so that a full journal is not tried at each observation
         if is_first:
             (shape, _), position = series
             if not takes(shape.type, *shape.samples[position]):
@@ -67,11 +67,11 @@ class Exemplars:
         return is_first
 
     def wait(self, series: Iterable[Series]) -> None:
-        """Have these told in the next round."""
+        """Have the exemplars of these series written in the next round."""
         self._noted.update(dict.fromkeys(series, True))
 
     def take_round(self, pause: float) -> list[Series]:
-        """The series whose newest exemplar is to be told now; none if the last round was less than `pause` ago."""
+        """Return the series whose newest exemplar is to be written now; none if less than `pause` s have passed."""
         now = chores.now()  # freezegun does not freeze it
         if not self._noted or now < self._last_round + pause:
             return []
@@ -80,29 +80,29 @@ class Exemplars:
         return [series for series, waits in noted.copy().items() if waits]
 
     def is_waiting(self) -> bool:
-        """Whether some are to be told."""
+        """Whether some exemplars are to be written."""
         return True in self._noted.copy().values()
 
     def tell_again(self) -> None:
-        """Whoever reads the journal from now on knows nothing of what was told: the files are others."""
+        """Have all exemplars written again, because the journal is a new one."""
         self.wait(self.newest.copy())
         self._last_round = float("-inf")
 
     def drop(self, is_gone: Callable[[Key], bool]) -> None:
-        """Forget those of children that are gone."""
+        """Forget the exemplars of children that are gone."""
         for series in [one for one in self.newest.copy() if is_gone(one[0])]:
             self.newest.pop(series, None)
             self._noted.pop(series, None)
 
 
 def record_of(series: Series, exemplar: Exemplar) -> str:
-    """The record of an exemplar: all that is needed to show it, and NaN and Inf as Python's json has them."""
+    """Return the record of an exemplar: all that a reader needs. NaN and Inf are written as Python's json does."""
     (shape, labelvalues), position = series
     return exemplar_record(shape, position) + json.dumps([labelvalues, *exemplar[:3]])[1:]
 
 
 def _by_value(exemplar: Exemplar) -> Exemplar:
-    """A copy with a timestamp, for the app may change the labels; made in half of the time of Exemplar(...)."""
+    """Return a copy with a timestamp, as the app may change the labels. It takes half the time of Exemplar(...)."""
     value, timestamp = exemplar.value, exemplar.timestamp
     labels = {exact.text(name): exact.text(one) for name, one in exemplar.labels.items()}
     value = value if type(value) is float else exact.number(value)

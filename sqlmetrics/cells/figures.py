@@ -1,8 +1,8 @@
-"""What a process counts of its own work for the store: seconds of flushes and scrapes, and errors by cause.
+"""The figures that a process counts about its own work for the store: seconds of flushes and scrapes, and errors.
 
-They are values of the store like any other, so they are added up over processes and outlive them, under reserved
-names that a collector shows on request only. They wait in memory until the process has something to flush anyway:
-else each flush would be the cause of the next.
+They are values of the store like any other, so they add up over processes and outlive them. Their names are reserved,
+and a collector shows them on request only. They wait in memory until the process has something to flush anyway, or
+else each flush would cause the next one.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ FAMILIES = {
 """Families that no app may have: (type, label, help). The views of the schema leave them out, too."""
 SAMPLES = {"counter": ("_total",), "summary": ("_count", "_sum")}
 Figure = tuple[str, str, str]
-"""A sample: its family, what its name has in addition, and the value of its label, or ''."""
+"""A sample: its family, the suffix of its name, and the value of its label, or ''."""
 Waiting = dict[Figure, float]
-"""What a scrape has to add to what the store has of them."""
+"""What a scrape has to add to the figures in the store."""
 ZEROS: dict[Figure, float] = {
     **{("sqlmetrics_errors", "_total", cause): 0.0 for cause in CAUSES},
     **{(f"sqlmetrics_{work}_seconds", one, ""): 0.0 for work in ("flush", "scrape") for one in SAMPLES["summary"]},
 }
-"""Those that are shown before anything was counted."""
+"""The figures that scrapes show before anything was counted."""
 
 
 class Figures:
     """The figures of one process.
 
-    part: what it has of the store in which it counts them; None in a process that only scrapes.
+    part: the part of the store where the process counts them; None in a process that only scrapes.
     """
 
     def __init__(self, trouble: Trouble, part: Part | None = None):
         self.part = part
         self._trouble = trouble
-        # What a full disk brings about is to have its cells before the disk is full.
+        # Those that a full disk raises must have cells before the disk is full.
         self._noted = defaultdict(float, {("sqlmetrics_errors", "_total", cause): 0.0 for cause in ("cells", "flush")})
         self._counted: dict[Figure, float] = {}
 
@@ -57,9 +57,9 @@ class Figures:
     def bring(self) -> Waiting:
         """Count in the store what was noted. Never waits for another thread.
 
-        Returns what a scrape of this process has to add: all that was noted, if there is no store to count it in.
-        Where there is one, but this process has no part of it yet, what was noted waits, and no scrape shows it: the
-        next scrape may be another worker's, which does not know of it, and would seem to count backwards.
+        Returns what a scrape of this process has to add: everything that was noted if it has no part of a store. If
+        it has one, but no writer yet, the figures wait, and no scrape shows them. Otherwise the next scrape, answered
+        by another worker, would seem to count backwards.
         """
         if self.part is None:
             return {**ZEROS, **self._all()}
@@ -83,7 +83,7 @@ class Figures:
 
 
 def _place(figure: Figure) -> tuple[Key, int]:
-    """The child that a figure is of, and its position in it."""
+    """Return the child that has a figure as a sample, and the position of that."""
     family, addition, of = figure
     type_, label, help_ = FAMILIES[family]
     describe((family, type_, ""), help=help_)

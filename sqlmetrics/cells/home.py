@@ -1,4 +1,4 @@
-"""The cells file of a store as a process has it open, and where the process reports trouble with it."""
+"""The open cells file of a store in one process, and the trouble that the process has with the store."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ class NotOpenError(StoreError, OSError):
 
 
 class Home:
-    """What the parts of one store in one process have in common.
+    """The open files of one store in one process.
 
-    path: of the main file. id: of the store in the files that are open, '' before there are any.
+    path: of the main file. id: the store's, as in the files that are open; '' before there are any.
     """
 
     def __init__(self, path: str):
@@ -43,5 +43,5 @@ class Home:
         self.trouble.report(cause, f"{self.path}: {message}", about=about)
 
     def over(self, cause: str, message: str, *, about: str = "") -> None:
-        """Say that it is gone, see `Trouble.over`."""
+        """Report that the trouble is gone, see `Trouble.over`."""
         self.trouble.over(cause, f"{self.path}: {message}", about=about)

@@ -1,7 +1,7 @@
-"""The gauges that a forked process inherits, and which of them are there yet, and not removed since.
+"""The gauges that a forked process inherits from its parent.
 
-A process shows them at zero from its first operation on. Its parent's memory may be behind: it has not looked for the
-marks since a removal, or is gone. Then the rows tell, which the flusher asks.
+The process shows them at zero from its first operation on, unless they were removed. Its parent's memory may not tell,
+because the parent may not have looked for marks since the removal. Then the flusher asks the rows.
 """
 
 from __future__ import annotations
@@ -18,54 +18,54 @@ Seen = tuple[tuple[int, int], int]
 
 
 class Inheritance:
-    """What one process knows of the gauges that it has inherited, or leaves to those that it forks.
+    """The gauges that one process has inherited, and leaves to processes that it forks.
 
-    waiting: gauges that it will have if they are in the rows. sure: those that it will have anyway, as soon as the
-    flusher comes to them, and what says that they have not been removed meanwhile.
+    waiting: gauges that this process will have if they are in the rows. sure: gauges that it will have anyway, as soon
+    as the flusher comes to them; each with a container that has it unless it is removed meanwhile.
     """
 
     def __init__(self, home: Home, parent: Inheritance | None):
         self._home = home
         self._gauges: dict[object, dict[Key, None]] = parent._gauges if parent else {}
-        """Those that this process has, or will have, and leaves, in the order in which they were made."""
+        """By value class: the gauges that this process has or will have, in the order in which they were made."""
         self._seen: Seen | None = parent._seen if parent else None
         self.waiting: list[tuple[Writer, Key]] = []
         self.sure: deque[tuple[Writer, Key, Container[Key]]] = deque()
 
     def gauges_of(self, value_class: object) -> dict[Key, None]:
-        """Those of one value class, or of what stands for it, to be added to."""
+        """Return the gauges of one value class, or of an object that stands for it; the caller may add to them."""
         return self._gauges.get(value_class) or self._gauges.setdefault(value_class, {})
 
     def of_family(self, family: str) -> list[Key]:
-        """Those of a family."""
+        """Return the gauges of a family."""
         return [key for of_class in self._gauges.copy().values() for key in list(of_class) if key[0].family == family]
 
     def forget(self, keys: Iterable[Key]) -> None:
-        """Have processes that are forked from now on not have these."""
+        """Forget gauges: processes that are forked from now on do not inherit them."""
         of_classes = list(self._gauges.values())
         for key in keys:
             for of_class in of_classes:
                 of_class.pop(key, None)
 
     def now(self) -> Seen | None:
-        """How many removals there have been."""
+        """Return the cells file and its number of removals; None if there is no store."""
         return (self._home.file.identity, self._home.file.removals[0]) if self._home.is_open() else None
 
     def begin(self) -> None:
-        """Know, in a process that has inherited nothing, that its memory is up to date."""
+        """Note that the memory of a process that has inherited nothing is up to date."""
         self._seen = self._seen or self.now()
 
     def note(self, seen: Seen | None) -> None:
-        """Know that this process has forgotten all that had been removed then."""
+        """Note that this process has forgotten all that was removed up to that number."""
         if not self.waiting:
             self._seen = seen
 
     def note_own(self) -> None:
-        """Know the removal that this process is carrying out, if it knows all before it; with the write lock held."""
+        """Note the removal of this process itself, if it knows all earlier ones. Call it with the write lock held."""
         now = self.now()
         if now is not None and self._seen == (now[0], now[1] - 1):
             self._seen = now
 
     def are_up_to_date(self) -> bool:
-        """Whether nothing has been removed that this process may not know of."""
+        """Whether this process knows of all removals."""
         return self._seen is None or self._seen == self.now()

@@ -25,7 +25,7 @@ FRAME = struct.Struct("=II")
 LONGEST = 1 << 20
 """Bytes of a frame: 64 times the longest label that anybody needs, and one 64th of the room of all journals."""
 _MODEST = 16
-"""A journal of so many extents (64 KiB) may grow as long as there is room at all."""
+"""A journal of up to so many extents (64 KiB) may grow as long as there is any room."""
 
 
 class TooLongError(NoRoomError):
@@ -43,13 +43,13 @@ def refuse_longer(length: int) -> None:
 
 
 class JournalGoneError(Exception):
-    """The part that was asked for has been settled or given back meanwhile: read the rows again."""
+    """The wanted part of a journal has been settled or given back meanwhile. Read the rows again."""
 
 
 class JournalWriter:
     """Appends to the journal of one slot of this process.
 
-    is_held_back: nobody sees it before `publish`.
+    is_held_back: whether other processes see nothing of it before `publish`.
     """
 
     def __init__(self, file: CellsFile, slot: int, *, is_held_back: bool = False):
@@ -58,8 +58,8 @@ class JournalWriter:
         self._bytes = file.bytes
         self._slot = slot
         self._instance = layout.instance_of(file.uses[slot], slot)
-        self._extents: list[int] = []  # from the oldest that is not given back
-        self._oldest = 0  # its number in the journal
+        self._extents: list[int] = []  # those not given back yet, the oldest first
+        self._oldest = 0  # the number of the oldest in the journal
         self._end = 0
         self._last = 0  # where the last extent begins, in the journal and in the file
         self._last_at = 0
@@ -87,7 +87,7 @@ class JournalWriter:
             self._file.published[self._slot] = self._end
 
     def publish(self) -> None:
-        """Show a journal that was held back."""
+        """Show the journal to other processes if it was held back."""
         if self.is_held_back:
             self.is_held_back = False
             self._file.published[self._slot] = self._end
@@ -117,7 +117,7 @@ class JournalWriter:
             self._link(extent)
 
     def _leave_room(self, count: int) -> None:
-        """Raise NoRoomError where a long journal would be longer than what is left for those of all other processes."""
+        """Raise NoRoomError if a long journal would become longer than the room that is left for all others."""
         length, extents = len(self._extents) + count, self._file.extents
         most_left = extents.count - extents.ever() - count
         if length > max(_MODEST, most_left) and length > extents.count - extents.used() - count:
@@ -127,7 +127,7 @@ class JournalWriter:
         number = self._oldest + len(self._extents)
         layout.EXTENT_HEADER.pack_into(self._file.bytes, _address(extent), self._instance, 0, number)
         if self._extents:
-            # Only the next pointer changes: the header's other fields are being read.
+            # Only the pointer to the next extent changes, as others may be reading the rest of the header.
             self._file.bytes[_address(self._extents[-1]) + 8 :][:4] = struct.pack("=I", extent + 1)
         else:
             self._file.first[self._slot] = extent
@@ -151,7 +151,7 @@ def _address(extent: int) -> int:
 class Reading(NamedTuple):
     """A part of a journal.
 
-    end: the byte behind it. left_out: what is wrong with those of its records that make no sense.
+    end: the number of the byte after it. left_out: for each record that makes no sense, what is wrong with it.
     """
 
     records: list[Record]
@@ -168,12 +168,12 @@ def read(
     *,
     most: int | None = None,
 ) -> Reading:
-    """Return the records of an instance from byte `start` on; no more than fit into `most` bytes, but for the first.
+    """Return the records of an instance from byte `start` on; at most `most` bytes of them, but at least one.
 
     decode: makes a record of the JSON in a frame; for many journals a `sense.Decoder`.
 
-    A record that makes no sense is left out. If that is the process's own, which is the first one, another stands
-    in for it: what the process counts is shown and kept.
+    A record that makes no sense is left out. If that is the process's own record, the first one, a stand-in takes its
+    place, so that scrapes show what the process counts.
     Raises JournalGoneError if the slot is another instance's by now or the extents were given back, and
     DamagedError if there is something else than frames.
     """
@@ -194,7 +194,7 @@ def read(
     except (struct.error, IndexError, ValueError, KeyError, TypeError, MemoryError) as error:
         raise DamagedError(f"the journal in slot {slot} of the cells file is damaged ({error!r})") from error
     if reading.left_out and not file.has(slot, instance):
-        raise JournalGoneError  # its cells may be others' by now, that is all
+        raise JournalGoneError  # no nonsense: the cells may just have another owner by now
     if reading.end == start and end < published:
         return read(file, slot, instance, start, decode, most=2 * LONGEST)
     if start == 0 and reading.end and not any(isinstance(record, ProcessRecord) for record in reading.records):
@@ -203,9 +203,10 @@ def read(
 
 
 def _may_be_wiped(file: CellsFile, before: tuple[int, int], length: int) -> bool:
-    """Whether something else than a frame is no damage: somebody has wiped journals.
+    """Whether something else than a frame is no damage, because a process has wiped journals.
 
-    Or does so since that state, or was killed in the middle of it. length: what stands where a frame begins.
+    It may also be wiping now, or have been killed while it did. before: the chore's state before the reading. length:
+    the number in the place of a frame's length.
     """
     now = file.wiping.state()
     return now != before or not file.wiping.is_done() or (length == 0 and now != (0, 0))
@@ -234,7 +235,7 @@ def _records(
             if may_be_wiped(length):
                 raise JournalGoneError
             if at:
-                break  # these first; who reads on from here hears of it
+                break  # return these first; reading on from here raises
             raise ValueError(f"the checksum at byte {start + at} is wrong")
         try:
             record = decode(payload)
@@ -249,7 +250,7 @@ def _records(
 
 
 def _refuse(file: CellsFile, slot: int, record: Record) -> None:
-    """Raise NonsenseError if a child is in cells that it cannot have: they are in one block, and that is its slot's."""
+    """Raise NonsenseError unless the cells of a child are in one block, which its process owns."""
     if isinstance(record, ChildRecord):
         first = record.cell - record.stamped
         block, place = divmod(first, layout.BLOCK_CELLS)
@@ -266,7 +267,7 @@ def _bytes(file: CellsFile, slot: int, instance: int, start: int, end: int) -> b
         address = _address(extent)
         owner, following, number = layout.EXTENT_HEADER.unpack_from(file.bytes, address)
         base = number * layout.EXTENT_PAYLOAD
-        if owner != instance or base > start:  # first: the extent may have been given to anybody meanwhile
+        if owner != instance or base > start:  # checked first, as the extent may have another owner by now
             raise JournalGoneError
         if number <= previous:
             if layout.EXTENT_HEADER.unpack_from(file.bytes, address)[0] != instance:
@@ -288,10 +289,10 @@ def _bytes(file: CellsFile, slot: int, instance: int, start: int, end: int) -> b
 
 
 def wipe(file: CellsFile, committed: Mapping[int, int]) -> bool:
-    """Overwrite what of all journals is rows. committed: how many bytes that is, by instances.
+    """Overwrite the part of each journal that is in rows. committed: by instance, how many bytes that are.
 
-    Call it with the write lock held, where no other thread of this process claims extents. False if it is not done
-    everywhere: another process was just about to claim one.
+    Call it with the write lock held, and while no other thread of this process claims extents. False if an extent was
+    left out because another process was about to claim it.
     """
     owners = file.extents.owners[: file.extents.ever()].tolist()
     missed = [extent for extent, owner in enumerate(owners) if owner and not _wipe(file, extent, owner, committed)]
@@ -304,7 +305,7 @@ def _wipe(file: CellsFile, extent: int, owner: int, committed: Mapping[int, int]
     length = min(committed.get(instance, 0) - number * layout.EXTENT_PAYLOAD, layout.EXTENT_PAYLOAD)
     if length <= 0:
         return True
-    with file.extents.holding(extent) as held:  # it may be given back meanwhile, but to nobody else
+    with file.extents.holding(extent) as held:  # it may be given back meanwhile, but not claimed
         header = layout.EXTENT_HEADER.unpack_from(file.bytes, at)
         if held and file.extents.owners[extent] == owner and header[::2] == (instance, number):
             first = at + layout.EXTENT_HEADER.size

@@ -29,13 +29,13 @@ CHECKSUM = struct.Struct("=I")
 CURSORS_AT = 256
 """Two 32-bit hints: where the search for a free cell block and a free extent begins."""
 DOUBT_AT = 300
-"""Not 0: a process met damage in one of the files; who writes to the store checks all of them then."""
+"""Not 0: a process met damage in one of the files. The next one that writes to the store then checks all of them."""
 CHECK_DUE_AT = 304
-"""When all files are to be checked again, in seconds of CLOCK_MONOTONIC."""
+"""The time of the next check of all files, in seconds of CLOCK_MONOTONIC."""
 REMOVALS_AT = 312
 """64 bits, raised at each removal with SQLite's write lock held."""
 CHORES_AT = 320
-"""Four times two 64-bit counts and a time, see `chores`."""
+"""For each of four chores two 64-bit counts and a time, see `chores`."""
 SLICES_LOCK_AT = 3999
 """This byte is locked by the process whose turn it is to write in slices, see `rows/slices.py`."""
 RUN_LOCK_AT = 4000
@@ -75,21 +75,21 @@ FILE_SIZE = JOURNALS_AT + EXTENTS * PAGE
 
 FREE, HELD, SETTLED, CLAIMED = 0, 1, 2, 3
 """The states of a slot, in the order FREE, CLAIMED, HELD, SETTLED, FREE. CLAIMED: a process is raising its uses, or was
-killed while it did. HELD lasts until its rows are settled, also when its process is dead; SETTLED until its process has
-died or let go. `cellsfile` says who writes them, and what may be read."""
+killed while it did. HELD: a process has it, or is dead and its rows are not settled yet. SETTLED: until the process has
+died or let go. `cellsfile` says which process writes them, and what readers may conclude."""
 
 USES_LIMIT = 2**32 - 1
-"""A slot cannot be used more often; a count that has come so far was garbled."""
+"""A slot cannot be used more often. A count that is so high was garbled."""
 
 NOTICE = 255
 """In a slot's stale byte: look at your slot before the next operation."""
 
 
 def mark_of(uses: int) -> int:
-    """The value of a slot's stale byte while all is well, 1 to 250: it differs from one use to the next."""
+    """Return the value of a slot's stale byte without a notice, 1 to 250; it differs from one use to the next."""
     return 1 + uses % 250
 
 
 def instance_of(uses: int, slot: int) -> int:
-    """The id of a process instance; a slot's uses only grow, so it is never given twice in one store."""
+    """Return the id of a process instance. It is never used twice in one store, because a slot's uses only grow."""
     return uses * SLOTS + slot

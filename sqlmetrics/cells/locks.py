@@ -1,8 +1,8 @@
-"""Kernel locks, which say who lives: POSIX record locks.
+"""Locks of the kernel (POSIX record locks), which tell the processes that are alive.
 
-They are what makes "alive" a fact and not a guess: a forked child does not inherit them, the
-kernel drops them at any death, and neither pid reuse nor pid namespaces matter. Their trap is that closing
-*any* descriptor of the file drops them all, so nothing in this package closes the cells file (see `cells`).
+A forked child does not inherit them, the kernel drops them at any death, and neither pid reuse nor pid namespaces
+matter. Their trap is that closing *any* descriptor of the file drops them all, so nothing in this package closes the
+cells file (see `cellsfile`).
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ def _try(fd: int, offset: int, kind: int) -> bool:
 
 
 _owed: set[tuple[int, int]] = set()
-"""(descriptor, offset) of locks that are to be released and could not be: the kernel needs memory to split a range."""
+"""(descriptor, offset) of locks that could not be released: the kernel needs memory to split a range."""
 
 
 def unlock(fd: int, offset: int) -> None:
-    """Release the byte at `offset`, and what could not be released before. Raises nothing; tried again if it fails."""
+    """Release the byte at `offset`, and those that could not be released before. Raises nothing; tries again later."""
     _owed.add((fd, offset))
     for one in _owed.copy():
         if _release(*one):
@@ -60,8 +60,8 @@ def _release(fd: int, offset: int) -> bool:
 def share_by_file(fd: int, offset: int) -> bool:
     """Lock the byte for sharing as `try_share` does, but for the open file instead of for this process.
 
-    Such a lock (``F_OFD_SETLK``, Linux) goes on through `exec` and in children, until the last of them that has this
-    very open file is gone; closing other descriptors does not end it. False if that is not to be had.
+    Such a lock (``F_OFD_SETLK``, Linux) survives `exec` and forks, until the last process with this open file has
+    ended; closing other descriptors does not end it. False if the system has no such locks, or refuses this one.
     """
     if _BSD or not hasattr(fcntl, "F_OFD_SETLK"):
         return False
@@ -81,16 +81,16 @@ def is_locked(fd: int, offset: int) -> bool:
 
 
 def holder(fd: int, offset: int) -> int:
-    """The pid of another process that holds a lock on the byte at `offset`, as this process's pid namespace has it.
+    """Return the pid of another process that holds a lock on the byte at `offset`, in this process's pid namespace.
 
-    0 where nobody holds one, or a process that this one cannot see: of a container beside it, say.
+    0 if no process holds one, or one that is not visible here, such as a process of another container.
     """
     kind, pid = _asked(fd, offset)
     return max(pid, 0) if kind != fcntl.F_UNLCK else 0
 
 
 def _asked(fd: int, offset: int) -> tuple[int, int]:
-    """(kind, pid) of the lock of another process."""
+    """Return (kind, pid) of the lock of another process."""
     if _BSD:
         question = _FLOCK.pack(offset, 1, 0, fcntl.F_WRLCK, os.SEEK_SET)
         _, _, pid, kind, _ = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_GETLK, question)[: _FLOCK.size])

@@ -1,10 +1,10 @@
-"""Which cells' series were removed: a bitmap at the beginning of each block, one bit for each of its cells.
+"""Marks on the cells whose series were removed: a bitmap at the beginning of each block, one bit for each of its cells.
 
-Who removes a series deletes its rows, and must tell the processes that have cells for it which these are: else they
-would count on where no row leads. In the transaction of the removal the cells go to the table `removed`. Whoever has
-the write lock next, usually the same process, sets their bits, has their processes look at them, and empties the table:
-so a crash at any point leaves it to the next one to do so, and a bit never tells of a removal that was rolled back.
-Bits are set and cleared with the write lock held only, so never by two at a time.
+A process that removes a series deletes its rows. Other processes may have cells for it, and must be told, because they
+would go on counting in cells without a row. So the removal's transaction writes these cells into the table `removed`.
+The next transaction that writes, usually the same process's, sets their bits, notifies their processes, and empties the
+table. So the next writer continues after a crash at any point, and a bit never tells of a removal that was rolled back.
+Bits are only set and cleared with the write lock held, so no two processes do it at once.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _NONE = bytes(layout.MARKS)
 
 
 def set_mark(file: CellsFile, cell: int, process: int) -> int | None:
-    """Mark a cell and return its slot, unless it is not that process's any more."""
+    """Mark a cell and return its slot; None if the cell is not that process's any more."""
     slot = process % layout.SLOTS
     block, byte, bit = _place(cell)
     if not 0 <= block < layout.CELL_BLOCKS:  # damage
@@ -37,7 +37,7 @@ def clear(file: CellsFile, cells: Iterable[int]) -> None:
 
 
 def _place(cell: int) -> tuple[int, int, int]:
-    """The block of a cell, and the byte of the file and the bit that stand for it."""
+    """Return the block of a cell, the byte of the file with its bit, and the bit's value."""
     block, place = divmod(cell, layout.BLOCK_CELLS)
     return block, _start(block) + place // 8, 1 << place % 8
 
@@ -47,7 +47,7 @@ def _start(block: int) -> int:
 
 
 def marked(file: CellsFile, blocks: Iterable[int]) -> set[int]:
-    """The cells of these blocks whose bits are set."""
+    """Return the cells of these blocks whose bits are set."""
     found: set[int] = set()
     for block in blocks:
         bits = bytes(file.bytes[_start(block) : _start(block) + layout.MARKS])

@@ -1,6 +1,6 @@
-"""Whose files these are: in a folder that everybody may write to, another user can have put them there.
+"""Checks who owns the files: in a folder that everybody may write to, another user may have put them there.
 
-Only such a folder (``/dev/shm``, ``/tmp``) is looked at: where others may not write, they cannot plant anything.
+Only such folders (``/dev/shm``, ``/tmp``) are checked. Where others may not write, they cannot plant anything.
 """
 
 from __future__ import annotations
@@ -9,24 +9,25 @@ import os
 import stat
 
 from ..errors import ForeignFileError
+from .descriptors import open_file
 
 SUFFIXES = ("", "-wal", "-shm", "-cells")
-"""What the names of a store's four files end in."""
+"""The suffixes of a store's four files."""
 JOURNAL_SUFFIX = "-journal"
-"""Of the file that SQLite believes if it is there, though a store never has one; see `rows.unbelieved`."""
+"""The suffix of a file that SQLite obeys if it exists, though a store never has one; see `rows.undisturbed`."""
 
 _groups: dict[str, int] = {}
 
 
 def share(path: str, gid: int) -> None:
-    """Accept files of this group, of the store at `path`: it is shared with it, so its members may make them."""
+    """Accept files of this group for the store at `path`, which is shared with the group's members."""
     _groups[path] = gid
 
 
 def check(path: str, *, looking: bool = False) -> None:
-    """Raise ForeignFileError if one of the store's files may be another user's: only root's and one's own are used.
+    """Raise ForeignFileError if one of the store's files may be another user's; root's files are accepted.
 
-    looking: by one who reads only, and may do so as a member of the files' group, as they say themselves.
+    looking: whether the caller only reads; then files that its group may read are accepted, too.
     """
     if _is_open_to_all(path):
         for suffix in SUFFIXES:
@@ -34,22 +35,31 @@ def check(path: str, *, looking: bool = False) -> None:
 
 
 def check_file(name: str) -> None:
-    """Raise ForeignFileError if there is something at the name of one file that may be another user's."""
+    """Raise ForeignFileError if there is a file of this name that may be another user's."""
     if _is_open_to_all(name):
         _check_name(name)
 
 
-def check_opened(fd: int, name: str, *, looking: bool = False) -> None:
-    """Raise ForeignFileError if the file that was opened at a name may be another user's; nothing can change that."""
-    status = os.fstat(fd)
-    if _is_open_to_all(name) and not (looking and _is_shared_with_me(status)):
-        _check(name, status)
+def open_checked(name: str, flags: int, *, looking: bool = False) -> int:
+    """Open a file of the store; does not wait at a fifo. Raises OSError, or ForeignFileError as `check` does.
+
+    It checks the open file, as another file may take a name at any moment.
+    """
+    fd = open_file(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        status = os.fstat(fd)
+        if _is_open_to_all(name) and not (looking and _is_shared_with_me(status)):
+            _check(name, status)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
 
 
 def planted_journal(path: str) -> str:
-    """What is wrong with the file that SQLite would take for the store's rollback journal, '' if nothing is.
+    """Return what is wrong with the file that SQLite would take for the store's rollback journal; '' if nothing is.
 
-    In any folder: one's own fifo would stop SQLite as well.
+    This is checked in any folder, because even a fifo of one's own would stop SQLite.
     """
     name = path + JOURNAL_SUFFIX
     try:
@@ -64,7 +74,7 @@ def _is_open_to_all(name: str) -> bool:
     try:
         return bool(os.stat(os.path.dirname(name)).st_mode & stat.S_IWOTH)
     except OSError:
-        return False  # nothing to be opened either; who opens it says why
+        return False  # then nothing can be opened, and the open tells why
 
 
 def _check_name(name: str, *, looking: bool = False) -> None:
@@ -110,5 +120,5 @@ def _what_is_wrong(name: str, status: os.stat_result) -> str:
 
 
 def _group_of(name: str) -> int:
-    """The group that the store of this file is shared with, -1 if with none."""
+    """Return the group that the store of this file is shared with; -1 if there is none."""
     return next((gid for path, gid in _groups.copy().items() if name.startswith(path)), -1)

@@ -1,6 +1,6 @@
-"""What of a store is this process's own: its writers, and the lock under which children get their cells.
+"""A process's own part of a store: its writers, and the lock under which its children get their cells.
 
-An operation that has its cell comes by without any of this.
+An operation on a child that has its cells needs none of this.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ T = TypeVar("T")
 _SLICE_SECONDS = 0.003
 _BREAK_SECONDS = 0.0003
 _AT_ONCE = 100
-"""Children that one operation may announce for all: half a millisecond; the flusher goes on with the others."""
+"""How many children one operation announces again; it takes 0.5 ms. The flusher announces the rest."""
 
 
 def take_break() -> None:
-    """Let others have the lock: without a wait this thread would have it again before any that waits for it.
+    """Let other threads have the lock: without a pause, this thread would take it again before any that waits.
 
-    Raises GaveWayError where another thread forks.
+    Raises GaveWayError if another thread waits to fork.
     """
     fork.give_way()
     native.sleep(_BREAK_SECONDS)
@@ -43,33 +43,33 @@ def take_break() -> None:
 class Part:
     """The writers of one process, by their names.
 
-    lock: under which children get their cells, see `binding`. depth: how often the thread that has it has entered it.
-    has_aside: whether something was counted aside meanwhile.
+    lock: under which children get their cells, see `binding`. depth: how often the thread that has the lock is inside
+    `binding`. has_aside: whether something was counted aside meanwhile.
     """
 
     def __init__(self, home: Home, parent: Part | None = None):
         self._home = home
-        # A child frees nothing of its parent's: that would copy the pages of all its children.
+        # A forked process frees no objects of its parent: that would copy the memory pages of all children.
         self._parent = parent
         if parent is not None:
             parent._parent = None
         self.lock = native.RLock()
         self.depth = 0
         self.has_aside = False
-        self._is_held = False  # for a fork
+        self._is_held = False  # by a fork
         self.writers: dict[str, Writer] = {}
         self.inheritance: Inheritance = Inheritance(home, parent.inheritance if parent else None)
 
     @contextlib.contextmanager
     def binding(self, seconds: float = -1) -> Iterator[bool | None]:
-        """Hold the lock under which children get their cells; wait so long for other threads, or for ever.
+        """Hold the lock under which children get their cells; wait so many seconds for other threads, or for ever.
 
-        What is entered is False where this thread holds it already: in a signal handler or a garbage collection that
-        came in the middle. There, children that are on the move count aside (see `Aside`), until the outermost is
-        done. It is None if others held it all the time.
+        Yields True; but False if this thread holds the lock already, and this is a signal handler or a garbage
+        collection in the middle. Then children that are on the move count aside (see `Aside`), until the outermost
+        block ends. Yields None if others held the lock all the time.
 
-        A generator, and no class of its own: it is closed, and the lock released, also where the stack has no room for
-        one more call, such as that of `__exit__`.
+        It is a generator, and no class: a generator is closed, and the lock released, even if the stack has no room
+        for one more call, such as that of `__exit__`.
         """
         if not self.lock.acquire(timeout=seconds):
             yield None
@@ -82,7 +82,7 @@ class Part:
             try:
                 while self.has_aside and self.depth == 0:
                     self._take_in()
-            finally:  # whatever comes out of it: a RecursionError, or what a signal handler raises
+            finally:  # even after a RecursionError, or an error of a signal handler
                 self.lock.release()
 
     def is_held_here(self) -> bool:
@@ -90,7 +90,7 @@ class Part:
         return self.lock._is_owned()  # type: ignore[attr-defined, no-any-return]
 
     def writer(self, identifier: str, outermost: bool) -> Writer:
-        """Return this process's writer of that name, valid or made so. Call it inside `binding`."""
+        """Return this process's writer of that name, ready to give out cells. Call it inside `binding`."""
         writer = self.writers.get(identifier)
         if writer is None:
             writer = self.writers.setdefault(identifier, Writer(identifier, self._note_removed))
@@ -122,12 +122,12 @@ class Part:
             shared.resume()
 
     def place(self, writer: Writer, key: Key, outermost: bool) -> Place:
-        """Return where a child is; in memory if the cells file has no room. Call it inside `binding`."""
+        """Return the place of a child, in memory if the cells file has no room. Call it inside `binding`."""
         if not outermost:
             self.has_aside = True
             return writer.bind_aside(key)
         found = self.attempt("find room in the cells file", lambda: writer.bind(key, shared=True))
-        if key in writer.lapsed:  # what an operation of its own has set is shown at once
+        if key in writer.lapsed:  # an operation on it must show at once
             self.attempt("find room in the cells file", lambda: writer.announce_again(key))
         self._tell_of_long(writer, key)
         return found or writer.bind(key, shared=False)
@@ -144,7 +144,7 @@ class Part:
             self._home.report("too_long", message, about=f"help of {key[0].family}")
 
     def _take_in(self) -> None:
-        """Take in what was counted aside; called with the lock held."""
+        """Add what was counted aside to the children. Call it with the lock held."""
         self.depth = 1
         self.has_aside = False
         try:
@@ -158,7 +158,7 @@ class Part:
             self.depth = 0
 
     def attempt(self, what: str, action: Callable[[], T]) -> T | None:
-        """Do something for which there may be no room: then that is reported, and None returned."""
+        """Run an action for which there may be no room; then report that, and return None."""
         try:
             result = action()
         except OSError as error:
@@ -167,12 +167,12 @@ class Part:
         return result
 
     def arenas(self) -> list[SharedArena]:
-        """The parts of the cells file that this process writes to."""
+        """Return the parts of the cells file that this process writes to."""
         with self.binding():
             return [writer.shared for writer in self.writers.copy().values() if writer.shared]
 
     def children_of(self, family: str) -> list[Key]:
-        """The children of a family that this process has, or will have as it inherits them."""
+        """Return the children of a family that this process has, or will have because it inherits them."""
         with self.binding():
             known = [key for writer in self.writers.copy().values() for key in writer.places.copy()]
         return [key for key in [*known, *self.inheritance.of_family(family)] if key[0].family == family]
@@ -191,10 +191,10 @@ class Part:
         return bool(outermost)
 
     def give_back(self, keys: list[Key], *, are_unbound: bool = False) -> None:
-        """Forget children, and what this process has counted of them; who uses one again begins at zero.
+        """Forget children, and what this process has counted in them. A child that is used again begins at zero.
 
-        Their rows go with the next flush or removal. Call it inside `binding`, in the outermost.
-        are_unbound: whether no value leads to their cells any more.
+        The next flush or removal deletes their rows. Call it inside the outermost `binding`.
+        are_unbound: whether no value is bound to their cells any more.
         """
         self._forget(keys)
         for writer in self.writers.copy().values():
@@ -211,14 +211,14 @@ class Part:
             tell(keys)
 
     def has_given_back(self) -> bool:
-        """Whether there are rows of children that this process uses no more."""
+        """Whether there may be rows of children that this process has given back."""
         return any(arena.leaving for arena in self.arenas()) or self._is_forgetting()
 
     def _is_forgetting(self) -> bool:
         return any(writer.gone for writer in self.writers.copy().values())
 
     def look_for_marks(self) -> None:
-        """Forget what other processes have removed, also where they died before they could notify this one."""
+        """Forget what other processes have removed, even if they died before they could notify this one."""
         seen = self.inheritance.now()
         with self.binding() as outermost:
             for writer in self.writers.copy().values() if outermost else ():
@@ -234,13 +234,13 @@ class Part:
                 self.inheritance.note(seen)
 
     def _renew(self, writer: Writer) -> None:
-        """What a signal handler did in the middle may have been led to cells of a child that was gone."""
+        """Have all values bound again: a signal handler in the middle may have been bound to cells of a gone child."""
         with self.binding() as outermost:
             if outermost and writer.shared and writer.shared.is_active():
                 writer.shared.renew()
 
     def zero_unread(self) -> None:
-        """Overwrite cells of removed children that nobody can read any more for what they were."""
+        """Overwrite cells of removed children that no scrape can take for what they were any more."""
         if any(arena.has_unread() for arena in self.arenas()):
             with self.binding() as outermost:
                 for arena in self.arenas() if outermost else ():
@@ -248,13 +248,13 @@ class Part:
                         arena.zero_unread()
 
     def has_known(self, key: Key) -> bool:
-        """Whether a child has a place."""
+        """Whether a child has cells in this process."""
         return any(key in writer.places for writer in self.writers.copy().values())
 
     def in_slices(self, step: Callable[[], bool]) -> None:
-        """Take steps inside `binding` until one returns False, and let others have the lock every few milliseconds.
+        """Take steps inside `binding` until one returns False; let others have the lock every few milliseconds.
 
-        Does nothing in the middle of an operation of this thread. Raises GaveWayError where another thread forks.
+        Does nothing if this thread is inside `binding` already. Raises GaveWayError if another thread waits to fork.
         """
         more = True
         while more:
@@ -271,9 +271,9 @@ class Part:
         return any(writer.moving for writer in self.writers.copy().values())
 
     def move_in(self) -> None:
-        """Go on with what many children wait for: to be moved (see `writer`), announced again or inherited.
+        """Move children (see `writer`), announce them again, or place inherited ones: whatever they wait for.
 
-        Raises GaveWayError where another thread forks.
+        Raises GaveWayError if another thread waits to fork.
         """
         for writer in self.writers.copy().values():
             if self._begin_to_move(writer):
@@ -318,7 +318,7 @@ class Part:
         return bool(self.attempt("find room in the cells file", lambda: writer.announce_lapsed(1)))
 
     def place_inherited(self) -> bool:
-        """Give this process one of the gauges that it is sure to have; False if there is none. Inside `binding`."""
+        """Place one of the gauges in `Inheritance.sure`; False if there is none. Call it inside `binding`."""
         if not self.inheritance.sure:
             return False
         writer, key, inherited = self.inheritance.sure.popleft()
@@ -327,10 +327,10 @@ class Part:
         return True
 
     def go_over(self, store_id: str, settled: set[int], enter: Callable[[], None]) -> None:
-        """Take the values of this process along to other files.
+        """Move the values of this process to other files.
 
-        store_id: of the store that it was. settled: instances whose values are in the rows already.
-        enter: makes the files the store's own, within.
+        store_id: the id of the store so far. settled: the instances of this process whose values are in the rows
+        already. enter: begins to use the files; called with the lock held.
         """
         with self.binding():
             enter()
@@ -343,7 +343,7 @@ class Part:
             self.move_in()
 
     def leave(self) -> None:
-        """Own nothing any more, as if this process had ended."""
+        """Give up all slots and cells, as if this process had ended."""
         with self.binding():
             for writer in self.writers.copy().values():
                 for arena in writer.arenas():
@@ -352,16 +352,16 @@ class Part:
             if self._home.is_open():
                 self._home.file.let_go_spare()
 
-    # --- what the others are told beside the children: of families, and exemplars -------------------------
+    # --- families and exemplars in the journal ------------------------------------------------------------
 
     def describe(self, family: Family) -> None:
-        """Tell others of what has come up about a family that they know; if that has to wait, the next flush does."""
+        """Announce the news of a family that others know already; if others have the lock, the next flush does."""
         with self.binding(waits.NEW_CHILD) as outermost:
             if outermost:
                 self._tell([family])
 
     def tell_families(self) -> None:
-        """Tell others of what has come up about families that they know."""
+        """Announce the news of all families that others know already."""
         with self.binding() as outermost:
             if outermost:
                 self._tell(list(metadata))
@@ -373,9 +373,9 @@ class Part:
                     self.attempt("find room in the cells file", partial(writer.shared.describe, family))
 
     def keep_exemplar(self, identifier: str, series: Series, exemplar: Exemplar) -> None:
-        """Keep an exemplar of a writer of that name, and tell the others at once if it is the first for a while.
+        """Keep an exemplar, and write it to the journal at once if it is the first of its series for a while.
 
-        What cannot be told within a moment is told by the next flush.
+        If that is not possible within a moment, the next flush does it. identifier: the writer's name.
         """
         writer = self.writers.get(identifier) or self.writer(identifier, False)
         if writer.exemplars.put(series, exemplar):
@@ -387,12 +387,12 @@ class Part:
             writer.exemplars.wait(left)
 
     def newest_exemplar(self, identifier: str, series: Series) -> Exemplar | None:
-        """The newest that this process has of a series."""
+        """Return the newest exemplar that this process has of a series, or None."""
         writer = self.writers.get(identifier)
         return writer.exemplars.newest.get(series) if writer else None
 
     def tell_exemplars(self, pause: float) -> None:
-        """Tell the others those that wait, unless that was done less than `pause` seconds ago."""
+        """Write waiting exemplars to the journal, unless that was done less than `pause` seconds ago."""
         for writer in self.writers.copy().values():
             waiting = writer.exemplars.take_round(pause)
             for start in range(0, len(waiting), exemplars.AT_ONCE):
@@ -410,7 +410,11 @@ class Part:
         self._is_held = fork.acquire(self.lock)
 
     def after_fork_in_parent(self, *, suspended: bool) -> bool:
-        """Go on. suspended: have every value look for its place, and so for the flusher. True if there is news."""
+        """Go on after a fork. Returns whether there is anything to flush.
+
+        suspended: whether the flusher was stopped. Then each value is bound again at its next operation, which starts
+        the flusher.
+        """
         news = False
         for writer in self.writers.copy().values() if suspended else ():
             shared = writer.shared
@@ -425,7 +429,7 @@ class Part:
 
 
 def _tell(writer: Writer, some: list[Series]) -> list[Series]:
-    """Tell the others the newest exemplars of some series, and return those that must wait."""
-    with contextlib.suppress(OSError):  # no room; the children that find none say so
+    """Write the newest exemplars of some series to the journal, and return the series that must wait."""
+    with contextlib.suppress(OSError):  # no room; children that find none report it
         return [series for series in some if not writer.tell(series)]
     return some

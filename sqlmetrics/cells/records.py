@@ -1,7 +1,7 @@
-"""The records of a journal: what a process tells the others about itself, its families and its children.
+"""The records of a journal, in which a process announces itself, its families, its children and its exemplars.
 
-Times are seconds since the epoch, None where nothing is known. In the text of a journal those of processes and families
-are whole nanoseconds, 0 where nothing is known.
+Times are seconds since the epoch, None if unknown. In the text of a journal, the times of processes and families are
+whole nanoseconds, 0 if unknown.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from .shape import STATE_MODE, STATE_TYPES, Shape, canonical_labels
 
 
 class ProcessRecord(NamedTuple):
-    """Who writes this journal; always the first record.
+    """The process that writes this journal; always the first record.
 
-    lost: the instances that this process was before, in a store of that id whose cells it has lost. Their values
-    are in this instance's cells now.
+    lost: earlier instances of this process in the store of that id, which have lost their cells. Their values are in
+    this instance's cells now.
     """
 
     pid: str
@@ -31,9 +31,9 @@ class ProcessRecord(NamedTuple):
 
 
 class FamilyRecord(NamedTuple):
-    """A metric family; again whenever something of it is another. made: when that came up.
+    """A metric family; written again whenever its metadata changes. made: when it changed.
 
-    registered: whether it is in the default registry; None: nothing is said of that.
+    registered: whether it is in the default registry; None: unknown.
     """
 
     name: str
@@ -62,16 +62,16 @@ class ChildRecord(NamedTuple):
     created: float
 
     def labels(self) -> str:
-        """The labels as canonical JSON, without what the variant stands for (a bucket's ``le``)."""
+        """Return the labels as canonical JSON, without the one in the variant (a bucket's ``le``)."""
         return _labels(tuple(self.labelnames), tuple(self.labelvalues))
 
     def stand_in(self) -> FamilyRecord:
-        """What is to be known of the family where its own record makes no sense; whatever else is said of it wins."""
+        """Return a record of the family for readers that have no sound one. Any sound one overrules it."""
         modes = {"gauge": "mostrecent" if self.stamped else "all"} | dict.fromkeys(STATE_TYPES, STATE_MODE)
         return FamilyRecord(self.family, self.type, modes.get(self.type, ""), "", None, "", None)
 
     def samples(self) -> Iterator[tuple[str, str, int]]:
-        """(sample name, variant, cell) of each sample."""
+        """Yield (sample name, variant, cell) of each sample."""
         cells = range(self.cell, self.cell + 2 * len(self.names), 2 if self.stamped else 1)
         return zip(self.names, self.variants, cells, strict=False)
 
@@ -90,7 +90,7 @@ class ExemplarRecord(NamedTuple):
     timestamp: float
 
     def series(self) -> tuple[str, str, str, str, str]:
-        """(family, type, labels as canonical JSON, sample name, variant)."""
+        """Return (family, type, labels as canonical JSON, sample name, variant)."""
         labels = _labels(tuple(self.labelnames), tuple(self.labelvalues))
         return self.family, self.type, labels, self.name, self.variant
 
@@ -105,7 +105,7 @@ def _labels(names: tuple[str, ...], values: tuple[str, ...]) -> str:
 
 @functools.lru_cache(1_000)
 def _beginnings(names: tuple[str, ...]) -> list[tuple[int, str]]:
-    """(place of the value, what comes before it) of each label in the order of the names, in `canonical_labels`."""
+    """Return (place of the value, text before it) of each label, in the order of `canonical_labels`."""
     places = sorted(range(len(names)), key=names.__getitem__)
     return [(place, canonical_labels([names[place]], [""])[1:-3]) for place in places]
 
@@ -116,12 +116,12 @@ Record = ProcessRecord | FamilyRecord | ChildRecord | ExemplarRecord
 
 
 def unknown_process(instance: int) -> ProcessRecord:
-    """What is to be known of a process whose own record makes no sense."""
+    """Return the stand-in for a process's own record that makes no sense."""
     return ProcessRecord(f"unknown-{instance}", 0, 0, None, "", [])
 
 
 def nanoseconds(time: float | None) -> int:
-    """A time as the texts of journals have it."""
+    """Return a time as journals have it: whole nanoseconds, 0 for None."""
     if time is None:
         return 0
     seconds, fraction = divmod(time, 1.0)  # a product would have more digits than a double
@@ -129,12 +129,12 @@ def nanoseconds(time: float | None) -> int:
 
 
 def from_nanoseconds(time: int) -> float | None:
-    """The inverse of `nanoseconds`: of times that a double can tell apart, some 250 ns from each other."""
-    return time / _SECOND if time else None  # of two integers: what is rounded is the result alone
+    """Return the inverse of `nanoseconds`; a double resolves some 250 ns."""
+    return time / _SECOND if time else None  # a quotient of two integers, so only the result is rounded
 
 
 def is_older(made: float | None, than: float | None) -> bool:
-    """Whether what came up at one time has to give way to what came up at another; None is before all."""
+    """Whether one time is before another; None is before all."""
     return than is not None and (made is None or made < than)
 
 

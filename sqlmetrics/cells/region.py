@@ -1,4 +1,4 @@
-"""Pages of the cells file that are given out to slots and come back: blocks of cells, and extents of journals."""
+"""Pages of the cells file that slots claim and give back: blocks of cells, and extents of journals."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ZEROS = bytes(layout.PAGE)
 _OWNER = struct.Struct("=H")
 _NOBODY = bytes(2)
 _GAP = 64
-"""Claims leave gaps of fewer blocks that were never given out."""
+"""Among the blocks that were given out, there may be gaps, but each is shorter than this."""
 
 
 class NoRoomError(OSError):
@@ -25,14 +25,14 @@ class NoRoomError(OSError):
 
 
 class Census(NamedTuple):
-    """Of each block its owner (0: none) and how often it has been given out."""
+    """Owner (0: none) and generation (how often it was given out) of each block."""
 
     owners: list[int]
     generations: list[int]
 
 
 class Region:
-    """Blocks of one page each: whose each is, how often it was given out, and its bytes."""
+    """Blocks of one page each, with their owners, their generations and their bytes."""
 
     def __init__(self, file: MappedFile, *, owners_at: int, generations_at: int, start: int, count: int, cursor: int):
         self._file: MappedFile = weakref.proxy(file)  # a ring would keep a mapping until the garbage collector comes
@@ -51,12 +51,12 @@ class Region:
     def claim(self, slot: int) -> int:
         """Give a zeroed block to `slot` and return its number.
 
-        The search goes round: a freed block rests as long as possible, so that a slow scrape seldom meets
-        one that was given out again. Raises OSError (ENOSPC) on a full disk, NoRoomError at the limit.
+        The search goes round, so a freed block rests as long as possible, and a slow scrape seldom meets one that was
+        given out again. Raises OSError (ENOSPC) on a full disk, NoRoomError at the limit.
         """
         self._file.stay_open()
         ever = -1
-        while ever < self.ever():  # others may have taken all that was looked at
+        while ever < self.ever():  # other processes may have taken all blocks that were tried
             ever = self.ever()
             cursor = min(self._cursor[0], ever)
             fresh = range(ever, min(ever + _GAP, self.count))
@@ -67,7 +67,7 @@ class Region:
         raise NoRoomError(f"all {self.count:,} blocks of the cells file are in use")
 
     def _free(self, start: int, end: int) -> Iterator[int]:
-        """The blocks without an owner among some; there may be thousands with one before them."""
+        """Yield the blocks without an owner in a range; there may be thousands with an owner before them."""
         owners, at = bytes(self._owners_bytes[2 * start : 2 * end]), -1
         while (at := owners.find(_NOBODY, at + 1)) >= 0:
             if at % 2 == 0:
@@ -85,21 +85,21 @@ class Region:
             return True
 
     def count_use(self, block: int) -> None:
-        """Note that a block, or some of its cells, are about to be another's; see `changed`."""
+        """Raise the generation of a block, before it or some of its cells are used again; see `changed`."""
         self.generations[block] = (self.generations[block] + 1) % 2**32 or 1
 
     def ever(self) -> int:
-        """How many blocks, from the first, have ever been given out."""
+        """Return how many blocks, from the first, have ever been given out."""
         while piece := bytes(self.generations[self._ever : self._ever + _GAP]).rstrip(b"\0"):
             self._ever += (len(piece) + 3) // 4
         return self._ever
 
     def used(self) -> int:
-        """How many blocks have an owner."""
+        """Return how many blocks have an owner."""
         return self.ever() - self.owners[: self.ever()].tolist().count(0)
 
     def owned_by(self, slot: int) -> list[int]:
-        """The blocks of a slot. Whoever settles many processes asks for each: so it is a search among bytes."""
+        """Return the blocks of a slot. It searches bytes, because settling many processes calls it for each of them."""
         owners, wanted = bytes(self.owners[: self.ever()]), _OWNER.pack(slot + 1)
         found: list[int] = []
         at = owners.find(wanted)
@@ -110,16 +110,16 @@ class Region:
         return found
 
     def free(self, slot: int, *, wiped: bool) -> None:
-        """Free every block of a slot. wiped: overwritten; a scrape that is reading it then begins again."""
+        """Free every block of a slot. wiped: overwrite them; a scrape that is reading one then begins again."""
         for block in self.owned_by(slot):
             if wiped:
                 self.wipe(block)
             self.owners[block] = 0
 
     def wipe(self, block: int) -> None:
-        """Overwrite a block that nobody has a use for any more.
+        """Overwrite a block that nobody uses any more.
 
-        Of an extent its header goes first: who has read the rest finds that it is no part of that journal any more.
+        The header of an extent goes first: a reader of the rest then finds that it is no part of that journal.
         """
         self.count_use(block)
         at = self.start + block * layout.PAGE
@@ -127,7 +127,7 @@ class Region:
         self._bytes[at : at + layout.PAGE] = _ZEROS
 
     def wipe_free(self) -> None:
-        """Overwrite all blocks that were given out once and have no owner now. Call it where no child gets cells."""
+        """Overwrite all blocks that were given out once and have no owner now. Call it inside `Part.binding`."""
         for block in [block for block, owner in enumerate(self.owners[: self.ever()].tolist()) if not owner]:
             with self.holding(block) as held:
                 if held and not self.owners[block]:
@@ -137,7 +137,7 @@ class Region:
     def holding(self, block: int) -> Iterator[bool]:
         """Keep other processes from claiming a block; False if one is about to.
 
-        The lock is the process's: call it where no other thread of this one claims any, see `part.binding`.
+        The lock belongs to the whole process, so call it while no other thread claims blocks: inside `Part.binding`.
         """
         lock_at = self._owners_at + 2 * block
         held = locks.try_lock(self._file.fd, lock_at)
@@ -148,7 +148,7 @@ class Region:
                 locks.unlock(self._file.fd, lock_at)
 
     def census(self) -> Census:
-        """Owner and generation of every block ever given out, to be compared with `changed` later."""
+        """Return owner and generation of every block that was ever given out, for `changed`."""
         ever = self.ever()
         return Census(self.owners[:ever].tolist(), self.generations[:ever].tolist())
 
@@ -161,7 +161,7 @@ class Region:
 
 
 def reserve(fd: int, offset: int, length: int) -> None:
-    """Make sure that the bytes exist on the disk: a full disk is then an OSError here and never a SIGBUS."""
+    """Make sure that the bytes exist on the disk: then a full disk is an OSError here, and never a SIGBUS later."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(fd, offset, length)
     elif len(os.pread(fd, length, offset).strip(b"\0")) == 0:

@@ -1,4 +1,4 @@
-"""Which children of a metric a removal is about, in this process's memory and in rows."""
+"""The children of a metric that a removal removes, in this process's memory and in rows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from . import exact
 from .shape import Key, joined, keys_of
 
 removal_listeners: list[Callable[[list[Key]], None]] = []
-"""What is called when children are removed, by this process or another one, with the lock of `Part.binding` held."""
+"""Functions to call when this process or another one removes children; called inside `Part.binding`."""
 
 
 class Selection(NamedTuple):
@@ -22,12 +22,12 @@ class Selection(NamedTuple):
 
     @classmethod
     def of(cls, metric: Any, labels: dict[str, str], *, whole: bool) -> Selection:
-        """Children of a metric object of `prometheus_client`."""
+        """Select children of one of `prometheus_client`'s metrics."""
         texts = {exact.text(name): joined(exact.text(value)) for name, value in labels.items()}
         return cls(exact.name(metric._name), metric._type, texts, whole)
 
     def among(self, known: Iterable[Key]) -> list[Key]:
-        """The keys that are meant, of those that are known."""
+        """Return the selected keys, of those that are known."""
         if self.whole:
             return keys_of(self.family, self.type, self.labels)
         family = (self.family, self.type)
@@ -38,5 +38,5 @@ class Selection(NamedTuple):
         ]
 
     def has(self, labels: dict[str, str]) -> bool:
-        """Whether a child with these labels is meant."""
+        """Whether a child with these labels is selected."""
         return all(labels.get(name) == value for name, value in self.labels.items())

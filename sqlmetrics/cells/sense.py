@@ -1,7 +1,7 @@
-"""Whether a record of a journal makes sense: whoever reads it has only to leave out what does not.
+"""Checks that each record of a journal makes sense, so that readers can leave out those that do not.
 
-It may be a bug's, a newer version's, or what is left of garbled memory. A record that comes by here can neither fail in
-SQLite nor in a scrape, whose answer goes to `prometheus_client`'s classes.
+Such a record may come from a bug, a newer version, or garbled memory. A record that passes these checks can fail
+neither in SQLite nor in a scrape, which hands it to `prometheus_client`'s classes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MODES_OF: dict[str, frozenset[str]] = dict.fromkeys(METRIC_TYPES, _ANY_MODE) | 
 }
 """The modes that a family of each type can have."""
 _NESTED = 100
-"""Brackets of a record that may be nested too deep to be read."""
+"""A record with fewer brackets than this is not nested too deep to be read."""
 _SHOWN = 200
 """Characters of a record that a message shows."""
 
@@ -46,7 +46,7 @@ def decode(payload: bytes) -> Record:
         raise
     except RecursionError:
         if payload.count(b"[") + payload.count(b"{") < _NESTED:
-            raise  # it is the reader's own stack that has no room
+            raise  # the reader's own stack has no room
         record = None
     except (ValueError, TypeError, ArithmeticError):  # of JSON, or in one of the checks
         record = None
@@ -66,15 +66,15 @@ def _any(text: str) -> Record | None:
 
 
 _beginnings: dict[str, tuple[str, list[Any]]] = {}
-"""What records of children begin with that came last, and the fields that this is: those of all of a metric's children.
+"""The beginning of each metric's last child record, and its fields: all children of a metric have them in common.
 
-By their texts up to the label names, so that of each metric there is one.
+The key is the text up to the label names, so there is one entry for each metric.
 """
 _MOST_BEGINNINGS = 10_000
 
 
 def _like_another(text: str) -> ChildRecord | None:
-    """Read the record of a child of a metric of which another was read; None if it is something else, or no sense."""
+    """Read a child's record if another child of its metric was read before; None for other records, or nonsense."""
     beginning, fields = _beginnings.get(text[: text.find("[", 1)], (None, ()))
     if beginning is None or not text.startswith(beginning):
         return None
@@ -92,10 +92,10 @@ def _remember(text: str, record: ChildRecord) -> None:
 
 
 class Decoder:
-    """Reads records as `decode` does, of many journals: the processes of one app write the same texts.
+    """Reads records of many journals as `decode` does, but faster, as the processes of one app write the same texts.
 
-    Of a child, only the cell and the time differ, which come last. So each text before them is read once, and all the
-    children that it describes share its lists.
+    A child's cell and time differ from process to process, and come last. So each text before them is read once, and
+    all children with that text share its lists.
     """
 
     def __init__(self) -> None:
@@ -124,7 +124,7 @@ class Decoder:
         return found
 
 
-# A whole number and a float as JSON has them, of so few digits that each is one that `decode` would take, too.
+# A whole number and a float in JSON, with so few digits that `decode` would accept them, too.
 _CELL = re.compile(rb"0|[1-9][0-9]{0,9}")
 _CREATED = re.compile(rb"(?:0|[1-9][0-9]{0,11})\.[0-9]{1,20}\]")
 _CHILD = b'["child", '
@@ -211,7 +211,7 @@ def _child(fields: list[Any]) -> ChildRecord | None:
 
 
 def _complete(record: ChildRecord) -> ChildRecord | None:
-    """The record of a child if the fields that are its own make sense."""
+    """Return the record of a child if the fields that differ from child to child make sense; else None."""
     _, _, _, labelnames, _, _, labelvalues, cell, created = record
     makes_sense = (
         _are_texts(labelvalues) and len(labelvalues) == len(labelnames) and _is_whole(cell) and _is_time(created)
@@ -221,7 +221,7 @@ def _complete(record: ChildRecord) -> ChildRecord | None:
     return record if makes_sense else None
 
 
-@lru_cache(10_000)  # that of all children of a metric
+@lru_cache(10_000)  # all children of a metric have the same
 def _is_shape(
     family: Any,
     type_: Any,
@@ -230,7 +230,7 @@ def _is_shape(
     names: tuple[Any, ...],
     variants: tuple[Any, ...],
 ) -> bool:
-    """Whether this can be what the children of a metric have in common. Raises ValueError where it cannot."""
+    """Whether the fields that all children of a metric share make sense. May raise ValueError if they do not."""
     return (
         _is_name(family)
         and _is_type(type_)
@@ -266,7 +266,7 @@ def _fit(checks: tuple[Check, ...], fields: list[Any]) -> bool:
 
 
 def _is_variant(type_: str, variant: str) -> bool:
-    """Whether a sample of a family of that type can have that variant. Raises ValueError where it cannot."""
+    """Whether a sample of a family of that type can have that variant. May raise ValueError if it cannot."""
     if type_ == "histogram":
         return variant == "" or float(variant) is not None
     if type_ == "info":

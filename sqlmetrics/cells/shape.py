@@ -1,7 +1,7 @@
-"""What a metric object asks cells for: the samples of one child, known by their shape and label values.
+"""The samples of one child, described by their shape and label values, for which a metric object gets cells.
 
-`prometheus_client` constructs one value object per sample (16 for a default histogram). Those of one child
-share one `Key`, one run of cells and one journal record.
+`prometheus_client` constructs one value object per sample (16 for a default histogram). All samples of one child share
+one `Key`, one run of cells and one journal record.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from . import exact
 LIVE_MODES = frozenset(("liveall", "livemin", "livemax", "livesum", "livemostrecent"))
 MOST_RECENT_MODES = frozenset(("mostrecent", "livemostrecent"))
 STATE_TYPES = ("info", "stateset")
-"""The types of families whose values are times; see `states`."""
+"""The types of families whose values are times; see `client.info_enum`."""
 STATE_MODE = "max"
 """How times of several processes are folded."""
 EACH_MODES = ("all", "liveall")
 MODES = LIVE_MODES | {mode.removeprefix("live") for mode in LIVE_MODES}
 _modes: dict[str, None] = {}
-"""Those that any child of this process has."""
+"""The modes that any child of this process has."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -38,8 +38,8 @@ class Shape:
     labelnames: sorted, without a bucket's ``le``.
     samples: (sample name, variant) for each value of a child, in order; the variant is a bucket's upper bound, or ''.
     stamped: whether a value has a timestamp's cell right before it. cells: how many a child takes.
-    zero_shows: whether a process that never touched a child changes a scrape merely by having it.
-    keys: those of each child, nearly always one, by label values; also of other shapes that differ in samples only.
+    zero_shows: whether a child that its process has never touched changes a scrape.
+    keys: by label values, the keys of each child, nearly always one; shared with shapes that differ in samples only.
     """
 
     family: str
@@ -59,7 +59,7 @@ class Shape:
         self.keys = _keys.setdefault((self.family, self.type, self.mode, self.labelnames), {})
 
     def child(self, labelvalues: tuple[str, ...]) -> tuple[object, ...]:
-        """What a removal removes as one: a child, whatever its mode and its samples."""
+        """Return what identifies a child for a removal, whatever its mode and its samples."""
         return self.family, self.type, self.labelnames, labelvalues
 
 
@@ -74,7 +74,7 @@ _keys: dict[tuple[str, str, str, tuple[str, ...]], dict[tuple[str, ...], Key | l
 
 
 class Metadata(NamedTuple):
-    """What is said of a family beside its name: made is when that came up, in seconds since the epoch."""
+    """The metadata of a family. made: when it last changed, in seconds since the epoch."""
 
     help: str
     made: float | None
@@ -85,11 +85,11 @@ class Metadata(NamedTuple):
 _BY_VALUE: dict[str, Callable[[Any], object]] = {"help": exact.help_text, "unit": exact.name, "registered": bool}
 
 metadata: dict[Family, Metadata] = {}
-"""The newest of each family that this process has made; a fork keeps them."""
+"""The newest metadata of each family that this process has made; forked processes inherit it."""
 
 
 class _News:
-    """count: how often something has come up about a family."""
+    """count: how often the metadata of any family has changed."""
 
     count = 0
 
@@ -98,9 +98,9 @@ news = _News()
 
 
 def describe(family: Family, *, overrules: bool = False, **said: Any) -> None:
-    """Note something of a family, of `Metadata` by its names, unless it is known. Raises what `exact.text` raises.
+    """Change fields of a family's `Metadata`, if they are news. Raises what `exact.text` raises.
 
-    overrules: whether its mode is to be the one that counts, though this process has had it in another one since.
+    overrules: whether this family's mode wins, even if the process has declared the family in another mode since.
     """
     said = {name: _BY_VALUE[name](value) for name, value in said.items()}
     known = metadata.get(family) or Metadata("", None, "", None)
@@ -116,13 +116,13 @@ def _is_overruled(family: Family, known: Metadata) -> bool:
 
 
 def family_of(metric: Any) -> Family:
-    """The family of one of `prometheus_client`'s metrics."""
+    """Return the family of one of `prometheus_client`'s metrics."""
     mode = getattr(metric, "_multiprocess_mode", STATE_MODE if metric._type in STATE_TYPES else "")
     return exact.name(metric._name), exact.name(metric._type), exact.name(mode)
 
 
 def shape_of(family: Family, labelnames: tuple[str, ...], samples: Samples) -> Shape:
-    """Return the one Shape object of these, so that keys are compared by identity."""
+    """Return the only Shape object with these fields, so that keys can be compared by identity."""
     parts = (family, labelnames, samples)
     _modes[family[2]] = None
     return _shapes.get(parts) or _shapes.setdefault(parts, Shape(*family, labelnames, samples))
@@ -131,8 +131,8 @@ def shape_of(family: Family, labelnames: tuple[str, ...], samples: Samples) -> S
 def place_samples(family: Family, labels: dict[str, str], samples: Samples) -> list[tuple[Key, int]]:
     """Return the key of each sample of a child and its position in it.
 
-    A sample that another metric object of this process has already is that object's: both count in one cell. So a
-    second histogram of one name but other buckets shares the sum and adds its own buckets.
+    If another metric object of this process has a sample already, both objects count in one cell. So a second histogram
+    of the same name but with other buckets shares the sum, and adds its own buckets.
     """
     names, values = _sorted(labels)
     keys = _keys_of(_keys.get((*family, names), {}), values)
@@ -146,7 +146,7 @@ def place_samples(family: Family, labels: dict[str, str], samples: Samples) -> l
 
 
 def sole_key(family: Family, labels: dict[str, str], samples: Samples) -> Key | None:
-    """Return the key of a child if these are all of its samples, None where another object made it of others."""
+    """Return the key of a child if these are all of its samples; None if another object has made it with others."""
     names, values = _sorted(labels)
     key = (shape_of(family, names, samples), values)
     remember_new(key)
@@ -154,24 +154,24 @@ def sole_key(family: Family, labels: dict[str, str], samples: Samples) -> Key | 
 
 
 def _sorted(labels: dict[str, str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The label names of a child, sorted, and their values."""
+    """Return the label names of a child, sorted, and their values."""
     names = tuple(sorted(labels))
     return names, tuple([joined(labels[name]) for name in names])
 
 
 def _keys_of(keys: dict[tuple[str, ...], Key | list[Key]], values: tuple[str, ...]) -> list[Key]:
-    """The keys that this process has for a child."""
+    """Return the keys that this process has for a child."""
     found = keys.get(values, [])
     return found if isinstance(found, list) else [found]
 
 
 def keys_of(family: str, typ: str, labels: dict[str, str]) -> list[Key]:
-    """The keys that this process has for a child, in whatever mode it was made."""
+    """Return the keys that this process has for a child, in whatever mode it was made."""
     return _of_any_mode(family, typ, *_sorted(labels))
 
 
 def siblings_of(key: Key) -> list[Key]:
-    """The keys that this process has for the child of a key, in whatever mode they were made, itself included."""
+    """Return the keys that this process has for the child of a key, in any mode, this key included."""
     return _of_any_mode(key[0].family, key[0].type, key[0].labelnames, key[1])
 
 
@@ -181,19 +181,19 @@ def _of_any_mode(family: str, typ: str, names: tuple[str, ...], values: tuple[st
 
 
 def remember(key: Key) -> None:
-    """Know a key (again), which a metric object may still hold that was removed."""
+    """Note a key, even if its child was removed: a metric object may still use it."""
     shape, values = key
     if not remember_new(key) and key not in (keys := _keys_of(shape.keys, values)):
         shape.keys[values] = [*keys, key]
 
 
 def remember_new(key: Key) -> bool:
-    """Know a key of a child of which this process has none; False if it has some."""
+    """Note a key if this process has none for its child; False if it has one."""
     return key[0].keys.setdefault(key[1], key) is key
 
 
 def forget(keys: Iterable[Key]) -> None:
-    """Forget keys that this process uses no more."""
+    """Forget keys that this process does not use any more."""
     for key in keys:
         shape, values = key
         left = [one for one in _keys_of(shape.keys, values) if one != key]
@@ -202,8 +202,8 @@ def forget(keys: Iterable[Key]) -> None:
             shape.keys[values] = left
 
 
-def forget_words(keys: Iterable[Key]) -> None:
-    """Forget the shapes of what an Info said, if it says it no more: each word has one of its own."""
+def forget_infos(keys: Iterable[Key]) -> None:
+    """Forget the shapes of label sets that an Info no longer has: each label set has a shape of its own."""
     for shape, _ in keys:
         if shape.type == "info":
             _shapes.pop(((shape.family, shape.type, shape.mode), shape.labelnames, shape.samples), None)
@@ -216,7 +216,7 @@ def upper_bound(text: str) -> str:
 
 
 def is_last(typ: str, metric_name: str, name: str, bound: str) -> bool:
-    """Whether a child is complete with this value, by the order in which `prometheus_client` makes them."""
+    """Whether this value is the last of its child, in the order in which `prometheus_client` makes them."""
     if typ == "histogram":
         return bound == "+Inf"
     if typ == "summary":
@@ -225,7 +225,7 @@ def is_last(typ: str, metric_name: str, name: str, bound: str) -> bool:
 
 
 def joined(text: str) -> str:
-    """Join the surrogates in a text that form a pair, as JSON does: they are one character to any reader."""
+    """Join surrogates that form a pair, as JSON does: to any reader they are one character."""
     if text.isascii() or not _SURROGATE.search(text):
         return text
     whole: str = json.loads(json.dumps(text))
@@ -238,18 +238,18 @@ def canonical_labels(names: Iterable[str], values: Iterable[str]) -> str:
     Lone surrogates, which SQLite's text cannot hold, stay as JSON escapes.
     """
     labels = dict(zip(names, map(joined, values), strict=True))
-    # As compact as SQLite's own json functions, which add to it in the views.
+    # As compact as the output of SQLite's JSON functions, which add to it in the views.
     text = json.dumps(labels, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def label_set(text: str) -> dict[str, str]:
-    """The labels of a JSON object. Raises ValueError if it is something else."""
+    """Return the labels of a JSON object. Raises ValueError if it is something else."""
     return checked_label_set(json.loads(text), text)
 
 
 def checked_label_set(labels: Any, text: str) -> dict[str, str]:
-    """What was read of a text, if it is a label set. Raises ValueError if it is something else."""
+    """Return what was read from a text if it is a label set. Raises ValueError if it is something else."""
     if type(labels) is not dict or not set(map(type, labels.values())) <= {str}:
         raise ValueError(f"{text!r} is no label set")
     return labels

@@ -1,4 +1,4 @@
-"""Which child of a process is in which cells.
+"""Keeps which child of a process is in which cells.
 
 Children may be on the move: from cells files that were replaced, or from memory to a cells file that has room again.
 
@@ -10,18 +10,17 @@ Why nothing is lost or counted twice:
 
 - The beginning sets the byte of the old arena that each operation compares, under the lock. An operation compares and
   adds in one go, so from then on the old cells do not change, and an operation on a child has to ask for its place.
-- Whoever asks, an operation or the flusher, does so under the lock. A child's place is either in an arena that is left,
-  and then its cells have all that was counted, or it is where they were copied to. The copy is complete, and announced,
-  before it becomes the child's place.
+- An operation or the flusher asks for it under the lock. Either a child's place is in an arena that is left: then its
+  cells have all that was counted. Or it is the place of the copy, which is complete and announced before that.
 - An operation of a signal handler in the middle of this, in the thread that has the lock, counts aside, see `Aside`.
-- The files may change again before all have moved. Then those that have moved leave again, from where they are; the
-  others still wait in the cells that they never left.
+- The files may change again before all children have moved. Then those that have moved leave their new cells again; the
+  others still wait in their first cells.
 - A fork need not wait: the flusher ends its slice and gives the rest up, and goes on at its next flush. The forked
   child owns none of these cells and has nothing to move.
 - Old rows of a process wait in the table `orphan` until its new journal says that their values are back. That journal
   is held back until all children have moved, so a process that is killed before leaves these rows as they were. In a
   store that has none of its rows, each child is shown as soon as it has moved.
-- Where the room ends on the way, what was to leave memory stays there, and what was in other files goes to memory.
+- If the room ends on the way, children that were to leave memory stay there, and those in other files go to memory.
 """
 
 from __future__ import annotations
@@ -37,15 +36,16 @@ from .journal import TooLongError
 from .shape import Key, remember, remember_new, siblings_of
 
 _AT_ONCE = 200
-"""Children that one operation forgets for all, when others have removed them: a millisecond or two."""
+"""How many removed children one operation forgets; it takes 1 or 2 ms. The flusher forgets the rest."""
 _REMEMBERED = 100
-"""Files that a process has gone over from. Only the last few may come back, brought by a process that has them open."""
+"""How many of the files that a process has left it remembers. Only the last few may come back, with a process that has
+them open."""
 
 
 class Aside:
-    """Where operations count that come in the middle of another one of their thread: in a signal handler, say.
+    """Cells for operations that interrupt another one of their thread, in a signal handler, say.
 
-    They must not touch what that one is about to change. When it is done, this is taken in.
+    They must not touch what the interrupted one is about to change. When it is done, their counts are added.
     """
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class Aside:
         self.places: dict[Key, Place] = {}
 
     def bind(self, key: Key, now: Place | None) -> Place:
-        """Return a child's place here; a gauge goes on from what it shows where it is `now`, the others from 0."""
+        """Return a child's place here. A gauge begins with its value at its place `now`, any other with 0."""
         if key not in self.places:
             place = private_place(self.arenas, key)
             if now is not None and key[0].type == "gauge":
@@ -63,11 +63,11 @@ class Aside:
 
 
 class Writer:
-    """Where the children of one process instance are.
+    """The places of the children of one process instance.
 
-    places: of each of them. private: arenas in memory, of those for which the cells file has no room until there is.
-    unfit: of those whose records are too long for a journal. moving: children that are on the move, see above, and
-    others that were. note_removed: is told of those that other processes have removed.
+    places: of each child. private: arenas in memory, for children until the cells file has room for them.
+    unfit: arenas in memory, for children whose records are too long for a journal. moving: children that are on the
+    move, see above, and others that were. note_removed: called with the children that other processes have removed.
     """
 
     def __init__(self, identifier: str, note_removed: Callable[[list[Key]], None]):
@@ -78,20 +78,20 @@ class Writer:
         self.private: list[PrivateArena] = []
         self.unfit: list[PrivateArena] = []
         self.moving: list[Key] = []
-        self._leaving: list[PrivateArena] = []  # of `private`, those that children are leaving
-        self._wanted = 0  # how many cells the last one wanted that went to memory
+        self._leaving: list[PrivateArena] = []  # arenas in memory that children are leaving
+        self._wanted = 0  # how many cells the last child took in memory
         self.gone: dict[Key, None] = {}
-        """Those that other processes have removed, as long as there are more than can be forgotten at once."""
+        """Children that other processes have removed, and that are still to be forgotten, see `forget_gone`."""
         self.refused: deque[tuple[str, int]] = deque(maxlen=_REMEMBERED)  # (family, bytes) of records too long
         self.aside = Aside()
         self.exemplars = Exemplars()
         self.lapsed: dict[Key, None] = {}  # live gauges to be announced again
         self.has_moved = False
         self.is_full = False
-        """Whether there was no room for one of those that are on the move."""
+        """Whether there was no room for one of the moving children."""
         self.is_announcing = False
-        """Whether an operation has begun to announce them, and the flusher is to go on with it."""
-        self.lost: deque[tuple[str, int]] = deque(maxlen=_REMEMBERED)  # (store, instance) before it lost its cells
+        """Whether an operation has begun to announce `lapsed` ones, and the flusher is to go on."""
+        self.lost: deque[tuple[str, int]] = deque(maxlen=_REMEMBERED)  # (store, instance) whose cells this one has lost
 
     def join(self, file: CellsFile, store: str) -> None:
         """Take a slot of the cells file of the store with that id. Raises OSError where there is no room."""
@@ -100,7 +100,7 @@ class Writer:
         self.shared = SharedArena(file, self.identifier, store, lost, is_held_back=held_back)
 
     def arenas(self) -> list[Arena]:
-        """All that values may be bound to."""
+        """Return all arenas that values may be bound to."""
         return [*([self.shared] if self.shared else []), *self.private, *self.unfit]
 
     def bind(self, key: Key, *, shared: bool) -> Place:
@@ -127,7 +127,7 @@ class Writer:
             return private_place(self.unfit, key, former)
 
     def place_new(self, key: Key, created: float | None) -> Place | None:
-        """Place a child; None if this process has it, or keys beside this one, or if there is more to be seen to.
+        """Place a child that is new to this process, in the usual case; None otherwise, then `bind` is needed.
 
         created: see `SharedArena.place`. Call it inside `binding`.
         """
@@ -155,19 +155,19 @@ class Writer:
         return self.is_announcing
 
     def announce_again(self, key: Key) -> None:
-        """Announce one of them again. Raises OSError where there is no room."""
+        """Announce a `live*` gauge again. Raises OSError if there is no room."""
         place = self.places.get(key)
         if self.shared and key not in self.gone and place and place.arena is self.shared:
             self.shared.announce_again(key, place.cell)
         self.lapsed.pop(key, None)
 
     def bind_aside(self, key: Key) -> Place:
-        """Return a child's place for an operation in the middle of another one: where it is, or else aside."""
+        """Return a child's place for an operation that interrupts another one: its own, or else one aside."""
         known = self.places.get(key)
         return known if known is not None and known.arena.is_active() else self.aside.bind(key, known)
 
     def merge(self, key: Key, aside: Place, new: Place) -> None:
-        """Take in what was counted aside; a gauge was set later than whatever was there."""
+        """Add what was counted aside to a child; a gauge takes over the value, which was set later."""
         is_gauge = key[0].type == "gauge"
         for offset in reversed(range(key[0].cells)):  # a timestamp is written after its value, which is behind it
             value = aside.arena.cells[aside.cell + offset]
@@ -177,7 +177,7 @@ class Writer:
                 new.arena.cells[new.cell + offset] += value
 
     def notice(self) -> None:
-        """Find out what another process has done: it has removed series, or deleted the rows of the live gauges."""
+        """Find out what another process has done: removed series, or deleted the rows of the `live*` gauges."""
         if self.shared:
             lapsed = self.shared.answer()
             self.forget_removed()
@@ -186,7 +186,7 @@ class Writer:
             self.shared.resume()
 
     def forget_removed(self) -> None:
-        """Forget the children whose series other processes have removed, or begin to; see `forget_gone`."""
+        """Forget children whose series other processes have removed, or the first of many; see `forget_gone`."""
         if self.shared and (removed := self.shared.removed()):
             self.gone.update(dict.fromkeys(removed))
             self.forget_gone()
@@ -194,14 +194,14 @@ class Writer:
     def forget_gone(self) -> bool:
         """Forget some of the children that are to be forgotten; True if there are more.
 
-        Of more than a few, each is forgotten at its own next operation, or when the flusher comes to it. All values
-        have been told to look for their places anew, see `notice`.
+        If there are many, each is forgotten at its own next operation, or when the flusher comes to it. All values are
+        bound again first, see `notice`.
         """
         self._forget_removed(list(islice(self.gone, _AT_ONCE)))
         return bool(self.gone)
 
     def _forget_removed(self, removed: list[Key]) -> None:
-        # Also those of another mode, or other buckets, of which the rows know another cell or none.
+        # And those of another mode, or with other buckets: the rows may have another cell for them, or none.
         siblings = dict.fromkeys(sibling for key in removed for sibling in siblings_of(key))
         keys = list({**siblings, **dict.fromkeys(removed)})
         self._forget(keys)
@@ -213,9 +213,9 @@ class Writer:
             self._forget_removed(removed)
 
     def give_back(self, keys: Iterable[Key], *, are_unbound: bool = False) -> None:
-        """Forget children of this process, and what it has counted of them; who uses one again begins at zero.
+        """Forget children, and what this process has counted in them. A child that is used again begins at zero.
 
-        are_unbound: whether no value leads to their cells any more.
+        are_unbound: whether no value is bound to their cells any more.
         """
         if self._forget(keys) and self.shared and not are_unbound:
             self.shared.renew()
@@ -233,7 +233,7 @@ class Writer:
         return self.shared in arenas
 
     def _pop(self, key: Key) -> Place | None:
-        """Take a child out of all that is known of it, and return where it was."""
+        """Forget a child, and return its place."""
         place = self.places.pop(key, None)
         self.lapsed.pop(key, None)
         self.gone.pop(key, None)
@@ -244,9 +244,9 @@ class Writer:
     # --- moving: see above --------------------------------------------------------------------------------
 
     def move_out(self, store: str) -> None:
-        """Have all children leave the cells file, with their values: it was replaced by another.
+        """Begin to move all children, with their values, out of a cells file that was replaced.
 
-        store: the id of the store that it was of. Rows that it kept of this instance are not to be counted again.
+        store: the id of its store. The rows of this instance in that store are not to be counted a second time.
         """
         old = self.shared
         if old is None:
@@ -258,9 +258,9 @@ class Writer:
         self.lost.append((store, old.instance))
 
     def start_anew(self) -> None:
-        """Another process has settled this one: forget its cells, but not what is in memory only.
+        """Forget the cells of this process, which another process has settled; keep children in memory.
 
-        What nobody has been told of yet was not settled either.
+        What was held back from others was not settled, so it moves to other cells.
         """
         old = self.shared
         if old is not None:
@@ -288,14 +288,14 @@ class Writer:
         return True
 
     def leave_memory(self) -> None:
-        """Have the children that are in memory leave it."""
+        """Begin to move the children that are in memory to the cells file."""
         for arena in self.private:
             arena.leave_behind()
         self._leaving, self.private = self._leaving + self.private, []
         self.moving, self.has_moved = list(self.places), True
 
     def stay_in_memory(self) -> None:
-        """Have those that were about to leave memory, and have not done so, stay: there is no room any more."""
+        """Keep the children in memory that have not left it yet: there is no room any more."""
         self.is_full = True
         for arena in self._leaving:
             arena.is_left = False
@@ -303,7 +303,7 @@ class Writer:
         self.private, self._leaving = self._leaving + self.private, []
 
     def next_moving(self) -> Key | None:
-        """One of the children that have not moved yet; None if all have."""
+        """Return one of the children that have not moved yet; None if all have."""
         while self.moving:
             key = self.moving[-1]
             place = self.places.get(key)
@@ -316,7 +316,7 @@ class Writer:
         return None
 
     def end_move(self) -> bool:
-        """If all have moved, tell others of it; True if some have, and none is left in memory."""
+        """If all children have moved, publish them; True if some have moved, and none is left in memory."""
         if self.shared is None or self.moving:
             return False
         self._leaving = []
@@ -334,7 +334,7 @@ class Writer:
             return True  # forgotten meanwhile, with what its child has counted
         place = self.places.get(series[0])
         if place is None or self.shared is None or place.arena is not self.shared:
-            return place is not None and place.arena in self.unfit  # these are nobody else's business
+            return place is not None and place.arena in self.unfit  # those are not written at all
         try:
             self.shared.journal.append(record_of(series, exemplar))
         except TooLongError as error:

@@ -18,7 +18,7 @@ from ..cells.shape import (
     Key,
     Samples,
     describe,
-    forget_words,
+    forget_infos,
     is_last,
     joined,
     place_samples,
@@ -189,7 +189,7 @@ class Binder(fork.ForkAware):
             if outermost and not _is_held_after_all(key):
                 # A metric object may use the cells of a gauge, too, and must be bound again.
                 store.part.give_back([key], are_unbound=key[0].type in STATE_TYPES)
-                forget_words([key])
+                forget_infos([key])
         store.flusher.wake()
 
     def _close(self, value: Sampled) -> None:

@@ -18,7 +18,7 @@ RUNNING = 0.05
 LEFT_TO_OTHERS = 2.0
 """A process that has no old file open, for living processes to make the files anew; each looks once a second."""
 UNBELIEVED = 0.05
-"""A process that opens the database, for another one that opens it, too; that takes a thousandth of this time."""
+"""A process that opens the database, for another one that does so, too; that takes a thousandth of this time."""
 SCRAPE = 0.1
 """A scrape, for this process to go over to new files."""
 
@@ -52,5 +52,5 @@ see the notice. An operation takes 0.0001 ms, but the machine may be busy."""
 
 
 def tries(seconds: float) -> range:
-    """Return how many tries are left at each try: there are as many as `WRITE_LOCK` fits into that time, at least one."""
+    """Count down the tries that fit into so many seconds, each of `WRITE_LOCK`, at least one; the last is 0."""
     return range(max(round(seconds / WRITE_LOCK), 1) - 1, -1, -1)

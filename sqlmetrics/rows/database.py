@@ -13,6 +13,7 @@ from typing import TypeVar
 import apsw
 
 from ..cells import ownership
+from ..cells.descriptors import identity_of
 from ..errors import ForeignFileError, JournalModeError, NoStoreError, PathError
 from ..process import waits
 from . import undisturbed
@@ -51,11 +52,6 @@ def found_at(path: str) -> Identity | None:
         raise PathError(
             f"{path}: uid {os.geteuid()} may not enter the folder; change its owner or mode, or name another path"
         ) from error
-
-
-def identity_of(status: os.stat_result) -> Identity:
-    """The identity of a file by its status."""
-    return status.st_dev, status.st_ino
 
 
 class StoreConnection(Connection):

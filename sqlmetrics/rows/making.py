@@ -16,10 +16,10 @@ import apsw
 
 from .. import config
 from ..cells import ownership
-from ..cells.descriptors import open_file
+from ..cells.descriptors import identity_of, open_file
 from ..errors import PathError
 from ..process import fork, native
-from .database import file_identity, identity_of
+from .database import file_identity
 
 LOCK_SUFFIX = "-lock"
 _LOOK_SECONDS = 0.005
@@ -80,9 +80,8 @@ def _wait_for(fd: int, name: str, end: float) -> bool:
 def _open(name: str, settings: config.Settings) -> int | None:
     """A descriptor of the lock file, made if need be; None if it has come or gone at this moment."""
     ownership.check_file(name)
-    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     with contextlib.suppress(FileNotFoundError):
-        return _checked(open_file(name, flags), name)
+        return ownership.open_checked(name, os.O_RDWR)
     with contextlib.suppress(FileExistsError):
         return make_file(name, settings.mode | 0o600, settings)
     return None
@@ -102,15 +101,6 @@ def make_file(name: str, mode: int, settings: config.Settings) -> int:
         os.close(fd)
         os.unlink(name)
         raise PathError(f"{name}: mode {mode:o} and group {settings.group} cannot be set: {error}") from error
-    return fd
-
-
-def _checked(fd: int, name: str) -> int:
-    try:
-        ownership.check_opened(fd, name)
-    except BaseException:
-        os.close(fd)
-        raise
     return fd
 
 
