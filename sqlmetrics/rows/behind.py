@@ -1,4 +1,4 @@
-"""How far the rows are behind what was counted: noted by flushes in rows, and seen in the cells file by a scrape."""
+"""The lag of rows behind what was counted: flushes note it in rows, and a scrape sees it in the cells file."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ SELECT EXISTS (SELECT 1
 
 
 _seen: dict[str, dict[int, tuple[float | None, float]]] = {}
-"""By stores and instances: the last complete flush of one whose rows have other values, and when that was seen."""
+"""By store and instance whose rows are out of date: its last complete flush, and when this process saw that first."""
 
 
 def note_complete(connection: apsw.Connection, instances: Iterable[int], at: float) -> None:
-    """Note that all that these had counted at a time is in rows, within the caller's transaction.
+    """Note that the rows of these instances have all that was counted up to a time, within the caller's transaction.
 
     at: seconds since the epoch.
     """
@@ -36,16 +36,16 @@ def note_complete(connection: apsw.Connection, instances: Iterable[int], at: flo
 
 
 def note_partial(connection: apsw.Connection, instances: Iterable[int]) -> None:
-    """Note that the rows of these have a part of what they have counted since, within the caller's transaction."""
+    """Note that the rows of these instances have a part of what was counted since, within the caller's transaction."""
     connection.executemany(UPDATE_PARTIAL, [(instance,) for instance in instances])
 
 
 def lag(connection: apsw.Connection, file: CellsFile) -> tuple[float, int]:
-    """How far the rows of living processes are behind now, within a read transaction: seconds, and bytes of journals.
+    """Return how far the rows of living processes are behind, in seconds and in bytes of journals.
 
-    Seconds since when there has been something that is not in rows: of what processes have announced, since the first
-    of it was announced; of values, which do not say when they were changed, since this process saw it first. 0 where
-    all is in rows, or is seen for the first time. Raises apsw.Error.
+    The seconds count since something was not in rows. A record says when it was announced. A value does not say when it
+    was changed, so it counts from when this process saw it first. 0 if everything is in rows, or is seen for the first
+    time. Call it within a read transaction. Raises apsw.Error.
     """
     now = exact.system_now()
     rows: Any = connection.execute(SELECT_FLUSHED).fetchall()
@@ -66,7 +66,7 @@ def lag(connection: apsw.Connection, file: CellsFile) -> tuple[float, int]:
 
 
 def _announced_at(file: CellsFile, slot: int, instance: int, committed: int) -> float | None:
-    """When a process announced the first of what is not in rows, in seconds since the epoch; None if it is gone."""
+    """Return when a process announced its first record that is not in rows; None if that record is gone."""
     try:
         records = journal.read(file, slot, instance, committed, most=layout.PAGE).records
     except (journal.JournalGoneError, DamagedError):

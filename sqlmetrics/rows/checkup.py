@@ -1,6 +1,6 @@
-"""Whether database and cells are whole and go together. SQLite notices damage only where it happens to read.
+"""Checks that database and cells are sound and fit together. SQLite notices damage only where it happens to read.
 
-So one process of the store reads all of it once a minute, and whoever meets damage asks for it at once.
+So one process reads the whole store once a minute, and a process that meets damage asks for a check at once.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from ..process import fork, native
 from . import database, exemplars, ingest, schema, series
 
 SECONDS = 60.0
-"""Between two checks of a store."""
+"""Seconds between two checks of a store."""
 SHARE = 0.001
-"""The part of one core's time that checks may take: those of a large store are rarer."""
+"""The share of one core's time that checks may take; a large store is checked more rarely."""
 SELECT_UNSETTLED = "SELECT id FROM instance WHERE died IS NULL"
 _RETRY_SECONDS = 10.0
-"""After a check that was given up for a fork."""
+"""Seconds until the next check after one that was given up for a fork."""
 SELECT_BLOCKS = "SELECT DISTINCT cell / ? FROM cell_copy WHERE process = ?"
 DELETE_UNREFERENCED = (
     "DELETE FROM series WHERE family NOT IN (SELECT id FROM family)",
@@ -37,13 +37,13 @@ DELETE_UNREFERENCED = (
     ),
 )
 _TRIES = 3
-"""What looks like damage may be a process that is settled at this moment, but not three times..."""
+"""What looks like damage may be a process that is being settled, but not at three looks..."""
 _PAUSE = 0.02
 """...so many seconds apart: a settler may be between its COMMIT and the cells."""
 
 
 def check(connection: apsw.Connection, file: CellsFile) -> None:
-    """Look at everything in the database, and whether cells and journals go with it.
+    """Check everything in the database, and whether cells and journals fit to it.
 
     Raises DamagedError or apsw.Error.
     """
@@ -80,7 +80,7 @@ def check_rows(connection: apsw.Connection, pages: str = "integrity_check") -> N
 
 
 def drop_unreferenced(connection: apsw.Connection) -> None:
-    """Drop rows of series, families or processes that are not there: one of them is no reason to lose all others."""
+    """Delete rows of missing series, families or processes: one of them is no reason to lose all others."""
     for statement in DELETE_UNREFERENCED:
         connection.execute(statement)
 
@@ -96,7 +96,10 @@ def _check_processes(connection: apsw.Connection, file: CellsFile) -> None:
 
 
 def _check_strangers(connection: apsw.Connection, file: CellsFile) -> None:
-    """Rows before and after the cells: what is in both was not settled in between."""
+    """Raise DamagedError if rows have an instance that the cells do not have.
+
+    It reads the rows before and after the cells: an instance that is in both was not settled in between.
+    """
     unknown = _unsettled(connection) - {instance for _, instance in file.held_slots()}
     if unknown and (strangers := unknown & _unsettled(connection)):
         raise DamagedError(f"the rows know process instances that the cells do not: {strangers}")
@@ -107,17 +110,20 @@ def _unsettled(connection: apsw.Connection) -> set[int]:
 
 
 def _check_blocks(connection: apsw.Connection, file: CellsFile, slot: int, instance: int) -> None:
-    """Rows before cells: a block has its owner before a row is about it, and until the process is settled."""
+    """Raise DamagedError if rows are about cells that their process does not own.
+
+    It reads the rows before the cells: a block has its owner before rows are about it, until the process is settled.
+    """
     blocks = {block for (block,) in connection.execute(SELECT_BLOCKS, (layout.BLOCK_CELLS, instance)).fetchall()}
     if blocks.difference(file.blocks.owned_by(slot)) and not ingest.is_settled(connection, file, slot, instance):
         raise DamagedError(f"rows of process instance {instance} are about cells that it does not own")
 
 
 def knows_the_settled(connection: apsw.Connection, file: CellsFile) -> bool:
-    """Whether every process that the cells file has let go is settled in the rows; in an older copy it is not.
+    """Whether every process whose slot is free again is settled in the rows; in an older copy of them it is not.
 
-    Call it outside of a transaction: rows that are read after a look at the cells are never behind it. They may be
-    ahead of it, where a slot was claimed and settled in between, and then its uses are others at a second look.
+    Call it outside of a transaction: rows that are read after a look at the slots are never older than that look. They
+    may be newer, if a slot was claimed and settled in between, but then a second look finds other uses.
     """
     header, look = file.header(), file.look()
     rows: list[Any] = connection.execute("SELECT slot, settled FROM slot").fetchall()
@@ -133,9 +139,9 @@ def knows_the_settled(connection: apsw.Connection, file: CellsFile) -> bool:
 
 
 def check_if_due(path: str, file: CellsFile) -> None:
-    """Check the store if no process has done so for a while, and raise a doubt where there is damage.
+    """Check the store if no process has done so for a while; if it is damaged, note that in the cells file.
 
-    By a connection of its own: that of the flusher may have whole pages in memory that are damaged on the disk.
+    The check has its own connection: the flusher's may have pages in memory that are damaged on the disk.
     """
     now = time.clock_gettime(time.CLOCK_MONOTONIC)  # the same in all processes of a boot
     if now < file.due[0] <= now + 86_400:

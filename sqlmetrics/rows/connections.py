@@ -32,10 +32,10 @@ class Access:
 
     @contextmanager
     def __call__(self) -> Iterator[database.StoreConnection]:
-        """Give the connection to this thread; waits for other threads of this process, not for other processes.
+        """Give the connection to this thread; waits for other threads of this process, but not for other processes.
 
-        Raises what `database.connect` does, and CutOffError where a file of an open connection was replaced: it stays
-        open, for `suspended` to take the last reading of it, until `close`.
+        Raises what `database.connect` does, and CutOffError if a file of the open connection was replaced. Then the
+        connection stays open until `close`, so that `suspended` can read it for the last time.
         """
         with self._lock:
             self._holder = native.get_ident()
@@ -45,7 +45,7 @@ class Access:
                 raise YieldedError("another thread forks") from error
             finally:
                 self._holder = 0
-                if under_uwsgi.forks_from_c():  # with no word before: nothing stays open from one use to the next
+                if under_uwsgi.forks_from_c():  # at any moment, so nothing stays open from one use to the next
                     self.close()
 
     def held_here(self) -> bool:
@@ -62,7 +62,7 @@ class Access:
         """Whether a connection is open and a file of it was deleted or replaced."""
         connection = self._connection
         if connection is not None and connection.is_copy and database.file_identity(self._path) == connection.opened[0]:
-            self.close()  # what it is a copy of is back
+            self.close()  # the file that it is a copy of is back
             return False
         return connection is not None and not connection.is_in_place()
 
@@ -84,9 +84,10 @@ class Access:
 
     @contextmanager
     def suspended(self) -> Iterator[database.StoreConnection | None]:
-        """Give what connection is open to the code that mends the files; none is open afterwards.
+        """Give the open connection, if there is one, to code that makes new files, and close it afterwards.
 
-        If that fails it stays open: what ended processes had left in deleted files can be read from it alone.
+        If that code fails, the connection stays open: only from it can be read what ended processes have left in
+        deleted files.
         """
         with self._lock:
             if self._connection is not None:
@@ -101,7 +102,7 @@ class Access:
                 self.close()
 
     def before_fork(self) -> None:
-        """Wait for other threads, and close; nobody opens it before the fork, a signal handler here neither."""
+        """Wait for other threads, and close the connection. Not even a signal handler opens it before the fork."""
         if not fork.acquire(self._lock):
             self._interrupted = self._holder or -1
             return
@@ -112,7 +113,7 @@ class Access:
         self._holder = native.get_ident()
 
     def _close_for_fork(self) -> None:
-        """Close the connection; of files that were deleted, a copy is kept: nothing else may be left of them."""
+        """Close the connection; if its files were deleted, keep a copy, as nothing else may be left of them."""
         connection = self._connection
         if connection is None or connection.is_copy:
             return
@@ -124,7 +125,7 @@ class Access:
         self.close()
 
     def after_fork_in_parent(self) -> None:
-        """Let it be used again."""
+        """Let threads use the connection again."""
         if self._is_held:
             self._is_held = False
             self._holder = self._interrupted or 0
@@ -134,10 +135,10 @@ class Access:
             self._interrupted = None
 
     def after_fork_in_child(self) -> Access:
-        """Return what takes this one's place in a child, whether or not `before_fork` was run.
+        """Return the object that replaces this one in a child, whether or not `before_fork` was run.
 
-        Without it (a fork from C) an idle connection is closed here before any other is opened; one in the
-        middle of a call cannot be, and is left as it is.
+        If it was not (a fork from C), an idle connection is closed here, before any other is opened. A connection in
+        the middle of a call cannot be closed, and stays as it is.
         """
         heir = Access(self._path, self._connect)
         in_use = self._holder if self._interrupted is None else self._interrupted

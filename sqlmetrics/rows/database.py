@@ -31,9 +31,10 @@ Identity = tuple[int, int]
 
 
 def file_identity(path: str) -> Identity | None:
-    """The identity of what is at a path, None if nothing is. By name: opening and closing would drop SQLite's locks.
+    """Return the identity of the file at a path, None if there is none.
 
-    Raises OSError where the system cannot say (EIO, ENOMEM): that is no sign that the file is gone.
+    It does not open the file, as closing it would drop SQLite's locks. Raises OSError if the system cannot tell (EIO,
+    ENOMEM), which is no sign that the file is gone.
     """
     try:
         status = os.stat(path, follow_symlinks=False)
@@ -45,7 +46,7 @@ def file_identity(path: str) -> Identity | None:
 
 
 def found_at(path: str) -> Identity | None:
-    """The same, of a store that somebody has named. Raises PathError if its folder may not be entered, or OSError."""
+    """Do the same for a path that a user has named. Raises PathError if the folder may not be entered, or OSError."""
     try:
         return file_identity(path)
     except PermissionError as error:
@@ -61,15 +62,15 @@ class StoreConnection(Connection):
     path = ""
     opened: tuple[Identity | None, ...] = ()
     is_copy = False
-    """Whether it is one in memory, of a database that was deleted; see `in_memory`."""
+    """Whether it is a copy in memory of a database that was deleted; see `in_memory`."""
 
     def note_files(self) -> None:
-        """Take the files that are at their names now for those that are open."""
+        """Note that the files at their names now are the open ones."""
         self.execute("SELECT count(*) FROM sqlite_schema").fetchall()  # opens the WAL
         self.opened = self.at_names()
 
     def at_names(self) -> tuple[Identity | None, ...]:
-        """The identities of the database, the WAL and its index, as they are now."""
+        """Return the identities of the files that now have the names of the database, the WAL and its index."""
         return tuple(file_identity(self.path + suffix) for suffix in ("", "-wal", "-shm"))
 
     def is_in_place(self) -> bool:
@@ -77,15 +78,15 @@ class StoreConnection(Connection):
         return not self.is_copy and None not in self.opened and self.opened == self.at_names()
 
     def is_torn(self) -> bool:
-        """Whether what was read may be of two states: where SQLite was told that nobody writes, and somebody did."""
+        """Whether a reading may mix two states: SQLite was told that nobody writes, but somebody did."""
         return False
 
     def holds_database(self) -> bool:
-        """Whether the database at least is that file, or nothing is there in its place."""
+        """Whether no other file has taken the name of the database, whatever became of the WAL."""
         return file_identity(self.path) in (None, self.opened[0])
 
     def in_memory(self) -> StoreConnection:
-        """A copy of what is in the files, which were deleted; it can be kept over a fork. Raises apsw.Error."""
+        """Return a copy in memory of the files, which were deleted. It may stay open over a fork. Raises apsw.Error."""
         copy = undisturbed.connect(StoreConnection, ":memory:")
         copy_into(copy, self)
         copy.path, copy.opened, copy.is_copy = self.path, self.opened, True
@@ -94,18 +95,18 @@ class StoreConnection(Connection):
 
 
 def copy_into(empty: apsw.Connection, source: apsw.Connection) -> None:
-    """Make a connection to nothing one to a copy of a database in memory. Raises apsw.Error."""
+    """Fill an empty database in memory with a copy of another database. Raises apsw.Error."""
     data = bytearray(source.serialize("main") or b"")  # None: no page at all
     data[18:20] = b"\1\1"  # not WAL, as https://www.sqlite.org/c3ref/deserialize.html says
     empty.deserialize("main", data)
 
 
 class CutOffError(apsw.BusyError):
-    """A file of this connection was deleted or replaced: what it writes would be nobody's. Open another one."""
+    """A file of this connection was deleted or replaced: nobody would read what it writes. Open another one."""
 
 
 def is_damage(error: BaseException) -> bool:
-    """Whether an error of SQLite says that the files are damaged, and not that they are busy, full or forbidden."""
+    """Whether an error of SQLite means that the files are damaged, and not that they are busy, full or forbidden."""
     if isinstance(error, apsw.IOError):
         return getattr(error, "extendedresult", 0) in (apsw.SQLITE_IOERR_SHORT_READ, apsw.SQLITE_IOERR_READ)
     return isinstance(error, apsw.Error) and not isinstance(error, _PASSING)
@@ -129,7 +130,7 @@ _PASSING = (
 
 
 def wait_for_others(connection: apsw.Connection, seconds: float) -> None:
-    """Have statements wait so long for others' locks."""
+    """Make statements wait so many seconds for locks of others."""
     connection.set_busy_timeout(round(1000 * seconds))
 
 
@@ -209,7 +210,7 @@ S = TypeVar("S", bound=StoreConnection)
 
 
 def opened(path: str, open_: Callable[[str], S], *, looking: bool = False) -> S:
-    """Open an existing store's file by `open_`, and make sure that it is the one that was found, and nobody else's.
+    """Open an existing store's file with `open_`; make sure that nobody has put another file there meanwhile.
 
     looking: see `ownership.check`. Raises NoStoreError, ForeignFileError, CutOffError, and what `open_` does.
     """
@@ -223,7 +224,7 @@ def opened(path: str, open_: Callable[[str], S], *, looking: bool = False) -> S:
     except apsw.NotADBError:
         raise not_a_database(path) from None
     try:
-        ownership.check(path, looking=looking)  # what SQLite has found, should somebody have put it there meanwhile
+        ownership.check(path, looking=looking)  # again: somebody may have put a file there meanwhile
         if connection.opened[0] != before:
             raise CutOffError(f"{path}: the store was replaced at this moment")
     except BaseException:
@@ -257,20 +258,20 @@ def _why(path: str) -> str:
 
 
 class NoDatabaseError(ForeignFileError):
-    """The file is not a SQLite database at all: it is somebody else's, or ours and damaged."""
+    """The file is not a SQLite database at all: it belongs to another program, or is ours and damaged."""
 
 
 def not_a_database(path: str) -> NoDatabaseError:
-    """The error that says so."""
+    """Return the error for a file that is not a SQLite database."""
     return NoDatabaseError(f"{path}: this file is not a SQLite database; move it away or name another path")
 
 
 @contextmanager
 def transaction(connection: apsw.Connection, kind: str = "IMMEDIATE") -> Iterator[None]:
-    """Commit at the end, roll back on any exception; the first error is the one that is raised.
+    """Run a transaction: commit at the end, roll back on any exception, and raise the first error.
 
-    Raises CutOffError if the files are not in their places any more, with the write lock held: so nobody writes to
-    files that another process has taken the last reading of.
+    With the write lock held, raises CutOffError if the files are not in their places any more. So nobody writes to
+    files after another process has read them for the last time.
     """
     connection.execute(f"BEGIN {kind}")
     try:
@@ -284,12 +285,12 @@ def transaction(connection: apsw.Connection, kind: str = "IMMEDIATE") -> Iterato
 
 
 def bump(connection: apsw.Connection, counter: str) -> None:
-    """Raise one of the counters in the table `store`, by which readers see what they have to read again."""
+    """Raise one of the counters in the table `store`, which tell readers what they have to read again."""
     connection.execute(f"UPDATE store SET {counter} = {counter} + 1")  # noqa: S608
 
 
 def roll_back(connection: apsw.Connection) -> None:
-    """End a transaction, if one is left: SQLite rolls back by itself on a full disk and the like."""
+    """End a transaction if one is open: SQLite itself rolls back on a full disk and the like."""
     if connection.in_transaction:
         _at_once(connection, "ROLLBACK")
 

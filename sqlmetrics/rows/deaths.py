@@ -1,4 +1,4 @@
-"""Which processes ended, and what noticed it first: the newest hundred, and how many in all."""
+"""The processes that have ended, and what noticed it first: the newest hundred, and how many in all."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 import apsw
 
 NOTICED = ("notice", "flush", "scrape", "start", "mending")
-"""By `mark_process_dead`, a flush, a scrape, the start of a run, or when the files were mended after a reboot."""
+"""What may notice it: `mark_process_dead`, a flush, a scrape, the start of a run, or the making of new files."""
 _REMEMBERED = 100
 
 INSERT_ENDED_PROCESSES = """
@@ -27,7 +27,7 @@ ON CONFLICT (noticed) DO UPDATE SET ended = ended + excluded.ended
 
 
 def record(connection: apsw.Connection, instances: list[int], noticed: str) -> None:
-    """Note deaths before the rows of these processes go, within the caller's transaction. noticed: see `NOTICED`."""
+    """Note deaths, within the caller's transaction, before it deletes the rows of these processes. noticed: see above."""
     if instances:
         died = time.clock_gettime(time.CLOCK_REALTIME)
         connection.execute(
@@ -38,12 +38,12 @@ def record(connection: apsw.Connection, instances: list[int], noticed: str) -> N
 
 
 def counts(connection: apsw.Connection) -> dict[str, float]:
-    """How many have ended since the store was made or reset, by what noticed it."""
+    """Return how many processes have ended since the store was made or reset, by what noticed it."""
     found = {str(noticed): float(str(ended)) for noticed, ended in connection.execute(SELECT_ENDED_COUNTS).fetchall()}
     return {**dict.fromkeys(NOTICED, 0.0), **found}
 
 
 def forget(connection: apsw.Connection) -> None:
-    """Forget all, within the caller's transaction."""
+    """Forget all deaths, within the caller's transaction."""
     connection.execute("DELETE FROM ended_process")
     connection.execute("DELETE FROM ended_count")

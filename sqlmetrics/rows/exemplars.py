@@ -1,4 +1,4 @@
-"""The table `exemplar`: the newest exemplar of each series, of whatever process."""
+"""The table `exemplar`: the newest exemplar of each series, over all processes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..cells.shape import canonical_labels, label_set
 from .database import bump
 
 SWEEP_SECONDS = 60.0
-"""How often those that are older are deleted, by one of the processes that flush."""
+"""Seconds between two sweeps of old exemplars; one of the processes that flush does them."""
 UPSERT_EXEMPLAR = """
 INSERT INTO exemplar (series, labels, value, timestamp, changed)
 SELECT series.id, ?6, ?7, ?8, store.exemplars
@@ -26,13 +26,13 @@ ON CONFLICT (series) DO UPDATE
    SET labels = excluded.labels, value = excluded.value, timestamp = excluded.timestamp, changed = excluded.changed
  WHERE excluded.timestamp >= exemplar.timestamp
 """
-# One from the future is of a clock that was set back since: it would be the newest for as long as it was wrong.
+# A clock that was set back leaves exemplars from the future: they would stay the newest ones until that time.
 DELETE_OLD = "DELETE FROM exemplar WHERE abs(timestamp - ?) > ?"
 SELECT_OF_NO_SERIES = "SELECT count(*) FROM exemplar WHERE series NOT IN (SELECT id FROM series)"
 
 
 def write(connection: apsw.Connection, file: CellsFile, records: Iterable[ExemplarRecord]) -> None:
-    """Make rows of the newest, within the caller's transaction. Those of series that are not there are dropped."""
+    """Write the newest exemplars to their rows, within the caller's transaction; drop those of missing series."""
     newest = {one.series(): one for one in records}  # a process's journal is in the order of its observations
     if newest:
         rows = [(*series, _text(one.exemplar), one.value, one.timestamp) for series, one in newest.items()]
@@ -46,9 +46,9 @@ def _text(labels: dict[str, str]) -> str:
 
 
 def sweep(connection: apsw.Connection, file: CellsFile) -> None:
-    """Delete those that are not shown any more, if that is due, within a transaction that writes.
+    """Delete exemplars that are not shown any more, if that is due, within a transaction that writes.
 
-    Those that newer ones have replaced are erased with them.
+    Texts of exemplars that newer ones have replaced are erased with them.
     """
     chore = file.sweeping
     if not chore.is_due():
@@ -63,12 +63,12 @@ def sweep(connection: apsw.Connection, file: CellsFile) -> None:
 
 
 def exemplar_of(labels: str, value: float | None, timestamp: float) -> Exemplar:
-    """An exemplar from its row; a value that is NULL is NaN, SQLite has no other way to store it."""
+    """Return an exemplar from its row. A value that is NULL is NaN, because SQLite stores NaN as NULL."""
     return Exemplar(label_set(labels), math.nan if value is None else value, timestamp)
 
 
 def check(connection: apsw.Connection) -> None:
-    """Raise ValueError or TypeError if a row is no exemplar of a series that is there."""
+    """Raise ValueError or TypeError if a row is no exemplar of an existing series."""
     for labels, value, timestamp in connection.execute("SELECT labels, value, timestamp FROM exemplar").fetchall():
         exemplar_of(labels, value, timestamp)  # type: ignore[arg-type]
     if connection.execute(SELECT_OF_NO_SERIES).get:
@@ -76,7 +76,7 @@ def check(connection: apsw.Connection) -> None:
 
 
 def drop_nonsense(connection: apsw.Connection) -> None:
-    """Drop all if one is damaged: they last for minutes, and what ended processes counted must not go with them."""
+    """Delete all exemplars if one is damaged: they last for minutes only, and the sums of ended processes must stay."""
     try:
         check(connection)
     except (ValueError, TypeError):

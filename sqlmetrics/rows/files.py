@@ -1,10 +1,10 @@
-"""The files of a store as a set: looked at, found in order or made anew, under their lock.
+"""Checks the files of a store as a set, and makes them anew if they are not in order, under their lock.
 
-The database and the cells file are a pair: the pair's id is in both. Where they are not in order, a new pair is made of
-what can be read (see `renew`). It takes the old one's place in one go, so that every process that has the old one open
+The database and the cells file are a pair: the pair's id is in both. If they are not in order, a new pair is made from
+what can be read (see `renew`). It takes the old one's place at once, so that every process that has the old one open
 finds out by a look at the names.
 
-The evidence that they are not in order, all of it (`Evidence`):
+All evidence that the files are not in order (`Evidence`):
 
 * there is no database, or nothing in it: it was never made, or deleted, or truncated;
 * a file that this process has open is not at its name any more (`StoreConnection.is_in_place`);
@@ -14,9 +14,9 @@ The evidence that they are not in order, all of it (`Evidence`):
 * SQLite says that the database is damaged, or a check finds that its texts make no sense, or that rows, journals and
   blocks contradict each other (`checkup.check`).
 
-Nothing is made anew on one look: a process that uses the store comes here when two of its rounds saw the same change
-(see `follow`), and here two looks, with the lock held, must find the same evidence (`_agreed`). Only where there is no
-file at all there is nothing to be careful of.
+One look is not enough to make files anew. A process that uses the store comes here when two of its rounds saw the same
+change (see `follow`), and here two looks, with the lock held, must find the same evidence (`_agreed`). Only if there is
+no file at all, one look is enough.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from .yielding import YieldedError
 
 _LOOKS = 10
 _BETWEEN_LOOKS = 0.02
-"""Seconds between two looks that must agree; who deletes, restores or copies files needs some for all of them."""
+"""Seconds between two looks that must agree, since a person needs some time to delete, restore or copy all files."""
 
 
 def open_or_create(
@@ -54,12 +54,12 @@ def open_or_create(
     *,
     seconds: float = waits.SET_UP,
 ) -> Pair:
-    """Return the pair of files of the store at `path`; makes it, or makes it anew, as needed.
+    """Return the pair of files of the store at `path`; make them, or make them anew, if needed.
 
-    last, cells: what this process has open of the store, if that is to be mended.
+    last, cells: what this process has open of the store, if files may have to be made anew.
     seconds: how long to wait for another process that makes the files, or a program that keeps them for itself.
     Raises PathError, ForeignFileError, SchemaError, JournalModeError or StoreError (what is found cannot be used);
-    apsw.BusyError where to wait longer, as one does at set-up, might help.
+    apsw.BusyError if it might help to wait longer, as a process does at set-up.
     """
     while True:
         try:
@@ -106,18 +106,19 @@ def _open_or_create(
 
 
 class LeftToOthersError(apsw.BusyError):
-    """The files are to be made anew by a living process, which may have open what is not at its name any more."""
+    """A living process should make the files anew, as it may have files open that have lost their names."""
 
 
 _left_since: dict[str, float] = {}
-"""By paths of stores, when this process left their files to others, in seconds of `time.monotonic`."""
+"""By path of a store: when this process left its files to others, in seconds of `time.monotonic`."""
 
 
 def _is_left_to_others(path: str) -> bool:
-    """Whether others live that use the store, and were not waited for long enough. For who has nothing of it open.
+    """Whether other living processes use the store, and have not had enough time to make its files anew.
 
-    A process that has just started, or was just forked, may be the first that finds the WAL deleted. Others still
-    read it, and would bring all that ended processes left. One that is idle may not notice, so it is a matter of time.
+    A process that has nothing of the store open asks this. It has just started, or was just forked, and may be the
+    first that finds the WAL deleted. Others still read the WAL, and would bring all that ended processes have left. But
+    if they are idle, they may not notice, so this process waits for a limited time.
     """
     file = open_cells(path + CELLS_SUFFIX, writable=True)
     if file is None or not file.is_used_by_others():
@@ -127,10 +128,10 @@ def _is_left_to_others(path: str) -> bool:
 
 
 class Evidence(NamedTuple):
-    """Why the files are not a store in order; see above.
+    """The evidence that the files are not in order; see above.
 
-    damage: what is the matter with a file that is there, '' where files are missing or of different pairs.
-    files: which files were at the names.
+    damage: what is wrong with a file, '' if files are missing or belong to different pairs. files: the files that were
+    at the names.
     """
 
     damage: str
@@ -142,7 +143,7 @@ class Evidence(NamedTuple):
 
 
 def _agreed(path: str, last: database.StoreConnection | None, seconds: float, *, is_ours: bool) -> Pair | Evidence:
-    """The pair that is there if it is in order, or evidence to the contrary that two looks have found."""
+    """Return the pair that is there if it is in order, or evidence to the contrary from two looks."""
     before = None
     for _ in range(_LOOKS):
         found = _look(path, last, seconds, is_ours=is_ours)
@@ -163,7 +164,7 @@ def _look(path: str, last: database.StoreConnection | None, seconds: float, *, i
         with contextlib.closing(database.connect(path)) as connection:
             database.wait_for_others(connection, seconds)
             return _fitting(connection, path) or nothing
-    except Exception as error:  # also of a text that cannot be decoded
+    except Exception as error:  # any: a text may not be decodable
         is_foreign = isinstance(error, database.NoDatabaseError) and not is_ours and not _has_cells(path)
         if is_foreign or not renew.is_damage(error):
             raise
@@ -171,13 +172,13 @@ def _look(path: str, last: database.StoreConnection | None, seconds: float, *, i
 
 
 def _has_cells(path: str) -> bool:
-    """Whether a cells file of ours says that what is at the path was a store."""
+    """Whether there is a cells file of ours, so that the file at the path was a store."""
     file = open_cells(path + CELLS_SUFFIX, writable=True)
     return file is not None and file.header() is not None
 
 
 def _fitting(connection: database.StoreConnection, path: str) -> Pair | None:
-    """The pair if it is in order, None if it is not one. Raises what says that it is damaged."""
+    """Return the pair if it is in order, None if the files are no pair. Raises an error if one is damaged."""
     version = schema.check(connection, path)
     if connection.readonly("main"):
         raise PathError(
@@ -204,7 +205,7 @@ def open_existing(connection: apsw.Connection, path: str) -> CellsFile:
 
     Raises NoStoreError, ForeignFileError, SchemaError or DamagedError.
     """
-    with database.transaction(connection, "DEFERRED"):  # one look: it may be in the making
+    with database.transaction(connection, "DEFERRED"):  # at one moment: another process may be making it
         version = schema.check(connection, path)
         ids = schema.ids(connection, path) if version else ("", "")
     if version == 0:

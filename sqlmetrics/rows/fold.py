@@ -68,19 +68,19 @@ SELECT_GAUGES = "SELECT series.id FROM series JOIN family ON family.id = series.
 
 
 def exact_sum(values: Iterable[float]) -> float:
-    """The sum, rounded once: so it does not depend on the order."""
+    """Return the sum, rounded only once, so that it does not depend on the order."""
     values = list(values)
     try:
         return math.fsum(values)
-    except (OverflowError, ValueError):  # beyond all floats on the way, or Inf and -Inf
+    except (OverflowError, ValueError):  # a partial sum beyond all floats, or Inf and -Inf
         return sum(values)
 
 
 class Legacy(NamedTuple):
-    """What ended processes had of one series, each one's in its place of the lists.
+    """The values that ended processes had of one series; each process has the same place in all lists.
 
-    timestamps: when a `mostrecent` gauge was set, started: when each process has; in seconds since the epoch, None for
-    what is not known or was not set.
+    timestamps: when a `mostrecent` gauge was set; started: when the process started. Both are in seconds since the
+    epoch, None if unknown or never.
     """
 
     series: int
@@ -94,12 +94,12 @@ class Legacy(NamedTuple):
     def of_one(
         cls, process: int, series: int, mode: str, value: float | None, timestamp: float | None, started: float | None
     ) -> Legacy:
-        """That of one process."""
+        """Return the legacy of one process."""
         return cls(series, mode, [process], [value], [timestamp], [started])
 
 
 def fold(connection: apsw.Connection, legacies: Iterable[Legacy]) -> None:
-    """Add what ended processes had to what outlives them, within the caller's transaction."""
+    """Add what ended processes had to the rows that outlive them, within the caller's transaction."""
     sums: dict[int, tuple[float | None, list[float | None]]] = {}
     others: dict[str, list[Sequence[Any]]] = {mode: [] for mode in _UPSERT_BY_MODE}
     kept: list[Sequence[Any]] = []
@@ -109,7 +109,7 @@ def fold(connection: apsw.Connection, legacies: Iterable[Legacy]) -> None:
             sums.setdefault(one.series, (one.started[0], []))[1].extend(one.values)
         elif one.mode == "all":
             kept += zip(one.processes, every, one.values, strict=False)
-        elif one.mode in others:  # or it is gone with its process
+        elif one.mode in others:  # `live*` gauges end with their process
             others[one.mode] += zip(every, one.values, one.timestamps, one.started, strict=False)
     connection.executemany(_UPSERT_SUM, [row for series, values in sums.items() for row in _summed(series, *values)])
     for mode, rows in others.items():
@@ -119,7 +119,7 @@ def fold(connection: apsw.Connection, legacies: Iterable[Legacy]) -> None:
 
 
 def _summed(series: int, started: float | None, parts: list[float | None]) -> list[Sequence[Any]]:
-    """One row for all of a series, and another one for what was rounded off."""
+    """Return one row with the sum of a series, and another one for what was rounded off, if anything was."""
     values = [math.nan if value is None else value for value in parts]
     total = exact_sum(values)
     rest = exact_sum([*values, -total]) if math.isfinite(total) else 0.0
@@ -128,7 +128,7 @@ def _summed(series: int, started: float | None, parts: list[float | None]) -> li
 
 
 def orphan(connection: apsw.Connection, legacies: Iterable[Legacy]) -> None:
-    """Keep what processes had that have lost their cells and may live, until they bring it themselves."""
+    """Keep what processes had that have lost their cells but may live, until they bring it back themselves."""
     for one in legacies:
         parts = zip(one.processes, one.values, one.timestamps, one.started, strict=True)
         if one.mode == "all":
@@ -139,14 +139,14 @@ def orphan(connection: apsw.Connection, legacies: Iterable[Legacy]) -> None:
 
 
 def end(connection: apsw.Connection, instances: Iterable[int]) -> None:
-    """Drop the rows of processes whose legacies are where they belong, within the caller's transaction."""
+    """Delete the rows of processes whose legacies were folded or kept, within the caller's transaction."""
     bindings = {"processes": json.dumps(list(instances)), "died": time.clock_gettime(time.CLOCK_REALTIME)}
     for statement in (DELETE_SUCCEEDED, DELETE_CELL_COPIES, UPDATE_DIED, DELETE_UNREMEMBERED):
         connection.execute(statement, bindings)
 
 
 def forget_oldest(connection: apsw.Connection, keep_dead: int) -> None:
-    """Drop the `all` gauges of the processes that ended longest ago, beyond `keep_dead` of them."""
+    """Delete the `all` gauges of processes that ended longest ago, so that those of `keep_dead` processes stay."""
     connection.execute(DELETE_OLDEST, {"keep_dead": keep_dead})
     if connection.changes():
         connection.execute(DELETE_KEPT_OF_NOBODY)
@@ -154,7 +154,7 @@ def forget_oldest(connection: apsw.Connection, keep_dead: int) -> None:
 
 
 def drop_gauges(connection: apsw.Connection) -> None:
-    """Forget the gauges of all processes that ended, and nothing else, within the caller's transaction."""
+    """Delete the gauges of all ended processes, and nothing else, within the caller's transaction."""
     connection.execute("DELETE FROM kept")
     for table in ("retired", "orphan"):
         connection.execute(f"DELETE FROM {table} WHERE series IN ({SELECT_GAUGES})")  # noqa: S608

@@ -1,4 +1,4 @@
-"""From journals and cells to rows: what the flusher does every second, and a settler for a dead process."""
+"""Writes journals and cells to rows: the flusher does that every second, and a settler for a dead process."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ UPDATE_TIMESTAMP = "UPDATE cell_copy SET timestamp = nullif(?, 0.0) WHERE cell =
 
 
 def committed(connection: apsw.Connection, instance: int) -> int | None:
-    """How many bytes of an instance's journal are rows; None if the instance is not known yet."""
+    """Return how many bytes of an instance's journal are rows; None if the rows do not know the instance yet."""
     found = connection.execute("SELECT journal FROM instance WHERE id = ?", (instance,)).get
     return found if isinstance(found, int) else None
 
@@ -40,15 +40,16 @@ def committed(connection: apsw.Connection, instance: int) -> int | None:
 def is_settled(connection: apsw.Connection, file: CellsFile, slot: int, instance: int) -> bool:
     """Whether the rows of an instance have been settled.
 
-    The rows know of each slot which instance was settled last. It is this one, or another one has the slot by now,
-    which it could take only then. Not by the greater number: those of a mended store, or garbled ones, have no order.
+    The rows have for each slot the instance that was settled last. It is this one, or another instance has the slot by
+    now, which it could claim only afterwards. The numbers are not compared by size: those of a store that was made
+    anew, or garbled ones, have no order.
     """
     last = connection.execute("SELECT settled FROM slot WHERE slot = ?", (slot,)).get
     return last == instance or not file.has(slot, instance)
 
 
 def ingest(connection: apsw.Connection, file: CellsFile, slot: int, instance: int, *, most: int | None = None) -> int:
-    """Turn the rest of an instance's journal into rows, within the caller's transaction; or so many bytes of it.
+    """Turn the rest of an instance's journal into rows, within the caller's transaction, or at most so many bytes.
 
     Returns how many bytes of the journal are rows then. Raises journal.JournalGoneError.
     """
@@ -89,8 +90,8 @@ def storable(text: str) -> str:
 def copy_images(connection: apsw.Connection, instance: int, images: dict[int, Image], *, stamped: bool) -> None:
     """Copy blocks (by their numbers) to the rows of an instance, within the caller's transaction.
 
-    From an image and not from the cells themselves, so that it is known exactly what the rows show.
-    stamped: whether there may be timestamps among the cells.
+    It copies images of the blocks, and not the cells themselves, so that the caller knows what the rows show.
+    stamped: whether some of the cells may be timestamps.
     """
     cells: list[int] = []
     values: list[float] = []

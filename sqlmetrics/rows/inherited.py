@@ -1,4 +1,4 @@
-"""Which of the gauges that a process waits for, as it has inherited them, are in rows yet."""
+"""Finds in the rows which of the inherited gauges that a process waits for still exist."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .removal import series_of
 
 
 def bring(connection: apsw.Connection, file: CellsFile, part: Part) -> None:
-    """Give a process those of the gauges that it waits for which are in rows. Raises apsw.Error."""
+    """Give a process the inherited gauges that it waits for, if they are in rows. Raises apsw.Error."""
     waiting = list(part.inheritance.waiting)
     if not waiting:
         return

@@ -1,4 +1,4 @@
-"""What ended processes have counted, series by series: where their values are is in rows and in their journals."""
+"""Collects what ended processes have counted, series by series. Rows and journals tell which cells have the values."""
 
 from __future__ import annotations
 
@@ -54,14 +54,14 @@ _DELETE_NAMESAKES = (
 
 
 class Ended(NamedTuple):
-    """A process to be settled; records: of its journal, those that are not rows."""
+    """A process to be settled. records: those of its journal that are not rows yet."""
 
     slot: int
     instance: int
     records: list[Record]
 
     def identity(self, connection: apsw.Connection) -> tuple[int, int] | None:
-        """Its number and its pid namespace, as far as they are known."""
+        """Return the pid and the pid namespace of the process; None if they are unknown."""
         for record in self.records:
             if isinstance(record, ProcessRecord):
                 return record.os_pid, record.pid_namespace
@@ -70,7 +70,7 @@ class Ended(NamedTuple):
 
 
 def unsettled(connection: apsw.Connection, file: CellsFile, slots: list[tuple[int, int]]) -> list[Ended]:
-    """Of some (slot, instance), those whose rows have not been settled, with what they have announced."""
+    """Return those of these (slot, instance) that are not settled yet, with what they have announced."""
     if not slots:
         return []
     settled = dict(_rows(connection, _SELECT_SETTLED, [slot for slot, _ in slots]))
@@ -90,7 +90,7 @@ def _rows(connection: apsw.Connection, sql: str, numbers: list[int]) -> list[Any
 def _announced(
     connection: apsw.Connection, file: CellsFile, slot: int, instance: int, start: int, decoder: Decoder
 ) -> list[Record]:
-    """Of a damaged journal nothing: what has rows is folded all the same."""
+    """Read the rest of a journal; nothing of a damaged one: then only what has rows is folded."""
     try:
         reading = journal.read(file, slot, instance, start, decoder)
     except (journal.JournalGoneError, DamagedError):
@@ -100,7 +100,7 @@ def _announced(
 
 
 class _Column(NamedTuple):
-    """One series of several processes. places: in what order they were announced; 0 for what is in rows."""
+    """One series of several processes. places: the order in which they were announced; 0 for those in rows."""
 
     places: list[int]
     processes: list[int]
@@ -109,27 +109,27 @@ class _Column(NamedTuple):
 
 
 class _Group:
-    """Children of one description: of one label set of one metric, in several processes."""
+    """One label set of one metric in several processes, whose journals describe it with the same text."""
 
     def __init__(self, child: ChildRecord):
         self.child = child
         self.places: list[int] = []
         self.processes: list[int] = []
         self.cells: list[Any] = []
-        """What each has in its cells."""
+        """The content of each process's cells."""
 
     def add(self, file: CellsFile, ended: Ended, child: ChildRecord, place: int) -> None:
-        """One process's."""
+        """Add the child of one process."""
         if child.created < self.child.created:
             self.child = child
         first, count = child.cell - child.stamped, len(child.names) * (1 + child.stamped)
-        owned = _is_owned(file, ended.slot, first)  # or damage says that they are none of this process's
+        owned = _is_owned(file, ended.slot, first)  # or the record is damaged
         self.cells.append(file.cells[first : first + count].tolist() if owned else [0.0] * count)
         self.places.append(place)
         self.processes.append(ended.instance)
 
     def columns(self) -> Iterator[_Column]:
-        """For each sample of the child; a timestamp is read before its value, which is written before it."""
+        """Yield one column for each sample of the child."""
         cells = list(zip(*self.cells, strict=True))
         stamped = self.child.stamped
         for place in range(len(self.child.names)):
@@ -146,9 +146,9 @@ def _is_owned(file: CellsFile, slot: int, cell: int) -> bool:
 def legacies_in_cells(
     connection: apsw.Connection, file: CellsFile, ended: list[Ended], ids: SeriesIds
 ) -> Iterator[Legacy]:
-    """What processes have in cells, within the caller's transaction; their other records become rows.
+    """Yield what processes have in cells, within the caller's transaction. Their other records become rows.
 
-    ids: of the series that other processes had before them.
+    ids: knows the series that earlier processes had.
     """
     _introduce(connection, ended)
     _tell_families(connection, ended)
@@ -165,7 +165,7 @@ def legacies_in_cells(
 
 
 def _each_once(columns: list[_Column]) -> tuple[list[int], list[float | None], list[float | None]]:
-    """The column, or one made of several. Of a gauge that a process has announced twice, the last cell counts."""
+    """Join columns of one series. If a process has announced a gauge twice, its last cell counts."""
     _, processes, values, timestamps = (list(chain(*lists)) for lists in zip(*columns, strict=True))
     if len(set(processes)) == len(processes):
         return processes, values, timestamps
@@ -180,7 +180,7 @@ def _in_rows(connection: apsw.Connection, file: CellsFile, ended: list[Ended]) -
     for process, series, mode, cell, value, timestamp, stamped in _rows(connection, _SELECT_OF_PROCESSES, list(slots)):
         if _is_owned(file, slots[process], cell):
             if stamped:
-                timestamp = file.cells[cell - 1] or None  # first: it is written after the value
+                timestamp = file.cells[cell - 1] or None  # read first, as it is written after the value
             value = file.cells[cell]
         _, column = found.setdefault(series, (mode, _Column([], [], [], [])))
         for values, new in zip(column, (0, process, value, timestamp), strict=True):
@@ -229,7 +229,7 @@ def _introduce(connection: apsw.Connection, ended: list[Ended]) -> None:
 
 
 def _tell_families(connection: apsw.Connection, ended: list[Ended]) -> None:
-    """Make rows of what was said of families; what several processes have said alike is said once."""
+    """Write family records to rows; equal ones of several processes are written once."""
     said: dict[tuple[str, str], list[FamilyRecord]] = {}
     for one in ended:
         for record in one.records:
@@ -241,7 +241,7 @@ def _tell_families(connection: apsw.Connection, ended: list[Ended]) -> None:
 
 
 def _add_to(records: list[FamilyRecord], record: FamilyRecord) -> None:
-    """Keep it unless something newer was said before; it takes the place of one that said the same earlier."""
+    """Add a record unless a newer one was added; it replaces an older one with the same content."""
     if records and is_older(record.made, records[-1].made):
         return
     if records and record._replace(made=records[-1].made) == records[-1]:
@@ -250,12 +250,12 @@ def _add_to(records: list[FamilyRecord], record: FamilyRecord) -> None:
 
 
 def legacies_in_rows(connection: apsw.Connection, instance: int) -> list[Legacy]:
-    """What it had when its rows were written; its cells are gone."""
+    """Return what a process had when its rows were written, because its cells are gone."""
     return [Legacy.of_one(*row) for row in _execute(connection, _SELECT_OF_PROCESS, (instance,))]
 
 
 def legacies_of_orphans(connection: apsw.Connection) -> list[Legacy]:
-    """What processes had whose cells were lost earlier."""
+    """Return what processes had whose cells were lost earlier."""
     return [Legacy.of_one(*row) for row in _execute(connection, _SELECT_OF_ORPHANS)]
 
 

@@ -1,7 +1,7 @@
 """The lock under which one process at a time makes a store's files, or makes them anew.
 
-It is on a file of its own, `LOCK_SUFFIX`, which is there only meanwhile. Not on the folder: whoever may read a folder
-may lock it, and for ever. Nor does anybody wait for ever for a process that was stopped in the middle.
+The lock is on a file of its own, `LOCK_SUFFIX`, which exists only meanwhile. It is not on the folder, because any user
+who may read a folder may lock it, for ever. And no process waits for ever for one that was stopped in the middle.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LOCK_SUFFIX = "-lock"
 _LOOK_SECONDS = 0.005
 
 _held: set[int] = set()
-"""Descriptors of locks that this process has, or waits for."""
+"""Descriptors of lock files that this process has locked, or waits for."""
 
 
 class HeldUpError(apsw.BusyError):
@@ -34,9 +34,9 @@ class HeldUpError(apsw.BusyError):
 
 @contextlib.contextmanager
 def making(path: str, settings: config.Settings, seconds: float) -> Iterator[None]:
-    """Be the one process that makes files of the store at `path`; wait so long for another.
+    """Be the one process that makes files of the store at `path`; wait so many seconds for another one.
 
-    A lock file that is found was left by a crash, or is in use: the kernel tells.
+    If there is a lock file already, the kernel tells whether it is in use, or was left by a crash.
     Raises HeldUpError, ForeignFileError (another user's file is in the lock's place), PathError or OSError.
     """
     name = path + LOCK_SUFFIX
@@ -44,7 +44,7 @@ def making(path: str, settings: config.Settings, seconds: float) -> Iterator[Non
     try:
         yield
     finally:
-        if _is_at(fd, name):  # removed while it is locked: whoever waits for it sees that it is another one
+        if _is_at(fd, name):  # removed with the lock held, so that a process that waits sees that it is gone
             os.unlink(name)
         _close(fd)
 
@@ -78,7 +78,7 @@ def _wait_for(fd: int, name: str, end: float) -> bool:
 
 
 def _open(name: str, settings: config.Settings) -> int | None:
-    """A descriptor of the lock file, made if need be; None if it has come or gone at this moment."""
+    """Return a descriptor of the lock file, which is made if needed; None if it has come or gone just now."""
     ownership.check_file(name)
     with contextlib.suppress(FileNotFoundError):
         return ownership.open_checked(name, os.O_RDWR)
@@ -114,10 +114,10 @@ def _is_at(fd: int, name: str) -> bool:
 
 
 class _Locks(fork.ForkAware):
-    """A child has its parent's open file, and would go on to hold the lock when the parent has ended."""
+    """Closes lock files in a forked child, which would hold the lock even after its parent has ended."""
 
     def after_fork_in_child(self) -> None:
-        """Hold none."""
+        """Close all."""
         while _held:
             with contextlib.suppress(OSError):
                 os.close(_held.pop())

@@ -1,6 +1,6 @@
-"""Records of journals that were left out because they make no sense: noted as they are met, told by who may call a log.
+"""Notes records of journals that were left out because they make no sense, until code that may log reports them.
 
-A record is met by each scrape, but becomes rows once, or would: then it is noted.
+Each scrape meets such a record, but it is noted only once: when the records around it become rows.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from ..process.trouble import Trouble
 
 _MOST = 1000
 _noted: dict[str, deque[str]] = {}
-"""By the path of the store."""
+"""The messages by path of the store."""
 
 
 def note(path: str, instance: int, reading: Reading) -> None:

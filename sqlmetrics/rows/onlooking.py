@@ -2,10 +2,10 @@
 
 So they need the right to read and no other, and work on a read-only mount, with and without living processes:
 
-* Where there is an index (``-shm``), it is opened for reading. SQLite uses it as it is while a process has it open, and
-  else reads the WAL into memory (https://www.sqlite.org/wal.html#read_only_databases).
-* Where index or WAL is missing, SQLite would make it. If the WAL is missing or empty, all is in the database, and that
-  is read as a file that nobody changes; that nobody did is looked at afterwards (`Onlooking.is_torn`).
+* If there is an index (``-shm``), it is opened for reading. SQLite uses it while another process has it open; otherwise
+  it reads the WAL into memory (https://www.sqlite.org/wal.html#read_only_databases).
+* If index or WAL is missing, SQLite would make it. So if the WAL is missing or empty, and all rows are in the database,
+  SQLite is told that nobody changes that file. `Onlooking.is_torn` checks afterwards whether anybody did.
 """
 
 from __future__ import annotations
@@ -27,32 +27,23 @@ _State = tuple[int, int, int, int, int]
 class Onlooking(database.StoreConnection):
     """A connection that only looks."""
 
-    _state: _State | None = None
-    """What was at the name of a database that is read as one that nobody changes."""
-
-    def note_files(self) -> None:
-        """Take the files that are at their names now for those that are open."""
-        self.execute("SELECT count(*) FROM sqlite_schema").fetchall()
-        self.opened = self.at_names()
-
-    def read_unchanging(self, state: _State) -> None:
-        """Note that the database is read as one that nobody changes."""
-        self._state = state
+    state: _State | None = None
+    """The status of the database, if SQLite was told that nobody changes it."""
 
     def is_in_place(self) -> bool:
-        """Whether the files are those that are open, and, of a database that nobody changes, nobody has."""
-        return not self.is_torn() and (self._state is not None or super().is_in_place())
+        """Whether the files at their names are the open ones, and nobody has changed what nobody should change."""
+        return not self.is_torn() and (self.state is not None or super().is_in_place())
 
     def is_torn(self) -> bool:
-        """Whether a database that is read as one that nobody changes was changed."""
-        return self._state is not None and not (_is_all_in_database(self.path) and _state(self.path) == self._state)
+        """Whether somebody has changed a database of which SQLite was told that nobody changes it."""
+        return self.state is not None and not (_is_all_in_database(self.path) and _state(self.path) == self.state)
 
 
 def connect(path: str) -> Onlooking:
     """Open an existing store's file to look at it.
 
-    Raises NoStoreError, PathError (it may not be read), ForeignFileError, StoreError, or apsw.BusyError where it is
-    made anew at this moment.
+    Raises NoStoreError, PathError (it may not be read), ForeignFileError, StoreError, or apsw.BusyError if it is being
+    made anew.
     """
     try:
         return database.opened(path, _open, looking=True)
@@ -71,7 +62,7 @@ def _open(path: str) -> Onlooking:
         )
     state = _state(path)
     connection = _connect(path, "immutable=1")
-    connection.read_unchanging(state)
+    connection.state = state
     return connection
 
 
