@@ -133,9 +133,9 @@ def note(new: Mapped) -> Mapped:
 
 
 def forget(found: Mapped) -> bool:
-    """Let a mapping end with the last that uses it, and say whether it will; not where a lock may hang on the file.
+    """Forget a mapping, so that it ends with its last user; False if it has to stay, because of locks on the file.
 
-    That is where this process writes to it, or maps it in another way, too: see `cellsfile`.
+    It stays if this process writes to the file, or has mapped it in another way, too: see `cellsfile`.
     """
     is_read_only = memoryview(found.map).readonly and not found.own_slots and not found.others
     if not is_read_only or found.identity in _begun() or mapped().get(found.identity) is not found:
@@ -145,7 +145,7 @@ def forget(found: Mapped) -> bool:
 
 
 def _forgotten() -> weakref.WeakValueDictionary[tuple[int, int], Mapped]:
-    """What is forgotten and still used: its descriptors are this interpreter's, and the file may come back."""
+    """Return the mappings that are forgotten but still used: their descriptors are this interpreter's."""
     forgotten: weakref.WeakValueDictionary[tuple[int, int], Mapped] = _table().setdefault(
         "forgotten", weakref.WeakValueDictionary()
     )
@@ -153,7 +153,7 @@ def _forgotten() -> weakref.WeakValueDictionary[tuple[int, int], Mapped]:
 
 
 def _begun() -> list[tuple[int, int]]:
-    """What is being opened: by other threads, or before a fork."""
+    """Return the identities of files that are being opened: by other threads, or by threads from before a fork."""
     begun: list[tuple[int, int]] = _table().setdefault("begun", [])
     return begun
 

@@ -27,7 +27,7 @@ ON CONFLICT (noticed) DO UPDATE SET ended = ended + excluded.ended
 
 
 def record(connection: apsw.Connection, instances: list[int], noticed: str) -> None:
-    """Note deaths, within the caller's transaction, before it deletes the rows of these processes. noticed: see above."""
+    """Note deaths within the caller's transaction, before it deletes the processes' rows. noticed: see `NOTICED`."""
     if instances:
         died = time.clock_gettime(time.CLOCK_REALTIME)
         connection.execute(

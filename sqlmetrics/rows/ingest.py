@@ -12,9 +12,7 @@ from ..cells.images import Image, changed_cells
 from ..cells.records import ChildRecord, ExemplarRecord, FamilyRecord, ProcessRecord
 from . import exemplars, nonsense
 from .database import bump
-from .series import SeriesIds as SeriesIds
 from .series import insert_children, insert_family
-from .series import mode_of as mode_of
 
 INSERT_INSTANCE = """
 INSERT INTO instance (id, pid, os_pid, pid_namespace, started, journal) VALUES (?, ?, ?, ?, ?, 0)

@@ -17,7 +17,8 @@ from ..errors import DamagedError
 from ..process import fork
 from . import exemplars, nonsense
 from .fold import Legacy
-from .ingest import DELETE_ORPHANS, INSERT_INSTANCE, SeriesIds, insert_other, mode_of, storable
+from .ingest import DELETE_ORPHANS, INSERT_INSTANCE, insert_other, storable
+from .series import SeriesIds, mode_of
 
 # Lists of ids are bound as JSON: one statement for however many there are.
 _SELECT_COMMITTED = "SELECT id, journal FROM instance WHERE id IN (SELECT value FROM json_each(?))"

@@ -1,7 +1,7 @@
-"""A removal: the rows of children are deleted, and the cells that other processes have for them are marked.
+"""Removes children: deletes their rows, and marks the cells that other processes have for them.
 
-The cells are noted as rows in the removal's transaction, and then marked; see `cells.marks`. What is left over without
-a value is swept: old words of an Info, gauges that nobody has, and series that no row is about.
+The removal's transaction notes these cells in a table, and the next transaction marks them; see `cells.marks`. A sweep
+deletes what has no value any more: old label sets of an Info, gauges that no process has, and series without rows.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ _SELECT_OF_CHILD = _SELECT_OF_FAMILY + " AND series.labels = ?"
 
 
 Leaving = dict[SharedArena, list[Run]]
-"""Cells that this process has given back, and which may have rows and marks."""
+"""Cells that this process has given back, and that may still have rows and marks."""
 
 
 class Removal:
-    """The wish to remove children, made at a certain moment: what this process counts of them later is to stay.
+    """A removal of children at a certain moment: what this process counts in them later stays.
 
-    made: seconds since the epoch. begin_anew: called when this process has forgotten the children.
+    made: seconds since the epoch. begin_anew: called as soon as this process has forgotten the children.
     """
 
     def __init__(self, selection: Selection, made: float, begin_anew: Callable[[], object] | None = None):
@@ -68,7 +68,7 @@ class Removal:
         self._is_begun = False
 
     def begin(self, part: Part) -> bool:
-        """Have this process give the children back, so that whoever uses one begins at zero, in other cells.
+        """Make this process give the children back; one that is used again begins at zero, in other cells.
 
         False in the middle of an operation that places children: nothing is done then.
         """
@@ -82,9 +82,9 @@ class Removal:
 def carry_out(
     connection: apsw.Connection, file: CellsFile, part: Part, removals: list[Removal]
 ) -> tuple[Leaving, bool]:
-    """Remove within `settling`, after `Removal.begin`.
+    """Remove children within `settling`, after `Removal.begin`.
 
-    Returns what is for `recycle` after the COMMIT, and whether cells of other processes are to be marked.
+    Returns the cells for `recycle` after the COMMIT, and whether cells of other processes are to be marked.
     """
     left = leaving(file, part.arenas())
     catch_up(connection, file)
@@ -106,15 +106,15 @@ def carry_out(
 
 
 def leaving(file: CellsFile, arenas: list[SharedArena]) -> Leaving:
-    """What this process has given back. Ask before its journal becomes rows: so their children are among these."""
+    """Return the cells that this process has given back. Call it before its journal becomes rows."""
     # Another thread may have gone over to new files.
     return {arena: list(arena.leaving) for arena in arenas if arena.file is file and arena.is_mine()}
 
 
 def leave(connection: apsw.Connection, left: Leaving) -> list[int]:
-    """See that cells that are given back have no row and no mark, within `settling`.
+    """Delete the rows and marks of cells that were given back, within `settling`.
 
-    Returns the ids of series that had a row, and which are to be swept.
+    Returns the ids of series that had a row there, and are to be swept.
     """
     found: list[int] = []
     for arena, runs in left.items():
@@ -122,7 +122,7 @@ def leave(connection: apsw.Connection, left: Leaving) -> list[int]:
             continue
         given_back = [(cell, count, arena.instance) for cell, count in joined(runs)]
         rows: Any = connection.executemany(_DELETE_RUN, given_back).fetchall()
-        arena.file.wiping.ask()  # it may have told of an exemplar of a child that another process had removed
+        arena.file.wiping.ask()  # the journal may have an exemplar of a child that another process had removed
         if rows:
             arena.file.note_erasure()
             bump(connection, "epoch")
@@ -132,7 +132,7 @@ def leave(connection: apsw.Connection, left: Leaving) -> list[int]:
 
 
 def recycle(part: Part, left: Leaving) -> None:
-    """Have cells that were given back rest until they are used again, after the COMMIT."""
+    """Let cells that were given back rest, after the COMMIT, until they are used again."""
     with part.binding():
         arenas = part.arenas()
         for arena, runs in left.items():
@@ -141,9 +141,9 @@ def recycle(part: Part, left: Leaving) -> None:
 
 
 def _delete(connection: apsw.Connection, series: list[int], own: set[int], made: float) -> list[tuple[int, int]]:
-    """Delete series, but those that this process has begun anew, and return (cell, process) of what others have.
+    """Delete series, except those that this process uses again; return (cell, process) of other processes' cells.
 
-    own: the instances of this process; what is in rows of them by now has come after the removal.
+    own: the instances of this process; their rows are newer than the removal.
     """
     text = json.dumps(series)
     rows: Any = connection.execute(_SELECT_CELLS, (text,)).fetchall()
@@ -162,7 +162,7 @@ def _delete(connection: apsw.Connection, series: list[int], own: set[int], made:
 
 
 def series_of(connection: apsw.Connection, selection: Selection) -> list[int]:
-    """The ids of the series that are meant."""
+    """Return the ids of the selected series."""
     family = selection.family, selection.type
     if selection.whole:
         labels = canonical_labels(selection.labels.keys(), selection.labels.values())
@@ -173,12 +173,12 @@ def series_of(connection: apsw.Connection, selection: Selection) -> list[int]:
 
 
 def note_cells(connection: apsw.Connection, removed: list[tuple[int, int]]) -> None:
-    """Have cells marked once this transaction is committed. removed: (cell, process) of each."""
+    """Note cells, so that they are marked after the COMMIT. removed: (cell, process) of each."""
     connection.executemany("INSERT OR IGNORE INTO removed (cell, process) VALUES (?, ?)", removed)
 
 
 def mark_noted(connection: apsw.Connection, file: CellsFile) -> None:
-    """Mark what was noted, and notify whose cells these are, within a transaction that writes."""
+    """Mark the noted cells, and notify their processes, within a transaction that writes."""
     rows: Any = connection.execute("SELECT cell, process FROM removed").fetchall()
     if not rows:
         return
@@ -188,15 +188,15 @@ def mark_noted(connection: apsw.Connection, file: CellsFile) -> None:
 
 
 def catch_up(connection: apsw.Connection, file: CellsFile) -> None:
-    """Turn all that was announced into rows, within the caller's transaction; not what cannot be read of a journal."""
+    """Turn all that was announced into rows, within the caller's transaction; skip journals that cannot be read."""
     for slot, instance in file.held_slots():
         if not ingest.is_settled(connection, file, slot, instance):
             with contextlib.suppress(JournalGoneError, DamagedError):
                 ingest.ingest(connection, file, slot, instance)
 
 
-# What the dead said last of each child is all that of their words can be shown.
-_DELETE_OLD_WORDS = """
+# Of the label sets that dead processes have set for an Info, scrapes can show the last one only.
+_DELETE_OLD_INFOS = """
 DELETE FROM retired WHERE series IN (
     SELECT id FROM (
         SELECT series.id, row_number() OVER (
@@ -205,7 +205,7 @@ DELETE FROM retired WHERE series IN (
          WHERE family.type = 'info')
      WHERE place > 1)
 """
-_SELECT_WORDS = "SELECT series.id FROM family JOIN series ON series.family = family.id WHERE family.type = 'info'"
+_SELECT_INFOS = "SELECT series.id FROM family JOIN series ON series.family = family.id WHERE family.type = 'info'"
 _DELETE_UNUSED = """
 DELETE FROM series
  WHERE id = ?1
@@ -217,20 +217,20 @@ DELETE FROM series
 _DELETE_EXEMPLARS = "DELETE FROM exemplar WHERE series NOT IN (SELECT id FROM series)"
 
 
-def sweep_words(connection: apsw.Connection, file: CellsFile) -> None:
-    """Delete what the dead said of an Info before the last of them spoke, within the caller's transaction."""
-    connection.execute(_DELETE_OLD_WORDS)
+def sweep_infos(connection: apsw.Connection, file: CellsFile) -> None:
+    """Delete all but the last label set that dead processes have set for an Info, within the caller's transaction."""
+    connection.execute(_DELETE_OLD_INFOS)
     if connection.changes():
-        sweep(connection, file, [int(str(number)) for (number,) in connection.execute(_SELECT_WORDS).fetchall()])
+        sweep(connection, file, [int(str(number)) for (number,) in connection.execute(_SELECT_INFOS).fetchall()])
 
 
 def sweep_gauges(connection: apsw.Connection, file: CellsFile) -> None:
-    """Delete the gauges that no process has or has left, within the caller's transaction."""
+    """Delete gauges that no process has and no dead one has left, within the caller's transaction."""
     sweep(connection, file, [int(str(number)) for (number,) in connection.execute(SELECT_GAUGES).fetchall()])
 
 
 def sweep(connection: apsw.Connection, file: CellsFile, series: Iterable[int]) -> None:
-    """Delete those of these series that have no row, within the caller's transaction; readers then begin anew."""
+    """Delete those of these series that have no value, within the caller's transaction; readers then begin again."""
     before = connection.total_changes()
     connection.executemany(_DELETE_UNUSED, [(number,) for number in series])
     connection.execute(_DELETE_EXEMPLARS)

@@ -1,12 +1,11 @@
-"""A new pair of files, of what can be read of the old one.
+"""Makes a new pair of files from what can be read of the old one.
 
-What is readable of the database is taken into memory, checked there, freed of its cells (the processes that live
-bring their values to the new ones, see `settle.adopt`), and written to a new file that takes the name of the old.
+It reads the database into memory, checks it there, and frees it of its cells, because living processes bring their
+values to new ones (see `settle.adopt`). Then it writes a new file, which takes the name of the old one.
 
 All files may be deleted, and the first process that notices may have none of them open: it has just started, or was
-just forked. It makes a new store of nothing. A process that comes later and still reads the old database brings what
-only that one knows (`bring`): the sums of the ended processes, and their `all` gauges. The living bring theirs
-themselves.
+just forked. It makes an empty store. A process that comes later and still reads the old database brings what only that
+one has (`bring`): the sums of ended processes, and their `all` gauges. Living processes bring their own values.
 """
 
 from __future__ import annotations
@@ -38,15 +37,15 @@ from .yielding import Connection, opening
 WAL_FILES = ("-wal", "-shm")
 CELLS_SUFFIX = "-cells"
 NEW_SUFFIX = "-new"
-"""Of the file in the making; one that is found was left by a crash."""
+"""The suffix of a file in the making; if there is one, a crash has left it."""
 DAMAGED_SUFFIX = "-damaged"
-"""Of a database that was moved aside because nothing could be read of it; only the last one is kept."""
+"""The suffix of a database that was moved aside because nothing could be read of it; only the last one is kept."""
 
 _TRIES = 100
 
 
 class Pair(NamedTuple):
-    """A cells file, which file is the database that goes with it, and the store's id."""
+    """A cells file, the identity of the database that belongs to it, and the store's id."""
 
     cells: CellsFile
     database: database.Identity | None
@@ -83,7 +82,7 @@ def renew(path: str, settings: config.Settings, last: StoreConnection | None, ce
         database.use_wal(connection, path)
     mode, gid = settings.mode, settings.gid()
     new = create_cells(path + CELLS_SUFFIX, store, pair, uses=uses, mode=mode, gid=gid)
-    if left is not None:  # with what was to be erased from it, or swept
+    if left is not None:  # it may have what is to be erased or swept
         new.note_erasure()
         new.sweeping.ask()
     return Renewed(Pair(new, identity, store), moved_aside)
@@ -93,14 +92,14 @@ _NONSENSE = (LookupError, ValueError, TypeError, struct.error)
 
 
 def is_damage(error: Exception) -> bool:
-    """Whether an error says that files which are ours are damaged; ForeignFileError says that they are not ours."""
+    """Whether an error means that files of ours are damaged; ForeignFileError means that they are not ours."""
     if isinstance(error, SQLMetricsError):
         return isinstance(error, (DamagedError, NoDatabaseError))
     return isinstance(error, _NONSENSE) or database.is_damage(error)
 
 
 def damage_of(error: Exception, path: str) -> str:
-    """What is the matter with a file that such an error is about, in a few words, for one who is told its path."""
+    """Return in a few words what is wrong with a file, without its path."""
     if isinstance(error, NoDatabaseError):
         return "it is no SQLite database any more"
     return str(error).removeprefix(f"{path}: ") or type(error).__name__
@@ -109,9 +108,10 @@ def damage_of(error: Exception, path: str) -> str:
 def _what_is_left(
     path: str, last: StoreConnection | None, cells: CellsFile | None, locks: contextlib.ExitStack
 ) -> tuple[apsw.Connection, int] | None:
-    """The newest state that can be read, see `_freed_of_cells`; nobody writes to its source until `locks` end.
+    """Return the newest state that can be read, see `_freed_of_cells`; None if there is none.
 
-    Of what this process has open, else of what is at the path, else of that without its WAL.
+    Nobody writes to its source until `locks` end. The source is what this process has open, or else what is at the
+    path, or else the database there without its WAL.
     """
     for source in _sources(path, last):
         with contextlib.ExitStack() as held:  # until the next source is tried, which may be the same database
@@ -134,8 +134,8 @@ def _sources(
     if last is not None and last.holds_database():
         yield lambda: contextlib.nullcontext(last)
     if _size(path + NEW_SUFFIX) and not _size(path + "-wal") and _written(path) <= _written(path + NEW_SUFFIX):
-        # A process was killed when it had deleted the WAL, and not yet put this, which has all of it, in its place.
-        # A WAL that was cut off is empty, too, but then the database has been written to since.
+        # A process was killed after it had deleted the WAL, and before it gave this file, which has all of it, the
+        # database's name. A WAL that was cut off is empty, too, but then the database is newer than this file.
         yield lambda: _without_wal(path + NEW_SUFFIX)
     if _size(path):
         yield lambda: contextlib.closing(database.connect(path))
@@ -157,14 +157,14 @@ def _written(name: str) -> int:
 
 
 def forget_unfinished(path: str) -> None:
-    """Delete what a process that was killed had made, where the files turn out to be in order. Raises OSError."""
+    """Delete the new file of a process that was killed, as the old ones turn out to be in order. Raises OSError."""
     _unlink(path + NEW_SUFFIX)
 
 
 def content_of(last: StoreConnection, path: str, cells: CellsFile) -> apsw.Connection:
-    """What ended processes have left in a database that was deleted and is still open, as rows in memory.
+    """Return what ended processes have left in a database that was deleted and is still open, as rows in memory.
 
-    Those that have died since are folded. Raises apsw.Error or SQLMetricsError.
+    Processes that have died since are folded. Raises apsw.Error or SQLMetricsError.
     """
     return _freed_of_cells(_copy_of(last, path), path, cells)[0]
 
@@ -180,7 +180,7 @@ def _without_wal(path: str) -> contextlib.closing[apsw.Connection]:
 
 @contextlib.contextmanager
 def _quiet(connection: apsw.Connection) -> Iterator[None]:
-    """Keep others from writing, where that is possible."""
+    """Keep other processes from writing, if that is possible."""
     database.wait_for_others(connection, waits.CALL)
     try:
         connection.execute("BEGIN IMMEDIATE")
@@ -206,7 +206,7 @@ def _copy_of(source: apsw.Connection, path: str) -> apsw.Connection:
 
 
 def _freed_of_cells(content: apsw.Connection, path: str, cells: CellsFile | None) -> tuple[apsw.Connection, int]:
-    """Prepare rows for a new cells file, and return them and its first uses."""
+    """Prepare rows for a new cells file, and return them with the number at which its slots' uses begin."""
     pair = os.urandom(16).hex()
     version = schema.check(content, path)
     schema.migrate(content, version)
@@ -227,13 +227,13 @@ def _freed_of_cells(content: apsw.Connection, path: str, cells: CellsFile | None
 
 
 def _most_uses(path: str, cells: CellsFile | None) -> int:
-    """The greatest number of uses of a slot, 0 if no cells file is known: not all instances may have rows yet."""
+    """Return the greatest number of uses of a slot, 0 if there is no cells file; some instances may have no rows."""
     files = (cells, open_cells(path + CELLS_SUFFIX, writable=True))
     return max((max(file.uses) for file in files if file), default=0)
 
 
 def _cells_of(content: apsw.Connection, path: str, cells: CellsFile | None) -> CellsFile | None:
-    """The cells file that these rows belong to, if it is there: the one given, or the one at the path."""
+    """Return the cells file of these rows: `cells`, or the one at the path; None if it is neither."""
     ids = schema.ids(content, path)
     for file in (cells, open_cells(path + CELLS_SUFFIX, writable=True)):
         header = file.header() if file else None
@@ -243,9 +243,9 @@ def _cells_of(content: apsw.Connection, path: str, cells: CellsFile | None) -> C
 
 
 def _make_anew(name: str, settings: config.Settings) -> None:
-    """Put an empty file in the place of another. A shell that opens the old database at this moment makes it too.
+    """Replace a file by an empty one; try again if a shell that opens the old database makes it at the same moment.
 
-    To give up then would leave the old database without its WAL, and so without its newest rows.
+    To give up would leave the old database without its WAL, and so without its newest rows.
     """
     for tries_left in reversed(range(_TRIES)):
         _unlink(name)
@@ -263,7 +263,7 @@ def _unlink(name: str) -> None:
 
 
 def _write(name: str, content: apsw.Connection, settings: config.Settings) -> database.Identity | None:
-    """Write a database in memory to a file, which is in WAL mode then. Nobody else knows that file yet."""
+    """Write a database in memory to a new file in WAL mode, which no other process knows yet."""
     ownership.check_file(name)
     for suffix in ("", *WAL_FILES):
         _unlink(name + suffix)
@@ -309,15 +309,15 @@ RETURNING id, (SELECT mode FROM family WHERE name = ?1 AND type = ?2)
 
 
 def is_missing(connection: apsw.Connection, store: str, moment: float) -> bool:
-    """Whether this was made of nothing since then (seconds since the epoch), and nobody has brought that store's.
+    """Whether a store was made empty after a moment (seconds since the epoch), and lacks what `store` had.
 
-    A store that was there before, and was moved to the path, has nothing to do with the one that was at it.
+    If it was made before that moment, it is another store, which was moved to the path.
     """
     return bool(connection.execute(SELECT_IS_MISSING, (moment, store)).get)
 
 
 def bring(connection: apsw.Connection, old: apsw.Connection, store: str) -> None:
-    """Add what the processes that ended have left in `old`, the store of that id, unless it was added before.
+    """Add what ended processes have left in `old`, the store of that id, unless that was added before.
 
     Raises apsw.Error.
     """

@@ -1,4 +1,4 @@
-"""What the tables are: the numbered migrations, whose they are, and the ids in them."""
+"""The schema: its numbered migrations, the check that a database is a store, and the ids in it."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from .yielding import YieldedError
 
 APPLICATION_ID = 0x736D6574  # "smet"
 OUR_TABLES = ("store", "series", "cell_copy", "sample")
-"""Of these every store has three: `cell_copy` was called `sample` up to schema 6."""
+"""Every store has three of these: `cell_copy` was called `sample` up to schema 6."""
 SELECT_OUR_TABLES = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name IN (?, ?, ?, ?)"
 
 
 @functools.cache
 def migrations() -> list[tuple[int, str]]:
-    """The numbered migrations, in order: (number, SQL). Installed in the package, in a checkout at the top.
+    """Return the numbered migrations in order: (number, SQL). They are in the package, or in a checkout at the top.
 
-    Read once, when this module is imported: a worker that has given up its rights may not read them any more.
+    They are read once, at the import of this module: a worker that has given up its rights may not read them any more.
     """
     package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     folders = [os.path.join(place, "migrations") for place in (package, os.path.dirname(package))]
@@ -42,12 +42,12 @@ migrations()
 
 
 def schema_version() -> int:
-    """The version of the newest migration."""
+    """Return the number of the newest migration."""
     return migrations()[-1][0]
 
 
 def check(connection: apsw.Connection, path: str) -> int:
-    """Return the schema version of what is at `path`, 0 if it is empty; refuse what is not ours.
+    """Return the schema version of the database at `path`, 0 if it is empty; refuse one that is not ours.
 
     Raises ForeignFileError or SchemaError; writes nothing.
     """
@@ -106,7 +106,7 @@ def _texts() -> frozenset[tuple[object, ...]]:
 
 
 def check_texts(connection: apsw.Connection) -> None:
-    """Raise DamagedError if a table, index or view of this version is not as it was made: SQLite believes any name."""
+    """Raise DamagedError if a table, index or view of this version has changed; SQLite does not check that."""
     if connection.pragma("user_version") == schema_version():
         changed = _texts().difference(connection.execute(SELECT_TEXTS).fetchall())
         if changed:
@@ -114,7 +114,7 @@ def check_texts(connection: apsw.Connection) -> None:
 
 
 def ids(connection: apsw.Connection, path: str) -> tuple[str, str]:
-    """The ids of the store and of its pair of files. Raises DamagedError if it has none."""
+    """Return the ids of the store and of its pair of files. Raises DamagedError if it has none."""
     found = connection.execute("SELECT id, pair FROM store").fetchall()
     if len(found) != 1:
         raise DamagedError(f"{path}: the table store has {len(found)} rows, wanted is one")

@@ -1,8 +1,8 @@
-"""Families and series as rows. What is announced comes many at a time: a label with a user's id in it makes thousands.
+"""Makes rows of families and series, many at a time: a label with a user's id makes thousands of series.
 
-Each step of a statement gives up the interpreter lock, and where another thread of the process computes, it may take
-milliseconds to get it back. So the number of statements, and of rows that they return, must not grow with the number
-of children: all of them go into one JSON text that SQLite takes apart.
+At each step of a statement, SQLite's caller gives up the interpreter lock, and if another thread of the process
+computes, it may wait some milliseconds to get it back. So the number of statements, and of rows that they return, must
+not grow with the number of children: all of them go into one JSON text that SQLite takes apart.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SELECT count(*) FROM family
  WHERE name = ?1 AND type = ?2 AND mode = ?3 AND help = ?4 AND unit = ?6 AND registered = ifnull(?7, registered)
 """
 SELECT_ID_AND_MODE = "SELECT id, mode FROM family WHERE name = ? AND type = ?"
-# Whether a family's values are summed can change: a counter of a class of the app's own may be declared in a mode.
+# Whether a family's values are summed can change, as the app may declare a counter of its own class with a mode.
 UPDATE_GAUGES = """
 UPDATE cell_copy SET gauge = ?3
  WHERE series IN (SELECT series.id FROM series JOIN family ON family.id = series.family
@@ -69,11 +69,11 @@ ON CONFLICT (process, series) DO UPDATE
 SELECT_FAMILY_TEXTS = "SELECT id, type, help FROM family"
 SELECT_SERIES_TEXTS = "SELECT family, labels, variant FROM series"
 _MOST = 10_000
-"""Samples that one statement brings."""
+"""The most samples of one statement."""
 
 
 def insert_family(connection: apsw.Connection, record: FamilyRecord) -> None:
-    """Insert or change the row of a family; what was said last of it wins."""
+    """Insert or change the row of a family; the newest metadata wins."""
     fields = (*record[:3], storable_help(record.help), *record[4:])
     if not connection.execute(SELECT_IS_KNOWN, fields).get:
         bump(connection, "plan")
@@ -86,24 +86,24 @@ def insert_family(connection: apsw.Connection, record: FamilyRecord) -> None:
 
 
 def mode_of(connection: apsw.Connection, record: ChildRecord | FamilyRecord) -> str | None:
-    """The mode of a record's family as the rows have it; None if they have none."""
+    """Return the mode that a record's family has in the rows; None if it has no row."""
     found: Any = connection.execute(SELECT_ID_AND_MODE, record[:2]).fetchone()
     return found[1] if found else None
 
 
 class Batch(NamedTuple):
-    """Children of one family, in the order in which they were announced, that have the same samples."""
+    """Children of one family with the same samples, in the order in which they were announced."""
 
     family: int
     gauge: bool
     children: Sequence[ChildRecord]
 
     def samples(self) -> list[tuple[str, str]]:
-        """(name, variant) of each sample of a child."""
+        """Return (name, variant) of each sample of a child."""
         return list(zip(self.children[0].names, self.children[0].variants, strict=True))
 
     def bindings(self) -> dict[str, Any]:
-        """What the statements above need but for the process."""
+        """Return the bindings of the statements above, without the process."""
         stamped = self.children[0].stamped
         samples = [(*sample, place * (2 if stamped else 1)) for place, sample in enumerate(self.samples())]
         return {
@@ -116,9 +116,9 @@ class Batch(NamedTuple):
 
 
 def insert_children(connection: apsw.Connection, instance: int, children: Iterable[ChildRecord]) -> None:
-    """Make rows of children of one process, and of series that have none, within the caller's transaction.
+    """Make rows of the children of one process, and of new series, within the caller's transaction.
 
-    A child in cells of another one is left out, and noted.
+    A child with cells of another child is left out, and noted.
     """
     for batch in _batches(connection, children):
         if not _try_to_insert(connection, instance, batch):
@@ -128,7 +128,7 @@ def insert_children(connection: apsw.Connection, instance: int, children: Iterab
 
 
 def _try_to_insert(connection: apsw.Connection, instance: int, batch: Batch) -> bool:
-    """False, and nothing is inserted, where a cell is another series'."""
+    """Insert children; False, and none of them, if another series has one of the cells."""
     bindings = batch.bindings() | {"process": instance}
     connection.execute("SAVEPOINT batch")
     _insert_series(connection, bindings)
@@ -150,7 +150,7 @@ def _insert_series(connection: apsw.Connection, bindings: dict[str, Any]) -> Non
 
 
 def _batches(connection: apsw.Connection, children: Iterable[ChildRecord]) -> Iterator[Batch]:
-    """The children by families; of one family in their order, for of a child that comes twice the last cell counts."""
+    """Yield the children by family. They stay in order, because the last cell of a repeated child counts."""
     by_family: dict[tuple[str, str], list[ChildRecord]] = {}
     for child in children:
         by_family.setdefault(child[:2], []).append(child)
@@ -164,7 +164,7 @@ def _batches(connection: apsw.Connection, children: Iterable[ChildRecord]) -> It
 
 
 def _family(connection: apsw.Connection, child: ChildRecord) -> tuple[int, str]:
-    """The id and the mode of a child's family, which gets a row if it has none."""
+    """Return id and mode of a child's family, which gets a row if it has none."""
     if (found := connection.execute(SELECT_ID_AND_MODE, child[:2]).fetchone()) is None:
         insert_family(connection, child.stand_in())
         found = connection.execute(SELECT_ID_AND_MODE, child[:2]).fetchone()
@@ -173,19 +173,19 @@ def _family(connection: apsw.Connection, child: ChildRecord) -> tuple[int, str]:
 
 
 class SeriesIds:
-    """The ids that series have in rows; those that have none get one. Within the caller's transaction."""
+    """The ids of series in rows; a series without a row gets one, within the caller's transaction."""
 
     def __init__(self, connection: apsw.Connection):
         self._connection = connection
         self._known: dict[tuple[str, str, str], dict[tuple[str, str], tuple[int, float]]] = {}
 
     def learn(self, children: Iterable[ChildRecord]) -> None:
-        """Look up, or make, the series of many children: `of` needs no statement for these then."""
+        """Look up, or make, the series of many children, so that `of` needs no statement for them."""
         for batch in _batches(self._connection, [child for child in children if self._ids(child) is None]):
             self._learn(batch)
 
     def of(self, child: ChildRecord) -> list[int]:
-        """The id of each of a child's series."""
+        """Return the id of each of a child's series."""
         if (found := self._ids(child)) is None:
             self.learn([child])
             found = self._ids(child)
@@ -193,7 +193,7 @@ class SeriesIds:
         return found
 
     def _ids(self, child: ChildRecord) -> list[int] | None:
-        """None if one of the series is not known, or known to be made later than the child."""
+        """Return the ids; None if one of the series is unknown, or noted as made later than the child."""
         known = self._known.get((child.family, child.type, child.labels()), {})
         found = [known.get(sample, (0, math.inf)) for sample in zip(child.names, child.variants, strict=True)]
         return [number for number, _ in found] if all(made <= child.created for _, made in found) else None
@@ -209,7 +209,7 @@ class SeriesIds:
 
 
 def storable_help(text: str) -> str | bytes:
-    """Return the help text, as UTF-8 bytes where lone surrogates keep it from being text; see `read_help`."""
+    """Return a help text, or its UTF-8 bytes if SQLite cannot hold it as text (lone surrogates); see `read_help`."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -218,12 +218,12 @@ def storable_help(text: str) -> str | bytes:
 
 
 def read_help(stored: object) -> str:
-    """The inverse of `storable_help`."""
+    """Return the help text that `storable_help` has made storable."""
     return stored.decode("utf-8", "surrogatepass") if isinstance(stored, bytes) else str(stored)
 
 
 def check(connection: apsw.Connection) -> None:
-    """Raise ValueError, TypeError or LookupError where a scrape could not read the texts of families and series."""
+    """Raise ValueError, TypeError or LookupError if a scrape could not read a text of a family or series."""
     types: dict[int, str] = {}
     for number, type_, text in connection.execute(SELECT_FAMILY_TEXTS).fetchall():
         types[int(str(number))] = str(type_)

@@ -1,4 +1,4 @@
-"""Death: who has ended is found out and settled, once, in one transaction; see `fold` for what becomes of the rows."""
+"""Finds dead processes, and settles each once, in one transaction; see `fold` for what becomes of their rows."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ from ..process import native, waits
 from . import deaths, removal
 from .database import CutOffError, bump, transaction
 from .fold import end, fold, orphan
-from .ingest import SeriesIds, committed, ingest, is_settled
+from .ingest import committed, ingest, is_settled
 from .legacies import Ended, legacies_in_cells, legacies_in_rows, legacies_of_orphans, unsettled
 from .schema import ids, refuse_newer
+from .series import SeriesIds
 
 Slot = tuple[int, int]
 """(slot, instance)"""
 _AT_ONCE = 64
-"""Processes that are folded together: their legacies are in memory meanwhile."""
+"""How many processes are folded together; their legacies are in memory meanwhile."""
 
 DELETE_LIVE = """
 DELETE FROM cell_copy
@@ -46,7 +47,7 @@ assert all(mode in DELETE_LIVE for mode in LIVE_MODES)
 
 @contextlib.contextmanager
 def settling(connection: apsw.Connection, file: CellsFile) -> Iterator[list[Slot]]:
-    """A transaction in which processes are settled; those put into the list are retired after the COMMIT.
+    """Run a transaction that may settle processes; those in the list that it yields are retired after the COMMIT.
 
     Raises CutOffError if the database is another pair's.
     """
@@ -72,9 +73,9 @@ def _refuse_others(connection: apsw.Connection, file: CellsFile) -> None:
 
 
 def settle_dead(connection: apsw.Connection, file: CellsFile, settled: list[Slot], noticed: str) -> None:
-    """Settle every process that is dead by the kernel's word, within `settling`. noticed: see `deaths`.
+    """Settle every process that is dead, as the kernel says, within `settling`. noticed: see `deaths`.
 
-    Judged once, here, with the write lock held: so two settlers never fold the same process twice.
+    This is decided here, with the write lock held, so two settlers never fold the same process.
     """
     _settle_those_dead(connection, file, file.held_slots(), settled, noticed)
 
@@ -96,7 +97,7 @@ def _settle_those_dead(
 
 
 def _may_any_live(connection: apsw.Connection, ended: list[Ended]) -> bool:
-    """Whether one that is to be settled might be there, without its lock; in another pid namespace, it might."""
+    """Whether one of these processes may be alive without its lock. In another pid namespace, it may be."""
     here = pid_namespace() if ended else 0
     known = (identity for one in ended if (identity := one.identity(connection)) is not None)
     return any(namespace != here or _exists(pid) for pid, namespace in known)
@@ -105,7 +106,7 @@ def _may_any_live(connection: apsw.Connection, ended: list[Ended]) -> bool:
 def _exists(pid: int) -> bool:
     try:
         with open(f"/proc/{pid}/stat") as file:  # https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html
-            return file.read().rpartition(")")[2].split()[0] not in "ZX"  # no zombie that waits for its parent
+            return file.read().rpartition(")")[2].split()[0] not in "ZX"  # zombies do not count
     except OSError:
         return not os.path.isdir("/proc/self")
 
@@ -118,7 +119,8 @@ def settle(
 ) -> None:
     """Settle processes whose slots are seized, within the caller's transaction.
 
-    noticed: how their deaths were, see `deaths`; None: they may live, so what they had is kept until they bring it.
+    noticed: what noticed their deaths, see `deaths`. None: they may be alive, so what they had is kept until they bring
+    it back.
     """
     become = fold if noticed else orphan
     ids = SeriesIds(connection)
@@ -133,10 +135,10 @@ def settle(
 
 
 def mark_dead(connection: apsw.Connection, file: CellsFile, pid: str, settled: list[Slot]) -> list[int]:
-    """Act on a death notice, within `settling`: `live*` rows go, the rest is kept.
+    """Act on a death notice, within `settling`: delete the `live*` rows, and keep the rest.
 
-    Returns the slots to notify after the COMMIT: of processes that live in spite of the notice. These are left
-    alone when a dead one explains it (its pid was given again).
+    Returns the slots to notify after the COMMIT: those of processes that are alive in spite of the notice. If there is
+    a dead process of that name, too, the notice is about that one, and those alive keep their rows.
     """
     namesakes = [slot for slot in file.held_slots() if _is_named(connection, file, slot, pid)]
     if _settle_those_dead(connection, file, namesakes, settled, "notice"):
@@ -154,7 +156,7 @@ def _is_named(connection: apsw.Connection, file: CellsFile, slot: Slot, pid: str
         return False
     try:
         if committed(connection, slot[1]) is None:
-            ingest(connection, file, *slot, most=layout.PAGE)  # what it says of itself comes first
+            ingest(connection, file, *slot, most=layout.PAGE)  # its own record comes first
     except (JournalGoneError, DamagedError):
         return False
     found = connection.execute("SELECT pid, pid_namespace FROM instance WHERE id = ?", (slot[1],)).fetchall()
@@ -177,9 +179,10 @@ def record_ended(connection: apsw.Connection, file: CellsFile, slots: list[Slot]
 def empty(
     connection: apsw.Connection, file: CellsFile, slots: list[Slot], spared: set[int], settled: list[Slot]
 ) -> None:
-    """Delete every value but those of the spared instances, within `settling`.
+    """Delete all values except those of the spared instances, within `settling`.
 
-    slots: those that were looked at; who comes later has no rows yet, and keeps its cells.
+
+    slots: all slots at that time; a process that comes later has no rows yet, and keeps its cells.
     """
     for slot, instance in slots:
         if instance in spared and not is_settled(connection, file, slot, instance):  # by a reset that did not spare it
@@ -202,10 +205,11 @@ def empty(
 
 
 def return_to(connection: apsw.Connection, file: CellsFile) -> None:
-    """Make orphans of what this process was in files that it had left, and that are back at their names.
+    """Turn this process's old rows into orphans, in files that it had left and that are back at their names.
 
-    It brings the values itself, in other cells; until then these rows show them. It keeps the locks of the old cells:
-    should this be lost with the next damage, these must not be taken for a dead process's. Raises apsw.Error.
+    The process brings the values itself, in other cells; until then these rows show them. It keeps the locks of its
+    old cells: if this change is lost with the next damage, nobody must take them for a dead process's. Raises
+    apsw.Error.
     """
     with settling(connection, file) as settled:
         own = [(slot, instance) for slot, instance in file.held_slots() if slot in file.own_slots]
@@ -214,7 +218,7 @@ def return_to(connection: apsw.Connection, file: CellsFile) -> None:
 
 
 def settle_left(connection: apsw.Connection, file: CellsFile) -> None:
-    """Settle every process that is dead into a copy of the rows, within the caller's transaction; no slot is freed."""
+    """Settle all dead processes in a copy of the rows, within the caller's transaction; frees no slot."""
     dead = [(slot, instance) for slot, instance in file.held_slots() if not file.is_alive(slot)]
     settle(connection, file, unsettled(connection, file, dead), "mending")
 
@@ -222,10 +226,10 @@ def settle_left(connection: apsw.Connection, file: CellsFile) -> None:
 def adopt(connection: apsw.Connection, *, all_dead: bool, above: int) -> int:
     """Take over the rows of processes whose cells are gone, within the caller's transaction.
 
-    all_dead: whether none of them can live (a reboot): then the rows are folded, else they become orphans, for
-        their processes to bring the values themselves.
+    all_dead: whether none of them can be alive (after a reboot): then the rows are folded. Otherwise they become
+        orphans until their processes bring the values themselves.
     above: the greatest number of uses of a slot in the cells that are gone, 0 if nothing is known of it.
-    Returns a number of uses above all that were ever given to a slot.
+    Returns a number of uses above all that any slot has ever had.
     """
     instances = _numbers(connection, "SELECT id FROM instance WHERE died IS NULL")
     for instance in instances:
@@ -237,7 +241,7 @@ def adopt(connection: apsw.Connection, *, all_dead: bool, above: int) -> int:
         fold(connection, legacies_of_orphans(connection))
         connection.execute("DELETE FROM orphan")
     newest = max(_numbers(connection, SELECT_NUMBERS))
-    # Seconds since the epoch grow faster than a slot is used: so no number is given twice, whatever was lost.
+    # Seconds since the epoch grow faster than a slot is used, so no number is used twice, whatever was lost.
     seconds = int(time.clock_gettime(time.CLOCK_REALTIME))
     return max([seconds, *(uses + 1 for uses in (newest // layout.SLOTS, above) if uses < 2**31)])
 

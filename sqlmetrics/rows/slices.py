@@ -1,8 +1,8 @@
-"""What takes long is written in slices, each a transaction of its own, so that others get their turn in between.
+"""Writes what takes long in slices, each a transaction of its own, so that other processes get their turn in between.
 
-SQLite has no queue for its write lock: whoever tries at the right moment gets it. So only one process at a time writes
-in slices, and leaves the write lock alone between any two of them, its own or another's, for longer than those wait
-between two tries that have little to write: other flushes, folds and removals.
+SQLite has no queue for its write lock: the process that tries at the right moment gets it. So only one process at a
+time writes in slices. Before each slice it leaves the write lock alone for longer than the processes with little to
+write (other flushes, folds and removals) wait between two tries.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from .settle import settling
 from .wal import checkpoint, refuse_long
 
 PORTION = 96 * 1024
-"""Bytes of a journal, some 900 children, that are read at once, and that one transaction may bring beside other things.
+"""The bytes of a journal, some 900 children, that are read at once, and that a transaction may write besides others.
 
 With 256 KiB, four processes that compute on two busy cores kept others waiting for 400 ms, with 96 KiB for 180 ms.
 """
 SECONDS = 0.05
-"""After so long a transaction brings no further portion."""
+"""A transaction that has taken longer than this writes no further portion."""
 PAUSE = 0.012
 """Seconds between two slices: SQLite looks for its lock every 10 ms at most while it waits."""
 _LOOK_SECONDS = 0.003
 
 Writing = Callable[[], AbstractContextManager[apsw.Connection]]
-"""Gives a connection for the time of one slice."""
+"""Gives a connection for one slice."""
 
 
 @contextlib.contextmanager
-def turn(file: CellsFile, patience: float = waits.WRITE_LOCK) -> Iterator[None]:
-    """Write one slice within. patience: seconds. Raises apsw.BusyError if other processes write theirs for longer."""
+def turn(file: CellsFile, patience: float) -> Iterator[None]:
+    """Wait for the turn to write one slice within; patience: seconds. Raises apsw.BusyError if that takes longer."""
     end = time.monotonic() + patience
     while not locks.try_lock(file.fd, layout.SLICES_LOCK_AT):
         fork.give_way()
@@ -57,14 +57,14 @@ def turn(file: CellsFile, patience: float = waits.WRITE_LOCK) -> Iterator[None]:
 
 
 def leave_turn() -> None:
-    """Between two slices: wait until another process that waits for its turn has it."""
+    """Wait between two slices until another process that waits for its turn has it."""
     native.sleep(2 * _LOOK_SECONDS)
 
 
 def bring_journal(writing: Writing, file: CellsFile, slot: int, instance: int) -> Iterator[int]:
-    """Make rows of an instance's journal, as long as there is more of it than one transaction takes.
+    """Make rows of an instance's journal, slice by slice, until one more transaction can take the rest.
 
-    Yields after each slice how many bytes of it are rows. Does nothing once the instance is settled.
+    Yields after each slice how many bytes of the journal are rows. Ends if the instance is settled meanwhile.
     Raises apsw.Error, JournalGoneError, DamagedError or WalTooLongError.
     """
     patience = waits.WRITE_LOCK
@@ -95,11 +95,11 @@ def _bring_some(connection: apsw.Connection, file: CellsFile, slot: int, instanc
 
 
 class TooMuchError(StoreError):
-    """What is to be made rows first takes longer than somebody can wait for."""
+    """What must become rows first takes longer than the caller can wait."""
 
 
 def bring_all(writing: Writing, file: CellsFile, slots: Iterable[tuple[int, int]], until: float = math.inf) -> None:
-    """The same for those (slot, instance) whose journal is that long; not what cannot be read of one.
+    """Call `bring_journal` for those of these (slot, instance) with a long journal; skip what cannot be read.
 
     until: in seconds of CLOCK_MONOTONIC. Raises apsw.Error, or TooMuchError at that time.
     """

@@ -1,4 +1,4 @@
-"""How a database is opened, whatever the app has told `apsw` to do, and whatever another user has put beside it.
+"""Opens databases, whatever the app has told `apsw` to do, and whatever another user has put beside them.
 
 **Hooks.** An app that uses `apsw` itself may have `apsw.connection_hooks`: functions that are called with every new
 connection of the process. They set timeouts, journal modes or row traces that fit the app's database, run SQL, or
@@ -6,8 +6,8 @@ raise. The store's connections stay what they are.
 
 **A planted journal.** SQLite takes a file called ``-journal`` for what a crash has left ("hot journal",
 https://www.sqlite.org/lockingv3.html#hot_journals) and writes its pages into the database, although that is in WAL
-mode, which has none. It does not look at it while somebody has the lock that who writes such a journal would have. So
-we have that lock, by SQLite's own means, while we open the database; once its WAL is open, SQLite does not ask again.
+mode, which has none. It ignores it while somebody has the lock that a writer of such a journal would have. So this code
+takes that lock, by SQLite's own means, while it opens the database. Once the WAL is open, SQLite does not look again.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ _opening: set[int] = set()
 
 
 class _Hooks(UserList[Hook]):
-    """The app's hooks, which are none for a thread that opens a connection of the store.
+    """The app's hooks; but an empty list for a thread that opens a connection of the store.
 
-    It takes the place of the app's list for good. To put that back after each opening would be a race between threads.
+    It replaces the app's list for good, because putting that back after each opening would be a race between threads.
     """
 
     def __init__(self, theirs: list[Hook]):
         super().__init__()
-        self.data = theirs  # itself: the app may have kept hold of it
+        self.data = theirs  # not a copy: the app may still change its list
 
     def __iter__(self) -> Iterator[Hook]:
         return iter(()) if native.get_ident() in _opening else iter(self.data)
 
 
 def connect(kind: type[C], filename: str, flags: int = _NEW) -> C:
-    """Open a database with a class of connections, and no hook of the app's. Raises apsw.Error."""
+    """Open a database with this class of connections, and without the app's hooks. Raises apsw.Error."""
     if not isinstance(apsw.connection_hooks, _Hooks):
         apsw.connection_hooks = _Hooks(apsw.connection_hooks)  # type: ignore[assignment]
     thread = native.get_ident()
@@ -63,7 +63,7 @@ def connect(kind: type[C], filename: str, flags: int = _NEW) -> C:
 
 
 def in_memory() -> apsw.Connection:
-    """An empty database in memory."""
+    """Open an empty database in memory."""
     return connect(Connection, ":memory:")
 
 
@@ -73,10 +73,10 @@ _IN_WAL_MODE = b"\2\2"
 
 @contextlib.contextmanager
 def unbelieved(path: str) -> Iterator[None]:
-    """Let no ``-journal`` be believed that appears while the database at `path` is opened, nor one that is planted.
+    """Make SQLite ignore a ``-journal`` that is planted, or that appears while the database at `path` is opened.
 
-    One's own, a shell's say, is left to SQLite. Raises ForeignFileError or apsw.BusyError where there is a planted one
-    and the lock cannot be had: the database is in another mode, or others keep it locked.
+    SQLite may use one of the same user, left by a shell, say. Raises ForeignFileError or apsw.BusyError if there is a
+    planted one and the lock cannot be taken: the database is in another mode, or others keep it locked.
     """
     planted = ownership.planted_journal(path)
     with contextlib.ExitStack() as stack:
@@ -89,7 +89,7 @@ def unbelieved(path: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _reserved(path: str, *, patiently: bool) -> Iterator[bool]:
-    """Have the lock; False if the database is in another mode or may not be written to, or, not patiently, is busy."""
+    """Take the lock; False if the database is in another mode, is read-only, or (not patiently) is busy."""
     try:
         file = apsw.VFSFile(VFS, path, [apsw.SQLITE_OPEN_MAIN_DB | apsw.SQLITE_OPEN_READWRITE, 0])
     except apsw.Error:
@@ -117,5 +117,5 @@ def _reserve(file: apsw.VFSFile, *, patiently: bool) -> bool:
                     raise
                 return False
             native.sleep(0.001)
-        except apsw.Error:  # of a file that may only be read
+        except apsw.Error:  # the file is read-only
             return False

@@ -1,6 +1,6 @@
-"""The length of the WAL: what is checkpointed when, and what is not written while that cannot be done.
+"""Limits the length of the WAL: by checkpoints, and by writing less while a reader keeps these from succeeding.
 
-And whether this SQLite has the WAL-reset bug.
+It also tells whether this SQLite has the WAL-reset bug.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from ..errors import StoreError
 from . import database
 
 WAL_LIMIT = 64 * 1024 * 1024
-"""Bytes of WAL above which flushes write registrations and folds only, above twice that nothing, until a checkpoint
+"""Bytes of WAL above which flushes write new children and folds only, and above twice that nothing, until a checkpoint
 succeeds: a reader that does not end its transaction keeps SQLite from using the WAL again from its beginning."""
 
 _SMALLEST = 256 * 1024
-"""Bytes of WAL that are never too many, however small the disk is."""
+"""A WAL of so many bytes is never too long, however small the disk is."""
 
 
 class WalTooLongError(StoreError):
@@ -26,7 +26,7 @@ class WalTooLongError(StoreError):
 
 
 def refuse_long(connection: apsw.Connection) -> None:
-    """Raise WalTooLongError where nothing can be written until a checkpoint succeeds."""
+    """Raise WalTooLongError if nothing may be written until a checkpoint succeeds."""
     path = connection.filename
     limit = wal_limit(path)
     if wal_bytes(path) > limit:  # a flush that failed may have filled the disk with it
@@ -36,7 +36,7 @@ def refuse_long(connection: apsw.Connection) -> None:
 
 
 def wal_bytes(path: str) -> int:
-    """The size of a store's WAL file, 0 where there is none."""
+    """Return the size of a store's WAL file, 0 if there is none."""
     try:
         return os.stat(path + "-wal").st_size
     except OSError:
@@ -44,9 +44,9 @@ def wal_bytes(path: str) -> int:
 
 
 def wal_limit(path: str) -> int:
-    """`WAL_LIMIT`, or less on a small disk: a checkpoint needs room for what it copies, so half of the disk stays free.
+    """Return `WAL_LIMIT`, or less on a small disk: half of it stays free, because a checkpoint needs room.
 
-    Else a WAL that has filled the disk, while a reader kept it from starting over, could never be shortened.
+    Otherwise a WAL that has filled the disk, while a reader kept it from starting over, could never be shortened.
     """
     found = os.statvfs(os.path.dirname(path))
     room = found.f_bavail * found.f_frsize + wal_bytes(path)
@@ -54,7 +54,7 @@ def wal_limit(path: str) -> int:
 
 
 def checkpoint(connection: apsw.Connection) -> None:
-    """Checkpoint what has come together, outside of a transaction; where somebody reads or writes, another time."""
+    """Checkpoint a WAL that is long enough, outside of a transaction; leave it if somebody reads or writes."""
     path = connection.filename
     size = wal_bytes(path)
     with contextlib.suppress(apsw.BusyError):
@@ -65,7 +65,7 @@ def checkpoint(connection: apsw.Connection) -> None:
 
 
 _FIXED_BRANCHES = {(3, 44): 6, (3, 50): 7}
-"""Of older branches, the first release with the fix."""
+"""The first release with the fix, by older branches."""
 _FIXED = (3, 51, 3)
 
 
@@ -82,7 +82,7 @@ def version() -> tuple[int, int, int]:
 
 
 def warning(found: tuple[int, int, int] | None = None) -> str:
-    """What to tell the user of that SQLite, '' if it is in order."""
+    """Return the warning about a SQLite with the bug, '' if it has the fix."""
     found = found or version()
     if is_fixed(found):
         return ""

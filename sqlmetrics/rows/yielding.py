@@ -24,7 +24,7 @@ _LOOK_SECONDS = 0.005
 
 
 class YieldedError(apsw.BusyError, fork.GaveWayError):
-    """Another thread of this process forks, and waits for nothing to be under way in SQLite: try again later."""
+    """Another thread of this process waits to fork until nothing is under way in SQLite. Try again later."""
 
 
 class ForkedInUseError(StoreError):
@@ -47,12 +47,12 @@ class Connection(apsw.Connection):
         _open[key] = weakref.ref(self, lambda _: _open.pop(key, None))
 
     def execute(self, *arguments: Any, **named: Any) -> apsw.Cursor:
-        """As apsw's, but not while another thread waits to fork. Raises YieldedError, or OSError: see `_done`."""
+        """Do what apsw's method does, but not while another thread waits to fork. Raises YieldedError, or OSError: see `_done`."""
         _give_way()
         return self._done(super().execute, *arguments, **named)
 
     def executemany(self, *arguments: Any, **named: Any) -> apsw.Cursor:
-        """As apsw's, but not while another thread waits to fork. Raises YieldedError, or OSError: see `_done`."""
+        """Do what apsw's method does, but not while another thread waits to fork. Raises YieldedError, or OSError: see `_done`."""
         _give_way()
         return self._done(super().executemany, *arguments, **named)
 
@@ -68,21 +68,21 @@ class Connection(apsw.Connection):
         return rows  # type: ignore[no-any-return]
 
     def at_once(self, statement: str) -> None:
-        """Execute a short statement that puts something in order, also while another thread waits to fork."""
+        """Execute a short statement that puts something in order, even while another thread waits to fork."""
         try:
             self._done(super().execute, statement)
         except apsw.InterruptError:  # that was meant for the statement before
             self._done(super().execute, statement)
 
     def set_busy_timeout(self, milliseconds: int) -> None:
-        """Have statements wait so long for others' locks, but not while another thread waits to fork."""
+        """Make statements wait so long for locks of others, but not while another thread waits to fork."""
         if milliseconds / 1000 <= waits.WRITE_LOCK:
             super().set_busy_timeout(milliseconds)
         else:
             self.set_busy_handler(_Patience(milliseconds / 1000))
 
     def close(self, force: bool = False) -> None:
-        """Close it; nobody interrupts it from now on, which SQLite forbids."""
+        """Close the connection. From now on nobody interrupts it, which SQLite forbids."""
         with _interrupting.lock:
             self._is_closing = True
         if interpreters.can_be_called_back():
@@ -117,14 +117,14 @@ class Rows(list[Any]):
 
 
 class _Patience:
-    """A busy handler."""
+    """A busy handler that waits for so many seconds, but not while another thread waits to fork."""
 
     def __init__(self, seconds: float):
         self._seconds = seconds
         self._end = 0.0
 
     def __call__(self, calls_before: int) -> bool:
-        """Wait a little; False if that was enough."""
+        """Wait a little; False if time is up."""
         now = time.monotonic()
         if calls_before == 0:
             self._end = now + self._seconds
@@ -136,9 +136,9 @@ class _Patience:
 
 _open: dict[int, weakref.ref[Connection]] = {}
 _opening: dict[object, int] = {}
-"""By which thread. What is being opened: noted before a fork is looked for, so that either sees the other."""
+"""The threads that open a connection. Each is noted before it looks for a fork, so either one sees the other."""
 _inherited: list[object] = []
-"""Connections of the parent, in the middle of something at the fork."""
+"""Connections of the parent that were in use at the fork."""
 
 
 def _give_way() -> None:
@@ -179,7 +179,7 @@ class _Interrupting(fork.ForkAware):
                 one.hurry()
 
     def before_fork(self) -> None:
-        """Wait for what other threads have open, or are opening. For what this one has, that would be for ever."""
+        """Wait for connections that other threads have open, or are opening. For its own, it would wait for ever."""
         fork.wait_until(self._is_none_open)
 
     @staticmethod
@@ -191,7 +191,7 @@ class _Interrupting(fork.ForkAware):
         return False
 
     def after_fork_in_child(self) -> None:
-        """Use SQLite no more if the parent was in the middle of it."""
+        """Make SQLite unusable here if the parent was in the middle of using it."""
         self.lock = native.RLock()
         if _open or _opening:
             _inherited.extend([*_opening, *(one for one in _living() if one.is_of_file)])

@@ -26,7 +26,7 @@ from ..process import fork, waits
 from ..process.trouble import Trouble
 from ..rows import database, files, fold, nonsense, settle
 from ..rows.connections import Access
-from ..rows.removal import sweep_words
+from ..rows.removal import sweep_infos
 from ..rows.renew import CELLS_SUFFIX, damage_of, is_damage
 from ..rows.wal import wal_bytes, wal_limit
 from . import about
@@ -237,7 +237,7 @@ def _settle_if_free(connection: apsw.Connection, file: CellsFile, keep_dead: int
         with settle.settling(connection, file) as settled:
             settle.settle_dead(connection, file, settled, "scrape")
             fold.forget_oldest(connection, keep_dead)
-            sweep_words(connection, file)
+            sweep_infos(connection, file)
     except apsw.Error:
         pass  # busy, read-only or full: whoever can write will do it
     finally:

@@ -1,1 +1,1 @@
-"""The one place where the parts of a store meet in a process: which one is installed, its flushes, and its files."""
+"""The store of a process: which one is installed, its flushes, removals and resets, and the way over to new files."""

@@ -1,8 +1,7 @@
-"""How many label sets each family has, in all processes: whether there is room for one more.
+"""Counts the label sets that each family has in all processes, to tell whether there is room for one more.
 
-An operation asks no database. So a process knows the label sets of the rows as they were when it looked last, which it
-does when it is installed and with its flushes; what others have made since it reads in their journals, and its own it
-counts itself.
+An operation must not ask the database. So a process reads the label sets in rows when it is installed, and with its
+flushes. It reads those that others have made since in their journals, and counts its own itself.
 """
 
 from __future__ import annotations
@@ -37,16 +36,16 @@ SELECT series.id, family.name, family.type, series.labels
  ORDER BY series.id
 """
 _SHARE = 20
-"""All label sets are read anew after removals, but in one part of so many of the time at most."""
+"""All label sets are read again after removals, but that takes at most one part in so many of the time."""
 _LONGEST = 1 << 18
-"""Bytes of journals that are read in an operation, some 15 ms; of a longer rest, a look at the rows tells."""
+"""The most bytes of journals that one operation reads, in some 15 ms. A longer rest is found in the rows later."""
 
 Family = tuple[str, str]
 """(name, type)"""
 
 
 class Admission:
-    """What one process knows of the label sets of a store. Without a limit it looks at nothing."""
+    """What one process knows of the label sets of a store. Without a limit, it reads nothing."""
 
     def __init__(self, store: Opened):
         self._store = store
@@ -71,9 +70,9 @@ class Admission:
         return self._store.settings.max_series
 
     def admits(self, metric: Any, values: tuple[str, ...]) -> bool:
-        """Whether a label set that a metric does not have yet gets a series of its own; then it is counted.
+        """Whether a label set that a metric does not have yet gets its own series; if so, count it.
 
-        Call it with the lock of the metric held.
+        Call it with the metric's lock held.
         """
         self._hear()
         family = exact.name(metric._name), metric._type
@@ -81,7 +80,7 @@ class Admission:
         text = _text(exact.labels(metric._labelnames, values))
         if is_other(values) or text in known or text in made:
             return True
-        # First it is counted, then it is looked whether there was room: a signal handler may make one in the middle.
+        # Counted before the check for room, as a signal handler may make another one in the middle.
         made[text] = weakref.ref(metric), values
         if self._has_room(metric, values, len(known) + len(made)):
             return True
@@ -90,7 +89,7 @@ class Admission:
         return False
 
     def _has_room(self, metric: Any, values: tuple[str, ...], counted: int) -> bool:
-        # What a metric had before the store was installed is in no row until the first flush.
+        # The children from before `install` are in no row until the first flush.
         here = len(metric._metrics) - ((OTHER,) * len(values) in metric._metrics)
         return self.limit is None or (counted <= self.limit and here < self.limit)
 
@@ -105,21 +104,21 @@ class Admission:
             self._store.flusher.wake()
 
     def forget(self, selection: Selection) -> None:
-        """Have room for what this process has removed, before the rows are looked at again."""
+        """Forget removed label sets, so that there is room again before the next look at the rows."""
         family = selection.family, selection.type
         for known in (self._known.get(family, set()), self._made.get(family, {})):
             for text in [_text(selection.labels)] if selection.whole else list(known):
                 if selection.whole or selection.labels.items() <= json.loads(text).items():
                     known.discard(text) if isinstance(known, set) else known.pop(text, None)
 
-    # --- listening to other processes ---------------------------------------------------------------------
+    # --- the journals of other processes ------------------------------------------------------------------
 
     def _hear(self) -> None:
-        """Know what is in the journals of others and not in rows yet; takes no lock, and asks nobody."""
+        """Learn the label sets that are in journals of others, but not in rows yet; takes no lock."""
         if not self._store.is_open():
             return
         file = self._store.file
-        slots = file.identity, bytes(file.states), tuple(file.own_slots)  # a child's are not its parent's
+        slots = file.identity, bytes(file.states), tuple(file.own_slots)  # a fork changes the last
         if slots != self._slots:
             self._others = [(slot, one) for slot, one in file.held_slots() if slot not in slots[2]]
             self._slots = slots
@@ -135,7 +134,7 @@ class Admission:
             records, end, _ = journal.read(file, slot, instance, self._upto.get(instance, 0))
         except fork.GaveWayError:
             return
-        except (journal.JournalGoneError, DamagedError):  # rows have it by now, or its process is another
+        except (journal.JournalGoneError, DamagedError):  # rows have it by now, or the slot has another process
             self._slots = None
             return
         for record in records:
@@ -145,13 +144,13 @@ class Admission:
                     self._known.setdefault(family, set()).add(text)
         self._upto[instance] = end
 
-    # --- looking at the rows ------------------------------------------------------------------------------
+    # --- the rows -----------------------------------------------------------------------------------------
 
     def look(self, connection: apsw.Connection) -> None:
-        """Learn which label sets are in rows; what has come since the last time, or all after a removal."""
+        """Learn which label sets are in rows: those since the last look, or all of them after a removal."""
         if self.limit is None:
             return
-        # First how much of each journal is in rows: those label sets are in what is read afterwards.
+        # First how much of each journal is in rows, so that the rows that are read next have at least that.
         found: Any = connection.execute(_SELECT_ENDS).fetchall()
         ends: dict[int, int] = dict(found)
         state = connection.execute(_SELECT_STATE).fetchall()[0]
@@ -162,7 +161,7 @@ class Admission:
         self._upto = {one: max(end, self._upto.get(one, 0)) for one, end in ends.items()}
 
     def _learn(self, connection: apsw.Connection, removals: object, ends: dict[int, int]) -> None:
-        """removals: what is another after each removal. ends: how much of each journal is in rows."""
+        """Read label sets. removals: changes with each removal. ends: how much of each journal is in rows."""
         if removals == self._removals or time.monotonic() < self._next_reading:
             self._read(connection, self._known)
         else:
@@ -184,7 +183,7 @@ class Admission:
             self._last = number
 
     def _settle_made(self) -> None:
-        """Forget what is in rows by now, or was taken out of its metric."""
+        """Forget label sets in `_made` that are in rows by now, or were taken out of their metrics."""
         for family, made in list(self._made.items()):
             known = self._known.get(family, ())
             for text, (reference, values) in list(made.items()):
@@ -193,7 +192,10 @@ class Admission:
                     made.pop(text, None)
 
     def look_if_written(self) -> None:
-        """Look if anybody has written since the last time; asks the kernel for that. Raises apsw.Error and others."""
+        """Look at the rows if any process has written since the last look; a `stat` call tells.
+
+        Raises apsw.Error, OSError or SQLMetricsError.
+        """
         if self.limit is None or not self._store.is_open():
             return
         written = _time_of(self._store.path + "-wal")
@@ -203,7 +205,7 @@ class Admission:
             self._written = written
 
     def begin(self) -> None:
-        """Look for the first time, or after the store was emptied; what is in the way of that is met later."""
+        """Look for the first time, or after the store was emptied; if that fails, the next flush tries again."""
         self._written = None
         self._next_reading = 0.0
         with contextlib.suppress(apsw.Error, OSError, SQLMetricsError):
@@ -211,12 +213,12 @@ class Admission:
 
 
 def is_other(values: Any) -> bool:
-    """Whether these are the label values of the series for all beyond the limit."""
+    """Whether these are the label values of the series `(other)`."""
     return {*values} == {OTHER}
 
 
 def _text(labels: dict[str, str]) -> str:
-    """A label set as the rows have it."""
+    """Return a label set as the rows have it."""
     return canonical_labels(labels.keys(), labels.values())
 
 

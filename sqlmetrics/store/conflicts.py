@@ -1,4 +1,4 @@
-"""Two versions of an app that call one metric different types: nothing is lost, and somebody is told."""
+"""Reports metrics to which two versions of an app give different types; nothing of them is lost."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ SELECT name || ' is ' || group_concat(type, ' and ') FROM (SELECT name, type FRO
 
 
 class Conflicts:
-    """Looks for families of one name and several types whenever families have come."""
+    """Looks for families with one name and several types, whenever there are new families."""
 
     def __init__(self, home: Home):
         self._home = home
         self._looked_at: object = None
 
     def look(self, connection: apsw.Connection) -> None:
-        """Report what there is, counted once for each time that it comes up; after a flush."""
+        """Report such families, once each time that they come up. Call it after a flush."""
         plan = connection.execute("SELECT plan FROM store").get
         if plan == self._looked_at:
             return

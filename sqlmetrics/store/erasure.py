@@ -1,7 +1,7 @@
-"""What was removed is taken out of all files of the store, so that nobody can read it there.
+"""Erases what was removed from all files of the store, so that nobody can read it there.
 
-The transaction that deletes it leaves zeros in its place (`secure_delete`), and asks for three chores, which whoever
-flushes does (see `chores`, and "Erasure" in docs/design.md for what a reader may see meanwhile):
+The transaction that deletes it leaves zeros in its place (`secure_delete`), and asks for three chores, which the next
+process that flushes does (see `chores`, and "Erasure" in docs/design.md for what a reader may see meanwhile):
 
 1. *wiping*: the parts of all journals that are rows by now are overwritten;
 2. *truncating*: the pages of the WAL, among them older ones, are brought to the database, and the WAL is cut off;
@@ -24,25 +24,27 @@ from ..rows import database, settle
 from .opened import Opened
 
 SHARE = 0.01
-"""The part of the time that rebuilding may take, in which nobody else writes: in a large store it is rarer."""
+"""The share of the time that rebuilding may take, as nobody else writes meanwhile; a large store is rebuilt rarely."""
 LIMIT = 16 * 1024 * 1024
-"""Bytes of a database that is not rebuilt: it would be in the WAL as a whole."""
+"""A database with more bytes is not rebuilt, because all of it would go through the WAL."""
 STEPS = 10_000
-"""Of SQLite's virtual machine, a millisecond or less, after which a fork or an exit can stop it."""
+"""Steps of SQLite's virtual machine, a millisecond or less, after which a fork or an exit can stop it."""
 POSTPONED = 60.0
-"""Seconds until rebuilding is tried again where there was no room for it."""
+"""Seconds until rebuilding is tried again if there was no room for it."""
 _SELECT_COMMITTED = "SELECT id, journal FROM instance WHERE died IS NULL"
 
 
 def carry_on(store: Opened) -> None:
-    """Do what is due and can be done now, waiting for no reader. Raises apsw.Error."""
+    """Do the chores that are due and can be done without waiting for a reader. Raises apsw.Error."""
     file = store.file
     if any(chore.is_due() for chore in (file.wiping, file.truncating, file.rebuilding)):
         _carry_on(store, is_stoppable=True)
 
 
 def finish(store: Opened, seconds: float = waits.WRITE_LOCK, *, limit: int = LIMIT) -> bool:
-    """Do all of it, also what is not due yet. Others are waited for. Returns whether it is done. Raises apsw.Error.
+    """Do all chores, even before they are due; wait for other processes. Returns whether all are done.
+
+    Raises apsw.Error.
 
     limit: see `LIMIT`.
     """
@@ -66,7 +68,7 @@ def _carry_on(store: Opened, *, is_stoppable: bool, limit: int = LIMIT) -> None:
 
 
 def wipe(store: Opened, connection: apsw.Connection) -> None:
-    """Overwrite what of all journals is rows, if that is to be done. Raises apsw.Error."""
+    """Overwrite the parts of all journals that are in rows, if that is to be done. Raises apsw.Error."""
     file = store.file
     if file.wiping.is_done():
         return
@@ -77,19 +79,19 @@ def wipe(store: Opened, connection: apsw.Connection) -> None:
 
 
 def _committed(connection: apsw.Connection, file: CellsFile) -> dict[int, int]:
-    """How much of each journal nobody will read again, by instances: all of it where the process is settled."""
+    """Return by instance how many bytes of its journal nobody will read again: all, if the process is settled."""
     rows: Any = connection.execute(_SELECT_COMMITTED).fetchall()
     settled = {i: file.published[slot] for slot, i in file.held_slots() if file.states[slot] == layout.SETTLED}
     return dict(rows) | settled
 
 
 def _truncate(store: Opened, connection: apsw.Connection) -> bool:
-    """Bring the WAL to the database and cut it off; False if a reader or a writer keeps it, or it is too early."""
+    """Checkpoint the WAL and cut it off; False if that is not due, or if a reader or a writer is in the way."""
     chore = store.file.truncating
     event, _ = chore.state()
     if not (chore.is_due() or store.file.rebuilding.is_due()):
         return False
-    chore.rest(store.settings.flush_interval / 2)  # also where somebody keeps it: others need not try as well
+    chore.rest(store.settings.flush_interval / 2)  # even if it fails: other processes need not try as well
     with _waiting_for_nobody(connection), contextlib.suppress(apsw.BusyError, apsw.FullError):
         connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)  # most of it, while others may write
         connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
@@ -99,7 +101,7 @@ def _truncate(store: Opened, connection: apsw.Connection) -> bool:
 
 
 def _rebuild(store: Opened, connection: apsw.Connection, *, is_stoppable: bool, limit: int) -> None:
-    """Write all pages anew. Follows `_truncate`: with a reader that stays, the WAL would grow each time."""
+    """Write all pages anew, but only after `_truncate`: while a reader stays, the WAL would grow each time."""
     chore = store.file.rebuilding
     event, _ = chore.state()
     begun = time.perf_counter()
@@ -124,7 +126,7 @@ def _bytes_used(connection: apsw.Connection) -> int:
 
 @contextlib.contextmanager
 def _stopped_by(connection: apsw.Connection, condition: Callable[[], bool]) -> Iterator[None]:
-    """Have statements end with InterruptError when the condition is true."""
+    """Make statements end with InterruptError when the condition is true."""
     connection.set_progress_handler(condition, STEPS)
     try:
         yield
@@ -134,7 +136,7 @@ def _stopped_by(connection: apsw.Connection, condition: Callable[[], bool]) -> I
 
 @contextlib.contextmanager
 def _waiting_for_nobody(connection: apsw.Connection) -> Iterator[None]:
-    """Try once: who waits here has the write lock."""
+    """Try only once, because this process would wait with the write lock held."""
     database.wait_for_others(connection, 0)
     try:
         yield

@@ -20,9 +20,7 @@ from ..process import fork, waits
 from ..process.appcode import is_for_caller, safe_repr
 from ..rows import behind, checkup, database, exemplars, fold, ingest, inherited, nonsense, removal, settle, slices
 from ..rows.renew import is_damage
-from ..rows.wal import checkpoint, refuse_long
-from ..rows.wal import wal_bytes as wal_bytes
-from ..rows.wal import wal_limit as wal_limit
+from ..rows.wal import checkpoint, refuse_long, wal_bytes, wal_limit
 from . import erasure
 from .admission import Admission
 from .conflicts import Conflicts
@@ -33,20 +31,20 @@ from .opened import Opened
 from .remover import Remover
 
 _BLOCKS_AT_ONCE = 160
-"""Blocks of cells, 4 KiB each, that one transaction brings to rows: some 100 ms if all of their cells have changed."""
+"""The most blocks of cells (4 KiB each) that one transaction writes: some 100 ms if all their cells have changed."""
 
 
 before_flush: list[Callable[[Opened], None]] = []
-"""What calls code of the app before each flush, so that what it brings is in the rows."""
+"""Functions that call code of the app before each flush, so that the rows have what that counts."""
 after_flush: list[Callable[[Part], None]] = []
-"""What looks after a flush at the children that are gone."""
+"""Functions to call after each flush: they drop the objects of children that are gone."""
 
 
 class Rounds:
-    """What the flushes of one store see to, beside the children of this process.
+    """What the flushes of one store do, besides writing this process's values.
 
-    notices: pids of processes that were reported dead, and are not settled yet. given_back: children that this process
-    has given back by itself since its last scrape.
+    notices: the names of processes that were reported dead, and are not settled yet. given_back: children that this
+    process has given back by itself since its last scrape.
     """
 
     def __init__(self, store: Opened, follower: Follower):
@@ -60,7 +58,7 @@ class Rounds:
         self.given_back: list[Key] = []
 
     def after_fork_in_child(self, of_master: Iterable[SharedArena]) -> None:
-        """Leave to the parent what it has to do. of_master: what a process has that cannot flush, see `masters`."""
+        """Leave the parent's work to the parent. of_master: the cells of a master that cannot flush, see `masters`."""
         self.remover = Remover(self.store, self.follower)
         self.masters = Masters(of_master)
         self.notices, self.given_back = [], []
@@ -70,7 +68,7 @@ class Rounds:
         return bool(self.notices) or self.remover.has_work()
 
     def act_on_notices(self, connection: apsw.Connection) -> None:
-        """Settle the processes that were reported dead, also those reported meanwhile. Raises apsw.Error."""
+        """Settle the processes that were reported dead, even meanwhile. Raises apsw.Error."""
         file = self.store.file
         while self.notices:
             pids = list(self.notices)
@@ -83,9 +81,9 @@ class Rounds:
 
 
 def ask(store: Opened) -> None:
-    """Ask all that has to be asked for its values. Never raises anything but what `is_for_caller`."""
+    """Ask functions and published collectors for their values. Raises only errors for which `is_for_caller` is true."""
     if store.writing.held_here():
-        return  # a signal handler in the middle of a flush
+        return  # this is a signal handler in the middle of a flush
     try:
         for one in before_flush:
             one(store)
@@ -101,12 +99,12 @@ def flush(rounds: Rounds, *, pause: float = 0.0) -> Outcome:
     Never raises: trouble is reported once per cause and tried again at the next round. Nothing is lost by a
     flush that fails, scrapes read the cells and the journals.
 
-    pause: leave exemplars that wait to the next flush if a flush has taken some less than so many seconds ago.
+    pause: write no waiting exemplars if a flush has written some less than so many seconds ago.
     """
     fork.notice()
     store = rounds.store
     if store.writing.held_here():
-        return Outcome.BUSY  # a signal handler in the middle of a flush
+        return Outcome.BUSY  # this is a signal handler in the middle of a flush
     try:
         if not rounds.follower.follow():
             return Outcome.BUSY
@@ -116,7 +114,7 @@ def flush(rounds: Rounds, *, pause: float = 0.0) -> Outcome:
         store.part.tell_exemplars(pause)
         checkup.check_if_due(store.path, store.file)
         _look_for_planted(store)
-        rounds.admission.look_if_written()  # at once, for a burst of new children has begun, maybe
+        rounds.admission.look_if_written()  # first, as a burst of new children may have begun
         outcome = _flush(rounds) if _has_work(rounds) else Outcome.NOTHING_CHANGED
         rounds.admission.look_if_written()
         erasure.carry_on(store)
@@ -152,11 +150,11 @@ def _after_failure(store: Opened, error: BaseException) -> None:
     store.home.report("flush", f"cannot flush ({safe_repr(error)}); scrapes go on, rows come later")
     if isinstance(error, Exception) and is_damage(error):
         store.file.doubt()
-    with contextlib.suppress(OSError):  # also the system may fail to say what is there
-        # The last reading of files that were deleted is to be had from it, which the next round takes.
+    with contextlib.suppress(OSError):  # the system may fail to tell which files are there
+        # A connection to deleted files stays open, because the next round reads them for the last time.
         if not isinstance(error, apsw.FullError) and not store.writing.is_cut_off():
-            # A new connection may find what this one cannot: rights, another file. On a full disk nobody can open the
-            # first one, for the WAL's index then needs room; so this one stays open.
+            # A new connection may find what this one cannot: rights, another file. But on a full disk this one stays
+            # open: if it was the only one, no other could be opened, because the WAL's index needs room then.
             store.writing.close_idle()
     store.figures.bring()
 
@@ -208,7 +206,7 @@ def _flush(rounds: Rounds) -> Outcome:
 
 
 def _bring_long_journals(store: Opened) -> None:
-    """Leave no more of them to one transaction than it can take."""
+    """Write long journals in slices, so that the transaction that follows has little of them left."""
     file = store.file
     for arena in store.part.arenas():
         if arena.is_mine() and arena.backlog() > slices.PORTION:
@@ -224,7 +222,7 @@ def _own(store: Opened) -> list[SharedArena]:
 
 
 def _pieces(arenas: list[SharedArena], *, with_values: bool) -> list[dict[SharedArena, list[int]]]:
-    """The blocks that are to be written, by the transactions in which they are; one at least."""
+    """Return the changed blocks, divided among transactions; there is at least one, perhaps without blocks."""
     changed = [(arena, block) for arena in arenas if with_values for block in arena.changed_blocks()]
     pieces: list[dict[SharedArena, list[int]]] = []
     for start in range(0, len(changed), _BLOCKS_AT_ONCE):
@@ -242,8 +240,8 @@ def _write(
     changed: dict[SharedArena, list[int]],
     complete: float | None,
 ) -> None:
-    """A transaction of a flush. complete: up to when all is in rows then; None if more is to come."""
-    # Images first: what a child has counted in them, its record tells of in the journal that is read after.
+    """Run one transaction of a flush. complete: the time up to which rows have everything then; None: more follows."""
+    # Images before the journal, so that the journal has the record of each child in the images.
     images = {arena: arena.take_images(blocks) for arena, blocks in changed.items()}
     try:
         with settle.settling(connection, store.file) as settled:
@@ -252,7 +250,7 @@ def _write(
             mine = [one for one in here if not ingest.is_settled(connection, one.file, one.slot, one.instance)]
             for arena in mine:
                 _refuse_loss(connection, arena)
-            # Before the journal is read: so the record of each child that was given back is among what is read.
+            # Before the journal is read, so that what is read has the record of each child that was given back.
             left = removal.leaving(store.file, mine)
             ends = {arena: ingest.ingest(connection, arena.file, arena.slot, arena.instance) for arena in mine}
             given_back = removal.leave(connection, left)
@@ -267,7 +265,7 @@ def _write(
             settle.settle_dead(connection, store.file, settled, "flush")
             if settled:
                 fold.forget_oldest(connection, store.settings.keep_dead)
-                removal.sweep_words(connection, store.file)
+                removal.sweep_infos(connection, store.file)
             exemplars.sweep(connection, store.file)
     except BaseException:
         for arena, image in images.items():
@@ -277,7 +275,7 @@ def _write(
 
 
 def _refuse_loss(connection: apsw.Connection, arena: SharedArena) -> None:
-    """Raise DamagedError if rows that were written are not there, or blocks are another's: somebody meddled."""
+    """Raise DamagedError if rows that were written are gone, or blocks have another owner: somebody meddled."""
     if (ingest.committed(connection, arena.instance) or 0) < arena.ingested or not arena.is_intact():
         raise DamagedError(f"rows or cells of process {os.getpid()} are gone")
 
@@ -297,6 +295,6 @@ def _after_commit(
 
 
 def _note_ingested(arena: SharedArena, end: int) -> None:
-    """Note after the COMMIT what of the journal is rows; call it inside `binding`."""
+    """Note after the COMMIT how much of the journal is in rows. Call it inside `binding`."""
     arena.journal.release(end)
     arena.ingested = end

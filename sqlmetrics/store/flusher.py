@@ -1,4 +1,4 @@
-"""The thread that brings what changed into rows, about once a second; or where there can be none, turns that are taken.
+"""The flusher: a thread that writes changes to rows about once a second; or, without threads, turns between requests.
 
 A round in which nothing changed costs two `stat` calls, a comparison of the process's own blocks, and one `fcntl`
 for each process of the store: no SQLite, no write.
@@ -12,31 +12,31 @@ import os
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from ..process import fork, native, under_uwsgi, waits
 from ..process.appcode import is_for_caller
 
 BATCH_SECONDS = 0.01
-"""New children are upserted together with those that come within this time after them, and again after those."""
+"""A flush waits so many seconds for more new children, and again after each one that comes."""
 _MOST_BATCH_SECONDS = 0.5
-"""But for no longer than this, or `flush_interval`."""
+"""But it waits no longer than this, or `flush_interval`."""
 _REST = 10
 """After a long flush it rests for so many times as long as that has computed, but not longer than `flush_interval`:
 while children come by the thousands, the making of their rows must not take the time of their own making."""
 _LONG_SECONDS = 0.02
 QUIET_SECONDS = 1.0
-"""A forked process makes rows of its first children when it is so old (or an interval, if that is less): one that ends
-earlier need not open SQLite, and others make rows of what it has counted."""
+"""A forked process writes its first rows at this age (or after one interval, if that is less). A process that ends
+earlier need not open SQLite: others write the rows of what it has counted."""
 BUSY_SECONDS = 0.05
-"""When another process was writing, the next try comes after this time; the first of them sooner, so as to be there in
-the short time that a process which has much to write leaves to others."""
+"""If another process was writing, the next try comes after this time. The first tries come sooner, to meet the short
+pauses of a process with much to write."""
 _SOON_SECONDS = 0.01
 _SOON = 50
-"""So many tries."""
+"""The number of such early tries."""
 _LOOK_SECONDS = 0.0001
 _AFTER_ERROR_SECONDS = 0.01
-"""Before the thread goes on after an exception that nobody has foreseen: it must not be busy with nothing else."""
+"""Seconds until the thread goes on after an unforeseen exception, so that it does not loop at full speed."""
 
 T = TypeVar("T")
 
@@ -46,7 +46,7 @@ def _now() -> float:
 
 
 class Outcome(enum.Enum):
-    """What a flush came to."""
+    """The result of a flush."""
 
     NOTHING_CHANGED = enum.auto()
     DONE = enum.auto()
@@ -56,14 +56,14 @@ class Outcome(enum.Enum):
 
 
 class Flusher:
-    """A thread that starts at a process's first operation; it is not there while a process forks.
+    """A thread that starts at a process's first operation, and does not exist while the process forks.
 
-    A thread without `threading`, and a plain lock as its bell: an operation in a signal handler may ring it while the
-    main thread is inside `threading`, whose own locks are not reentrant.
+    It does not use `threading`, and has a plain lock as its bell: an operation in a signal handler may ring the bell
+    while the main thread is inside `threading`, whose own locks are not reentrant.
 
-    flush: calls no code of the app. before, after: call what comes from the app, functions before each flush and log
-        handlers after it. Where the app's threads are greenlets, it is a greenlet that calls both: the locks of such an
-        app are made for greenlets, and eventlet's for those of one thread only.
+    flush: calls no code of the app. before, after: call code of the app: functions before each flush, and log handlers
+        after it. If the app's threads are greenlets, a greenlet calls both, because the locks of such an app work
+        between greenlets, eventlet's only between those of one thread.
     forked: whether this process was forked just now; see `QUIET_SECONDS`.
     """
 
@@ -88,14 +88,14 @@ class Flusher:
         self._running = False
         self._wakes = 0
         self._is_rung = False
-        """Whether it has been woken, and has not begun to flush since."""
+        """Whether the bell has been rung since the last flush began."""
         self.is_stopping = False
-        """Whether a fork, or the end of the process, waits for it."""
+        """Whether a fork, or the end of the process, waits for the thread."""
         self._thread_id = 0
         self._is_missing = False
-        self._tries = 0  # that another process has made fail, in a row
+        self._tries = 0  # in a row that failed because another process was writing
         self.is_awaited = False
-        """Whether there would be a thread now, if this process could have one."""
+        """Whether the thread is wanted, but this process cannot have one."""
         self._turn_at = 0.0
         self._greenlets: native.Greenlets | None = None
         self._has_greenlet = False
@@ -109,7 +109,7 @@ class Flusher:
             self._ring()
 
     def note_child(self) -> None:
-        """A child is new: start the thread if there is none, and make it flush soon, or when it is time to begin."""
+        """Note a new child: start the thread if there is none, and make it flush soon, but see `QUIET_SECONDS`."""
         self._wakes += 1
         if not (self._is_rung and self._running):
             self.start()
@@ -121,12 +121,12 @@ class Flusher:
         return self._quiet_until > 0.0 and _now() < self._quiet_until
 
     def start(self) -> None:
-        """Start the thread if there is none, for a flush after the usual time."""
+        """Start the thread if there is none; it flushes after the usual time."""
         if not self._running and not self.is_stopping:
             self.is_awaited = not under_uwsgi.can_have_threads()
             if not self.is_awaited:
                 self._start()
-        self._greenlets = native.greenlets()  # the app may have patched a moment ago, while the thread waited
+        self._greenlets = native.greenlets()  # the app may have patched its threads a moment ago
         if self._greenlets is not None and not self._has_greenlet and not self.is_stopping:
             self._spawn(self._greenlets)
 
@@ -136,7 +136,10 @@ class Flusher:
             self.start()
 
     def take_turn(self) -> None:
-        """Between two requests: start the thread if it can be by now, else flush here if it is time. Never raises."""
+        """Start the thread if that is possible by now, else flush here if it is time. Never raises.
+
+        Call it between two requests.
+        """
         if not self.is_awaited or self.is_stopping:
             return
         now = _now()
@@ -155,7 +158,7 @@ class Flusher:
         return min(self._interval, _SOON_SECONDS if self._tries <= _SOON else BUSY_SECONDS)
 
     def _ring(self) -> None:
-        with contextlib.suppress(RuntimeError):  # it has been rung
+        with contextlib.suppress(RuntimeError):  # it has been rung already
             self._bell.release()
 
     def _start(self) -> None:
@@ -164,7 +167,7 @@ class Flusher:
         self._running = True
         try:
             native.start_new_thread(self._run, ())
-        except BaseException as error:  # no thread to be had, or the interpreter is shutting down
+        except BaseException as error:  # the system has no thread, or the interpreter is shutting down
             self._running = False
             self._is_missing = True
             self._ended.release()
@@ -176,29 +179,28 @@ class Flusher:
     def stop(self, *, for_fork: bool = False) -> bool:
         """End the thread and wait for it; True if it was running. Operations do not start it until `allow`.
 
-        for_fork: do not wait for code of the app, which this thread may be calling; what of it uses SQLite is waited
-            for by others.
+        for_fork: wait for a moment only, as the thread may be calling code of the app. If it uses SQLite, `yielding`
+            waits for it.
         """
         self.is_stopping = True
         was_running = self._running
         if was_running and self._thread_id != native.get_native_id():  # a log handler may fork
             self._ring()
-            wait = partial(fork.acquire, seconds=waits.FLUSHER_AT_FORK) if for_fork else self._end_in_time
-            if wait(self._ended):
+            if for_fork:
+                has_ended = fork.acquire(self._ended, waits.FLUSHER_AT_FORK)
+            else:
+                has_ended = self._ended.acquire(timeout=waits.FLUSHER_AT_EXIT)
+            if has_ended:
                 self._ended.release()
                 self._wait_until_gone()
         return was_running
 
-    @staticmethod
-    def _end_in_time(ended: Any) -> bool:
-        return bool(ended.acquire(timeout=waits.FLUSHER_AT_EXIT))
-
     def _wait_until_gone(self) -> None:
-        """Wait until the system's thread is gone too: Python 3.12 warns of a fork while there is more than one."""
+        """Wait until the system's thread is gone, too: Python 3.12 warns of a fork while there are several threads."""
         for _ in range(int(waits.FLUSHER_AT_EXIT / _LOOK_SECONDS)):
             if not os.path.exists(f"/proc/self/task/{self._thread_id}"):
                 break
-            native.sleep(_LOOK_SECONDS)  # not a loop without it: that would keep the thread from its last steps
+            native.sleep(_LOOK_SECONDS)  # or the loop would keep the thread from its last steps
 
     def allow(self) -> None:
         """Let the next operation start the thread again."""
@@ -229,16 +231,16 @@ class Flusher:
                 rest = min(_REST * took, self._interval) if took > _LONG_SECONDS else 0.0
 
     def _wait_for_more(self, rest: float) -> None:
-        """Wait until no more children come, or they have come for long enough, and for the rest of so many seconds."""
+        """Wait until no more children come, or have come for long enough; but at least `rest` seconds."""
         begun, wakes = time.clock_gettime(time.CLOCK_MONOTONIC), -1
         waited = 0.0
         while not self.is_stopping and (waited < rest or (wakes != self._wakes and waited < self._most_wait)):
             wakes = self._wakes
-            self._bell.acquire(timeout=BATCH_SECONDS)  # a bell that rings on is a stop
+            self._bell.acquire(timeout=BATCH_SECONDS)  # returns early only for a stop
             waited = time.clock_gettime(time.CLOCK_MONOTONIC) - begun
 
     def _round(self) -> Outcome:
-        self._greenlets = native.greenlets()  # it may have been patched meanwhile
+        self._greenlets = native.greenlets()  # the app may have patched its threads meanwhile
         if self._greenlets is not None:
             return self._surely(self._flush) or Outcome.FAILED
         self._surely(self._before)
@@ -248,7 +250,7 @@ class Flusher:
 
     @staticmethod
     def _surely(action: Callable[[], T]) -> T | None:
-        """Do something, and go on whatever comes of it: an exception of the app's, or of a trace function of its."""
+        """Run an action, and go on whatever it raises: the app's code, or a trace function of the app, may raise."""
         try:
             return action()
         except BaseException as error:
@@ -259,7 +261,7 @@ class Flusher:
 
     def _spawn(self, greenlets: native.Greenlets) -> None:
         if not native.is_main_thread():
-            return  # greenlets of another thread may never have their turn; the next operation there sees to it
+            return  # greenlets of another thread may get no turn; the next operation of the main thread does it
         self._has_greenlet = True
         try:
             greenlets.spawn(partial(self._call_app, greenlets, os.getpid()))
@@ -267,7 +269,7 @@ class Flusher:
             self._has_greenlet = False
 
     def _call_app(self, greenlets: native.Greenlets, pid: int) -> None:
-        """What the greenlet does. pid: of its process; a child of this process has a copy of it."""
+        """Call code of the app again and again, in a greenlet. pid: of its process; a forked one must end its copy."""
         try:
             while not self.is_stopping and os.getpid() == pid:
                 self._surely(self._before)

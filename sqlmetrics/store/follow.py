@@ -1,7 +1,7 @@
-"""Whether the store's files are still those that this process has open, and the way over to new ones.
+"""Finds out whether the store's files are still those that this process has open, and moves over to new ones.
 
-Another program may delete, replace or damage any of them while the app runs. What this process has counted is in its
-own memory (the mapped cells), so it takes that along.
+Another program may delete, replace or damage any of them while the app runs. This process still has its own counts in
+memory (the mapped cells), so it takes them along.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ class Follower:
         self._turn = native.RLock()
 
     def after_fork_in_child(self) -> None:
-        """The thread whose turn it was may not be here."""
+        """Renew the lock: a thread that does not exist here may have had it."""
         self._turn = native.RLock()
 
     def note(self, pair: Pair) -> None:
-        """Take these files for the store's own; what else is found at their names from now on is a change."""
+        """Note these files as the store's own; any other file at their names is a change from now on."""
         self._in_place_at = time.clock_gettime(time.CLOCK_REALTIME)
         self._known = self._last = Look(pair.database, pair.cells.identity, pair.cells.header(), False, False)
 
@@ -65,10 +65,11 @@ class Follower:
         )
 
     def follow(self) -> bool:
-        """Go over to the files that are there, made anew if need be, with all values of this process.
+        """Move over to the files that are there, made anew if needed, with all values of this process.
 
-        Returns False if a change seems to be under way: four files are not deleted in one go, so it is believed when
-        two looks agree; or another thread is going over, or forks; or this one is, which a signal handler interrupted.
+        Returns False if a change seems to be under way: nobody deletes four files at once, so a change counts when two
+        looks agree. Also returns False if another thread is moving over, or forks; or if this thread is moving over,
+        and this is a signal handler in the middle.
         Raises StoreError, apsw.Error or OSError if there is no store and none can be made.
         """
         if self.held_here() or not self._turn.acquire(timeout=waits.WRITE_LOCK):
@@ -91,12 +92,12 @@ class Follower:
         return self._turn._is_owned()  # type: ignore[attr-defined, no-any-return]
 
     def is_held(self) -> bool:
-        """Whether this thread has any lock of the store: waiting for another might then be for ever."""
+        """Whether this thread has a lock of the store: then it must not wait for another one, perhaps for ever."""
         store = self._store
         return store.writing.held_here() or store.part.is_held_here() or self.held_here()
 
     def patiently(self, act: Callable[[apsw.Connection], None]) -> None:
-        """Do something with the connection, waiting a second for others. Raises what it raises, or BusyError."""
+        """Run an action with the connection; wait a second for others. Raises what it raises, or BusyError."""
         for tries_left in waits.tries(waits.CALL):
             if not self.follow():
                 time.sleep(waits.WRITE_LOCK)
@@ -126,7 +127,7 @@ class Follower:
             return False
         if store.part.writers:
             self._go_over(look)
-        else:  # nothing to bring to it, so it is others who make it
+        else:  # this process has nothing to bring, so others make the files
             with store.writing.suspended():
                 store.enter(files.open_for_notices(store.path))
         return True
@@ -150,7 +151,7 @@ class Follower:
             store.home.over("replaced", "the values of this process are in the new store")
 
     def _bring_what_was_left(self, last: StoreConnection) -> None:
-        """See `renew.bring`; `last` is connected to the old database."""
+        """Bring what ended processes have left in the old database, to which `last` is connected."""
         path = self._store.path
         try:
             with contextlib.closing(database.connect(path)) as connection:
@@ -158,7 +159,7 @@ class Follower:
                     renew.bring(connection, renew.content_of(last, path, self._store.file), self._store.id)
         except (apsw.Error, SQLMetricsError) as error:
             if not renew.is_damage(error):
-                raise  # it is tried again
+                raise  # the next round tries again
             self._store.home.report("replaced", f"what ended processes had left cannot be read ({error!r})")
 
     def _bring_values(self, pair: Pair) -> None:
@@ -168,9 +169,9 @@ class Follower:
         self._store.part.go_over(self._store.id, self._settled(pair), lambda: self._store.enter(pair))
 
     def _settled(self, pair: Pair) -> set[int]:
-        """Which of this process's instances are settled in the new rows: by mistake, but their values are there.
+        """Return this process's instances that others have settled, by mistake: their values are in rows already.
 
-        Or were, in the old ones: then the old cells say so, as a slot of the new ones may have been settled since.
+        The old cells tell those that were settled in the old rows, as new rows may say something else of a slot.
         """
         if pair.store != self._store.id:
             return set()

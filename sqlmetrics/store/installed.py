@@ -1,4 +1,4 @@
-"""Which stores this process uses: at most one installed, and one object for each path."""
+"""The stores that this process uses: at most one is installed, and there is one object for each path."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ _visited: dict[str, Store] = {}
 
 
 def find(path: str | os.PathLike[str] | None = None) -> str:
-    """The path of the store that is meant: the one named, else the installed one, else the environment's."""
+    """Return the path of a store: the path that is named, else the installed store's, else the environment's."""
     if path is None and _installed is not None:
         return _installed.path
     return config.resolve(path)
 
 
 def meant(path: str | os.PathLike[str] | None) -> str | os.PathLike[str] | None:
-    """The path that is meant where code for `prometheus_client` gives one; None: that of the store in use.
+    """Return the path that code for `prometheus_client` means; None: that of the store in use.
 
-    Such code hands over the folder of ``PROMETHEUS_MULTIPROC_DIR``, which it may have set itself. No mmap files are
-    there, as the store took their place, and the store may be elsewhere (``SQLMETRICS_PATH`` goes first).
+    Such code may pass the folder of ``PROMETHEUS_MULTIPROC_DIR``, which it may have set itself. There are no mmap files
+    in it, and the store may be elsewhere (``SQLMETRICS_PATH`` goes first). So that folder means the store in use.
     """
     return None if path is not None and config.is_the_peers(path) else path
 
 
-def existing_store(path: str | os.PathLike[str] | None = None) -> Store:
+def existing_store(path: str | os.PathLike[str] | None) -> Store:
     """Return this process's object for a store that exists. Raises NoStoreError, PathError or StoreError."""
     where = find(path)
     if _installed is not None and where == _installed.path:
@@ -49,7 +49,7 @@ def existing_store(path: str | os.PathLike[str] | None = None) -> Store:
 
 
 def default_store() -> Store:
-    """The installed store, else the one that the environment names, which is the installed one then.
+    """Return the installed store; if there is none, install the one that the environment names.
 
     Raises PathError, StoreError.
     """
@@ -57,12 +57,12 @@ def default_store() -> Store:
 
 
 def installed() -> Store | None:
-    """The installed store."""
+    """Return the installed store, or None."""
     return _installed
 
 
 def installed_at(path: str) -> Store | None:
-    """The store at `path` if it is the installed one; it may have no files yet, for want of room."""
+    """Return the store at `path` if it is the installed one. It may have no files yet, for want of room."""
     return _installed if _installed is not None and _installed.path == path else None
 
 
@@ -85,12 +85,12 @@ def scrape(reader: Reader, asked: Wanted, finish: Finish[T]) -> T:
 
 
 def metrics(reader: Reader, asked: Wanted) -> list[Metric]:
-    """The families as `prometheus_client` has them. Raises as `scrape` does."""
+    """Return the families as metrics of `prometheus_client`. Raises as `scrape` does."""
     return scrape(reader, asked, lambda families, _: [shown.metric() for shown in families])
 
 
 def remember(path: str, **given: object) -> Store:
-    """Make the store at `path` the installed one. Raises InstallError if another is, or was given other settings."""
+    """Make the store at `path` the installed one. Raises InstallError if another one is, or has other settings."""
     global _installed
     _refuse_without_lock()
     if _installed is None:

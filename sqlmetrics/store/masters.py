@@ -1,7 +1,7 @@
-"""Rows of a process that cannot flush, uWSGI's master: those that it has forked write them with their own.
+"""Writes the rows of a process that cannot flush, uWSGI's master: its workers write them with their own.
 
-It has loaded the app, so what is set once for all is there, an Info say. Scrapes read its cells as those of any other
-process.
+The master has loaded the app, so it has what the app sets only once, such as an Info. Scrapes read its cells like those
+of any other process.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _ZEROS = bytes(layout.PAGE)
 
 
 class Master:
-    """The part of the store that such a process has."""
+    """The part of the store that a master has."""
 
     def __init__(self, arena: SharedArena):
         self._file = arena.file
@@ -32,29 +32,29 @@ class Master:
         self._shown = dict.fromkeys(arena.flushed.copy(), _ZEROS)
 
     def is_left(self, now: CellsFile) -> bool:
-        """Whether it is settled, or in files that were replaced."""
+        """Whether the master is settled, or its cells are in files that were replaced."""
         file, slot = self._file, self._slot
         is_live = file.states[slot] == layout.HELD and file.has(slot, self._instance)
         return not is_live or file is not now
 
     def has_news(self) -> bool:
-        """Whether there is more than the rows show, as far as this process has seen to it."""
+        """Whether the master has more than the rows show, as far as this process has written them."""
         return self._file.published[self._slot] > self._ingested or bool(self._changed())
 
     def _changed(self) -> dict[int, Image]:
-        """Of its blocks those that have changed; not by the marks of removals, which nobody takes away."""
+        """Return the master's changed blocks. Marks of removals do not count, because nobody takes them away."""
         images = {block: Image(self._file.image(block), shown) for block, shown in self._shown.items()}
         return {block: image for block, image in images.items() if not image.is_as_shown()}
 
     def bring(self, connection: apsw.Connection) -> None:
-        """Write its rows, in a transaction of their own. Raises apsw.Error, JournalGoneError or DamagedError."""
+        """Write the master's rows in a transaction. Raises apsw.Error, JournalGoneError or DamagedError."""
         slices.bring_all(lambda: nullcontext(connection), self._file, [(self._slot, self._instance)])
         with settle.settling(connection, self._file):
             if is_settled(connection, self._file, self._slot, self._instance):
                 return
             now = exact.system_now()
             self._take_up_blocks()
-            # Images first: what a child has counted in them, its record tells of in the journal that is read after.
+            # Images before the journal, so that the journal has the record of each child in the images.
             images = self._changed()
             end = ingest(connection, self._file, self._slot, self._instance)
             copy_images(connection, self._instance, images, stamped=True)
@@ -68,21 +68,18 @@ class Master:
 
 
 class Masters:
-    """All those that one process sees to."""
+    """The masters whose rows one process writes."""
 
     def __init__(self, arenas: Iterable[SharedArena] = ()):
         self._all = [Master(arena) for arena in arenas]
 
-    def __bool__(self) -> bool:
-        return bool(self._all)
-
     def have_news(self, file: CellsFile) -> bool:
-        """Whether there is something to write for one of them."""
+        """Whether there is anything to write for a master."""
         self._all = [master for master in self._all if not master.is_left(file)]
         return any(master.has_news() for master in self._all)
 
     def bring(self, connection: apsw.Connection) -> None:
-        """Write it. Raises what `Master.bring` does."""
+        """Write the rows of all masters. Raises what `Master.bring` does."""
         for master in self._all:
             if master.has_news():
                 master.bring(connection)

@@ -1,4 +1,4 @@
-"""What is told to a store from outside: that a process has ended, or that all of it is to go."""
+"""What others tell a store: that a process has ended, or that the store is to be emptied."""
 
 from __future__ import annotations
 

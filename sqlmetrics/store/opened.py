@@ -16,7 +16,7 @@ from .flusher import Flusher
 
 
 class Opened:
-    """What all that works on a store in this process has in common.
+    """The parts of an open store, for all code of this process that works on it.
 
     path: the main file, absolute. settings: see `config.Settings`. writing: gives the connection that writes.
     """
@@ -38,29 +38,29 @@ class Opened:
 
     @property
     def id(self) -> str:
-        """The id in the files that are open, '' before there are any."""
+        """The store's id in the open files; '' before there are any."""
         return self.home.id
 
     @property
     def trouble(self) -> Trouble:
-        """What goes wrong with the store."""
+        """The trouble with the store in this process."""
         return self.home.trouble
 
     @property
     def part(self) -> Part:
-        """What is this process's own; in the child of a fork from C, which ran no hook, not its parent's."""
+        """The part of the store that is this process's own, even after a fork from C, which runs no hook."""
         fork.notice()
         return self._part
 
     @property
     def part_of_attached(self) -> Part:
-        """The same for who has seen that a value is attached: no fork has come by unnoticed."""
+        """The same, for code that has just found a value bound to its cell: then no fork is unnoticed."""
         return self._part
 
     @property
     def figures(self) -> Figures:
-        """What this process notes of its own work."""
-        if self._figures.part is not self._part:  # its parent has
+        """The figures about this process's work."""
+        if self._figures.part is not self._part:  # they are its parent's
             self._figures = Figures(self.trouble, self._part)
         return self._figures
 
@@ -69,7 +69,7 @@ class Opened:
         return self.home.is_open()
 
     def open(self, seconds: float = waits.SET_UP) -> None:
-        """Open the store, or make it; wait so long for others. Raises what `files.open_or_create` does."""
+        """Open the store, or make it; wait so many seconds for others. Raises what `files.open_or_create` does."""
         self.enter(files.open_or_create(self.path, self.settings, self.trouble, seconds=seconds))
         self.home.over("closed", "the store is open, the values of this process are in it")
 

@@ -1,4 +1,4 @@
-"""Removes children of metrics from the store, at once or, where that cannot be, as soon as the flusher can."""
+"""Removes children of metrics from the store, at once or, if that is impossible, as soon as the flusher can."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class Remover:
         self._is_stuck = False
 
     def remove(self, selection: Selection, begin_anew: Callable[[], object] | None = None) -> None:
-        """Remove children from all processes. Never raises; what cannot be done within a second is done later.
+        """Remove children from all processes. Never raises; if a second is not enough, the flusher does it later.
 
-        begin_anew: makes one of them in this process again, before the others are gone.
+        begin_anew: makes a child in this process again, before the rows of the old one are deleted.
         """
         fork.notice()
         store, removal = self._store, Removal(selection, exact.now(), begin_anew)
@@ -43,16 +43,16 @@ class Remover:
             store.flusher.wake()
             return
         try:
-            until = time.monotonic() + waits.CALL  # beyond that it is left to the flusher
+            until = time.monotonic() + waits.CALL  # after that, the flusher does it
             self._follower.patiently(lambda connection: self.act(connection, until))
-            store.flusher.start()  # the files are rid of it with the next flush, see `erasure`
+            store.flusher.start()  # the next flush erases it from the files, see `erasure`
         except Exception as error:  # whatever it is: the flusher meets it, too, and mends what can be mended
-            self._is_stuck = True  # who removes the next one does not wait as long for the same
+            self._is_stuck = True  # so that the next removal does not wait for the same again
             store.home.report("removal", f"removed series cannot go yet ({error!r}); they go later")
             store.flusher.wake()
 
     def remove_now(self, selection: Selection) -> None:
-        """Remove children from all processes, waiting a second at most; where that raises, nothing is done later.
+        """Remove children from all processes; wait a second at most. If it raises, nothing is done later.
 
         Raises StoreError, apsw.Error, or slices.TooMuchError: call it again to go on.
         """
@@ -70,10 +70,10 @@ class Remover:
         return bool(self._waiting) or self._is_unmarked
 
     def act(self, connection: apsw.Connection, until: float = math.inf) -> None:
-        """Carry out what waits, also what comes meanwhile. Raises apsw.Error.
+        """Carry out all waiting removals, even those that come meanwhile. Raises apsw.Error.
 
-        until: when to give up where what was announced takes long to become rows, in seconds of CLOCK_MONOTONIC;
-        raises slices.TooMuchError then.
+        until: when to give up if new children take long to become rows, in seconds of CLOCK_MONOTONIC; then raises
+        slices.TooMuchError.
         """
         while removals := [one for one in list(self._waiting) if one.begin(self._store.part)]:
             self._act(connection, removals, until)
@@ -81,7 +81,7 @@ class Remover:
                 self._waiting.remove(one)
         if self._is_unmarked:
             with settle.settling(connection, self._store.file):
-                pass  # it begins with the marks
+                pass  # marks are set at its beginning
             self._is_unmarked = False
         erasure.wipe(self._store, connection)
         if self._is_stuck:

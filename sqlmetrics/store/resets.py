@@ -1,4 +1,4 @@
-"""Emptying a store: only while nobody else uses it, unless it is forced."""
+"""Empties a store, but only while no other process uses it, unless that is forced."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .opened import Opened
 
 
 def reset(store: Opened, *, force: bool, keep_own: bool) -> None:
-    """Delete every row, but, if asked for, those of this process. Raises StoreInUseError, apsw.BusyError."""
+    """Delete all rows; with `keep_own`, all but this process's. Raises StoreInUseError, apsw.BusyError."""
     own = _own(store) if keep_own else set()
     with _writing(store) as (connection, settled):
         slots = store.file.held_slots()
@@ -46,7 +46,7 @@ def begin_at_zero(store: Opened) -> None:
 
 
 def _leave_no_trace(store: Opened) -> None:
-    """See that nothing of what was there is readable; what a reader holds up for longer than a second is done later."""
+    """Erase what was deleted from all files. If a reader holds that up for a second, flushers go on with it."""
     for arena in store.part.arenas():
         store.file.notify(arena.slot)
     with store.part.binding() as outermost:
@@ -62,7 +62,7 @@ def _leave_no_trace(store: Opened) -> None:
 
 
 def begin_with_sums(store: Opened) -> None:
-    """Forget the gauges of earlier runs: they tell of processes that are gone. Raises as `reset` does."""
+    """Delete the gauges of earlier runs, whose processes are gone, and keep the sums. Raises as `reset` does."""
     with _writing(store) as (connection, settled):
         _refuse_if_used(store, store.file.held_slots(), _own(store), False)
         settle.settle_dead(connection, store.file, settled, "start")
@@ -77,7 +77,7 @@ def _own(store: Opened) -> set[int]:
 
 @contextmanager
 def _writing(store: Opened) -> Iterator[tuple[apsw.Connection, list[settle.Slot]]]:
-    """A transaction in which processes are settled; waits a second for a writer."""
+    """Run a transaction that may settle processes; wait a second for a writer."""
     with store.writing() as connection:
         database.wait_for_others(connection, waits.CALL)
         try:

@@ -1,4 +1,4 @@
-"""One store as one process sees it: the files, this process's writers, its connections and its flusher."""
+"""A store that this process writes to: its files, this process's part, its connection and its flusher."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Store(Opened, fork.ForkAware):
 
     @staticmethod
     def _begin(enter: Callable[[], None]) -> None:
-        """Do it, and again if another thread has forked in the midst of it."""
+        """Enter the files; try again if another thread forks in the middle."""
         while True:
             try:
                 return enter()
@@ -60,7 +60,7 @@ class Store(Opened, fork.ForkAware):
                 fork.let_pass()
 
     def _try_to_open(self) -> None:
-        """A full disk or a newer schema is no reason to stop the app; a path that is wrong is one."""
+        """Open the store. A full disk or a newer schema must not stop the app, but a wrong path must."""
         try:
             self.open()
         except (ForeignFileError, JournalModeError):
@@ -72,7 +72,7 @@ class Store(Opened, fork.ForkAware):
         self.trouble.write_log()
 
     def _tell_of_sqlite(self) -> None:
-        """Once per process."""
+        """Warn of a SQLite with a known bug, once per process."""
         global _has_told_of_sqlite
         if not _has_told_of_sqlite and (warning := wal.warning()):
             self.trouble.remark(warning)
@@ -95,10 +95,10 @@ class Store(Opened, fork.ForkAware):
             forked=forked,
         )
 
-    # --- what the flusher and the set-up calls do ---------------------------------------------------------
+    # --- flushes, scrapes and calls of the app ------------------------------------------------------------
 
     def flush(self) -> Outcome:
-        """Write this process's changed values to rows now; wait a second at most for another's write lock.
+        """Write this process's changed values to rows now; wait a second at most for the write lock.
 
         Never raises; returns the outcome.
         """
@@ -111,10 +111,10 @@ class Store(Opened, fork.ForkAware):
         return outcome
 
     def get_sample_value(self, name: str, labels: dict[str, str] | None = None) -> float | None:
-        """The value of one sample in a scrape, over all processes; None if there is no such sample.
+        """Return the value of one sample in a scrape, over all processes; None if there is no such sample.
 
-        As `prometheus_client.CollectorRegistry.get_sample_value`, for tests and health checks.
-        name: the sample's, such as ``requests_total``. labels: all of them, a bucket's ``le`` and a ``pid`` too.
+        It is like `prometheus_client.CollectorRegistry.get_sample_value`, for tests and health checks.
+        name: of the sample, such as ``requests_total``. labels: all of them, including a bucket's ``le`` and a ``pid``.
         Raises NoStoreError, StoreError or apsw.Error.
         """
         reader = readers.reader(self.path, self.settings)
@@ -125,7 +125,7 @@ class Store(Opened, fork.ForkAware):
         return None
 
     def scrape(self, reader: Reader, asked: Wanted, finish: Finish[T]) -> T:
-        """Scrape in this process, with all that it has; see `Reader.scrape`."""
+        """Scrape in this process, with all that it has counted; see `Reader.scrape`."""
         self.flusher.start_again()
         self.come_along()
         flush.ask(self)
@@ -133,7 +133,7 @@ class Store(Opened, fork.ForkAware):
         return reader.scrape(asked, finish, self.figures)
 
     def _write_given_back(self) -> None:
-        """Where another program keeps the write lock, the scrape does not wait for it, and shows them once more."""
+        """Flush children that were given back, so that the scrape does not show them; but wait for a moment only."""
         given_back = self.rounds.given_back
         if given_back and not self.follower.is_held():
             count = len(given_back)
@@ -143,11 +143,11 @@ class Store(Opened, fork.ForkAware):
                     break
 
     def come_along(self) -> None:
-        """Before a scrape in this process: bring its values to new files, if there are some. Never raises.
+        """Move this process's values to new files, if there are any, before a scrape. Never raises.
 
-        The flusher does that too, but an idle process may have none running, and what it has counted must be in the
-        scrape. It takes two looks at the files (see `files`), so a scrape waits 100 ms for it at most, and that only
-        where files were deleted or replaced a moment ago.
+        The flusher does that, too, but an idle process may have no flusher, and the scrape must show its counts. It
+        takes two looks at the files (see `files`). So a scrape waits for it 100 ms at most, and only if files were
+        deleted or replaced a moment ago.
         """
         if self.follower.is_held():
             return
@@ -163,7 +163,7 @@ class Store(Opened, fork.ForkAware):
             except (apsw.Error, OSError, SQLMetricsError):
                 break
             time.sleep(waits.WRITE_LOCK)
-        self.flusher.wake()  # it reports what is in the way, and goes on trying
+        self.flusher.wake()  # the flusher reports what is wrong, and goes on trying
 
     def mark_process_dead(self, pid: object) -> None:
         """See `notices.mark_process_dead`."""
@@ -176,7 +176,7 @@ class Store(Opened, fork.ForkAware):
         try:
             self.follower.patiently(self.rounds.act_on_notices)
         except (apsw.Error, OSError, SQLMetricsError) as error:
-            # Not to be raised into a server's hook: whoever scrapes or flushes next sees the death by itself.
+            # A server's hook must not get this error: the next scrape or flush finds the death by itself.
             self.home.report("notice", f"the end of process {pid} could not be noted yet ({error!r})")
             self.flusher.wake()
 
@@ -187,11 +187,11 @@ class Store(Opened, fork.ForkAware):
         self.rounds.admission.begin()
 
     def begin_run(self, *, uid: int, gid: int) -> None:
-        """Be a launcher for as long as this process lives; drop what earlier runs left if nobody else uses the store.
+        """Be a launcher as long as this process lives; empty the store of earlier runs if nobody else uses it.
 
-        A second launcher (gunicorn's binary upgrade, say) finds the first and changes nothing.
-        uid, gid: of the workers. If they are not root as this process is, and no group was configured, the files are
-        shared with theirs: owned by root still, so that no worker can make itself their owner.
+        A second launcher (gunicorn's binary upgrade, say) finds the first, and changes nothing.
+        uid, gid: of the workers. If this process is root, the workers are not, and no group is configured, the files
+        are shared with the workers' group. Root still owns them, so that no worker can make itself their owner.
         """
         self._launched = True
         if not self.is_open():
@@ -205,7 +205,7 @@ class Store(Opened, fork.ForkAware):
         self.join_run(30)
 
     def join_run(self, seconds: int = 1) -> None:
-        """Belong to a run while this process lives; wait so long for a launcher that is emptying the store."""
+        """Belong to a run as long as this process lives; wait so many seconds for a launcher that empties the store."""
         self._launched = True
         for _ in waits.tries(seconds) if self.is_open() else ():
             if self._hold_run_lock():
@@ -213,9 +213,9 @@ class Store(Opened, fork.ForkAware):
             time.sleep(waits.WRITE_LOCK)
 
     def share(self, gid: int) -> None:
-        """Let a group read and write the store's files; its processes are this one's children, under other users.
+        """Let a group read and write the store's files: that of this process's children, which have another user.
 
-        By name, and not by descriptors, the closing of which would drop locks. Raises OSError.
+        It uses names, and no descriptors, because closing these would drop locks. Raises OSError.
         """
         self.settings = replace(self.settings, mode=self.settings.mode | 0o060, group=gid)
         ownership.share(self.path, gid)
@@ -226,7 +226,7 @@ class Store(Opened, fork.ForkAware):
             os.chmod(self.path + suffix, self.settings.mode)
 
     def _share_folder(self, gid: int) -> None:
-        """The folder too, if it is the store's own: below one such as ``/dev/shm``, and nobody else's business yet."""
+        """Share the folder, too, if it is the store's own: below one such as ``/dev/shm``, and private until now."""
         folder = os.path.dirname(self.path)
         status = os.stat(folder)
         is_own = status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) == 0o700
@@ -239,7 +239,7 @@ class Store(Opened, fork.ForkAware):
     # --- forks and the end --------------------------------------------------------------------------------
 
     def before_fork(self) -> None:
-        """Have no thread and no connection at the moment of the fork."""
+        """End the thread and close the connection before the fork."""
         self._flusher_ran = self.flusher.stop(for_fork=True)
         self.writing.before_fork()
         self._part.before_fork()
@@ -249,11 +249,11 @@ class Store(Opened, fork.ForkAware):
         news = self._part.after_fork_in_parent(suspended=self._flusher_ran)
         self.writing.after_fork_in_parent()
         self.flusher.allow()
-        if news or self.rounds.has_notices():  # the second from a signal handler that came during the fork
+        if news or self.rounds.has_notices():  # a signal handler may have noted one during the fork
             self.flusher.wake()
 
     def after_fork_in_child(self) -> None:
-        """Own nothing yet: the parent's cells are its own. Also called, late, in a child of a fork from C."""
+        """Begin without cells: the parent keeps its own. Called later in a child of a fork from C."""
         writers = self._part.writers.copy().values() if self.flusher.is_awaited and under_uwsgi.has_master() else ()
         self._part = Part(self.home, self._part)
         self.follower.after_fork_in_child()
@@ -270,7 +270,7 @@ class Store(Opened, fork.ForkAware):
         """Flush for the last time and close the connection; the values stay in the store."""
         fork.notice()
         if self.follower.is_held():
-            return  # uWSGI ends its processes from within a signal handler, in the middle of whatever it is
+            return  # uWSGI ends its processes in a signal handler, in the middle of anything
         self.flusher.stop()
         if self.part.writers or self.rounds.has_notices():
             self.flush()
@@ -280,7 +280,7 @@ class Store(Opened, fork.ForkAware):
         self.writing.close()
 
     def leave(self) -> None:
-        """Close for good, and own nothing of the store any more, as if this process had ended."""
+        """Close for good, and give up all slots and cells, as if this process had ended."""
         interpreters.not_at_end(self.close)
         self.close()
         self.part.leave()
