@@ -66,7 +66,7 @@ __all__ = [
     "StoreInUseError",
 ]
 _MODULES = ("errors", "values")
-"""Those that are there without an import of their own, as they have always been."""
+"""Public modules that are attributes of the package without an import of their own."""
 
 if not TYPE_CHECKING:
 
@@ -81,5 +81,5 @@ if not TYPE_CHECKING:
         return globals()[name]
 
     def __dir__() -> list[str]:
-        """All names, loaded or not."""
+        """Return all names, loaded or not."""
         return sorted({*globals(), *__all__, *_MODULES})

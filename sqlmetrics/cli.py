@@ -33,7 +33,7 @@ COMMANDS = {
     "completion": "print a script that lets your shell complete commands and options",
     "env": "print the variables that `run` sets, for units, containers and shells",
 }
-"""The commands that are modules of `commands`; each is imported if it is the one that is run."""
+"""The commands that are modules of `commands`. Only the one that is run is imported."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 _INTERRUPTED, _SIGPIPE = 128 + 2, 128 + 13
-"""What a shell says of a program that was interrupted, or has ended as it wrote to a closed pipe."""
+"""The statuses that shells show for a program that SIGINT, or a closed pipe, has ended."""
 
 
 def _complain(error: Exception, arguments: argparse.Namespace) -> int:
@@ -69,7 +69,7 @@ def _complain(error: Exception, arguments: argparse.Namespace) -> int:
 
 
 def parser(command: str | None = None) -> argparse.ArgumentParser:
-    """The parser. command: the one whose arguments are to be known; None: all."""
+    """Return the parser. command: the one whose arguments it must know; None: all."""
     made = argparse.ArgumentParser(prog="sqlmetrics", description="prometheus_client for many processes")
     made.add_argument("--version", action="version", version=_version())
     commands = made.add_subparsers(metavar="COMMAND", required=True)
@@ -88,7 +88,7 @@ def parser(command: str | None = None) -> argparse.ArgumentParser:
 
 
 def _version() -> str:
-    """What `--version` prints: also with which SQLite, as its version matters, and whether it is in order."""
+    """Return what `--version` prints: also the version of SQLite, and a warning if it has a known bug."""
     sqlite = ".".join(map(str, wal.version()))
     lines = [f"sqlmetrics {__version__} (apsw {apsw.apsw_version()}, SQLite {sqlite})", wal.warning()]
     return "\n".join(line for line in lines if line)

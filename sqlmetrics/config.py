@@ -1,4 +1,4 @@
-"""Where the store is, and how it is kept: arguments first, then the environment, then defaults."""
+"""Settings: where the store is, and how it is written. Arguments come first, then the environment, then defaults."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .process import identifiers
 STORE_NAME = "metrics.sqlite3"
 PATH_VARIABLES = ("SQLMETRICS_PATH", "PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir")
 RUN_VARIABLE = "SQLMETRICS_RUN"
-"""Names the store of the run that a process belongs to: a launcher inside a run does not empty it again."""
+"""The variable with the store of the run that a process belongs to: a launcher inside a run does not empty it again."""
 
 PUBLISH_VARIABLE = "SQLMETRICS_PUBLISH"
 PUBLISHED = ("process", "gc", "platform")
@@ -113,9 +113,9 @@ def settings(**given: object) -> Settings:
 
 
 def modes() -> dict[str, str]:
-    """The modes in which gauges are to be shown, by their names: ``SQLMETRICS_MODES=busy=livesum,size=max``.
+    """Return by gauge's name the mode to show it in, from ``SQLMETRICS_MODES=busy=livesum,size=max``.
 
-    Raises ValueError if the text is none of that kind.
+    Raises ValueError if the variable has another form.
     """
     text = os.environ.get("SQLMETRICS_MODES", "")
     found = dict(part.strip().partition("=")[::2] for part in text.split(",") if part.strip())
@@ -125,9 +125,9 @@ def modes() -> dict[str, str]:
 
 
 def published() -> tuple[str, ...]:
-    """Which of `PUBLISHED` every process publishes, by ``SQLMETRICS_PUBLISH=process,gc,platform``; default: none.
+    """Return which of `PUBLISHED` every process publishes, from ``SQLMETRICS_PUBLISH=process,gc,platform``.
 
-    Raises ValueError that names what is none of them.
+    The default is none. Raises ValueError that names an unknown one.
     """
     text = os.environ.get(PUBLISH_VARIABLE, "")
     found = tuple(part.strip() for part in text.split(",") if part.strip())
@@ -139,7 +139,7 @@ def published() -> tuple[str, ...]:
 
 
 def self_metrics() -> bool:
-    """Whether scrapes that say nothing of it show the store's own families, by ``SQLMETRICS_SELF_METRICS``.
+    """Whether scrapes show the families about the store by default, from ``SQLMETRICS_SELF_METRICS``.
 
     Raises ValueError.
     """
@@ -147,7 +147,7 @@ def self_metrics() -> bool:
 
 
 def gunicorn_requests() -> bool:
-    """Whether gunicorn's hooks count requests, by ``SQLMETRICS_GUNICORN_REQUESTS``. Raises ValueError."""
+    """Whether gunicorn's hooks count requests, from ``SQLMETRICS_GUNICORN_REQUESTS``. Raises ValueError."""
     return _is_on("SQLMETRICS_GUNICORN_REQUESTS")
 
 
@@ -160,10 +160,10 @@ def _is_on(variable: str) -> bool:
 
 
 def registries() -> str:
-    """Which registries yield what all processes have counted, by ``SQLMETRICS_REGISTRIES``; see `client.private.Rule`.
+    """Return which registries yield what all processes have counted, from ``SQLMETRICS_REGISTRIES``.
 
-    ``auto`` (the default): by where they are made; ``default``: the default one and those with a collector; ``all``.
-    Raises ValueError if it is another word.
+    ``auto`` (the default): it depends on where they are made, see `client.private.Rule`. ``default``: the default
+    registry and those with a collector. ``all``. Raises ValueError for another word.
     """
     text = os.environ.get("SQLMETRICS_REGISTRIES", "") or "auto"
     if text not in ("auto", "default", "all"):
@@ -195,8 +195,8 @@ def resolve(path: str | os.PathLike[str] | None = None) -> str:
 
     `path`, else ``SQLMETRICS_PATH``, else ``PROMETHEUS_MULTIPROC_DIR`` (or its lower-case form) names a
     file or an existing folder, in which the store is ``metrics.sqlite3``. The folder's symlinks are
-    resolved (``/var/run`` is one), the file's own name is not. A file's folder may be missing where `make_folder`
-    makes it. Raises PathError, or ForeignFileError where the folder is another user's trap.
+    resolved (``/var/run`` is one), the file's own name is not. A file's folder may be missing if `make_folder`
+    makes it. Raises PathError, or ForeignFileError if the folder is another user's trap.
     """
     source, text = named(path)
     _refuse_other_than_utf_8(source, text)
@@ -221,8 +221,8 @@ def resolve(path: str | os.PathLike[str] | None = None) -> str:
 def make_folder(path: str, gid: int) -> None:
     """Make the folder of the store at `path` if there is none, below a folder such as ``/dev/shm``.
 
-    Only this user may enter it; with a group `gid` >= 0, that group too. Elsewhere a missing folder is a slip of the
-    pen, which would be found only when the disk is full. Raises OSError.
+    Only this user may enter it; with a group `gid` >= 0, that group too. Elsewhere, a missing folder is a typing
+    error, which would otherwise be found only when the wrong disk is full. Raises OSError.
     """
     folder = os.path.dirname(path)
     if not _may_be_made(folder):
@@ -234,13 +234,13 @@ def make_folder(path: str, gid: int) -> None:
 
 
 def share_folder(folder: str, gid: int) -> None:
-    """Let a group use a folder that only its owner could; files that are made there are the group's. Raises OSError."""
+    """Let a group use a folder that only its owner could use; new files there get the group. Raises OSError."""
     os.chown(folder, -1, gid)
     os.chmod(folder, 0o2770)  # noqa: S103 - that is what it is for
 
 
 def is_open_to_all(folder: str) -> bool:
-    """Whether anybody may make files in a folder, and only their owners delete them."""
+    """Whether anybody may make files in a folder, and only their owners may delete them (``/dev/shm``, ``/tmp``)."""
     try:
         mode = os.stat(folder).st_mode
     except OSError:
@@ -253,7 +253,7 @@ def _may_be_made(folder: str) -> bool:
 
 
 def _refuse_foreign(folder: str) -> None:
-    """Refuse what another user has put where a folder of the app's is expected, such as ``/dev/shm/app``."""
+    """Raise ForeignFileError if another user has put a folder or link where the app's folder should be."""
     if not is_open_to_all(os.path.dirname(folder)) or not os.path.lexists(folder):
         return
     status = os.lstat(folder)
@@ -265,24 +265,19 @@ def _refuse_foreign(folder: str) -> None:
         )
 
 
-def source(path: str | os.PathLike[str] | None = None) -> str:
-    """What names the store: `path`, or a variable. Raises PathError if nothing does."""
-    return named(path)[0]
-
-
 def is_named() -> bool:
     """Whether the environment names a store."""
     return any(os.environ.get(variable) for variable in PATH_VARIABLES)
 
 
 def is_the_peers(path: str | os.PathLike[str]) -> bool:
-    """Whether a path is the folder that ``PROMETHEUS_MULTIPROC_DIR`` (or its lower-case form) names at this moment."""
+    """Whether a path is the folder that ``PROMETHEUS_MULTIPROC_DIR`` (or its lower-case form) names now."""
     named = next((os.environ[name] for name in PATH_VARIABLES[1:] if os.environ.get(name)), None)
     return named is not None and os.path.realpath(path) == os.path.realpath(named)
 
 
 def named(path: str | os.PathLike[str] | None) -> tuple[str, str]:
-    """What names the store, and what it says: `path`, or a variable. Raises PathError if nothing does."""
+    """Return what names the store, `path` or a variable, and the text of it. Raises PathError if nothing does."""
     if path is not None and os.fspath(path):
         return "path", os.fspath(path)
     for variable in PATH_VARIABLES:

@@ -60,5 +60,5 @@ def post_request(worker: Any, req: Any, environ: Any, resp: Any) -> None:  # noq
 
 
 def child_exit(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's signature
-    """Take a worker that has ended out of the live gauges; called in the master, in a signal handler at times."""
+    """Take an ended worker out of the ``live*`` gauges. Runs in the master, sometimes in a signal handler."""
     _store.mark_process_dead(worker.pid)

@@ -1,4 +1,4 @@
-"""What gunicorn itself can say of requests, without code in the app: how many, how long, which status, busy workers."""
+"""Metrics about requests from gunicorn's hooks, without code in the app: counts, durations, statuses, busy workers."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 from prometheus_client import Counter, Gauge, Histogram
 
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
-"""Clients may send any word as a method, and each would be a series."""
+"""Other methods share one series, because clients may send any word as a method."""
 _UNKNOWN = "unknown"
 """The status that gunicorn's ASGI worker gives its hooks, unless it writes an access log."""
 
 
 class Requests:
-    """Counts the requests of one gunicorn, by calls from its hooks; in whichever thread or greenlet it serves them."""
+    """Counts the requests of one gunicorn. Its hooks call this, in any thread or greenlet that serves a request."""
 
     def __init__(self) -> None:
         self._requests = Counter(
@@ -30,26 +30,26 @@ class Requests:
         self._idle: Any = None
         self._busy: Any = None
         self._serving = 0
-        self._begun: dict[int, float] = {}  # by id, for a request of gunicorn's ASGI worker takes no attribute
-        self._lock = threading.Lock()  # one more and one less at once are not to leave the gauge at what was before
+        self._begun: dict[int, float] = {}  # by id, as a request of gunicorn's ASGI worker takes no attribute
+        self._lock = threading.Lock()  # so that the gauge is set to the newest count
 
     def begin_worker(self) -> None:
-        """Note that this worker is there."""
+        """Note that this worker exists."""
         self._idle, self._busy = self._workers.labels("idle"), self._workers.labels("busy")
         self._idle.set(1)
         self._busy.set(0)
 
     def begin(self, request: Any) -> None:
-        """Note that a request is served."""
-        if self._busy is None:  # a configuration that does without `post_fork`
+        """Note that a request is being served."""
+        if self._busy is None:  # a configuration without `post_fork`
             self.begin_worker()
         self._serve(1)
         self._begun[id(request)] = time.perf_counter()
 
     def end(self, request: Any, environ: Any, response: Any) -> None:
-        """Count a request that was served, or whose answer failed.
+        """Count a request, even if its answer failed.
 
-        response: None if there was not even one, or, if `environ` is None too, if gunicorn does not say what it was.
+        response: None if there was none, or, if `environ` is None too, if gunicorn does not say what it was.
         """
         begun = self._begun.pop(id(request), None)
         if begun is None:
@@ -69,6 +69,6 @@ class Requests:
 
 
 def _status(response: Any) -> str:
-    """The code, such as ``200``; gunicorn answers 500 where the app has not begun an answer."""
+    """Return the code, such as ``200``; gunicorn answers 500 if the app has not begun an answer."""
     status = str(getattr(response, "status", None) or "500")[:3]
     return status if status.isdigit() else "other"

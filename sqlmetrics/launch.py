@@ -50,7 +50,7 @@ def run(command: Sequence[str], path: str | None = None) -> NoReturn:
 
 
 def variables(path: str) -> dict[str, str]:
-    """What a Python needs in its environment to use the store at `path`, an absolute path. Raises PathError."""
+    """Return the variables that make a Python use the store at `path`, an absolute path. Raises PathError."""
     if os.pathsep in BOOTSTRAP:
         raise PathError(
             f"sqlmetrics is installed in {BOOTSTRAP!r}, and PYTHONPATH cannot name a folder with {os.pathsep!r} in it;"
@@ -64,7 +64,7 @@ def variables(path: str) -> dict[str, str]:
 
 
 def begin(path: str) -> None:
-    """Empty the store unless somebody uses it, and hold the run lock from now on, beyond `exec`.
+    """Empty the store unless a process uses it, and hold the run lock from now on, even beyond `exec`.
 
     Raises PathError, StoreError, or ValueError for a setting.
     """
@@ -79,19 +79,17 @@ def begin(path: str) -> None:
 
 
 def _hand_on_run_lock(path: str) -> None:
-    """Lock by an open file that is inherited: a process's own locks end when `exec` closes its other descriptors.
+    """Hold the run lock with an inherited open file, because a process's own locks end at `exec`, which closes files.
 
-    Where the system has no such locks, only processes that count keep a second launcher from emptying the store.
+    If the system has no such locks, only processes that count keep a second launcher from emptying the store.
     """
     with contextlib.suppress(OSError):
-        held = open_file(
-            path + "-cells", os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        )  # stays open: see `locks`
+        held = open_file(path + "-cells", os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)  # never closed
         os.set_inheritable(held, locks.share_by_file(held, layout.RUN_LOCK_AT))
 
 
 def _find(name: str) -> str:
-    """The file of a command; before the store is touched, as a slip of the pen should not empty it."""
+    """Find the file of a command. Call it before the store is emptied, so that a typing error changes nothing."""
     if found := shutil.which(name):
         return found
     if os.path.isfile(name) and not os.path.dirname(name):
@@ -104,10 +102,10 @@ def _find(name: str) -> str:
 
 
 def _become(program: str, command: Sequence[str], environment: dict[str, str]) -> NoReturn:
-    for ignored in (signal.SIGPIPE, signal.SIGXFSZ):  # by Python; the command would inherit that
+    for ignored in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and the command would inherit that
         signal.signal(ignored, signal.SIG_DFL)
     for stream in (sys.stdout, sys.stderr):
-        if stream is not None:  # closed by whoever starts this
+        if stream is not None:  # None if the caller has closed it
             stream.flush()
     try:
         os.execve(program, list(command), environment)  # noqa: S606 - without a shell, as it is meant

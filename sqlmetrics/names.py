@@ -1,4 +1,4 @@
-"""The names of the package, and with them the modules that it needs: later a worker may have lost the right to read."""
+"""Loads the package's names and all modules that it needs: later, a worker may have lost the right to read them."""
 
 from .client.collector import MultiProcessCollector
 from .client.exposition import generate_latest

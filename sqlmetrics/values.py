@@ -1,11 +1,11 @@
-"""The value class: what ``inc()``, ``set()`` and ``observe()`` of a metric end in.
+"""The value class: ``inc()``, ``set()`` and ``observe()`` of a metric change values of this class.
 
 An operation on a value that has its cell is the comparison of two bytes and ``cells[i] += amount``. There is no
-lock: CPython looks for other threads and for signals only at calls, at function entries and at backward jumps, and
-there is none of these between the read and the store. So a Python that runs without the interpreter lock is refused,
-see `store.installed`.
+lock: CPython switches threads and handles signals only at calls, at function entries and at backward jumps, and there
+is none of these between the read and the store. So a Python that runs without the interpreter lock is refused, see
+`store.installed`.
 
-`operations` does the same from within the methods of metrics, without a call of these; see `Bound`.
+`operations` does the same inside the methods of metrics, without a call of the methods here; see `Bound`.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _OPERATIONS = {"inc", "set", "get", "set_exemplar", "get_exemplar"}
 
 
 def _storable_type(typ: str, mode: str) -> tuple[str, str]:
-    """A type and a mode that a scrape can show, for a value that a metric class of the app's own makes."""
-    if typ in STATE_TYPES:  # those of an Info and an Enum are no such values, see `info_enum`
+    """Return a type and a mode that a scrape can show, for a value of a metric class of the app's own."""
+    if typ in STATE_TYPES:  # an Info and an Enum have no such values, see `info_enum`
         return "gauge", STATE_MODE
     if typ != "gauge" and mode not in MODES:
         mode = ""
@@ -40,7 +40,7 @@ _shared_lock: Any = threading.RLock()
 
 
 def renew_lock() -> None:
-    """In a child, where the thread that has it may not exist."""
+    """Renew the shared lock in a forked process, where the thread that has it may not exist."""
     global _shared_lock
     _shared_lock = threading.RLock()
 
@@ -52,7 +52,7 @@ class Compatible:
 
     @property
     def _value(self: Any) -> float:
-        """The own value of this process."""
+        """The value that this process has counted."""
         value: float = self.get()
         return value
 
@@ -76,8 +76,8 @@ class Compatible:
 class SharedValue(Compatible, Sampled):
     """One sample of one child, kept in a cell that every process of the store can read.
 
-    The contract is that of `prometheus_client.values`: the constructor's arguments, the methods below, and
-    the attribute ``_multiprocess``. Get a class with `MultiProcessValue`.
+    The interface is that of `prometheus_client.values`: the constructor's arguments, the methods below, and the
+    attribute ``_multiprocess``. Get a class with `MultiProcessValue`.
     """
 
     _multiprocess = True
@@ -85,7 +85,7 @@ class SharedValue(Compatible, Sampled):
     __slots__ = ()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """A class of the app's own that changes an operation has it called; see `Bound`."""
+        """Note whether the app's own class changes an operation, so that metrics call it; see `Bound`."""
         super().__init_subclass__(**kwargs)
         if _OPERATIONS & cls.__dict__.keys():
             cls._plain = False
@@ -134,7 +134,7 @@ class SharedValue(Compatible, Sampled):
             self._binder.attach(self)
         self._cells[self._cell] = value
         if self._stamped:
-            # The time last: a reader reads it first, and so never has a new time with an old value.
+            # The time is written last, and read first: so a reader never has a new time with an old value.
             self._cells[self._cell - 1] = stamp
 
     def get(self) -> float:
@@ -153,7 +153,7 @@ class SharedValue(Compatible, Sampled):
 
 
 class _Named:
-    """A value whose process identifier is not `os.getpid`: it may change at any time, so it is asked each time."""
+    """A value whose process identifier is not `os.getpid`: each operation calls it, as the name may change."""
 
     _plain = False
     __slots__ = ()

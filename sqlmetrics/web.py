@@ -37,7 +37,7 @@ METHODS = ("Allow", "OPTIONS,GET")
 
 
 class Request(NamedTuple):
-    """What of a request matters."""
+    """The parts of an HTTP request that matter for a scrape."""
 
     method: str
     path: str
@@ -47,7 +47,7 @@ class Request(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What a client gets."""
+    """An HTTP answer."""
 
     status: str
     headers: list[tuple[str, str]]
@@ -57,7 +57,7 @@ class Answer(NamedTuple):
 class Scraper:
     """Answers scrapes of one store.
 
-    text: makes the exposition of what is wanted by an encoder. complain: is told of an error that a client gets as 503.
+    text: makes the wanted exposition with an encoder. complain: gets an error that a client gets as 503.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Scraper:
         self._wanted = wanted(self_metrics=self_metrics)
 
     def answer(self, request: Request) -> Answer:
-        """What `prometheus_client`'s apps answer, too; 503 where the store cannot be read."""
+        """Answer like `prometheus_client`'s apps; 503 if the store cannot be read."""
         if request.method == "OPTIONS":
             return Answer("200 OK", [METHODS], b"")
         if request.method != "GET":
@@ -100,7 +100,7 @@ class Scraper:
 
 
 def _scraper(path: Path, disable_compression: bool, self_metrics: bool | None) -> Scraper:
-    """One of the installed store, or of the one at a path."""
+    """Return the scraper of the installed store, or of the store at a path."""
     reader = _reader(path)
 
     def complain(error: Exception) -> None:
@@ -172,7 +172,7 @@ def make_asgi_app(
 
 
 def request_of(scope: Mapping[str, Any]) -> Request:
-    """What of an ASGI request matters."""
+    """Return the parts of an ASGI request that matter."""
     headers = scope.get("headers") or ()
     return Request(
         method=scope["method"],
@@ -197,7 +197,7 @@ async def send_answer(send: Callable[..., Any], answer: Answer) -> None:
 
 
 async def _live(receive: Callable[..., Any], send: Callable[..., Any]) -> None:
-    """The lifespan protocol, https://asgi.readthedocs.io/en/latest/specs/lifespan.html: nothing to start or to stop."""
+    """Speak the lifespan protocol (https://asgi.readthedocs.io/en/latest/specs/lifespan.html), but start nothing."""
     while True:
         event = (await receive())["type"]
         await send({"type": f"{event}.complete"})
@@ -206,7 +206,7 @@ async def _live(receive: Callable[..., Any], send: Callable[..., Any]) -> None:
 
 
 async def _in_thread(function: Callable[[Request], Answer], request: Request) -> Answer:
-    import asyncio  # here: it takes 17 ms to import, and most who import this package use none
+    import asyncio  # here: the import takes 17 ms, and most apps do not need it
 
     try:
         asyncio.get_running_loop()
@@ -219,7 +219,7 @@ async def _in_thread(function: Callable[[Request], Answer], request: Request) ->
 
 
 def header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str:
-    """The value of an ASGI request's header, '' if it has none."""
+    """Return the value of an ASGI request's header, '' if it has none."""
     return ",".join(value.decode("latin-1") for key, value in headers if key.lower() == name)
 
 
@@ -240,7 +240,7 @@ def start_http_server(
     """
     app = make_wsgi_app(path, self_metrics=self_metrics)
     registry = CollectorRegistry()
-    MultiProcessCollector(registry, path, self_metrics=self_metrics)  # for who comes before the next line but one
+    MultiProcessCollector(registry, path, self_metrics=self_metrics)  # for scrapes before `set_app`
     server, thread = prometheus_client.start_http_server(port, addr, registry, **tls)
     server.set_app(app)
     return server, thread

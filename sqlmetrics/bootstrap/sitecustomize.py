@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 _HERE = os.path.dirname(os.path.abspath(__file__))
 _PEER, _OURS = "prometheus_client", "sqlmetrics"
 _PLACES = 4
-"""How often the finder may be in `sys.meta_path`."""
+"""The most places of the finder in `sys.meta_path`."""
 
 
 def _install() -> None:
-    """Install the store, or say why this process goes without: an app is not stopped by its metrics."""
+    """Install the store, or print why this process does without: metrics must not stop an app."""
     try:
         from sqlmetrics import SQLMetricsError, config, install
     except ImportError as error:  # or some other module is called so
@@ -49,9 +49,9 @@ def _complain(why: object) -> None:
 
 
 class _Loader:
-    """Stands for a module's loader, whichever it is, until it has executed the module; then the store is installed.
+    """Replaces a module's loader until that has executed the module; then installs the store.
 
-    It takes nothing from the loader and adds nothing to it, as other launchers wrap loaders, too, ours or that one.
+    It changes nothing of the loader, because other launchers wrap loaders, too: this one or that one.
     """
 
     def __init__(self, finder: _Finder, loader: Any):
@@ -64,7 +64,7 @@ class _Loader:
 
     @property  # type: ignore[misc]
     def __class__(self) -> type:
-        """For `isinstance()`: some look whether it is one that reads source code."""
+        """The loader's class: some tools check with `isinstance()` whether a loader reads source code."""
         return type(self._loader)
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType | None:
@@ -93,10 +93,10 @@ class _Loader:
 
 
 class _Finder:
-    """Finds `prometheus_client` as the other finders do, and has the store installed when it has been executed.
+    """Finds `prometheus_client` as the other finders do, and installs the store when the module has been executed.
 
-    If somebody imports this package first, it is at the end of that: half of it cannot install anything. Who only
-    asks whether there is such a module gets the same answer, and its import installs the store later.
+    If the app imports this package first, the store is installed at the end of that import. Code that only asks whether
+    there is such a module gets the usual answer, and the import installs the store later.
     """
 
     def __init__(self) -> None:
@@ -111,7 +111,7 @@ class _Finder:
             return None
         from importlib.util import find_spec  # here: it may load `threading`
 
-        self._asked.add(thread)  # others ask all finders, too
+        self._asked.add(thread)  # other finders may ask all finders, too
         try:
             spec: Any = find_spec(name)
         finally:
@@ -122,7 +122,7 @@ class _Finder:
         return found
 
     def _stay_first(self) -> None:
-        """Of two finders that find a module, the second is not asked.
+        """Be the first finder, because nobody asks the others after one has found a module.
 
         Nothing is ever taken out of the list: a thread that goes through it at that moment would skip a finder.
         """
@@ -138,20 +138,20 @@ class _Finder:
         try:
             loaded = load(what)
         except BaseException:
-            self._waits = True  # somebody may make good what was missing, and try again
+            self._waits = True  # the app may mend what was missing, and import it again
             raise
         _install()
         return loaded
 
 
 def _leave_path() -> None:
-    """Who finds this folder in `sys.path` later on knows that this module was hidden, and has not run."""
+    """Take this folder out of `sys.path`: if it is there later, this module was hidden, and has not run."""
     while _HERE in sys.path:
         sys.path.remove(_HERE)
 
 
 def _run_the_other_one() -> None:
-    """Run the `sitecustomize` that this one hides, as the system's Python and other launchers have one."""
+    """Run the `sitecustomize` that this one hides: the system's Python and other launchers have one."""
     spec = importlib.machinery.PathFinder.find_spec(__name__)
     if spec is not None and spec.loader is not None:
         from importlib.util import module_from_spec  # here: it may load `threading`
@@ -175,7 +175,7 @@ def _is_own_command() -> bool:
 
 
 def _stay_in_front() -> None:
-    """Be the first for the Pythons that this one starts: others put their folder in front, and run only their own."""
+    """Be the first folder for Pythons that this one starts: other launchers put theirs first, and run only that."""
     folders = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     if _HERE in folders[1:]:
         os.environ["PYTHONPATH"] = os.pathsep.join([_HERE, *(folder for folder in folders if folder != _HERE)])

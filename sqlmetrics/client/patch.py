@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from prometheus_client import exposition, multiprocess, values
+from prometheus_client import REGISTRY, exposition, multiprocess, values
 from prometheus_client.registry import CollectorRegistry
 
 from .. import config
@@ -60,19 +60,20 @@ def _registry_init(self: CollectorRegistry, *args: Any, **kwargs: Any) -> None:
 
 flush.after_flush.append(labelsets.drop_removed)
 
-_REPLACED: tuple[tuple[Any, str, Callable[[Callable[[], object]], Any]], ...] = (
+_REPLACED: tuple[tuple[Any, str, Any], ...] = (
     (values, "ValueClass", MultiProcessValue),
-    (values, "MultiProcessValue", lambda _: MultiProcessValue),
-    (multiprocess, "MultiProcessCollector", lambda _: MultiProcessCollector),
-    (multiprocess, "mark_process_dead", lambda _: mark_process_dead),
+    (values, "MultiProcessValue", MultiProcessValue),
+    (multiprocess, "MultiProcessCollector", MultiProcessCollector),
+    (multiprocess, "mark_process_dead", mark_process_dead),
     *(
-        (_peer_class, name, lambda _, name=name: vars(MultiProcessCollector)[name])
+        (_peer_class, name, vars(MultiProcessCollector)[name])
         for name in ("__init__", "collect", "merge", "_read_metrics", "_accumulate_metrics")
     ),
-    (CollectorRegistry, "__init__", lambda _: _registry_init),
-    (exposition, "make_wsgi_app", lambda _: sharing.make_wsgi_app),
+    (CollectorRegistry, "__init__", _registry_init),
+    (exposition, "make_wsgi_app", sharing.make_wsgi_app),
 )
-"""(where, name, what it becomes): the names that lead to `prometheus_client`'s files."""
+"""(where, name, what it becomes): the names that lead to `prometheus_client`'s files. `ValueClass` becomes a class that
+`MultiProcessValue` makes."""
 _METHODS = (*operations.REPLACED, *labelled.REPLACED, *info_enum.REPLACED, *sampling.REPLACED, *registry.REPLACED)
 """(class, name, what it becomes): the methods of its metrics and registries. With `_REPLACED` all that is replaced."""
 
@@ -156,14 +157,13 @@ def switch(identify: Callable[[], object]) -> None:
     taken: list[takeover.Taken] = []
     copies.mark(_replaced)
     try:
-        for where, name, replacement in _REPLACED:
-            _replace(where, name, replacement(identify))
-        for where, name, replacement in _METHODS:
-            _replace(where, name, replacement)
+        for where, name, replacement in (*_REPLACED, *_METHODS):
+            _replace(where, name, MultiProcessValue(identify) if name == "ValueClass" else replacement)
         for one in takeover.instances(CollectorRegistry):
             sharing.settle_existing(one)
         takeover.to_store(taken)
-        registry.tell_all_registered()
+        for one in list(REGISTRY._collector_to_names):
+            registry.tell_registered(one, True)
     except BaseException:
         _restore()
         copies.unmark(_replaced)
@@ -204,7 +204,7 @@ def uninstall() -> None:
         takeover.undo(taken)
         raise
     copies.unmark(_replaced)
-    registry.forget_told()
+    registry.reported.clear()
     with sampling.sampler.idle():  # an answer that comes later would open the store of the environment
         sampling.sampler.publications.clear()
         store = stores.forget()

@@ -64,7 +64,7 @@ class Publication:
         self._forget()
 
     def _forget(self) -> None:
-        self._class: type[Asked] | None = None
+        self._class: type[SharedValue] | None = None
         self._values: dict[Kept, SharedValue] = {}
 
     def families(self) -> list[str]:
@@ -134,7 +134,7 @@ class Publication:
 
     def _make(self, kept: Kept, help_text: str) -> SharedValue:
         if self._class is None:
-            self._class = _asked_class()
+            self._class = _value_class()
         family = self._family(kept)
         describe(family, overrules=True, help=help_text, registered=self._collector in REGISTRY._collector_to_names)
         labels = dict(sorted(kept.labels, key=lambda label: label[0] == "le"))  # a bucket's bound comes last
@@ -146,15 +146,11 @@ class Publication:
         return value
 
 
-class Asked(SharedValue):
-    """A value that a publication sets to a collector's samples, and gives back when the collector has none any more."""
+def _value_class() -> type[SharedValue]:
+    """Return a class for the values of one publication, which can be held, see `hold`."""
 
-    __slots__ = ("__weakref__",)
-
-
-def _asked_class() -> type[Asked]:
-    class Value(MultiProcessValue(stores.default_store().settings.process_identifier), Asked):  # type: ignore[misc]
-        __slots__ = ()
+    class Value(MultiProcessValue(stores.default_store().settings.process_identifier)):  # type: ignore[misc]
+        __slots__ = ("__weakref__",)
 
     return Value
 

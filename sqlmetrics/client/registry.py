@@ -33,15 +33,15 @@ _peer_unregister = CollectorRegistry.unregister
 _collect_named: Any = MultiProcessCollector.collect_named
 _SUFFIXES = ("", "_total", "_created", "_sum", "_count", "_bucket", "_info")
 _CREATED = "_created"
-_told: dict[Any, None] = {}
+reported: dict[Any, None] = {}
 """The collectors of which the store knows that they are in the default registry."""
 
 
 def tell_registered(collector: Any, registered: bool) -> None:
     """Note in the store whether a metric, or a published collector, is in the default registry."""
-    _told.pop(collector, None)
+    reported.pop(collector, None)
     if registered:
-        _told[collector] = None
+        reported[collector] = None
     if publication := sampler.publications.get(collector):
         publication.tell_registered(registered)
     elif is_shared(collector):
@@ -53,19 +53,8 @@ def tell_registered(collector: Any, registered: bool) -> None:
 
 def notice_cleared() -> None:
     """Note in the store what has left the default registry without `unregister`."""
-    for collector in [one for one in list(_told) if one not in REGISTRY._collector_to_names]:
+    for collector in [one for one in list(reported) if one not in REGISTRY._collector_to_names]:
         tell_registered(collector, False)
-
-
-def forget_told() -> None:
-    """Forget which collectors the store knows."""
-    _told.clear()
-
-
-def tell_all_registered() -> None:
-    """Note in the store what is in the default registry already."""
-    for collector in list(REGISTRY._collector_to_names):
-        tell_registered(collector, True)
 
 
 def get_names(self: CollectorRegistry, collector: Any) -> list[str]:

@@ -1,4 +1,4 @@
-"""`sqlmetrics cardinality`: which family and which label have how many series, and what to paste against it."""
+"""`sqlmetrics cardinality`: counts series by family and by label, and prints commands to paste against too many."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..outside.sizes import FamilySize, Label, cardinality
 from . import options, screen
 
 _MANY = 100
-"""Values of a label from which on it is worth a thought."""
+"""A label with more values than this gets advice."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -65,7 +65,7 @@ def _greediest(one: FamilySize) -> str:
 
 
 def _advise(many: Iterable[tuple[FamilySize, Label]]) -> None:
-    """What to paste."""
+    """Print what to paste against labels with many values."""
     for family in {one.name: one for one, _ in many}.values():
         label = family.labels[0]
         screen.say()

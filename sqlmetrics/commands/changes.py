@@ -1,4 +1,4 @@
-"""What the two commands have in common that change a store: they ask first, wait for others, and leave small files."""
+"""What `remove` and `reset`, which change a store, share: they ask first, wait for others, and leave small files."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from ..store.store import Store
 
 NOT_SMALL = "somebody reads or writes, so the files become small later, by the app's processes"
 SECONDS = 30.0
-"""How long to wait for others' write locks."""
+"""How long to wait for the write locks of others."""
 
 
 class NotConfirmedError(SQLMetricsError):
-    """Nobody has said yes; nothing was changed."""
+    """The user has not said yes, so nothing was changed."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Sizes:
 
 
 def sizes(path: str) -> Sizes:
-    """Those of a store now; 0 for what is not there."""
+    """Return the sizes of a store's files now; 0 for a missing file."""
     return Sizes(*(os.path.getsize(one) if os.path.exists(one) else 0 for one in (path, path + "-wal")))
 
 
@@ -60,7 +60,7 @@ def confirm(question: str, *, yes: bool) -> None:
 
 
 def opened(place: Place) -> Store:
-    """The store, to change it. Raises NoStoreError, PathError (it may not be written) or StoreError."""
+    """Open a store to change it. Raises NoStoreError, PathError (it may not be written) or StoreError."""
     for suffix in SUFFIXES:
         name = place.path + suffix
         if os.path.exists(name) and not os.access(name, os.W_OK):
@@ -73,7 +73,7 @@ def opened(place: Place) -> Store:
 
 
 def insist(act: Callable[[], object]) -> None:
-    """Do something that needs the write lock, again as long as others have it. Raises what it raises in the end."""
+    """Run an action that needs the write lock; try again while others have it. Raises what it raises in the end."""
     until = time.monotonic() + SECONDS
     while True:
         try:
@@ -86,7 +86,7 @@ def insist(act: Callable[[], object]) -> None:
 
 
 def shrink(store: Store) -> bool:
-    """Take what was deleted out of the files, and cut the WAL; False if a reader or a writer keeps it from that."""
+    """Erase what was deleted from the files, and cut the WAL; False if a reader or a writer is in the way."""
     disk = os.statvfs(os.path.dirname(store.path))
     room = disk.f_bavail * disk.f_frsize // 4  # all of it is in the WAL for a moment
     return erasure.finish(store, SECONDS / 3, limit=max(erasure.LIMIT, room))

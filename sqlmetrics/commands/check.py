@@ -1,4 +1,4 @@
-"""`sqlmetrics check`: looks for what is wrong or will be, with what to do about each."""
+"""`sqlmetrics check`: finds present and coming problems, and says what to do about each."""
 
 from __future__ import annotations
 

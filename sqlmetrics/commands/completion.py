@@ -1,4 +1,4 @@
-"""`sqlmetrics completion`: what makes a shell complete commands and options."""
+"""`sqlmetrics completion`: prints a script that makes a shell complete commands and options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`sqlmetrics env`: the variables that `sqlmetrics run` sets, for what starts processes another way."""
+"""`sqlmetrics env`: prints the variables that `sqlmetrics run` sets, for other ways to start processes."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def _shell(variables: Mapping[str, str]) -> str:
 
 
 def _systemd(variables: Mapping[str, str]) -> str:
-    """In double quotes a backslash begins an escape, and `%` a specifier (systemd.exec(5), systemd.unit(5))."""
+    """Return lines for a unit. A backslash begins an escape there, and `%` a specifier (systemd.exec(5))."""
     escapes = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "%": "%%"})
     return "\n".join(f'Environment="{name}={value.translate(escapes)}"' for name, value in variables.items())
 
 
 def _docker(variables: Mapping[str, str]) -> str:
-    """Each line is taken as it is, so there is no way to write a line's end."""
+    """Return lines for an --env-file. Docker takes each line as it is, so a value cannot have a line's end."""
     if any("\n" in value for value in variables.values()):
         raise ValueError("an --env-file of docker has no way to write a value with a line's end; name another path")
     return "\n".join(f"{name}={value}" for name, value in variables.items())

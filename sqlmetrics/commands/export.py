@@ -1,4 +1,4 @@
-"""`sqlmetrics export`: the exposition text, to a file as a whole or not at all, or to the standard output."""
+"""`sqlmetrics export`: writes the exposition text to standard output, or to a file, which it replaces as a whole."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _refuse_store(name: str, place: Place) -> None:
 def write_whole(name: str, content: bytes) -> None:
     """Replace a file as a whole, or leave it as it is. Raises ExportError.
 
-    Its mode stays; a new one has that of the umask, for another user is to read it.
+    The file keeps its mode. A new one has the mode of the umask, because another user must read it.
     """
     _refuse_trap(name)
     target = os.path.realpath(name)
@@ -70,7 +70,7 @@ def write_whole(name: str, content: bytes) -> None:
 
 
 def _refuse_trap(name: str) -> None:
-    """In a folder that all may write to, a link may be another user's, and lead to a file of ours."""
+    """Raise ExportError for another user's link in a folder that all may write to: it may lead to a file of ours."""
     if os.path.islink(name) and config.is_open_to_all(os.path.dirname(os.path.abspath(name))):
         owner = os.lstat(name).st_uid
         if owner not in (0, os.geteuid()):
@@ -81,7 +81,7 @@ def _refuse_trap(name: str) -> None:
 
 def _replace(target: str, content: bytes) -> None:
     folder, base = os.path.split(target)
-    fd, beside = tempfile.mkstemp(prefix=f".{base}.", suffix=".tmp", dir=folder)  # none that *.prom would match
+    fd, beside = tempfile.mkstemp(prefix=f".{base}.", suffix=".tmp", dir=folder)  # a name that *.prom does not match
     try:
         with open(fd, "wb") as file:
             os.fchmod(fd, _mode_of(target))

@@ -1,4 +1,4 @@
-"""Keys of a terminal, one by one, and the terminal as it was at the end, whatever the end is."""
+"""Reads single keys from a terminal, and restores the terminal at the end, whatever the end is."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Keyboard:
             signal.signal(number, handler)
 
     def pressed(self, seconds: float) -> list[str]:
-        """The keys that are pressed within some seconds at most; returns at the first. Raises EOFError at its end."""
+        """Return keys as soon as any are pressed; [] after so many seconds. Raises EOFError at the terminal's end."""
         if not select.select([self._fd], [], [], max(seconds, 0.0))[0]:
             return []
         given = os.read(self._fd, 1024)
@@ -55,14 +55,14 @@ def _leave(number: int, _: FrameType | None) -> NoReturn:
 
 
 class Ticks:
-    """Says when it is time again."""
+    """Tells when it is time again."""
 
     def __init__(self, interval: float):
         self._interval = interval
         self._next = time.monotonic() + interval
 
     def left(self) -> float:
-        """Seconds until then; 0 or less if it is time."""
+        """Return the seconds until then; 0 or less if it is time."""
         return self._next - time.monotonic()
 
     def again(self) -> None:

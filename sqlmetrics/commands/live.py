@@ -1,4 +1,4 @@
-"""`top` on a whole terminal, by `rich`: drawn again at each look, at each key, and where its size has changed."""
+"""`top` on a whole terminal, with `rich`: drawn again at each look, at each key, and when its size has changed."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from .overview import Table as Rows
 
 _STYLES = {"alive": "green", "dead": "bold red"}
 _GLANCE = 0.5
-"""Seconds after which it is seen that the terminal has another size."""
+"""The most seconds until a new size of the terminal is noticed."""
 _FIRST = 1.0
 """Seconds at most until there are the first rates."""
 
 
 @dataclass
 class State:
-    """What is on the screen. trouble: why the store cannot be read, '' if it can. typing: a filter is being typed."""
+    """What is on the screen. trouble: why the store cannot be read, '' if it can. typing: whether a filter is typed."""
 
     choice: Choice
     found: Overview | None = None
@@ -37,7 +37,7 @@ class State:
 
 
 def live(watch: Watch, choice: Choice, interval: float) -> None:
-    """Show it until q is pressed."""
+    """Show the screen until q is pressed."""
     console, state = Console(highlight=False), State(choice)
     with Keyboard() as keyboard, Live(console=console, screen=True, auto_refresh=False) as shown:
         ticks = Ticks(min(interval, _FIRST))
@@ -54,7 +54,7 @@ def live(watch: Watch, choice: Choice, interval: float) -> None:
 
 
 def _size() -> ConsoleDimensions:
-    """The terminal's own, which changes, whatever COLUMNS and LINES say."""
+    """Return the terminal's own size, which may change, whatever COLUMNS and LINES say."""
     columns, lines = os.get_terminal_size(sys.stdout.fileno())
     return ConsoleDimensions(columns or 80, lines or 24)
 
@@ -67,7 +67,7 @@ def _look(watch: Watch, state: State) -> None:
 
 
 def press(state: State, key: str) -> None:
-    """What a key does."""
+    """Do what a key means."""
     if state.typing:
         _type(state, key)
     elif key in ("q", "Q", "\x04"):
@@ -96,7 +96,7 @@ def _type(state: State, key: str) -> None:
 
 
 def drawn(state: State, width: int, height: int) -> Group:
-    """The screen, no larger than so many columns and lines."""
+    """Return the screen, no larger than so many columns and lines."""
     lines: list[RenderableType] = [_line(state.trouble, "bold red", width)] if state.trouble else []
     if state.found is not None:
         lines += [_line(one, "", width) for one in summary(state.found)]
@@ -109,7 +109,7 @@ def drawn(state: State, width: int, height: int) -> Group:
 
 
 def _share(wanted: list[int], room: int) -> list[int]:
-    """How many rows each of two tables gets: all, or half of the room, and what the other leaves."""
+    """Return how many rows each of two tables gets: all, or half of the room and what the other one leaves."""
     room = max(room, 2)
     first = min(wanted[0], max(room // 2, room - wanted[1]))
     return [first, min(wanted[1], room - first)]
@@ -120,7 +120,7 @@ def _line(text: str, style: str, width: int) -> Text:
 
 
 def _table(table: Rows, room: int) -> Group:
-    """A table below an empty line, with as many rows as there is room for; one column takes what is left."""
+    """Return a table below an empty line, with as many rows as fit; one column takes the width that is left."""
     heads, rows = table
     wide = "<PROGRAM" if "<PROGRAM" in heads else heads[0]
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="reverse", expand=True)

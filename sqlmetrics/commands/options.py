@@ -1,4 +1,4 @@
-"""Options that commands share, and what they have in common when they run."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TROUBLE = 2
 
 
 def add_path(parser: argparse.ArgumentParser) -> None:
-    """Add ``--path``, and let what goes wrong end with the status `TROUBLE`."""
+    """Add ``--path``, and make errors end with the status `TROUBLE`."""
     parser.add_argument("--path", help=PATH_HELP)
     parser.set_defaults(trouble=TROUBLE)
 
@@ -23,7 +23,7 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def place_of(arguments: argparse.Namespace) -> Place:
-    """The store that is meant; from now on messages of what goes wrong name it, too. Raises PathError."""
+    """Return the store of ``--path`` or the environment; from now on, error messages name it. Raises PathError."""
     arguments.place = find(arguments.path)
     place: Place = arguments.place
     return place

@@ -1,4 +1,4 @@
-"""What `top` shows: made of two looks, in an order and with a filter that whoever watches chooses."""
+"""What `top` shows: the rates between two looks, sorted and filtered as the user chooses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..outside.processes import Process
 from ..outside.sights import FamilyRate, ProcessRate, Rates, Sight, Sights, rates
 
 Table = tuple[list[str], list[list[str]]]
-"""Heads (with < for texts), and rows."""
+"""Heads (those of text columns begin with <), and rows."""
 _BEHIND = {"sqlmetrics_rows_behind_seconds", "sqlmetrics_journal_bytes_behind"}
 _DEATHS = 3
 
@@ -40,12 +40,12 @@ PROCESS_ORDERS: dict[str, Callable[[ProcessRate], object]] = {
     "rss": lambda one: (_down(one.process.rss_bytes), one.process.pid),
     "name": lambda one: one.process.pid,
 }
-"""By what the two tables can be sorted."""
+"""The orders of the two tables."""
 
 
 @dataclass
 class Choice:
-    """What whoever watches has chosen. sort: of `FAMILY_ORDERS`; order: of `PROCESS_ORDERS`; part: of a name."""
+    """The user's choices. sort: of `FAMILY_ORDERS`; order: of `PROCESS_ORDERS`; part: of a name, the filter."""
 
     sort: str = "rate"
     order: str = "rate"
@@ -60,7 +60,7 @@ class Choice:
         self.order = _after(self.order, list(PROCESS_ORDERS))
 
     def takes(self, name: str) -> bool:
-        """Whether a name is meant."""
+        """Whether the filter takes a name."""
         return self.part.lower() in name.lower()
 
 
@@ -70,7 +70,7 @@ def _after(one: str, of: list[str]) -> str:
 
 @dataclass(frozen=True)
 class Death:
-    """A process that was seen alive and then was not. at: when that was seen, seconds since the epoch."""
+    """A process that was alive at one look, and not at the next. at: the time of that, in seconds since the epoch."""
 
     pid: str
     at: float
@@ -78,7 +78,7 @@ class Death:
 
 @dataclass(frozen=True)
 class Overview:
-    """What happened between the last two looks. behind: see `sqlmetrics_rows_behind_seconds`, and the bytes."""
+    """What happened between the last two looks. behind: how far rows are behind, in seconds and in bytes."""
 
     place: Place
     at: float
@@ -88,7 +88,7 @@ class Overview:
     is_first: bool
 
     def alive(self) -> list[ProcessRate]:
-        """The processes that live."""
+        """Return the processes that are alive."""
         return [one for one in self.rates.processes if one.process.is_alive]
 
 
@@ -121,7 +121,7 @@ class Watch:
 
 
 def as_json(found: Overview) -> dict[str, object]:
-    """What `--json` prints; its keys are documented, and stay."""
+    """Return what `--json` prints. Its keys are documented, and must stay."""
     return {
         "store": found.place,
         "seconds": found.rates.seconds,
@@ -148,7 +148,7 @@ def _process_json(one: ProcessRate) -> dict[str, object]:
 
 
 def summary(found: Overview) -> list[str]:
-    """The lines above the tables."""
+    """Return the lines above the tables."""
     alive, now = found.alive(), time.strftime("%H:%M:%S", time.localtime(found.at))
     rate = None if found.is_first else math.fsum(one.per_second or 0.0 for one in alive)
     cpu, rss = math.fsum(one.cpu or 0.0 for one in alive), sum(one.process.rss_bytes or 0 for one in alive)
@@ -164,7 +164,7 @@ def summary(found: Overview) -> list[str]:
 
 
 def families_table(found: Overview, choice: Choice) -> Table:
-    """The families that count, with what was observed meanwhile."""
+    """Return the families that count events, with quantiles of the observations between the looks."""
     chosen = [one for one in found.rates.families if one.per_second is not None and choice.takes(one.name)]
     chosen.sort(key=FAMILY_ORDERS[choice.sort])  # type: ignore[arg-type]
     return ["<FAMILY", "<TYPE", "EVENTS/S", "P50", "P99", "SERIES"], [_family(one, found.is_first) for one in chosen]
@@ -177,7 +177,7 @@ def _family(one: FamilyRate, is_first: bool) -> list[str]:
 
 
 def processes_table(found: Overview, choice: Choice) -> Table:
-    """Those that live, then those that are dead and not settled."""
+    """Return the processes: those that are alive, and then those that are dead and not settled."""
     unsettled = [one for one in found.rates.processes if one.process.state != "remembered"]
     chosen = [one for one in unsettled if choice.takes(one.process.pid) or choice.takes(one.process.program or "")]
     chosen.sort(key=PROCESS_ORDERS[choice.order])  # type: ignore[arg-type]
@@ -203,7 +203,7 @@ def _process(one: ProcessRate, found: Overview) -> list[str]:
 
 
 def _name(process: Process) -> str:
-    """Its name, and its pid if that does not say it."""
+    """Return the name of a process, with its pid if the name does not have it."""
     pid = process.seen_pid
     return words.printable(process.pid if pid is None or str(pid) in process.pid else f"{process.pid} ({pid})")
 

@@ -1,4 +1,4 @@
-"""`sqlmetrics remove`: series go from the store and from all processes, as with `remove()` in the app."""
+"""`sqlmetrics remove`: removes series from the store and from all processes, like `remove()` in the app."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _SHOWN = 20
 
 
 class RemovalError(SQLMetricsError, ValueError):
-    """The library would refuse it, too."""
+    """The removal makes no sense; the library would refuse it, too."""
 
 
 @dataclass(frozen=True)
 class Removed:
-    """What was removed: label sets of a family.
+    """The label sets of a family that were removed.
 
-    is_small: whether database and WAL were written anew without it; else processes of the app do that later.
+    is_small: whether database and WAL were rebuilt without them; if not, processes of the app do that later.
     """
 
     store: Place
@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
         return NOTHING
     if not arguments.json:
         _show(look, selections)
-    look.close()  # SQLite has one index of the WAL for all connections of a process, and this one was for reading
+    look.close()  # first: all connections of a process share SQLite's index of the WAL, and this one is read-only
     changes.confirm(f"Remove these {len(found)} label sets of {arguments.name}?", yes=arguments.yes)
     done = remove(place, selections)
     if arguments.json:
@@ -88,7 +88,7 @@ Selected = list[tuple[Selection, list[dict[str, str]]]]
 
 
 def selected(look: Look, name: str, labels: dict[str, str]) -> Selected:
-    """What is to be removed, and the label sets that this is now. Raises RemovalError where the library refuses."""
+    """Return what to remove, and the label sets that this selects now. Raises RemovalError if it makes no sense."""
     children = look.children()
     names = {one.name: {one.name, *(sample.name for sample in one.samples)} for one in look.families().families}
     found: Selected = []
@@ -110,7 +110,7 @@ def _refuse(family: str, labels: dict[str, str], known: set[str]) -> None:
 
 
 def remove(place: Place, selections: Selected) -> Removed:
-    """Remove it, and make the files small. Raises StoreError, PathError or apsw.Error, with nothing left for later."""
+    """Remove them, and shrink the files. Raises StoreError, PathError or apsw.Error; then nothing is left for later."""
     before = changes.sizes(place.path)
     store = changes.opened(place)
     for selection, _ in selections:

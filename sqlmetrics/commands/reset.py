@@ -1,4 +1,4 @@
-"""`sqlmetrics reset`: the store is empty, and counters begin at zero."""
+"""`sqlmetrics reset`: empties the store, so that counters begin at zero."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .changes import Sizes
 
 @dataclass(frozen=True)
 class Emptied:
-    """What was removed, and whether database and WAL were written anew without it; else the app's processes do that."""
+    """What was removed. is_small: whether database and WAL were rebuilt; if not, the app's processes do that."""
 
     store: Place
     series: int
@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def reset(place: Place, series: int, *, force: bool) -> Emptied:
-    """Empty it. series: how many there are. Raises StoreInUseError, StoreError, PathError or apsw.Error."""
+    """Empty the store. series: how many it has. Raises StoreInUseError, StoreError, PathError or apsw.Error."""
     before = changes.sizes(place.path)
     store = changes.opened(place)
     changes.insist(partial(store.reset, force=force, keep_own=False))

@@ -1,4 +1,4 @@
-"""What commands print: tables, plain or by `rich`, numbers, and JSON."""
+"""Prints tables (plain or with `rich`), bars, lines and JSON for the commands."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _GAP = "  "
 
 
 def say(text: str = "") -> None:
-    """Print a line; what the terminal cannot show is replaced."""
+    """Print a line; replace what the terminal cannot show."""
     encoding = sys.stdout.encoding or "utf-8"
     print(text.encode(encoding, "replace").decode(encoding))  # noqa: T201
 
 
 def write(text: bytes) -> None:
-    """Print a text for programs, UTF-8 whatever the locale is."""
+    """Print a text for programs, in UTF-8 whatever the locale is."""
     if hasattr(sys.stdout, "buffer"):
         sys.stdout.flush()
         sys.stdout.buffer.write(text)
@@ -48,7 +48,7 @@ def say_json(found: Any) -> None:
 
 
 def bars(values: Sequence[float]) -> str:
-    """A small bar chart, one character for each value."""
+    """Return a small bar chart with one character for each value."""
     chart = _BARS if _shows_blocks() else _PLAIN_BARS
     highest = max(values, default=0.0)
     if not highest or not math.isfinite(highest):
@@ -58,7 +58,7 @@ def bars(values: Sequence[float]) -> str:
 
 
 def say_wrapped(head: str, text: str) -> None:
-    """Print a head of one word, in colour if it has one, and a text; on a terminal that goes on below itself."""
+    """Print a head of one word, perhaps in colour, and a text, which a terminal gets wrapped."""
     room = max(columns() - _HEAD - 1, 20)
     lines = textwrap.wrap(text, room, break_on_hyphens=False) if is_terminal() and text else [text]
     say(f"{_coloured(head.ljust(_HEAD))} {lines[0]}".rstrip())
@@ -78,7 +78,7 @@ def _takes_colours() -> bool:
 
 
 def bar(share: float, width: int) -> str:
-    """A bar of a share (0 to 1) of so many columns; what is not nothing has a length of one at least."""
+    """Return a bar for a share (0 to 1) of so many columns; at least one column unless the share is 0."""
     mark = "█" if _shows_blocks() else "#"
     return mark * (max(round(share * width), 1) if share > 0 else 0)
 
@@ -88,9 +88,10 @@ def _shows_blocks() -> bool:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, spare: str = "") -> None:
-    """Print a table; by `rich` on a terminal if that is installed. Heads that begin with < are of texts, to the left.
+    """Print a table; on a terminal with `rich`, if that is installed.
 
-    On a terminal the widest texts are cut, and no numbers, so that a row is a line; a file or a pipe gets all of it.
+    A head that begins with < is that of a text column, aligned to the left. On a terminal, the widest texts are cut,
+    but no numbers, so that each row is one line. A file or a pipe gets everything.
     spare: the head of a column that is left out before anything is cut.
     """
     texts = [[one.removeprefix("<") for one in head], *map(list, rows)]
@@ -114,7 +115,7 @@ def _width(widths: list[int]) -> int:
 
 
 def _narrow(widths: list[int], is_left: list[bool], width: int) -> None:
-    """Take from the widest columns of texts what does not fit."""
+    """Shorten the widest text columns until the table fits."""
     while _width(widths) > width:
         widest = max((n for n in range(len(widths)) if is_left[n]), key=lambda n: widths[n], default=None)
         if widest is None or widths[widest] <= _NARROWEST:
@@ -123,7 +124,7 @@ def _narrow(widths: list[int], is_left: list[bool], width: int) -> None:
 
 
 def _cells(text: str) -> int:
-    """How many columns of a terminal a text takes: a wide character two, one that combines with another none."""
+    """Return how many terminal columns a text takes: two for a wide character, none for a combining one."""
     if text.isascii():
         return len(text)
     return sum(0 if combining(one) else 1 + (east_asian_width(one) in "WF") for one in text)
@@ -148,12 +149,12 @@ def is_terminal() -> bool:
 
 
 def columns() -> int:
-    """How wide the screen is."""
+    """Return the width of the screen."""
     return shutil.get_terminal_size((_NARROW, 24)).columns
 
 
 def _print_rich(is_left: list[bool], widths: list[int], texts: list[list[str]]) -> bool:
-    """Print a table with colours; False if they are not wanted (NO_COLOR, TERM=dumb), or `rich` is not there."""
+    """Print a table with colours; False if these are not wanted (NO_COLOR, TERM=dumb), or `rich` is missing."""
     if not _takes_colours():
         return False
     try:

@@ -1,4 +1,4 @@
-"""`sqlmetrics serve`: the exporter, beside workers that serve no HTTP."""
+"""`sqlmetrics serve`: runs the exporter, beside workers that serve no HTTP."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _leave(*_: object) -> NoReturn:
-    """End well before the server has begun, too."""
+    """Exit with status 0, even before the server has begun."""
     sys.exit(0)
 
 
@@ -84,7 +84,7 @@ def _serve(arguments: argparse.Namespace) -> None:
     if tls.key and not tls.cert:
         raise InsecureError("--tls-key without --tls-cert: name the certificate, too")
     _refuse_without_uvicorn()
-    settings()  # what of them cannot be used is told now, and not to whoever scrapes
+    settings()  # a wrong one raises now, and not at the first scrape
     store = Watched(arguments.path)
     with listening.listening(arguments.listen) as sockets:
         if not arguments.insecure:

@@ -1,4 +1,4 @@
-"""`sqlmetrics show`: series and their values, as a scrape would have them now."""
+"""`sqlmetrics show`: prints series with the values that a scrape would show now."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from ..outside import words
 from ..outside.look import Look
 from ..outside.patterns import Pattern, PatternError, among_metrics, among_parts, pattern
 from ..outside.values import ENDED, Distribution, FamilyValues, Series, of_families, of_parts
+from ..scrape.text import Families
 from . import options, screen
 
 NOTHING = 1
@@ -77,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _watch(look: Look, patterns: list[Pattern], arguments: argparse.Namespace) -> None:
-    """Show it again and again; a store that cannot be read for a while, as its files are made anew, is told."""
+    """Print again and again; complain if the store cannot be read for a while, as its files are being made anew."""
     _show(look, patterns, arguments, _CLEAR)
     while True:
         sys.stdout.flush()
@@ -89,7 +90,7 @@ def _watch(look: Look, patterns: list[Pattern], arguments: argparse.Namespace) -
 
 
 def _show(look: Look, patterns: list[Pattern], arguments: argparse.Namespace, before: str = "") -> int:
-    """Print it, and return the status. before: what a terminal gets first."""
+    """Print what is wanted, and return the status. before: what a terminal gets first."""
     if arguments.openmetrics:
         return _show_openmetrics(look, patterns)
     remark = ""
@@ -109,11 +110,11 @@ def _show(look: Look, patterns: list[Pattern], arguments: argparse.Namespace, be
     else:
         screen.say(f"store  {look.place}")
         _print_overview(families) if arguments.family else _print(families, by_process=bool(arguments.by))
-    return _told(look, patterns, bool(families))
+    return _status(look, patterns, bool(families))
 
 
-def _told(look: Look, patterns: list[Pattern], is_any: bool) -> int:
-    """The exit status; says so if nothing matches."""
+def _status(look: Look, patterns: list[Pattern], is_any: bool) -> int:
+    """Return the exit status; complain if nothing matches."""
     if is_any or not patterns:
         return 0
     screen.complain(f"no series matches in {look.place}; `sqlmetrics show --family` lists what there is")
@@ -121,24 +122,17 @@ def _told(look: Look, patterns: list[Pattern], is_any: bool) -> int:
 
 
 def _show_openmetrics(look: Look, patterns: list[Pattern]) -> int:
-    """Print the exposition: of all, by the fast way, that of a scrape to the byte."""
+    """Print the exposition; without patterns, exactly the bytes of a scrape."""
     if not patterns:
         screen.write(look.text(openmetrics=True))
         return 0
     metrics = among_metrics(patterns, look.families().families)
-    screen.write(generate_latest(_Registry(metrics)))  # type: ignore[no-untyped-call]
-    return _told(look, patterns, bool(metrics))
-
-
-class _Registry:
-    """As much of a registry as an encoder needs."""
-
-    def __init__(self, metrics: object):
-        self.collect = lambda: metrics
+    screen.write(generate_latest(Families(metrics)))  # type: ignore[no-untyped-call]
+    return _status(look, patterns, bool(metrics))
 
 
 def as_json(look: Look, families: list[FamilyValues], remark: str) -> dict[str, object]:
-    """What `--json` prints; its keys are documented, and stay."""
+    """Return what `--json` prints. Its keys are documented, and must stay."""
     return {
         "store": look.place,
         "remark": remark,
@@ -173,7 +167,7 @@ def _summary(of: Distribution) -> dict[str, object]:
 
 
 def _csv(families: list[FamilyValues]) -> str:
-    """One line for each sample, as a scrape has them; labels as JSON."""
+    """Return CSV with one line for each sample of a scrape; labels are JSON."""
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")
     lines.writerow(["family", "type", "name", "labels", "process", "value"])
@@ -217,7 +211,7 @@ def _print(families: list[FamilyValues], *, by_process: bool) -> None:
 
 
 def _side_by_side(family: FamilyValues) -> FamilyValues:
-    """The family with what the processes have of one series together, so that they can be compared."""
+    """Group the series of a family by labels, so that the values of processes can be compared."""
     together: dict[str, list[Series]] = {}
     for one in family.series:
         together.setdefault(_labels(one), []).append(one)
@@ -229,7 +223,7 @@ def _labels(series: Series) -> str:
 
 
 def _who(series: Series, by_process: bool) -> list[str]:
-    """The labels, as the name is above the table, and the process."""
+    """Return the labels and the process; the name is above the table."""
     return [_labels(series), *([_owner(series)] if by_process else [])]
 
 
@@ -254,7 +248,7 @@ def _print_distributions(family: FamilyValues, by_process: bool) -> None:
 
 
 def _print_chart(of: Distribution) -> None:
-    """A bar for each bucket by itself: the histogram as one draws it."""
+    """Print a bar for each bucket by itself, as a histogram is drawn."""
     densities = of.densities()
     highest = max(densities, default=0.0) or 1.0
     rows = []

@@ -1,4 +1,4 @@
-"""`sqlmetrics status`: one screen that says whether the app is up, and how its store is."""
+"""`sqlmetrics status`: prints one screen about the app's processes and the state of its store."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _work(done: Work) -> str:
 
 
 def _print_processes(known: list[Process], now: float) -> None:
-    """Those that are not settled, and of the others the last."""
+    """Print the processes that are not settled, and the last ones of the others."""
     unsettled = [one for one in known if one.state != "remembered"]
     remembered = sorted((one for one in known if one.state == "remembered"), key=lambda one: one.died or 0.0)
     shown = [*unsettled, *remembered[-_REMEMBERED:]]
@@ -96,7 +96,7 @@ def _print_processes(known: list[Process], now: float) -> None:
 
 
 def _print_deaths(found: Status, now: float) -> None:
-    """The last ones, and how many there were."""
+    """Print the last processes that ended, and how many ended before them."""
     rows = [
         [
             words.printable(one.pid),
@@ -117,7 +117,7 @@ def _pid(one: Process) -> str:
 
 
 def _row(one: Process, now: float, is_named: bool) -> list[str]:
-    """is_named: whether processes have other names than their pids."""
+    """Return one process's row. is_named: whether any process has another name than its pid."""
     age = None if one.started is None else (one.died or now) - one.started
     cpu = "-" if one.cpu_seconds is None else f"{one.cpu_seconds:.1f} s"
     return [

@@ -1,4 +1,4 @@
-"""`sqlmetrics top`: what the processes of an app do now, by family and by process, again and again."""
+"""`sqlmetrics top`: shows again and again what the processes of an app do, by family and by process."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _live_screen() -> Callable[[Watch, Choice, float], None] | None:
-    """What takes the whole terminal, if there is one, and `rich`."""
+    """Return what shows `top` on a whole terminal; None without a terminal or `rich`."""
     if not (_may_be_cleared() and sys.stdin.isatty()):
         return None
     try:

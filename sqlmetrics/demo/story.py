@@ -1,4 +1,4 @@
-"""The demo from beginning to end: a gunicorn, what is asked of it, and every number that is checked."""
+"""The demo from beginning to end: a gunicorn, the requests that it gets, and every number that is checked."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def serving(store: str, workers: int) -> Iterator[int]:
 
 
 class Demo:
-    """What was asked of the server, and which checks of what came of it were right.
+    """The requests to the server, and the results of all checks.
 
     answered: answers by path and status. victim: the pid of the worker that is killed.
     """
@@ -119,7 +119,7 @@ class Demo:
         self.results: list[bool] = []
 
     def tell(self, requests: int) -> int:
-        """Do everything in its order, and show what comes of it; returns the exit status."""
+        """Do everything in order, and print the results; returns the exit status."""
         say(f"One gunicorn on port {self.port}, {self.workers} workers, one SQLite store")
         say(f"$ export SQLMETRICS_PATH={self.store}")
         say(f"$ gunicorn -c python:sqlmetrics.gunicorn -w {self.workers} sqlmetrics.demo.app:app")
@@ -140,7 +140,7 @@ class Demo:
         return 0
 
     def own_try(self) -> Iterator[str]:
-        """Lines for a shell that start the same app, ask it, and look at what it has counted."""
+        """Yield lines for a shell that start the same app, send it a request, and show what it has counted."""
         python = shlex.quote(sys.executable)
         store = Path(self.store).parent.with_name("sqlmetrics-try") / "metrics.sqlite3"
         yield f"export SQLMETRICS_PATH={shlex.quote(str(store))}"
@@ -150,7 +150,7 @@ class Demo:
         yield "kill %1"
 
     def set_gauges(self) -> None:
-        """Have each worker set its gauges to a number of its own; which one is asked is chance."""
+        """Make each worker set its gauges to a number of its own; chance decides which worker answers."""
         for _ in tries("one of the workers never answered"):
             number = len(self.settings) + 1
             self.settings.append((self.ask(f"/gauges?{query(number)}"), number))
@@ -158,7 +158,7 @@ class Demo:
                 return
 
     def kill_a_worker(self) -> None:
-        """Kill a worker in the middle of a request, and await its successor."""
+        """Kill a worker in the middle of a request, and wait for its successor."""
         with self.request(f"/slow?{query(90)}") as response:
             response.readline()
             self.victim = response.headers["X-Worker"]
@@ -198,34 +198,34 @@ class Demo:
         self.check_files()
 
     def check_files(self) -> None:
-        """There are four files at most, and none that `prometheus_client` would take for one of its own."""
+        """Check that there are at most four files, and none that `prometheus_client` would take for its own."""
         names = sorted(os.listdir(self.store))
         self.check("files beyond four in the store's folder", 0, max(len(names) - 4, 0))
         self.check("files that end in .db", [], [name for name in names if name.endswith(".db")])
 
     def check_gauges(self, shown: Scrape, living: Settings, in_progress: int, when: str) -> None:
-        """The ten gauges show what their modes say, and another one how many requests are in progress."""
+        """Check that ten gauges show what their modes say, and another one the requests in progress."""
         for mode in MODES:
             settings = living if mode.startswith("live") else self.settings
             self.check(f"gauge of mode {mode} {when}", gauge(mode, settings), shown[f"demo_{mode}"])
         self.check(f"in progress {when}", {(): in_progress}, shown["demo_in_progress"])
 
     def check_rows(self, sql: str, expected: Values) -> None:
-        """A view shows the same as a scrape, as soon as all that has changed is in rows."""
+        """Check that a view shows the same as a scrape, as soon as all changes are in rows."""
         deadline = time.monotonic() + ROWS_SECONDS
         while (found := read(self.store, sql)) != expected and time.monotonic() < deadline:
             time.sleep(0.1)
         self.check(sql, expected, found)
 
     def check(self, what: str, expected: object, found: object) -> None:
-        """Show one number, and whether it is what it has to be."""
+        """Print one number, and whether it is right."""
         self.results.append(found == expected)
         wrong = f"WRONG {what}: expected {plain(expected)}, found {plain(found)}"
         line = f"   ok {what}: {plain(found)}" if self.results[-1] else wrong
         say(textwrap.fill(line, 80, subsequent_indent=" " * 8))
 
     def scrape(self) -> Scrape:
-        """Scrape until every worker but the victim has answered; all have to say the same, in whatever order."""
+        """Scrape until every worker but the victim has answered; all answers must have the same lines, in any order."""
         texts: dict[str, str] = {}
         for _ in tries("one of the workers was never scraped"):
             answers = self.fetch(["/metrics"] * 2 * self.workers)
@@ -264,7 +264,7 @@ class Demo:
 
 
 def tries(failure: str) -> Iterator[None]:
-    """Have something tried again and again. Raises TimeoutError(failure) if that comes to no end."""
+    """Yield again and again, for a loop of tries. Raises TimeoutError(failure) if none ends the loop."""
     deadline = time.monotonic() + TIMEOUT
     while time.monotonic() < deadline:
         yield
@@ -273,12 +273,12 @@ def tries(failure: str) -> Iterator[None]:
 
 
 def query(number: int) -> str:
-    """What sets the ten gauges of the worker that is asked: those of mode min to the number below zero."""
+    """Return a query that sets a worker's ten gauges to a number; those of mode min to its negative."""
     return urlencode({mode: -number if mode.endswith("min") else number for mode in MODES})
 
 
 def gauge(mode: str, settings: Settings) -> Values:
-    """What the gauge of a mode has to show. settings: of the processes that it shows."""
+    """Return what the gauge of a mode must show. settings: of the processes that it shows."""
     kind = mode.removeprefix("live")
     values = {pid: -number if kind == "min" else number for pid, number in settings}
     if kind == "all":
@@ -288,7 +288,7 @@ def gauge(mode: str, settings: Settings) -> Values:
 
 
 def read(store: str, sql: str) -> Values:
-    """The rows of a query as another program sees them: the last column by those before. Raises OSError."""
+    """Run a query in another process; return the last column by the columns before. Raises OSError."""
     command = [sys.executable, "-c", READER, os.path.join(store, "metrics.sqlite3"), sql]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     if done.returncode:
@@ -297,7 +297,7 @@ def read(store: str, sql: str) -> Values:
 
 
 def plain(found: object) -> str:
-    """What was found, for people."""
+    """Return a value as people read it."""
     if isinstance(found, Mapping):
         return ", ".join(" ".join([*labels, plain(value)]) for labels, value in found.items())
     return f"{found:.10g}" if isinstance(found, float) else str(found)

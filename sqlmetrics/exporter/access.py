@@ -1,4 +1,4 @@
-"""Who may ask: whoever knows the password or the token, or anybody."""
+"""Checks the password or the token of a request, if there is one."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _LONGEST = 4096
 
 
 class SecretError(SQLMetricsError, ValueError):
-    """A file with a password or a token that cannot be used."""
+    """A file with a password or a token cannot be used."""
 
 
 class Access:
-    """Compares what a request's ``Authorization`` says with the secret.
+    """Compares a request's ``Authorization`` header with the secret.
 
-    scheme: `Basic` or `Bearer`, '' if anybody may ask. secret: ``user:password``, or the token.
+    scheme: `Basic` or `Bearer`; '' if anybody may ask. secret: ``user:password``, or the token.
     """
 
     def __init__(self, scheme: str = "", secret: bytes = b""):
@@ -39,7 +39,7 @@ class Access:
         )
 
     def challenge(self) -> str:
-        """What to tell who has not said it."""
+        """Return the ``WWW-Authenticate`` header for a client without the secret."""
         return f'{self.scheme} realm="sqlmetrics"' + (', charset="UTF-8"' if self.scheme == "Basic" else "")
 
     def _decoded(self, given: str) -> bytes:
@@ -51,7 +51,7 @@ class Access:
 
 
 def of_files(password_file: str | None, token_file: str | None) -> Access:
-    """The access by one of these files, or for anybody if there is none. Raises SecretError."""
+    """Return the access with the secret in one of these files; without a file, for anybody. Raises SecretError."""
     if password_file is not None:
         secret = _line(password_file)
         if not all(secret.partition(b":")):
@@ -61,7 +61,7 @@ def of_files(password_file: str | None, token_file: str | None) -> Access:
 
 
 def _line(path: str) -> bytes:
-    """The only line of a file that is not for everybody."""
+    """Return the only line of a file that other users may not read."""
     try:
         with open(path, "rb") as file:
             mode = os.fstat(file.fileno()).st_mode

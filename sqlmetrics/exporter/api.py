@@ -1,4 +1,4 @@
-"""What the page asks for, as data: each question is a method, which `QUESTIONS` names."""
+"""The data for the page: each question is a method, by its name in `QUESTIONS`."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class Api:
         self.history = History(store)
 
     def ask(self, name: str, given: Given) -> Any:
-        """The answer to a question, as plain data. Raises RequestError, and what `Look` does."""
+        """Return the answer to a question as plain data. Raises RequestError, and what `Look` does."""
         question = QUESTIONS.get(name)
         if question is None:
             raise RequestError(f"there is no {name!r}; there are {', '.join(QUESTIONS)}")
         return question(self, given)
 
     def now(self, _: Given) -> Any:
-        """The processes, the families, and the busiest series with their rates over the last minutes."""
+        """Return the processes, the families, and the busiest series with their rates over the last minutes."""
         kept = self.history.kept()
         last, before = kept[-1], lately.some_time_ago(kept)
         found, is_first = rates(before, last), before is last
@@ -54,7 +54,7 @@ class Api:
         }
 
     def histogram(self, given: Given) -> Any:
-        """What a histogram has observed between one look and the next, by bucket, and the quantiles of that."""
+        """Return a histogram's observations from look to look, by bucket, and their quantiles."""
         family = wanted(given, "family"), "histogram"
         kept = [one for one in self.history.kept() if family in one.columns]
         if not kept:
@@ -66,21 +66,21 @@ class Api:
             "times": [at for at, _, _ in steps],
             "rates": [[n / seconds for n in _by_bound(of, bounds)] for _, seconds, of in steps],
             "quantiles": {name: [of.quantile(q) for _, _, of in steps] for name, q in search.QUANTILES.items()},
-            "ever": search.told(distribution(column.of, column.values)),
+            "ever": search.summary(distribution(column.of, column.values)),
         }
 
     def search(self, given: Given) -> Any:
-        """Series by words or a pattern, with their values now."""
+        """Return series by words or a pattern, with their values now."""
         return search.found(self._store.look(), given.get("q", ""))
 
     def series(self, given: Given) -> Any:
-        """One series: what each process has of it, exactly, and its last minutes."""
+        """Return the exact part that each process has of a series, and the last minutes of the series."""
         family, name, own = wanted(given, "family"), wanted(given, "name"), labels(given)
         found = search.of_processes(self._store.look(), family, name, own)
         return {"processes": found, **lately.series(self.history.kept(), family, (name, f"{name}_count"), own)}
 
     def cardinality(self, _: Given) -> Any:
-        """How many series the families have, and how many values their labels; the largest families."""
+        """Return the largest families with their numbers of series and label values."""
         found = cardinality(self._store.look())[0]
         return {
             "series": sum(one.series for one in found),
@@ -89,7 +89,7 @@ class Api:
         }
 
     def health(self, _: Given) -> Any:
-        """What `sqlmetrics check` finds."""
+        """Return what `sqlmetrics check` finds."""
         return {"at": time.time(), "findings": findings(self._store.place())}
 
 
@@ -104,6 +104,6 @@ QUESTIONS: dict[str, Callable[[Api, Given], Any]] = {
 
 
 def _by_bound(of: Distribution, bounds: Sequence[float]) -> list[float]:
-    """What each bucket has by itself; a child may have other bounds than before."""
+    """Return what each bucket has by itself, by these bounds; a child may have other bounds than before."""
     found = dict(zip((bound for bound, _ in of.buckets), of.densities(), strict=True))
     return [found.get(bound, 0.0) for bound in bounds]

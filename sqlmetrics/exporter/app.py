@@ -1,4 +1,4 @@
-"""The ASGI app of the exporter: its routes, and who may ask for them."""
+"""The ASGI app of the exporter: its routes, and the check of passwords."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Handler = Callable[[Request], Awaitable[Answer]]
 _TEXT = ("Content-Type", "text/plain; charset=utf-8")
 _JSON = ("Content-Type", "application/json")
 _FOR_ALL = ("/-/healthy", "/-/ready")
-"""Whoever watches over the process has no password."""
+"""Routes without a password, because supervisors have none."""
 _SAFE = [
     ("X-Content-Type-Options", "nosniff"),
     ("X-Frame-Options", "DENY"),
@@ -32,7 +32,7 @@ _API = "/api/"
 
 
 class Exporter:
-    """Answers scrapes, and all else that there is to ask of one store. Make it in the event loop that runs it."""
+    """Answers scrapes of one store, and the page's questions. Make it in the event loop that runs it."""
 
     def __init__(self, store: Watched, api: Api, access: Access, *, self_metrics: bool = True):
         self._store, self._api, self._access = store, api, access

@@ -1,4 +1,4 @@
-"""The last minutes of a store, in memory only: a thread that looks again and again, and takes little for it."""
+"""The last minutes of a store, in memory only: a thread looks again and again, and takes little CPU and memory."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from .watched import Watched
 log = logging.getLogger("sqlmetrics")
 
 _SPAN = 300.0
-"""Seconds that are kept."""
+"""How many seconds are kept."""
 _BYTES = 32 * 1024 * 1024
-"""What all that is kept may take, about; but for the last two looks."""
+"""How much memory all looks may take, roughly; but the last two are always kept."""
 _BUSY, _IDLE = 2.0, 10.0
-"""Seconds between two looks while somebody looks at the page, and else."""
+"""Seconds between two looks while a page is open, and while none is."""
 _FEWEST = 2
 _SHORTEST = 0.1
 _WATCHED = 15.0
-"""So many seconds after it has asked for anything, a page is taken to be closed."""
+"""A page that has asked for nothing for so many seconds is taken to be closed."""
 _SHARE = 0.02
-"""Of the time, the most that looks take: of a store so large that one takes long, there are fewer."""
+"""The share of the time that looks may take: if a large store makes them long, there are fewer."""
 
 
 class History:
-    """What a store was like in the last minutes. A look while nobody asks for them is one in ten seconds."""
+    """The states of a store in the last minutes. While nobody asks for them, it looks only every ten seconds."""
 
     def __init__(self, store: Watched, clock: Callable[[], float] = time.monotonic):
         self._store, self._clock = store, clock
@@ -46,14 +46,14 @@ class History:
         threading.Thread(target=self._run, name="sqlmetrics-history", daemon=True).start()
 
     def kept(self) -> list[Sight]:
-        """What is kept, the newest last, which is not old. Raises as `Look` does."""
+        """Return the states, the newest last; looks now if that one is old. Raises as `Look` does."""
         self._asked = self._clock()
         self._wake.set()
         self._take_if_due()
         return list(self._kept)
 
     def _take_if_due(self) -> None:
-        """Look, if the last look is old; one thread at a time, so that no two looks are of the same moment."""
+        """Look if the last look is old; one thread at a time, so that no two looks are of the same moment."""
         with self._taking:
             if not self._kept or self._clock() - self._taken >= self._pause():
                 self.take()
@@ -68,7 +68,7 @@ class History:
         self._forget()
 
     def _forget(self) -> None:
-        """Let go of what is old, or more than there is room for."""
+        """Drop states that are old, or more than there is room for."""
         kept, size = self._kept, sum(one.bytes for one in self._kept)
         while len(kept) > _FEWEST and (size > _BYTES or kept[-1].at - kept[0].at > _SPAN):
             size -= kept.popleft().bytes
@@ -84,7 +84,7 @@ class History:
             try:
                 self._take_if_due()
             except (SQLMetricsError, apsw.Error, OSError):
-                self._kept.clear()  # whoever asks is told why
+                self._kept.clear()  # the next question gets the reason
                 time.sleep(_BUSY)
             except Exception:
                 log.exception("the history of the page could not be brought up to date")

@@ -1,4 +1,4 @@
-"""What the last minutes tell: rates of processes and series, and what histograms observed from one look to the next."""
+"""Data about the last minutes: rates of processes and series, and observations of histograms from look to look."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from ..scrape.plan import FamilyId, Line
 Points = list[tuple[float, float]]
 """(seconds since the epoch, value)."""
 _WINDOW = 10.0
-"""Seconds over which a rate is taken: a moment ago, and not of one look only."""
+"""Seconds over which a rate is taken: recent, but over more than one look."""
 _BUSIEST = 8
 _ENDED = 10
 _PROCESSES = 60
 
 
 def some_time_ago(kept: list[Sight]) -> Sight:
-    """The moment to compare the last one with."""
+    """Return the state to compare the last one with."""
     return next((one for one in reversed(kept) if one.at <= kept[-1].at - _WINDOW), kept[0])
 
 
 def processes(found: Rates, *, is_first: bool) -> dict[str, Any]:
-    """Those that are not settled, the busiest first, a page of them; and what all that live do together."""
+    """Return a page of the processes that are not settled, the busiest first, and the sums of those alive."""
     unsettled = [one for one in found.processes if one.process.state != "remembered"]
     alive = [one for one in unsettled if one.process.is_alive]
     unsettled.sort(key=lambda one: (not one.process.is_alive, -(one.per_second or 0.0), one.process.pid))
@@ -46,7 +46,7 @@ def processes(found: Rates, *, is_first: bool) -> dict[str, Any]:
 
 
 def ended(kept: list[Sight]) -> list[dict[str, Any]]:
-    """Who lived at some moment of these, and does not now, the last first; `at`: when that was seen."""
+    """Return the processes that were alive at some moment and are not now, the last first; `at`: last seen alive."""
     seen = {who_is(one): sight.at for sight in kept for one in sight.processes if one.is_alive}
     living = {who_is(one) for one in kept[-1].processes if one.is_alive}
     gone = sorted(((at, who) for who, at in seen.items() if who not in living), reverse=True)
@@ -54,7 +54,7 @@ def ended(kept: list[Sight]) -> list[dict[str, Any]]:
 
 
 def busiest(kept: list[Sight]) -> list[dict[str, Any]]:
-    """The series with the highest rates, with the rates of the last minutes."""
+    """Return the series with the highest rates, with the rates of the last minutes."""
     last, before = kept[-1], some_time_ago(kept)
     found: list[tuple[float, FamilyId, int]] = []
     for family, column in last.columns.items():
@@ -70,15 +70,15 @@ def busiest(kept: list[Sight]) -> list[dict[str, Any]]:
 
 
 def per_second(found: Points) -> Points:
-    """How fast a value rose from one moment to the next."""
+    """Return how fast a value rose from one moment to the next."""
     steps = pairwise(found)
     return [(at, max(value - before, 0.0) / (at - since)) for (since, before), (at, value) in steps if at > since]
 
 
 def series(kept: list[Sight], name: str, samples: Sequence[str], labels: dict[str, str]) -> dict[str, Any]:
-    """The last minutes of a series of a family: how many events there were in a second, or its values.
+    """Return the last minutes of a series of a family: its events per second, or its values.
 
-    samples: one of these is its name.
+    samples: the names that its sample may have.
     """
     for family in kept[-1].columns:
         if family[0] == name:
@@ -91,7 +91,7 @@ def series(kept: list[Sight], name: str, samples: Sequence[str], labels: dict[st
 
 
 def _values(kept: list[Sight], family: FamilyId, line: Line) -> Iterator[tuple[float, float]]:
-    """(when, value) of a series, of the moments in which it was there."""
+    """Yield (time, value) of a series for each moment that has it."""
     place: tuple[object, int | None] = None, None
     for sight in kept:
         column = sight.columns.get(family)
@@ -103,7 +103,7 @@ def _values(kept: list[Sight], family: FamilyId, line: Line) -> Iterator[tuple[f
 
 
 def observed(kept: list[Sight], family: FamilyId) -> list[tuple[float, float, Distribution]]:
-    """What a histogram observed: (when, in how many seconds, what) from one moment to the next."""
+    """Return (time, seconds, distribution) of a histogram's observations from one moment to the next."""
     steps = []
     for before, after in pairwise(kept):
         column = after.columns[family]

@@ -1,4 +1,4 @@
-"""Where the exporter listens: sockets that it makes itself, or that it is given."""
+"""The sockets that the exporter listens on: it makes them, or inherits them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..errors import SQLMetricsError
 DEFAULT = "127.0.0.1:9464"
 FORMS = "HOST:PORT, [IPV6]:PORT, :PORT, unix:PATH, fd:N or systemd"
 _FIRST_FD = 3
-"""Of those that systemd hands on, see sd_listen_fds(3)."""
+"""The first descriptor of systemd's sockets, see sd_listen_fds(3)."""
 _BACKLOG = 128
 
 
@@ -40,7 +40,7 @@ def listening(text: str) -> Iterator[list[socket.socket]]:
 
 
 def listen(text: str) -> list[socket.socket]:
-    """The sockets of ``--listen``, in one of the `FORMS`. Raises ListenError."""
+    """Return the sockets for ``--listen``, in one of the `FORMS`. Raises ListenError."""
     kind, _, rest = text.partition(":")
     try:
         if text == "systemd":
@@ -66,7 +66,7 @@ def is_local(sock: socket.socket) -> bool:
 
 
 def url(sock: socket.socket, scheme: str) -> str:
-    """What to ask for."""
+    """Return the URL of a socket."""
     if sock.family == socket.AF_UNIX:
         return f"unix:{os.fsdecode(sock.getsockname())}"
     host, port = sock.getsockname()[:2]
@@ -102,7 +102,7 @@ def _tcp(text: str) -> socket.socket:
 
 
 def _unix(path: str) -> socket.socket:
-    """A socket in a folder, which those may use whom the umask lets write to it."""
+    """Return a socket in a folder; the umask decides which users may connect to it."""
     if not path:
         raise ListenError("cannot listen on 'unix:': expected unix:PATH")
     if _is_left(path):
@@ -118,7 +118,7 @@ def _unix(path: str) -> socket.socket:
 
 
 def _is_left(path: str) -> bool:
-    """Whether there is the socket of a process that has gone."""
+    """Whether the path has the socket of a process that has ended."""
     try:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             return False
@@ -132,7 +132,7 @@ def _is_left(path: str) -> bool:
 
 
 def _inherited(fd: int) -> socket.socket:
-    """A socket that whoever started this process has opened."""
+    """Return an inherited socket."""
     try:
         found = socket.socket(fileno=fd)
     except OSError as error:
@@ -144,7 +144,7 @@ def _inherited(fd: int) -> socket.socket:
 
 
 def _activated() -> list[socket.socket]:
-    """Those of systemd's socket units."""
+    """Return the sockets of systemd's socket units."""
     pid, count = os.environ.pop("LISTEN_PID", ""), os.environ.pop("LISTEN_FDS", "")
     os.environ.pop("LISTEN_FDNAMES", None)
     if pid != str(os.getpid()) or not count.isdigit() or int(count) < 1:

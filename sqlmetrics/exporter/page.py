@@ -1,4 +1,4 @@
-"""The page for people: one file, which fetches nothing from elsewhere, and in which nothing runs but what is in it."""
+"""The page for people: one file that loads nothing from elsewhere, and runs no script but its own."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Page:
 
 
 def _policy(page: str) -> str:
-    """What a browser may run and show: the page's own script and style, known by their hashes, and its questions."""
+    """Return the policy: a browser may run only the page's own script and style, by their hashes, and ask this host."""
     allowed = {
         "default-src": "'none'",
         "script-src": _hash_of("script", page),

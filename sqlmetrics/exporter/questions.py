@@ -1,4 +1,4 @@
-"""What is given with a question to the exporter."""
+"""The parameters of a question to the exporter."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ Given = dict[str, str]
 
 
 class RequestError(SQLMetricsError, ValueError):
-    """A question that makes no sense."""
+    """The question makes no sense."""
 
     http_status = "400 Bad Request"
 
 
 def wanted(given: Given, name: str) -> str:
-    """A parameter that must be there. Raises RequestError."""
+    """Return a required parameter. Raises RequestError."""
     if not given.get(name):
         raise RequestError(f"{name}= is missing")
     return given[name]
 
 
 def labels(given: Given) -> dict[str, str]:
-    """The parameter ``labels``, a JSON object. Raises RequestError."""
+    """Return the parameter ``labels``, a JSON object. Raises RequestError."""
     try:
         found = json.loads(given.get("labels", "{}"))
     except (ValueError, RecursionError):

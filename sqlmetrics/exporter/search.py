@@ -1,4 +1,4 @@
-"""Series that somebody looks for, with their values at this moment, together and by process."""
+"""Finds series by words or a pattern, with their values now, in total and by process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 
 
 def found(look: Look, text: str) -> dict[str, Any]:
-    """Series by words or a pattern, and how many there are. Raises RequestError, and as `Look` does."""
+    """Return series by words or a pattern, and how many there are. Raises RequestError, and as `Look` does."""
     takes = _taker(text)
     families = of_families(look.families().families)
     meant = [(of, one) for of in families for one in of.series if takes(of.name, of.type, one.name, one.labels)]
@@ -30,7 +30,7 @@ def _series(of: FamilyValues, one: Series) -> dict[str, Any]:
 
 
 def of_processes(look: Look, family: str, name: str, labels: dict[str, str]) -> list[dict[str, Any]]:
-    """What each process has of a series. Raises as `Look` does."""
+    """Return each process's part of a series. Raises as `Look` does."""
     names = [name, *(f"{name}_{end}" for end in ("bucket", "count", "sum"))]
     parts = [one for one in look.parts(names) if one.family.name == family and _is_of(one, labels)]
     shown = [one for of in of_parts(parts) for one in of.series]
@@ -38,19 +38,19 @@ def of_processes(look: Look, family: str, name: str, labels: dict[str, str]) -> 
 
 
 def _value(one: Series) -> dict[str, Any]:
-    """With all digits: as text, for JavaScript has no others."""
+    """Return the value with all its digits, so as text: JavaScript's numbers have fewer."""
     of = one.distribution
-    return {"value": number(one.value) if of is None else None, "distribution": None if of is None else told(of)}
+    return {"value": number(one.value) if of is None else None, "distribution": None if of is None else summary(of)}
 
 
-def told(of: Distribution) -> dict[str, Any]:
-    """What a distribution says in short."""
+def summary(of: Distribution) -> dict[str, Any]:
+    """Return a summary of a distribution."""
     quantiles = {name: of.quantile(q) for name, q in QUANTILES.items()} if of.buckets else {}
     return {"count": number(of.count), "sum": number(of.total), "mean": of.mean, **quantiles}
 
 
 def _is_of(part: Part, labels: dict[str, str]) -> bool:
-    """Whether a part belongs to the series with these labels; a scrape shows that of one process with its pid."""
+    """Whether a part belongs to the series with these labels, which may include the pid that a scrape shows."""
     is_bucket = part.line.name.endswith("_bucket")
     own = {key: value for key, value in part.line.labels.items() if not (is_bucket and key == "le")}
     if part.process is None:
@@ -59,7 +59,7 @@ def _is_of(part: Part, labels: dict[str, str]) -> bool:
 
 
 def _taker(text: str) -> Callable[[str, str, str, dict[str, str]], bool]:
-    """Whether a series is meant: by a pattern as `show` has them, or by words that its text has."""
+    """Return a function that selects series by a pattern, as `show` has them, or by words in their text."""
     if any(mark in text for mark in "*{"):
         try:
             patterns: list[Pattern] = [pattern(text)]

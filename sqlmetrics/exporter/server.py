@@ -1,4 +1,4 @@
-"""The exporter under uvicorn, which is asked for no more than HTTP: signals, sockets and patience are settled here."""
+"""Runs the exporter with uvicorn, which only speaks HTTP: signals, sockets and timeouts are handled here."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _quiet(app: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _Server(uvicorn.Server):
-    """A server that ends well when it is told to; uvicorn's own raises the signal again at its end."""
+    """A server that ends with status 0 at a signal; uvicorn's own raises the signal again at its end."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End; clients that have not taken their answers in a moment do not get the rest."""
@@ -88,9 +88,9 @@ class _Server(uvicorn.Server):
 
 
 class _Hasty(H11Protocol):
-    """A connection that ends if its client takes too long to say what it wants, or to take an answer.
+    """A connection that ends if its client takes too long to send a request, or to read an answer.
 
-    uvicorn waits for ever, and has no more than so many connections.
+    uvicorn would wait for ever, but it has a limited number of connections.
     """
 
     _deadline: asyncio.TimerHandle | None = None

@@ -1,4 +1,4 @@
-"""One answer for all that ask the same at once, if that is as true for each as an answer of its own."""
+"""Gives one answer to all clients that ask the same at once, as long as it is as fresh as an answer of their own."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ A = TypeVar("A")
 
 
 class Shared(Generic[Q, A]):
-    """Has questions answered one at a time, in a thread of their own: no other work keeps them waiting.
+    """Answers questions one at a time, in a thread of their own, so that no other work keeps them waiting.
 
-    Who asks while the same question is being answered waits for the next answer: the one that is being made may have
-    read what has changed since. All that wait share that next one, which begins after the last of them has come.
+    A client that asks while the same question is being answered waits for the next answer, because the present one may
+    have read what has changed since. All clients that wait share the next answer, which begins after the last of them
+    has come.
     """
 
     def __init__(self, work: Callable[[Q], A]):
@@ -25,7 +26,7 @@ class Shared(Generic[Q, A]):
         self._waiting: dict[Q, asyncio.Task[A]] = {}
 
     async def answer(self, question: Q) -> A:
-        """The answer of work that begins from now on. Raises what the work does."""
+        """Return the answer of work that begins from now on. Raises what the work does."""
         task = self._waiting.get(question)
         if task is None:
             task = self._waiting[question] = asyncio.ensure_future(self._begin(question))

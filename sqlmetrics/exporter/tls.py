@@ -1,4 +1,4 @@
-"""What HTTPS needs."""
+"""The certificate for HTTPS."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The store that an exporter serves: it may come later, go, and be made anew at the same place or at another."""
+"""The store that an exporter serves: it may come later, disappear, or be made anew at the same or another place."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ log = logging.getLogger("sqlmetrics")
 
 
 class Watched:
-    """Looks at what is at a path each time that something is asked. Raises PathError if no store is named at all."""
+    """Looks at the store at a path, found again at each question. Raises PathError if no store is named at all."""
 
     def __init__(self, path: str | None):
         self._path = path
@@ -26,14 +26,14 @@ class Watched:
         self._told = ""
 
     def place(self) -> Place:
-        """The store, as far as its place can be told while its folder is not there."""
+        """Return the place of the store, even while its folder is missing."""
         try:
             return find(self._path)
         except PathError:
             return Place(self._named, "--path" if self._named_by == "path" else self._named_by)
 
     def look(self) -> Look:
-        """Look at the store. Raises PathError while its folder is not there."""
+        """Return a look at the store. Raises PathError while its folder is missing."""
         place = find(self._path)
         with self._lock:
             if self._look is None or self._look.place != place:
@@ -43,18 +43,18 @@ class Watched:
             return self._look
 
     def text(self, encoder: Encoder, asked: Wanted) -> bytes:
-        """The exposition. Raises as `Look` does."""
+        """Return the exposition. Raises as `Look` does."""
         text = self.look().encoded(encoder, asked)
         self.tell(None)
         return text
 
     def check(self) -> None:
-        """Read as little as shows that all can be read. Raises as `Look` does."""
+        """Read a little, to check that the store can be read. Raises as `Look` does."""
         self.look().ask(wanted([]), lambda _: None)
         self.tell(None)
 
     def tell(self, error: Exception | None) -> None:
-        """Log why the store cannot be read, or that it can again; the same thing once."""
+        """Log why the store cannot be read, or that it can be read again; the same reason only once."""
         said = str(error or "")
         with self._lock:
             before, self._told = self._told, said

@@ -1,1 +1,1 @@
-"""A store as it is seen from outside, for commands and the exporter: nothing here prints, or changes a byte."""
+"""Looks at a store from outside, for commands and the exporter. Nothing here prints, or changes a byte of the store."""

@@ -1,4 +1,4 @@
-"""What a check looks at around a store: file system, rights, room, systemd, and files of prometheus_client's mode."""
+"""The checks around a store: file system, room, rights, SQLite, systemd, and files of prometheus_client's own mode."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .findings import ERROR, OK, WARNING, Finding
 from .words import size
 
 _FAR = re.compile(r"nfs4?|cifs|smb3?|smbfs|9p|afs|ceph|glusterfs|lustre|gpfs|beegfs|ocfs2|fuse\.(?!fuseiso).*|vboxsf")
-"""File systems that other machines share, or that do not map files as WAL and cells need it."""
+"""File systems that several machines share, or that do not map files in the way that WAL and cells need."""
 _FREE = 64 * 1024 * 1024
 _TOO_FEW = 4 * 1024 * 1024
 _FREE_SHARE = 0.05
@@ -30,7 +30,7 @@ _SYSTEMD = "/run/systemd/system"
 
 
 def findings(path: str) -> Iterator[Finding]:
-    """All of them; they need no store that can be read. Raises OSError where the system cannot say."""
+    """Yield all findings, even if the store cannot be read. Raises OSError if the system cannot tell."""
     yield filesystem(path)
     yield room(path)
     yield from rights(path)
@@ -48,18 +48,18 @@ class Mount(NamedTuple):
 
 
 def mount_of(path: str, text: str) -> Mount | None:
-    """The mount that a path is in. text: of ``/proc/self/mountinfo``, see proc(5)."""
+    """Return the mount that a path is in. text: the content of ``/proc/self/mountinfo``, see proc(5)."""
     found: list[Mount] = []
     for line in text.splitlines():
         before, _, after = line.partition(" - ")
         place = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), before.split()[4])
         if path == place or path.startswith(place.rstrip("/") + "/"):
             found.append(Mount(place, after.split()[0]))
-    return max(reversed(found), key=lambda one: len(one.place), default=None)  # of two at one place, the later
+    return max(reversed(found), key=lambda one: len(one.place), default=None)  # of two at the same place, the later one
 
 
 def filesystem(path: str) -> Finding:
-    """The kind of file system: WAL and cells are shared memory of one machine."""
+    """Check the kind of file system, because WAL and cells are shared memory of one machine."""
     try:
         with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
             mount = mount_of(path, file.read())
@@ -77,7 +77,7 @@ def filesystem(path: str) -> Finding:
 
 
 def room(path: str) -> Finding:
-    """What is free on the disk: where there is none, new children wait in memory."""
+    """Check the free space on the disk: without any, new children wait in memory."""
     disk = os.statvfs(os.path.dirname(path))
     free, of = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
     text = f"{size(free)} of {size(of)} free"
@@ -92,7 +92,7 @@ def room(path: str) -> Finding:
 
 
 def rights(path: str) -> Iterator[Finding]:
-    """Whose the files are: workers of another user cannot write them, and strangers should not."""
+    """Check the files' owners and modes: all workers must be able to write them, and nobody else."""
     folder = os.path.dirname(path)
     found = {name: os.lstat(path + name) for name in SUFFIXES if os.path.lexists(path + name)}
     if not found:
@@ -125,7 +125,7 @@ def _folder(folder: str, database: os.stat_result) -> Finding:
 
 
 def sqlite() -> Finding:
-    """The version of SQLite that this command runs with; the app's is the same where both are of one environment."""
+    """Check the SQLite that this command uses; the app uses the same one if both are in one environment."""
     version = ".".join(map(str, wal.version()))
     warning = wal.warning()
     if warning:
@@ -134,7 +134,7 @@ def sqlite() -> Finding:
 
 
 def aside(path: str) -> Iterator[Finding]:
-    """What damage has left beside the store."""
+    """Find the database that damage has left beside the store."""
     name = path + DAMAGED_SUFFIX
     if os.path.lexists(name):
         text = f"{name} ({size(os.lstat(name).st_size)}) was a database of which nothing could be read"
@@ -143,7 +143,7 @@ def aside(path: str) -> Iterator[Finding]:
 
 
 def mmap_files(path: str) -> Finding:
-    """Files of prometheus_client's own multiprocess mode: who writes them is not in the store."""
+    """Find files of prometheus_client's own multiprocess mode: a process that writes them does not use the store."""
     folders = {os.path.dirname(path)}
     folders |= {os.environ[one] for one in config.PATH_VARIABLES[1:] if os.environ.get(one)}
     names = [name for one in sorted(folders) for name in glob.glob(os.path.join(glob.escape(one), "*.db"))]
@@ -156,7 +156,7 @@ def mmap_files(path: str) -> Finding:
 
 
 def remove_ipc(path: str) -> Finding:
-    """Whether systemd deletes the files of this user in /dev/shm when he logs out (logind.conf(5), RemoveIPC=)."""
+    """Check whether systemd deletes the owner's files in /dev/shm at a logout (logind.conf(5), RemoveIPC=)."""
     try:
         owner = os.stat(path).st_uid
     except OSError:
@@ -179,7 +179,7 @@ def _system_uids() -> int:
 
 
 def _removes_ipc() -> bool:
-    """Yes, unless it was switched off; the last file that says something counts."""
+    """Whether RemoveIPC is on, as by default; the last file that sets it counts."""
     parts = sorted((name for one in _LOGIND_PARTS for name in glob.glob(f"{one}/*.conf")), key=os.path.basename)
     said = True
     for name in [*_LOGIND, *parts]:

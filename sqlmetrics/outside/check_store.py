@@ -1,4 +1,4 @@
-"""What a check looks at in a store: its files as a whole, versions, limits, processes, and the holders of its locks."""
+"""The checks of a store itself: its content, versions, limits, processes, and the holders of its locks."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _HELD_SECONDS = 1.0
 
 
 def findings(place: Place) -> Iterator[Finding]:
-    """All of them; one that cannot be looked at is an error."""
+    """Yield all findings. What cannot be checked is an error, too."""
     yield reader_of_wal(place.path)
     yield writer(place.path)
     yield integrity(place)
@@ -42,7 +42,7 @@ def findings(place: Place) -> Iterator[Finding]:
 
 
 def integrity(place: Place) -> Finding:
-    """Whether database, cells and journals are whole and go together."""
+    """Check that database, cells and journals are sound and fit together."""
     begun = time.perf_counter()
     try:
         with contextlib.closing(onlooking.connect(place.path)) as connection:
@@ -60,7 +60,7 @@ def integrity(place: Place) -> Finding:
 
 
 def version(place: Place) -> Finding:
-    """Whether the app and this command are of one version, as far as the store tells."""
+    """Check that the app and this command have the same version, as far as the store tells."""
     with contextlib.closing(onlooking.connect(place.path)) as connection:
         found = schema.check(connection, place.path)
     known = schema.schema_version()
@@ -89,7 +89,7 @@ def _of_status(found: Status) -> Iterator[Finding]:
 
 
 def limits(found: Status) -> Iterator[Finding]:
-    """How much is used of the limits of the cells file."""
+    """Check how much of the limits of the cells file is used."""
     fixes = {
         "processes": "stop processes that need no metrics, or give groups of them stores of their own",
         "cell blocks": "sqlmetrics cardinality names the label that has too many values; max_series= limits them",
@@ -101,9 +101,9 @@ def limits(found: Status) -> Iterator[Finding]:
 
 
 def reader_of_wal(path: str) -> Finding:
-    """Whether a reader keeps the WAL from starting over.
+    """Check whether a reader keeps the WAL from starting over.
 
-    A reader holds a lock on a read mark for as long as its transaction lasts; scrapes do for some milliseconds.
+    A reader locks a read mark as long as its transaction lasts; scrapes do that for some milliseconds.
     """
     length = wal.wal_bytes(path)
     if length <= 2 * WAL_BYTES:
@@ -119,7 +119,7 @@ def reader_of_wal(path: str) -> Finding:
 
 
 def writer(path: str) -> Finding:
-    """Whether a program keeps the write lock, so that no process can flush; a flush has it for some milliseconds."""
+    """Check whether a program keeps the write lock, so that nobody can flush; a flush has it for some milliseconds."""
     who = _steady_holders(path, _WRITE_LOCK)
     if not who:
         return Finding("write lock", OK, "no program keeps it")
@@ -128,7 +128,7 @@ def writer(path: str) -> Finding:
 
 
 def _steady_holders(path: str, lock_bytes: range) -> str:
-    """The processes that hold one of these locks for a second without a break, as a text; empty if there is none."""
+    """Return a text with the processes that hold one of these locks for a whole second; '' if there is none."""
     until, holders = time.monotonic() + _HELD_SECONDS, _holders(path, lock_bytes)
     while holders and time.monotonic() < until:
         time.sleep(0.05)
@@ -137,7 +137,7 @@ def _steady_holders(path: str, lock_bytes: range) -> str:
 
 
 def _holders(path: str, lock_bytes: range) -> set[int]:
-    """The processes that hold one of these locks now; 0 for those that are not seen from here."""
+    """Return the pids of processes that hold one of these locks now; 0 stands for those not visible from here."""
     try:
         identity = identity_of(os.stat(path + "-shm", follow_symlinks=False))
         if identity not in _open:
@@ -149,7 +149,7 @@ def _holders(path: str, lock_bytes: range) -> set[int]:
 
 
 _open: dict[tuple[int, int], int] = {}
-"""Descriptors of ``-shm``, by the file's identity. They stay open: a close would end SQLite's locks of this process."""
+"""Descriptors of ``-shm`` by the file's identity. They stay open, because a close would drop this process's locks."""
 
 
 def _described(pid: int) -> str:

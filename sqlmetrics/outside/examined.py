@@ -1,4 +1,4 @@
-"""All that a look at a store and its surroundings finds wrong."""
+"""All checks of a store and its surroundings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .place import Place
 
 
 def findings(place: Place) -> list[Finding]:
-    """All findings, of the surroundings first."""
+    """Return all findings, those of the surroundings first."""
     if not os.path.lexists(place.path):
         fix = "start the app with install() or `sqlmetrics run`; is it the same path, user and container?"
         return [Finding("store", ERROR, "there is none", fix)]

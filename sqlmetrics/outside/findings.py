@@ -1,4 +1,4 @@
-"""What a check finds: what is so, how bad that is, and what to do about it."""
+"""The result of a check: what it found, how bad that is, and what to do about it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ OK, WARNING, ERROR = "ok", "warning", "error"
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
-    about: such as `filesystem`. level: `ok`, `warning` or `error`. text: what is so. fix: what to do, '' if nothing.
+    about: such as `filesystem`. level: `ok`, `warning` or `error`. text: what was found. fix: what to do, if anything.
     """
 
     about: str
@@ -21,6 +21,6 @@ class Finding:
 
 
 def worst(findings: list[Finding]) -> str:
-    """The worst level among them."""
+    """Return the worst level among findings."""
     levels = {one.level for one in findings}
     return next((level for level in (ERROR, WARNING) if level in levels), OK)

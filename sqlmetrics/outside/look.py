@@ -36,17 +36,17 @@ ROWS_ONLY = "the values are those of the rows, as old as the last flush"
 
 @dataclass(frozen=True)
 class Found:
-    """What was read. remark: why it is not what living processes have now, '' if it is."""
+    """What was read. remark: why these are not the present values of living processes; '' if they are."""
 
     families: list[Metric]
     remark: str = ""
 
 
 class Look:
-    """Answers what commands ask of one store, as often as they ask.
+    """Answers the questions of commands about one store.
 
-    Where the cells file is missing, or of an earlier boot of the machine, the rows are what there is: values, and no
-    processes. Its methods raise NoStoreError, PathError, StoreError or apsw.Error.
+    If the cells file is missing, or from an earlier boot of the machine, only rows are left: values, but no processes.
+    The methods raise NoStoreError, PathError, StoreError or apsw.Error.
     """
 
     def __init__(self, place: Place):
@@ -57,11 +57,11 @@ class Look:
         self._reader = Reader(place.path, _connect_to_current)
 
     def close(self) -> None:
-        """Close the connection; another is opened when it is needed."""
+        """Close the connection. The next question opens another one."""
         self._reader.close()
 
     def families(self, names: Iterable[str] | None = None, *, self_metrics: bool = False) -> Found:
-        """All families, or those with samples of these names, with the values that a scrape would show now."""
+        """Return all families, or those with samples of these names, with the values that a scrape would show now."""
         asked = wanted(names, self_metrics=self_metrics)
         try:
             return Found(self.scrape(asked, lambda families, _: [one.metric() for one in families]))
@@ -70,38 +70,38 @@ class Look:
             return Found(_families_of_rows(found, asked), f"{error}; {ROWS_ONLY}")
 
     def text(self, *, openmetrics: bool = False, self_metrics: bool = False) -> bytes:
-        """The exposition, UTF-8: the text format 0.0.4, or OpenMetrics 1.0."""
+        """Return the exposition in UTF-8: the text format 0.0.4, or OpenMetrics 1.0."""
         encoder: Encoder = partial(openmetrics_text.generate_latest) if openmetrics else exposition.generate_latest
         return self.encoded(encoder, wanted(self_metrics=self_metrics))
 
     def encoded(self, encoder: Encoder, asked: Wanted) -> bytes:
-        """The exposition of what is wanted, as this encoder of `prometheus_client` writes it."""
+        """Return the exposition of what is wanted, as this encoder of `prometheus_client` writes it."""
         return self.scrape(asked, lambda families, kept: texts(kept, encoder).text(families))
 
     def parts(self, names: Iterable[str] | None = None) -> list[Part]:
-        """What each process has of the values that a scrape adds up."""
+        """Return each process's part of the values that a scrape adds up."""
         return self.ask(wanted(names), lambda scrape: scrape.parts())
 
     def members(self) -> list[Member]:
-        """The processes, one by one: those that are not settled, and those remembered for their `all` gauges."""
+        """Return the processes: those that are not settled, and those remembered for their `all` gauges."""
         return self.ask(Wanted(), lambda scrape: scrape.members())
 
     def children(self) -> dict[tuple[str, str], list[dict[str, str]]]:
-        """The labels of each child, as the app gave them, by the names and types of families."""
+        """Return the app's labels of each child, by name and type of its family."""
         return self.ask(Wanted(), lambda scrape: scrape.children())
 
     def ask(self, asked: Wanted, answer: Callable[[Scrape], T]) -> T:
-        """Ask a scrape something, within its read transaction."""
+        """Return what `answer` makes of a scrape, within its read transaction."""
         return self._reader.ask(Question(asked, answer, lambda found, _: found))
 
     def rows(self, sql: str, *bound: Any) -> list[Any]:
-        """The rows of a query of the database."""
+        """Return the rows of a query to the database."""
         with contextlib.closing(onlooking.connect(self.place.path)) as connection:
             found: list[Any] = connection.execute(sql, bound).fetchall()
             return found
 
     def scrape(self, asked: Wanted, finish: Callable[[list[FamilySamples], dict[object, Any]], T]) -> T:
-        """What `finish` makes of the families that are wanted; see `Reader.read`."""
+        """Return what `finish` makes of the wanted families; see `Reader.read`."""
         return self._reader.read(asked, own={} if asked.self_metrics else None, finish=finish)
 
     def _from_rows(self, error: DamagedError, sql: str) -> list[Any]:
@@ -112,7 +112,7 @@ class Look:
 
 
 def _connect_to_current(path: str) -> onlooking.Onlooking:
-    """A connection for a reader. Raises SchemaError for a store that this version would have to migrate to read it."""
+    """Open a connection for a reader. Raises SchemaError for a store that this version must migrate to read it."""
     connection = onlooking.connect(path)
     try:
         version = schema.check(connection, path)
@@ -128,16 +128,16 @@ def _connect_to_current(path: str) -> onlooking.Onlooking:
 
 
 def settings() -> config.Settings:
-    """Those of the environment, but for the process identifier: a command is none of the app's processes.
+    """Return the settings of the environment, without the process identifier: a command is no process of the app.
 
-    The environment may be that of the app's unit, and to find its function would be to import the app. Raises
+    The environment may be that of the app's unit; its function could only be found by an import of the app. Raises
     ValueError for a setting that cannot be used.
     """
     return config.settings(process_identifier=os.getpid)
 
 
 def _families_of_rows(rows: Iterable[Any], asked: Wanted) -> list[Metric]:
-    """What the view `metrics` shows, as a scrape would; it has no help texts."""
+    """Return the rows of the view `metrics` as families, without help texts."""
     found: dict[tuple[str, str], Metric] = {}
     for family, type_, name, labels, value in rows:
         if asked.names is None or name in asked.names:

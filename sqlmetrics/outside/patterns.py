@@ -1,4 +1,4 @@
-"""Which series are meant: by the name of a family or a sample, and by labels."""
+"""Patterns that select series by the name of a family or a sample, and by labels."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class PatternError(SQLMetricsError, ValueError):
 
 @dataclass(frozen=True)
 class Pattern:
-    """name: of a family or a sample; labels: the value of each. In both, `*` stands for anything, unless exact."""
+    """name: of a family or a sample; labels: their values. `*` stands for anything in both, unless `exact` is true."""
 
     name: str
     labels: dict[str, str]
     exact: bool = False
 
     def takes(self, names: Iterable[str], labels: dict[str, str]) -> bool:
-        """Whether a series of any of these names and with these labels is meant."""
+        """Whether the pattern selects a series with any of these names and with these labels."""
         return any(self._fits(name, self.name) for name in names) and all(
             name in labels and self._fits(labels[name], wanted) for name, wanted in self.labels.items()
         )
@@ -40,11 +40,11 @@ class Pattern:
     def _fits(self, text: str, wanted: str) -> bool:
         if self.exact:
             return text == wanted
-        return fnmatchcase(text, wanted.replace("[", "[[]").replace("?", "[?]"))  # what label values are full of
+        return fnmatchcase(text, wanted.replace("[", "[[]").replace("?", "[?]"))  # label values often have these two
 
 
 def pattern(text: str) -> Pattern:
-    """Read ``requests_*{path=/api/*,method="GET"}``; without a name any is meant. Raises PatternError."""
+    """Parse ``requests_*{path=/api/*,method="GET"}``; no name means any name. Raises PatternError."""
     found = _PATTERN.fullmatch(text)
     if found is None:
         raise PatternError(f"{text!r} is no pattern; write NAME, or NAME{{LABEL=VALUE,...}}; * stands for anything")
@@ -64,14 +64,14 @@ def _labels(text: str, inner: str) -> dict[str, str]:
 
 
 def _unescaped(found: re.Match[str]) -> str:
-    """As in the exposition."""
+    """Return the character that an escape stands for, as in the exposition."""
     return "\n" if found[1] == "n" else found[1]
 
 
 def is_meant(patterns: list[Pattern], family: str, type_: str, sample: str, labels: dict[str, str]) -> bool:
-    """Whether a sample belongs to a series that any of the patterns takes; any does where there is no pattern.
+    """Whether any of the patterns selects a sample; without patterns, all samples are selected.
 
-    Of a histogram or a summary, what belongs to one child is meant as a whole.
+    All samples of one child of a histogram or a summary are selected together.
     """
     together = type_ in ("histogram", "summary")
     names = [family, *(f"{family}_{one}" for one in ("bucket", "count", "sum"))] if together else [family, sample]
@@ -79,7 +79,7 @@ def is_meant(patterns: list[Pattern], family: str, type_: str, sample: str, labe
 
 
 def among_metrics(patterns: list[Pattern], metrics: Iterable[Metric]) -> list[Metric]:
-    """The families with what is meant of them, without those of which nothing is."""
+    """Return the families with their selected samples; leave out families without any."""
     found = []
     for metric in metrics:
         samples = [one for one in metric.samples if is_meant(patterns, metric.name, metric.type, one.name, one.labels)]
@@ -91,5 +91,5 @@ def among_metrics(patterns: list[Pattern], metrics: Iterable[Metric]) -> list[Me
 
 
 def among_parts(patterns: list[Pattern], parts: Iterable[Part]) -> list[Part]:
-    """What is meant of the parts."""
+    """Return the selected parts."""
     return [one for one in parts if is_meant(patterns, *one.family[:2], *one.line)]

@@ -1,4 +1,4 @@
-"""Which store a command looks at, and how it was found: every command says both."""
+"""The store that a command looks at, and what has named it: every command prints both."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Place:
 
 
 def find(path: str | None = None) -> Place:
-    """The store of ``--path``, else of the environment; nothing is made or opened. Raises PathError."""
+    """Find the store of ``--path``, or else of the environment; make and open nothing. Raises PathError."""
     found = config.resolve(path)
-    source = config.source(path)
+    source = config.named(path)[0]
     return Place(found, "--path" if source == "path" else source)

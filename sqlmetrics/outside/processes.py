@@ -1,4 +1,4 @@
-"""The processes of a store as commands show them: by the kernel's word, with what they take of the machine."""
+"""The processes of a store as commands show them: their states, as the kernel says, and their CPU and memory."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from .usage import usage
 class Process:
     """A process of a store.
 
-    pid: what its process identifier gave. os_pid: in its own pid namespace. seen_pid: in this one, None if the kernel
-    does not show it here. state: `alive` or `dead` by the kernel's word (dead ones are settled by the next flush or
-    scrape), or `remembered`: dead, settled, and kept for its gauges of mode `all`. Times in seconds since the epoch;
-    flushed: all that it had counted by then is in rows; unflushed: whether there is more by now. series: how many
-    samples it has. bytes: of the cells file that it holds. program, cpu_seconds, rss_bytes: None where ``/proc`` does
-    not show it. is_stopped: by SIGSTOP, a terminal or a debugger, as far as ``/proc`` shows it.
+    pid: the result of its process identifier. os_pid: its pid in its own pid namespace; seen_pid: in this one, None if
+    it is not visible here. state: `alive`; `dead`, which the next flush or scrape settles; or `remembered`: dead,
+    settled, and kept for its gauges of mode `all`. Times are seconds since the epoch; flushed: the rows have all that
+    it had counted up to this time; unflushed: whether it has more now. series: how many samples it has. bytes: its
+    share of the cells file. program, cpu_seconds, rss_bytes: None if ``/proc`` does not show the process. is_stopped:
+    by SIGSTOP, a terminal or a debugger, as far as ``/proc`` shows it.
     """
 
     pid: str
@@ -38,12 +38,12 @@ class Process:
 
     @property
     def is_alive(self) -> bool:
-        """Whether it lives, by the kernel's word."""
+        """Whether the process is alive, as the kernel says."""
         return self.state == "alive"
 
 
 def processes(members: list[Member]) -> list[Process]:
-    """What is known of each, now."""
+    """Return what is known of each process now."""
     return [_process(member) for member in members]
 
 

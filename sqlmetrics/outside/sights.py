@@ -1,4 +1,4 @@
-"""What a store is like at one moment, as numbers that are cheap to keep, and what has changed between two moments."""
+"""The state of a store at one moment, as numbers that take little memory, and the rates between two moments."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from .values import Distribution
 
 _NUMBER_BYTES, _LINE_BYTES = 8, 80
 COUNTING = ("counter", "histogram", "summary")
-"""Types of families that count events."""
+"""The types of families that count events."""
 _OF_PYTHON = ("process_", "python_")
-"""What the names of `prometheus_client`'s own collectors begin with: nothing that an app does counts in them."""
+"""The prefixes of `prometheus_client`'s own collectors: they count no events of the app."""
 Who = tuple[str, float | None]
 """A process: its pid, and when it started."""
 
 
 class Lines:
-    """The lines of a family: the same object for all moments in which they are the same.
+    """The lines of a family; one object for all moments with the same lines.
 
-    has_events: whether the app counts events in it; if not, lines are made when somebody wants them.
+    has_events: whether the app counts events in the family; if not, lines are made on demand.
     """
 
     def __init__(self, family: Family, lines: Sequence[Line]):
@@ -41,12 +41,12 @@ class Lines:
 
     @cached_property
     def counting(self) -> list[int]:
-        """Those that count events: of a counter, and the counts of histograms and summaries."""
+        """The lines that count events: those of a counter, and the counts of histograms and summaries."""
         return [n for n, line in enumerate(self.lines) if not line.name.endswith(("_bucket", "_sum", "_created"))]
 
     @cached_property
     def buckets(self) -> dict[float, list[int]]:
-        """Those of a histogram's buckets, of all its children, by their upper bounds."""
+        """The lines of the buckets of all of a histogram's children, by upper bound."""
         found = defaultdict(list)
         for n, line in enumerate(self.lines):
             if line.name.endswith("_bucket"):
@@ -55,7 +55,7 @@ class Lines:
 
     @cached_property
     def sums(self) -> list[int]:
-        """Those that add up what was observed."""
+        """The lines with sums of observations."""
         return [n for n, line in enumerate(self.lines) if line.name.endswith("_sum")]
 
 
@@ -67,13 +67,13 @@ class Column:
     values: array[float]
 
     def since(self, before: Column | None) -> Sequence[float]:
-        """How much each line has risen since; a line that fell has begun anew, and one that is new began at 0."""
+        """Return how much each line has risen since. A line that fell began again at 0, and a new one began at 0."""
         if before is None:
             return self.values
         return [new - old if new >= old else new for new, old in zip(self.values, before.as_of(self.of), strict=True)]
 
     def as_of(self, other: Lines) -> Sequence[float]:
-        """The values in the order of other lines; 0 for those that are not here."""
+        """Return the values in the order of other lines; 0 for lines that are missing here."""
         if other is self.of:
             return self.values
         count = len(self.of.lines)
@@ -91,8 +91,8 @@ def _key(line: Line) -> tuple[str, tuple[tuple[str, str], ...]]:
 class Sight:
     """A store at one moment.
 
-    at: seconds since the epoch. counted: events of each process, see `Scrape.counted`. bytes: about, of what it keeps
-    that the moment before had not.
+    at: seconds since the epoch. counted: the events of each process, see `Scrape.counted`. bytes: how much memory this
+    moment takes in addition to the moment before, roughly.
     """
 
     at: float
@@ -102,19 +102,19 @@ class Sight:
     bytes: int = 0
 
     def numbers(self) -> int:
-        """How many numbers it keeps."""
+        """Return how many numbers it has."""
         return sum(len(one.values) for one in self.columns.values())
 
 
 class Sights:
-    """Looks again and again; what has not changed is kept once."""
+    """Looks at a store again and again; keeps what has not changed only once."""
 
     def __init__(self) -> None:
         self._known: dict[FamilyId, tuple[object, Lines]] = {}
 
     def take(self, look: Look) -> Sight:
-        """A look. Raises as `Look` does."""
-        before = [lines for _, lines in self._known.values()]  # keeps them, so that their ids are theirs alone
+        """Look at the store now. Raises as `Look` does."""
+        before = [lines for _, lines in self._known.values()]  # keeps the objects, so that no new one gets their ids
         columns, members, counted = look.ask(wanted(), self._answer)
         known = set(map(id, before))
         numbers = sum(len(one.values) for one in columns.values())
@@ -128,7 +128,7 @@ class Sights:
         return columns, scrape.members(), {(who.pid, who.started): n for who, n in scrape.counted().items()}
 
     def _lines(self, one: FamilySamples) -> Lines:
-        """The lines as they were kept, if they are the same."""
+        """Return the lines that were kept, if they have not changed."""
         mark = one.keys if one.source is None else (one.source[0], one.source[0].generation)
         known = self._known.get(one.family[:2])
         if known is None or not (known[0] is mark or known[0] == mark) or len(known[1].lines) != len(one.values):
@@ -138,10 +138,10 @@ class Sights:
 
 @dataclass(frozen=True)
 class FamilyRate:
-    """What a family did between two moments.
+    """The rates of a family between two moments.
 
-    per_second: events; None where none are counted. distribution: of what was observed meanwhile, for histograms and
-    summaries.
+    per_second: events; None if the family counts none. distribution: that of the observations between the moments, for
+    histograms and summaries.
     """
 
     name: str
@@ -153,7 +153,7 @@ class FamilyRate:
 
 @dataclass(frozen=True)
 class ProcessRate:
-    """What a process did between two moments. cpu: of one CPU, 0 to 1 and more; per_second: events."""
+    """The rates of a process between two moments. cpu: 1 is one whole CPU; per_second: events."""
 
     process: Process
     cpu: float | None
@@ -162,7 +162,7 @@ class ProcessRate:
 
 @dataclass(frozen=True)
 class Rates:
-    """What happened between two moments. ended: the processes that are not alive any more."""
+    """All rates between two moments. ended: the processes that are not alive any more."""
 
     seconds: float
     families: list[FamilyRate]
@@ -171,7 +171,7 @@ class Rates:
 
 
 def rates(before: Sight, after: Sight) -> Rates:
-    """Compare two moments."""
+    """Return the rates between two moments."""
     seconds = max(after.at - before.at, 1e-9)
     known = {who_is(one): one for one in before.processes}
     living = {who_is(one) for one in after.processes if one.is_alive}
@@ -195,7 +195,7 @@ def _family(before: Column | None, after: Column, seconds: float) -> FamilyRate:
 
 
 def distribution(of: Lines, rises: Sequence[float]) -> Distribution:
-    """That of all children together."""
+    """Return the distribution of all children together."""
     count, total = sum(rises[n] for n in of.counting), sum(rises[n] for n in of.sums)
     return Distribution(count, total, [(bound, sum(rises[n] for n in at)) for bound, at in of.buckets.items()])
 
@@ -210,5 +210,5 @@ def _process(was: Process | None, now: Process, before: Sight, after: Sight, sec
 
 
 def who_is(process: Process) -> Who:
-    """What tells a process from all others, those of its name included."""
+    """Return what distinguishes a process from all others, even from those with its name."""
     return process.pid, process.started

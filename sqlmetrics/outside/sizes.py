@@ -1,4 +1,4 @@
-"""How many series each family has, and which of its labels is the reason."""
+"""Counts the series of each family, and the values of its labels, which are the reason."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from .look import Look
 
 SELECT_SAMPLES = "SELECT metric, count(*) FROM samples GROUP BY metric"
 _ROW_BYTES = 40
-"""About, of a sample's cell and its row."""
+"""The bytes of a sample's cell and its row, roughly."""
 
 
 @dataclass(frozen=True)
 class Label:
-    """A label of a family. values: how many different ones; most: the value with the most series, and how many."""
+    """A label of a family. values: how many different ones it has. most: the value with the most series."""
 
     name: str
     values: int
@@ -26,9 +26,9 @@ class Label:
 
 @dataclass(frozen=True)
 class FamilySize:
-    """How large a family is. series: as a scrape shows them, buckets one by one; label_sets: children; bytes: about.
+    """The size of a family. series: lines of a scrape, each bucket by itself; label_sets: children; bytes: roughly.
 
-    samples: rows, which each process has of its own, at the last flush. labels: the one with most values first.
+    samples: rows at the last flush; each process has its own. labels: the one with the most values first.
     """
 
     name: str
@@ -41,7 +41,7 @@ class FamilySize:
 
 
 def cardinality(look: Look) -> tuple[list[FamilySize], str]:
-    """The size of each family, the largest first, and what `Found` remarks. Raises as `Look` does."""
+    """Return the size of each family, the largest first, and the remark of `Found`. Raises as `Look` does."""
     rows = {str(name): int(count) for name, count in look.rows(SELECT_SAMPLES)}
     read = look.families()
     found = [_size(one, rows) for one in read.families]
@@ -64,7 +64,7 @@ def _size(metric: Metric, rows: dict[str, int]) -> FamilySize:
 
 
 def _own(metric: Metric, name: str, labels: dict[str, str]) -> tuple[tuple[str, str], ...]:
-    """The labels without a bucket's bound, which no app gives."""
+    """Return the labels that the app has set, so without a bucket's bound."""
     is_bucket = metric.type == "histogram" and name.endswith("_bucket")
     return tuple(sorted(one for one in labels.items() if not (is_bucket and one[0] == "le")))
 

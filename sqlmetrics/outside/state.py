@@ -1,4 +1,4 @@
-"""The state of a store, as `status` prints it: who is in it, how large it is, and what went wrong."""
+"""The state of a store, as `status` prints it: its processes, its size, and what went wrong."""
 
 from __future__ import annotations
 
@@ -27,43 +27,43 @@ SELECT_DEATHS = """
 SELECT pid, os_pid, started, flushed, died, noticed FROM ended_process ORDER BY number DESC LIMIT ?
 """
 NEARLY = 0.8
-"""The part of a limit from which on it is near: that of the alert SqlmetricsCellsNearLimit."""
+"""A limit is near if more than this share of it is used, as in the alert SqlmetricsCellsNearLimit."""
 FREE_BYTES = 16 * 1024 * 1024
 """A disk with less room is nearly full."""
 _SUSPICIOUS = 10.0
-"""Seconds since the last flush of a process that has counted since; it is looked at again before that is trouble."""
+"""A process that has counted is suspicious if it has not flushed for so many seconds; a second look confirms that."""
 _LOOKS = 0.1
 
 
 @dataclass(frozen=True)
 class Work:
-    """How often something was done, and how long it took in all, in seconds."""
+    """How often some work was done, and how many seconds it took in all."""
 
     count: float
     seconds: float
 
     @property
     def mean(self) -> float | None:
-        """Seconds for one."""
+        """Seconds for each time; None if there was none."""
         return self.seconds / self.count if self.count else None
 
 
 @dataclass(frozen=True)
 class Limit:
-    """How many there are of something, and can be."""
+    """How many things are in use, and how many there can be."""
 
     used: int
     of: int
 
     @property
     def is_near(self) -> bool:
-        """Whether there will soon be no more."""
+        """Whether there will soon be no more room."""
         return self.used > NEARLY * self.of
 
 
 @dataclass(frozen=True)
 class Death:
-    """A process that ended: when it was settled, and what noticed its end; see `rows.deaths`. Times in seconds."""
+    """A process that ended. died: when it was settled; noticed: what noticed its end, see `rows.deaths`."""
 
     pid: str
     os_pid: int
@@ -77,12 +77,12 @@ class Death:
 class Status:
     """The state of a store.
 
-    processes: see `Process`. deaths: those that ended last, the last one first. ended: how many have since the store
-    was made or reset, by what noticed it. files: bytes on the disk by file (`database`, `wal`, `shm`, `cells`). limits:
-    what is used of those of the cells file. last_flush: of any process that is known, seconds since the epoch.
-    journal_bytes_behind: of what processes have announced and what is not in rows. pid_clashes: living processes that
-    have the name of another. errors: by cause, those that have occurred. silent: which processes count and do not
-    flush. trouble: what an operator should look at, that included.
+    processes: see `Process`. deaths: the last processes that ended, the newest first. ended: how many have ended since
+    the store was made or reset, by what noticed it. files: bytes on the disk by file (`database`, `wal`, `shm`,
+    `cells`). limits: those of the cells file. last_flush: the last one of any known process, in seconds since the
+    epoch. journal_bytes_behind: bytes that processes have announced and that are not in rows. pid_clashes: how many
+    living processes have the name of another one. errors: how many, by cause. silent: messages about processes that
+    count but do not flush. trouble: all messages that an operator should read, these included.
     """
 
     store: Place
@@ -103,7 +103,7 @@ class Status:
     trouble: list[str]
 
     def alive(self) -> list[Process]:
-        """Who lives, by the kernel's word."""
+        """Return the processes that are alive, as the kernel says."""
         return [one for one in self.processes if one.is_alive]
 
 
@@ -134,13 +134,13 @@ def status(look: Look) -> Status:
 
 
 def _answer(scrape: Scrape) -> tuple[list[Member], dict[str, Metric]]:
-    """The processes, and the families about the store and of it, by name."""
+    """Return the processes, and by name all families, those about the store itself included."""
     found = assembled(scrape.result(), scrape.about(), {}, None)
     return scrape.members(), {one.family.name: one.metric() for one in found}
 
 
 def _trouble(found: Status) -> list[str]:
-    """What an operator should look at."""
+    """Return the messages that an operator should read."""
     trouble = [f"{one.used:,} of {one.of:,} {name} are in use" for name, one in found.limits.items() if one.is_near]
     if found.free_bytes < FREE_BYTES:
         trouble.append(f"the disk has {found.free_bytes / 2**20:.1f} MiB left")
@@ -153,7 +153,7 @@ def _trouble(found: Status) -> list[str]:
 
 
 def versions(look: Look) -> dict[str, str]:
-    """Of this command, which may not be those of the app, and of the store's schema."""
+    """Return the versions of this command's parts, which may differ from the app's, and of the store's schema."""
     return {
         "sqlmetrics": __version__,
         "schema": str(look.rows("PRAGMA user_version")[0][0]),
@@ -164,7 +164,7 @@ def versions(look: Look) -> dict[str, str]:
 
 
 def _by_label(families: dict[str, Metric], name: str) -> dict[str, float]:
-    """The samples of a family with one label or none, by the label's value."""
+    """Return the values of a family with at most one label, by the label's value."""
     samples = families[name].samples if name in families else []
     return {next(iter(one.labels.values()), ""): one.value for one in samples}
 
@@ -176,7 +176,7 @@ def _work(families: dict[str, Metric], name: str) -> Work:
 
 
 def _not_flushing(look: Look, known: list[Process]) -> list[str]:
-    """Living processes that have counted and do not bring it to rows, though they have the time to."""
+    """Return messages about living processes that count, but write nothing to rows, though they had time to."""
     suspects, until = _suspects(known), time.monotonic() + 1.0 + 1.5 * min(settings().flush_interval, 10.0)
     while suspects and time.monotonic() < until:
         time.sleep(_LOOKS)

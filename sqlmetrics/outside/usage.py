@@ -1,4 +1,4 @@
-"""What a process takes of the machine, by ``/proc``: two numbers, for which a library would be much."""
+"""CPU and memory of a process, from ``/proc``; a library would be too much for two numbers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Usage(NamedTuple):
-    """cpu_seconds: of all threads, in user and in system mode; rss_bytes: resident memory; name: of the program.
+    """cpu_seconds: of all threads, in user and system mode; rss_bytes: resident memory; name: the program's.
 
     is_stopped: by SIGSTOP, a terminal or a debugger.
     """
@@ -19,7 +19,7 @@ class Usage(NamedTuple):
 
 
 def usage(pid: int) -> Usage | None:
-    """The usage of a process; None if it is gone, or this system has no such files (see proc_pid_stat(5))."""
+    """Return the usage of a process; None if it is gone, or the system has no such files (see proc_pid_stat(5))."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             text = file.read().decode("utf-8", "replace")

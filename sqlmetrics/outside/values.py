@@ -1,4 +1,4 @@
-"""Series and their values as commands show them: what is one child's comes together, and histograms have quantiles."""
+"""Series and their values as commands show them: one entry for each child, and quantiles for histograms."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ..scrape.parts import Part
 from ..scrape.plan import Family, FamilyId
 
 ENDED = "(ended)"
-"""Stands for the ended processes where the values of each process are shown."""
+"""Stands for all ended processes in a list of values by process."""
 
 
 @dataclass(frozen=True)
 class Distribution:
-    """What a histogram or a summary says of one child. total: the sum of what was observed; count: how often.
+    """The observations of one child of a histogram or a summary. count: how many; total: their sum.
 
-    buckets: (upper bound, observations up to it), the bounds in rising order; none for a summary.
+    buckets: (upper bound, observations up to it), by rising bounds; none for a summary.
     """
 
     count: float
@@ -30,14 +30,14 @@ class Distribution:
 
     @property
     def mean(self) -> float:
-        """The mean of what was observed, NaN if nothing was."""
+        """The mean of the observations; NaN if there are none."""
         return self.total / self.count if self.count else math.nan
 
     def quantile(self, q: float) -> float:
-        """The value that a share `q` of the observations does not exceed, by PromQL's rule; NaN if it is not known.
+        """Return the value that a share `q` of the observations does not exceed, by PromQL's rule; NaN if unknown.
 
-        Within a bucket the observations are taken to be spread evenly. In the last one they are taken for its lower
-        bound, and the lowest bucket begins at 0 if its bound is above that.
+        It assumes that the observations of a bucket are spread evenly, and that those of the last bucket are at its
+        lower bound. The lowest bucket begins at 0 if its bound is above 0.
         """
         if len(self.buckets) < 2 or not math.isinf(self.buckets[-1][0]) or not self.buckets[-1][1] > 0:
             return math.nan
@@ -52,17 +52,17 @@ class Distribution:
         return lower + (bound - lower) * (rank - before) / (below - before)
 
     def densities(self) -> list[float]:
-        """How many observations each bucket has by itself."""
+        """Return how many observations each bucket has by itself."""
         counts = [0.0, *(below for _, below in self.buckets)]
         return [max(one - before, 0.0) for before, one in pairwise(counts)]
 
 
 @dataclass(frozen=True)
 class Series:
-    """One series of a family, all processes together, or one process's part of it.
+    """One series of a family, of all processes together, or one process's part of it.
 
-    name: of the sample; of a histogram or a summary, the family's. process: a pid, or `ENDED`; None: all together.
-    alive: whether that process lives. timestamp: when it set a mostrecent gauge, seconds since the epoch.
+    name: the sample's; for histograms and summaries, the family's. process: a pid, or `ENDED`; None: all together.
+    alive: whether that process is alive. timestamp: when it set a mostrecent gauge, in seconds since the epoch.
     """
 
     name: str
@@ -86,7 +86,7 @@ class FamilyValues:
 
     @property
     def total(self) -> float | None:
-        """Of a counter the sum of its series; of histograms and summaries the count; of others there is none."""
+        """The sum of all series of a counter, or of all counts of histograms and summaries; None for other types."""
         if self.type == "counter":
             return math.fsum(one.value or 0.0 for one in self.series)
         found = [one.distribution.count for one in self.series if one.distribution]
@@ -94,7 +94,7 @@ class FamilyValues:
 
 
 class Sampled(NamedTuple):
-    """A sample. process: whose it is; alive: whether that lives; timestamp: when it was set."""
+    """A sample. process: its process; alive: whether that is alive; timestamp: when it was set."""
 
     name: str
     labels: dict[str, str]
@@ -105,7 +105,7 @@ class Sampled(NamedTuple):
 
 
 def of_families(families: Iterable[Metric]) -> list[FamilyValues]:
-    """The series of families as a scrape has them."""
+    """Return the series of families from a scrape."""
     found = []
     for one in families:
         samples = [Sampled(each.name, each.labels, each.value) for each in one.samples]
@@ -114,7 +114,7 @@ def of_families(families: Iterable[Metric]) -> list[FamilyValues]:
 
 
 def of_parts(parts: Iterable[Part]) -> list[FamilyValues]:
-    """The series of each process."""
+    """Return the series of each process."""
     families: dict[FamilyId, tuple[Family, list[Sampled]]] = {}
     for part in parts:
         _, samples = families.setdefault(part.family[:2], (part.family, []))
@@ -132,7 +132,7 @@ def _family(name: str, type_: str, help_: str, unit: str, samples: list[Sampled]
 
 
 def _distributed(name: str, samples: list[Sampled]) -> Iterable[Series]:
-    """The children of a histogram or a summary, each with its samples together."""
+    """Yield one series for each child of a histogram or a summary."""
     children: dict[object, _Child] = {}
     for one in samples:
         is_bucket = one.name == f"{name}_bucket"

@@ -1,4 +1,4 @@
-"""How numbers, times, labels and whole answers are written, for people and as JSON."""
+"""Writes numbers, times, labels and whole answers, for people and as JSON."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def json_text(found: Any, indent: int | None = None) -> str:
-    """JSON. NaN and infinities, for which it has no numbers, are the strings that Prometheus writes."""
+    """Return JSON. NaN and infinities, which JSON does not have, become the strings that Prometheus writes."""
     return json.dumps(_plain(found), indent=indent, ensure_ascii=True)
 
 
@@ -25,7 +25,7 @@ def _plain(found: Any) -> Any:
 
 
 def number(value: float | None) -> str:
-    """A number with all its digits, as the exposition has it, but whole ones without a point; '-' for None."""
+    """Return a number with all its digits, as in the exposition, but whole ones without a point; '-' for None."""
     if value is None:
         return "-"
     if math.isnan(value):
@@ -36,7 +36,7 @@ def number(value: float | None) -> str:
 
 
 def short(value: float | None) -> str:
-    """A number with three digits, or all that a large one has before the point; '-' where it is not known."""
+    """Return a number with three digits, or all digits before the point of a large one; '-' if it is unknown."""
     if value is None or math.isnan(value):
         return "-"
     if math.isinf(value) or abs(value) >= 1e15:
@@ -45,7 +45,7 @@ def short(value: float | None) -> str:
 
 
 def size(count: float | None) -> str:
-    """A number of bytes, for people."""
+    """Return a number of bytes for people, such as `1.5 MiB`."""
     if count is None:
         return "-"
     for unit in ("B", "KiB", "MiB"):
@@ -56,7 +56,7 @@ def size(count: float | None) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """A span of time, for people."""
+    """Return a span of time for people, such as `3 min`."""
     if value is None:
         return "-"
     if value < 60:
@@ -67,17 +67,17 @@ def seconds(value: float | None) -> str:
 
 
 def moment(at: float | None) -> str:
-    """A time (seconds since the epoch), in UTC; '-' for None."""
+    """Return a time (seconds since the epoch) in UTC; '-' for None."""
     return "-" if at is None else datetime.fromtimestamp(at, timezone.utc).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def label_text(labels: dict[str, str]) -> str:
-    """Labels as the exposition writes them; control characters are escaped, as they would act on the terminal."""
+    """Return labels as in the exposition, but with control characters escaped, which would act on the terminal."""
     escaped = {name: value.replace("\\", "\\\\").replace('"', '\\"') for name, value in labels.items()}
     pairs = ",".join(f'{printable(name)}="{printable(value)}"' for name, value in escaped.items())
     return f"{{{pairs}}}" if pairs else ""
 
 
 def printable(text: str) -> str:
-    """A text without control characters and lone surrogates: label values come from anywhere."""
+    """Escape control characters and lone surrogates in a text, because label values come from anywhere."""
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)

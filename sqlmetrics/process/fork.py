@@ -55,9 +55,9 @@ def give_way() -> None:
         raise GaveWayError("another thread forks")
 
 
-def let_pass(seconds: float = 1.0) -> None:
-    """Wait until no other thread forks, but no longer than so many seconds."""
-    end = time.monotonic() + seconds
+def let_pass() -> None:
+    """Wait until no other thread forks, but no longer than a second."""
+    end = time.monotonic() + 1.0
     while is_wanted() and time.monotonic() < end:
         native.sleep(_SLICE_SECONDS)
 

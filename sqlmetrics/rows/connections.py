@@ -14,7 +14,7 @@ import apsw
 
 from ..process import fork, native, under_uwsgi
 from . import database
-from .yielding import ForkedInUseError, YieldedError
+from .yielding import YieldedError
 
 
 class Access:
@@ -28,7 +28,6 @@ class Access:
         self._holder = 0  # the thread that uses it
         self._interrupted: int | None = None  # during a fork: the thread that was using it
         self._is_held = False  # for a fork
-        self._poisoned = False
 
     @contextmanager
     def __call__(self) -> Iterator[database.StoreConnection]:
@@ -67,8 +66,6 @@ class Access:
         return connection is not None and not connection.is_in_place()
 
     def _open(self) -> database.StoreConnection:
-        if self._poisoned:
-            raise ForkedInUseError("this process was forked while its parent was using SQLite; start it another way")
         if self._connection is None:
             self._connection = self._connect(self._path)
         elif not self._connection.is_in_place():
@@ -143,8 +140,7 @@ class Access:
         heir = Access(self._path, self._connect)
         in_use = self._holder if self._interrupted is None else self._interrupted
         if in_use:
-            heir._poisoned = True
-            _leaked.append(self)
+            _leaked.append(self)  # while it exists, `yielding` refuses to open another connection
         else:
             self.close()
         return heir

@@ -292,14 +292,8 @@ def bump(connection: apsw.Connection, counter: str) -> None:
 def roll_back(connection: apsw.Connection) -> None:
     """End a transaction if one is open: SQLite itself rolls back on a full disk and the like."""
     if connection.in_transaction:
-        _at_once(connection, "ROLLBACK")
-
-
-def _at_once(connection: apsw.Connection, statement: str) -> None:
-    if isinstance(connection, Connection):
-        connection.at_once(statement)
-    else:
-        connection.execute(statement)
+        execute = connection.at_once if isinstance(connection, Connection) else connection.execute
+        execute("ROLLBACK")
 
 
 def use_wal(connection: StoreConnection, path: str) -> None:

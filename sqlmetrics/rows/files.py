@@ -52,7 +52,7 @@ def open_or_create(
     last: database.StoreConnection | None = None,
     cells: CellsFile | None = None,
     *,
-    seconds: float = waits.SET_UP,
+    seconds: float,
 ) -> Pair:
     """Return the pair of files of the store at `path`; make them, or make them anew, if needed.
 

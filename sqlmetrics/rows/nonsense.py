@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import deque
 
 from ..cells.journal import Reading
-from ..cells.records import ChildRecord
 from ..process.trouble import Trouble
 
 _MOST = 1000
@@ -19,15 +18,11 @@ _noted: dict[str, deque[str]] = {}
 def note(path: str, instance: int, reading: Reading) -> None:
     """Note what was left out of a journal."""
     for what in reading.left_out:
-        _note(path, instance, what)
+        note_one(path, instance, what)
 
 
-def note_clash(path: str, instance: int, child: ChildRecord) -> None:
-    """Note a child that names cells which another one of its process has."""
-    _note(path, instance, f"a child of {child.family!a} in cells of another child")
-
-
-def _note(path: str, instance: int, what: str) -> None:
+def note_one(path: str, instance: int, what: str) -> None:
+    """Note one record."""
     _noted.setdefault(path, deque(maxlen=_MOST)).append(f"process instance {instance} has written {what}")
 
 

@@ -124,7 +124,8 @@ def insert_children(connection: apsw.Connection, instance: int, children: Iterab
         if not _try_to_insert(connection, instance, batch):
             for child in batch.children:
                 if not _try_to_insert(connection, instance, batch._replace(children=[child])):
-                    nonsense.note_clash(connection.filename, instance, child)
+                    clash = f"a child of {child.family!a} in cells of another child"
+                    nonsense.note_one(connection.filename, instance, clash)
 
 
 def _try_to_insert(connection: apsw.Connection, instance: int, batch: Batch) -> bool:

@@ -47,12 +47,12 @@ class Connection(apsw.Connection):
         _open[key] = weakref.ref(self, lambda _: _open.pop(key, None))
 
     def execute(self, *arguments: Any, **named: Any) -> apsw.Cursor:
-        """Do what apsw's method does, but not while another thread waits to fork. Raises YieldedError, or OSError: see `_done`."""
+        """Do as apsw, but not while another thread waits to fork. Raises YieldedError, or OSError: see `_done`."""
         _give_way()
         return self._done(super().execute, *arguments, **named)
 
     def executemany(self, *arguments: Any, **named: Any) -> apsw.Cursor:
-        """Do what apsw's method does, but not while another thread waits to fork. Raises YieldedError, or OSError: see `_done`."""
+        """Do as apsw, but not while another thread waits to fork. Raises YieldedError, or OSError: see `_done`."""
         _give_way()
         return self._done(super().executemany, *arguments, **named)
 

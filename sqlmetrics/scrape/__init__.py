@@ -1,1 +1,1 @@
-"""What answers a scrape: the query, what it is made into, and the text."""
+"""Answers scrapes: by a query, from whose result it makes families and text."""

@@ -1,4 +1,4 @@
-"""What a store tells of itself, on request: who is in it, how large it is, what its work costs, what went wrong."""
+"""The families about a store itself, shown on request: its processes, sizes, work and errors."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ SELECT family.name, count(*)
  GROUP BY family.id
 """
 BLOCK = 512
-"""Bytes of st_blocks, whatever the file system's own blocks are (POSIX stat.h)."""
+"""The bytes of a block in `st_blocks`, whatever the file system's own blocks are (POSIX stat.h)."""
 
 
 def gauges(connection: apsw.Connection, file: CellsFile, processes: Iterable[Living]) -> list[FamilySamples]:
-    """How the store is at this moment; within a read transaction. processes: those that are not settled."""
+    """Return the families about the store's state, within a read transaction. processes: those not settled yet."""
     path = connection.filename
     living = Counter(process.pid for process in processes if process.alive)
     states = {
@@ -89,7 +89,7 @@ def _info(connection: apsw.Connection) -> FamilySamples:
 
 
 def _series(connection: apsw.Connection) -> dict[str, float]:
-    """How many series each family has. A family may have two types, where two versions of an app differ."""
+    """Return how many series each family has. A family has two types if two versions of an app differ."""
     found: Counter[str] = Counter()
     for name, count in connection.execute(SELECT_SERIES_BY_FAMILY).fetchall():
         found[str(name)] += int(str(count))
@@ -110,10 +110,10 @@ def _bytes(name: str) -> int:
 def assembled(
     found: list[FamilySamples], about: list[FamilySamples], waiting: Waiting | None, names: Container[str] | None
 ) -> list[FamilySamples]:
-    """The families of the app, and, if they are wanted, those of the store about itself.
+    """Return the families of the app and, if wanted, those about the store itself.
 
-    found: all that the store has. about: see `gauges`. waiting: what of this process's figures is not in the store;
-    None if they are not wanted. names: of the samples that are wanted.
+    found: all families in the store. about: see `gauges`. waiting: this process's figures that are not in the store
+    yet; None if families about the store are not wanted. names: the names of the wanted samples.
     """
     result = [shown for shown in found if shown.family.name not in FAMILIES]
     if waiting is None:
@@ -135,7 +135,7 @@ def _figures(counted: list[FamilySamples], waiting: Waiting) -> list[FamilySampl
 
 
 def _shown(name: str, about: tuple[str, str, str], values: Mapping[tuple[str, str], float]) -> FamilySamples:
-    """A family. about: as in `FAMILIES`. values: by what a sample's name has in addition, and the label's value."""
+    """Return a family. about: as in `FAMILIES`. values: by the suffix of a sample's name, and the label's value."""
     type_, label, help_ = about
     lines = [Line(name + addition, {label: of} if label else {}) for addition, of in values]
     return FamilySamples(

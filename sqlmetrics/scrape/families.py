@@ -16,9 +16,9 @@ from .plan import Family, Gauge, Line, Lines
 class FamilySamples(NamedTuple):
     """A family as a scrape shows it.
 
-    lines: those of the family that are wanted; values: of each. source: what these lines are kept by, and which of its
-    own they are (None: all), if they are the same from scrape to scrape. keys: of gauges, what each line is kept by.
-    exemplars: of some lines, by their numbers.
+    lines: the wanted lines of the family; values: the value of each. source: the object that has these lines from
+    scrape to scrape, and which of its lines they are (None: all); None for gauges. keys: of gauges, the gauge and pid
+    of each line. exemplars: by the number of a line.
     created: if ``_created`` samples are wanted, when each child was made (seconds since the epoch), by its labels.
     """
 
@@ -31,8 +31,8 @@ class FamilySamples(NamedTuple):
     created: Mapping[str, float] | None = None
 
     def samples(self) -> list[Sample]:
-        """The samples, as `prometheus_client` has them; the caller may change their labels, as these are copies."""
-        # As Sample(name, labels, value) does, in a third of the time: there are thousands of these in a scrape.
+        """Return `prometheus_client`'s samples. The caller may change their labels, which are copies."""
+        # Like Sample(name, labels, value), but in a third of the time: a scrape has thousands of them.
         new = tuple.__new__
         samples = [
             new(Sample, (name, labels.copy(), value, None, None, None))
@@ -44,13 +44,13 @@ class FamilySamples(NamedTuple):
         return samples if self.created is None else list(self._with_created(samples, self.created))
 
     def metric(self) -> Metric:
-        """The family as `prometheus_client` has it."""
+        """Return the family as one of `prometheus_client`'s."""
         metric = Metric(self.family.name, self.family.help, self.family.type, self.family.unit)
         metric.samples = self.samples()
         return metric
 
     def _with_created(self, samples: list[Sample], created: Mapping[str, float]) -> Iterator[Sample]:
-        """Each child's time behind its samples, where OpenMetrics wants it."""
+        """Yield the samples, and after those of each child its ``_created`` sample, where OpenMetrics wants it."""
         name = f"{self.family.name}_created"
         following_lines = [*self.lines[1:], None]
         for sample, line, following, text in zip(samples, self.lines, following_lines, self._texts(), strict=True):
@@ -62,8 +62,8 @@ class FamilySamples(NamedTuple):
                     yield Sample(name, labels, when)
 
     def _texts(self) -> Iterable[str]:
-        """The labels of each line, as the app gave them, as JSON."""
-        assert self.source is not None  # else there would be no times
+        """Return the app's labels of each line, as JSON."""
+        assert self.source is not None  # as there are times
         source, chosen = self.source
         return source.texts if chosen is None else compress(source.texts, chosen)
 
@@ -73,7 +73,7 @@ class FamilySamples(NamedTuple):
         return line.labels is not following.labels  # a summary's count and sum have one label set
 
     def restricted(self, names: Container[str] | None) -> FamilySamples:
-        """Only the lines of these names (None: all), without exemplars."""
+        """Return only the lines with these names (None: all), without exemplars."""
         chosen = [names is None or line.name in names for line in self.lines]
         lines, values = list(compress(self.lines, chosen)), list(compress(self.values, chosen))
         return self._replace(lines=lines, values=values, exemplars=NO_EXEMPLARS)

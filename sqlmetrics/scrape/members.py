@@ -1,4 +1,4 @@
-"""The processes of a store, one by one: who they are, whether they live, and how much of theirs is in rows."""
+"""The processes of a store, one by one: their names, whether they are alive, and how much of their data is in rows."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ SELECT id, pid, os_pid, pid_namespace, started, journal, flushed, died,
 class Member(NamedTuple):
     """A process of a store.
 
-    pid: what its process identifier gave. os_pid: what it is called in its own pid namespace, of that inode.
-    seen_pid: what the kernel calls it in this process's pid namespace; 0 if it is not seen from here, or dead.
-    Times are seconds since the epoch. started: None if what it says of itself makes no sense. died: when it was
-    settled, None before. flushed: all that it had counted by then is in rows, None before the first flush; unflushed:
-    whether there is more now.
-    series: of which it has samples; blocks, extents: pages of the cells file that it holds; journal, committed: bytes
-    of its journal, and of these those that are rows.
+    pid: the result of its process identifier. os_pid: its pid in its own pid namespace, which has that inode.
+    seen_pid: its pid in this process's pid namespace; 0 if it is not visible from here, or dead.
+    Times are seconds since the epoch. started: None if its own record makes no sense. died: when it was settled; None
+    before. flushed: the rows have all that it had counted up to this time; None before the first flush. unflushed:
+    whether it has more now.
+    series: how many samples it has. blocks, extents: its pages of the cells file. journal: bytes of its journal;
+    committed: how many of them are rows.
     """
 
     pid: str
@@ -57,10 +57,10 @@ def members(
     said: Mapping[int, ProcessRecord],
     announced: Mapping[int, int],
 ) -> list[Member]:
-    """All that the store knows of, within a read transaction; the eldest first.
+    """Return all processes that the store has, the oldest first, within a read transaction.
 
-    living: who is not settled; said: what some of them say of themselves; announced: how many series of each have no
-    row yet. All by instance.
+    living: those that are not settled; said: their own records, as far as journals have them; announced: how many
+    samples without a row each has. All by instance.
     """
     rows: Any = connection.execute(SELECT_MEMBERS).fetchall()
     known = {row[0]: row[1:] for row in rows}
@@ -82,7 +82,7 @@ def _present(
     said: ProcessRecord | None,
     announced: Mapping[int, int],
 ) -> Member:
-    """A process that is not settled. slot: -1 if that was freed since."""
+    """Return a process that is not settled. slot: -1 if it was freed meanwhile."""
     if row is None:
         of = (storable(said.pid), said.os_pid, said.pid_namespace, said.started) if said else (living.pid, 0, 0, None)
         row = (*of, 0, None, None, 0)

@@ -1,6 +1,6 @@
-"""The newest exemplar of each series, as a reader knows it from rows and from journals: for it there is no difference.
+"""The newest exemplar of each series that a reader has met, in rows or in journals.
 
-What is in a journal becomes rows, so an exemplar once seen is kept until a newer one comes, or it is too old.
+A reader keeps an exemplar until there is a newer one, or it is too old: one in a journal becomes a row anyway.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ NO_EXEMPLARS: Mapping[int, Exemplar] = MappingProxyType({})
 
 
 class Newest:
-    """By families, and by positions in them."""
+    """The newest exemplars by family and position."""
 
     def __init__(self) -> None:
         self._known: dict[FamilyId, dict[int, Exemplar]] = {}
@@ -47,7 +47,7 @@ class Newest:
         self._read = changed
 
     def note(self, plan: Plan, record: ExemplarRecord) -> None:
-        """Take one from a journal; nothing if its series is gone."""
+        """Take an exemplar from a journal, unless its series is gone."""
         family, typ, labels, name, variant = record.series()
         place = plan.known_place((family, typ), name, labels, variant)
         if place is not None and takes(typ, name, variant):
@@ -61,7 +61,7 @@ class Newest:
             known[place] = exemplar
 
     def of(self, family: FamilyId, lines: Lines) -> Mapping[int, Exemplar]:
-        """Those of a family that are to be shown now, by the numbers of their lines."""
+        """Return the exemplars of a family that are not too old, by the numbers of their lines."""
         known = self._known.get(family)
         if not known:
             return NO_EXEMPLARS
@@ -72,7 +72,7 @@ class Newest:
 
 
 def among(exemplars: Mapping[int, Exemplar], chosen: Sequence[bool]) -> Mapping[int, Exemplar]:
-    """Those of chosen lines, by their numbers among these."""
+    """Return the exemplars of the chosen lines, by their numbers among these."""
     if not exemplars:
         return exemplars
     numbers = list(accumulate(chosen, initial=0))

@@ -1,4 +1,4 @@
-"""What each process has of the values that a scrape adds up: parts of the same relations, before they are grouped."""
+"""The part that each process has of a scrape's values: rows of the query's relations, before they are grouped."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Part(NamedTuple):
     """A sample of one process, or of all ended processes together.
 
     process: None for what ended processes left; its id is 0 if it has ended and is remembered for its `all` gauges.
-    value: buckets are cumulative, as in a scrape; of an Info or an Enum, 1 for what the process said last. timestamp:
-    when it set a mostrecent gauge, or said so; seconds since the epoch.
+    value: buckets are cumulative, as in a scrape; of an Info or an Enum, 1 for what the process set last. timestamp:
+    when the process set a mostrecent gauge, or this label set or state; seconds since the epoch.
     """
 
     family: Family
@@ -31,7 +31,7 @@ class Part(NamedTuple):
 
 
 def of_sums(plan: Plan, found: query.Parts, asked: Container[FamilyId], living: Mapping[int, Living]) -> Iterator[Part]:
-    """Parts of counters, summaries and histograms; of a child of which a process has nothing but zeros, no part."""
+    """Yield the parts of counters, summaries and histograms; but not of children that a process has never counted."""
     totals: dict[int | None, list[float]] = defaultdict(lambda: [0.0] * plan.length)
     for number, value, instance in zip(found.series.split(), found.values, found.of, strict=True):
         totals[instance][plan.position_of_row(int(number))] += value
@@ -44,7 +44,7 @@ def of_sums(plan: Plan, found: query.Parts, asked: Container[FamilyId], living: 
 
 
 def _counted(source: Lines, values: list[float]) -> Iterator[tuple[Line, float]]:
-    """The lines, and values, of the children that have counted anything."""
+    """Yield the lines and values of the children that have counted anything."""
     texts = zip(source.texts, zip(source.lines, values, strict=True), strict=True)
     for _, child in groupby(texts, key=itemgetter(0)):
         lines = [line for _, line in child]
@@ -53,7 +53,7 @@ def _counted(source: Lines, values: list[float]) -> Iterator[tuple[Line, float]]
 
 
 def of_gauges(plan: Plan, found: query.Parts, living: Iterable[Living]) -> Iterator[Part]:
-    """Parts of gauges, Infos and Enums; those of dead processes as far as their modes count the dead."""
+    """Yield the parts of gauges, Infos and Enums; those of dead processes only if the mode counts them."""
     known = {(one.pid, one.started): one for one in living}
     rows = zip(found.series.split(), found.values, found.of, found.stamps, strict=True)
     said: dict[tuple[FamilyId, str, Living | None], list[tuple[float, Gauge]]] = defaultdict(list)
@@ -65,7 +65,7 @@ def of_gauges(plan: Plan, found: query.Parts, living: Iterable[Living]) -> Itera
         else:
             at = None if math.isnan(stamp) else stamp
             yield Part(plan.families[gauge.family], gauge.line(None), process, value, at)
-    for (family, _, process), words in said.items():
-        last = max(when for when, _ in words)  # the value of a state, or of an Info, is the time when it was said
-        for when, gauge in words:
+    for (family, _, process), variants in said.items():
+        last = max(when for when, _ in variants)  # the value is the time when the process set the label set or state
+        for when, gauge in variants:
             yield Part(plan.families[family], gauge.line(None), process, float(when == last), when)

@@ -1,7 +1,7 @@
-"""The text side of a scrape: families, series and their labels, and where the value of each goes.
+"""The plan of a scrape: families, series and their labels, and the place of each value.
 
-It is kept from one scrape to the next, and only grows: a series gets a position once. Where rows were deleted
-(`store.epoch` in the database), another is begun.
+A reader keeps its plan from one scrape to the next. It only grows: a series gets its position once. After rows were
+deleted (`store.epoch` in the database), the reader begins another plan.
 """
 
 from __future__ import annotations
@@ -19,30 +19,33 @@ from ..cells.shape import STATE_TYPES, checked_label_set, label_set
 from ..errors import DamagedError
 from ..rows.series import read_help
 
-# In one row: each step to the next gives up the interpreter lock, and a busy process gets it back milliseconds later.
+# All in one row: each step to the next row gives up the interpreter lock, which a busy process gets back ms later.
 SELECT_FRESH_SERIES = """
 SELECT json_group_array(json_array(id, family, name, labels, variant))
   FROM (SELECT id, family, name, labels, variant FROM series WHERE id > ? ORDER BY id LIMIT ?)
 """
 SELECT_FAMILIES = "SELECT id, name, type, mode, help, made, unit, registered FROM family ORDER BY id"
 _AT_ONCE = 5_000
-"""Series that one such row brings: all of a large store would be much memory, twice."""
+"""The most series in one such row: all series of a large store would take much memory, twice."""
 _UNNAMED = -(2**62)
-"""Series that have no row are numbered from here on, upwards: in the order in which they were made."""
+"""Series without a row are numbered from here on, upwards, in the order in which they were made."""
 _AMOUNTS = tuple(f"_{unit}_total" for unit in ("seconds", "bytes", "joules", "grams", "meters", "ratio"))
-"""What the names of counters of base units end in, see https://prometheus.io/docs/practices/naming/."""
+"""The suffixes of counters of base units, see https://prometheus.io/docs/practices/naming/."""
 FamilyId = tuple[str, str]
 """(name, type)"""
 
 
 class OtherKindError(Exception):
-    """A counter may be declared in a mode, and not in all processes: rows are what a reader has to go by."""
+    """The rows have a family as a gauge that the plan has as a sum, or the other way round: begin another plan.
+
+    An app may declare a counter of its own class with a mode, in some processes only.
+    """
 
 
 class Family(NamedTuple):
-    """A metric family: mode is a gauge's multiprocess mode, else ''; made tells which of two is the newest.
+    """A metric family. mode: a gauge's multiprocess mode, else ''. made: when its metadata changed; the newest wins.
 
-    registered: whether it is in the default registry; None: nothing is known of that.
+    registered: whether it is in the default registry; None: unknown.
     """
 
     name: str
@@ -62,7 +65,7 @@ class Line(NamedTuple):
 
 
 class Gauge:
-    """One series of a gauge; its lines come with its values, for a mode may show one for each process.
+    """One series of a gauge. Its lines are made with its values, because a mode may show one for each process.
 
     child: the labels that the variants of an Info or an Enum have in common, as JSON.
     """
@@ -74,7 +77,7 @@ class Gauge:
         self._labels = labels
 
     def line(self, pid: str | None) -> Line:
-        """The line of one process, or of all together."""
+        """Return the line of one process, or (None) of all together."""
         if pid is None:
             return Line(self.name, self._labels)
         return Line(self.name, {**self._labels, "process_pid" if "pid" in self._labels else "pid": pid})
@@ -85,14 +88,14 @@ def _is_amount(name: str) -> bool:
 
 
 def _shown_labels(family: FamilyId, labels: dict[str, str], variant: str) -> dict[str, str]:
-    """The labels of a gauge, of one state of an Enum, or of what an Info was given."""
+    """Return the labels of a gauge, of one state of an Enum, or of one label set of an Info."""
     if family[1] not in STATE_TYPES:
         return labels
     return {**labels, **(label_set(variant) if family[1] == "info" else {family[0]: variant})}
 
 
 class GaugeLines(Sequence[Line]):
-    """The lines of gauges, made when somebody wants them: who writes the text keeps it by gauge and pid."""
+    """The lines of gauges, made on demand, because the code for text needs gauge and pid only."""
 
     def __init__(self, keys: Sequence[tuple[Gauge, str | None]]):
         self._keys = keys
@@ -108,8 +111,8 @@ class GaugeLines(Sequence[Line]):
 class Lines:
     """The lines of a family whose values are sums, in the order in which they are shown.
 
-    texts: of each line the labels that the app gave, as JSON.
-    generation: raised when lines that were there have changed, and not merely more have come.
+    texts: the app's labels of each line, as JSON.
+    generation: raised when existing lines have changed; new lines do not raise it.
     """
 
     def __init__(self) -> None:
@@ -124,26 +127,26 @@ class Lines:
         raise NotImplementedError
 
     def lay_out(self) -> None:
-        """Give the children that have come their lines."""
+        """Make the lines of new children."""
 
     def values(self, totals: Sequence[float]) -> list[float]:
-        """The value of each line. totals: of all positions."""
+        """Return the value of each line. totals: by position."""
         raise NotImplementedError
 
     def numbers(self) -> dict[int, int]:
-        """Which line each position has; made when it is asked for, for most families have no exemplars."""
+        """Return the number of each position's line. It is made on demand, as most families have no exemplars."""
         if self._numbered != self.generation:
             self._numbers, self._numbered = {}, self.generation
         self._number()
         return self._numbers
 
     def _number(self) -> None:
-        """Number the lines that have come."""
+        """Number the new lines."""
         raise NotImplementedError
 
 
 class Plain(Lines):
-    """Of counters and summaries: a line for each series."""
+    """The lines of counters and summaries: one for each series."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -165,7 +168,7 @@ class Plain(Lines):
 
 
 class _Child(NamedTuple):
-    """A histogram's child: the positions of its buckets by their bounds, and the others with their names."""
+    """A histogram's child: the positions of its buckets by bound, and the other positions by name."""
 
     labels: dict[str, str]
     buckets: dict[str, int]
@@ -173,7 +176,7 @@ class _Child(NamedTuple):
 
 
 class Cumulative(Lines):
-    """Of histograms: a bucket counts all smaller ones, and the count, which no process keeps, is the last bucket."""
+    """The lines of histograms: buckets are cumulative, and the count, which no process keeps, is the last bucket."""
 
     def __init__(self, family: str) -> None:
         super().__init__()
@@ -195,7 +198,7 @@ class Cumulative(Lines):
         self._fresh[text] = None
 
     def lay_out(self) -> None:
-        """Give the children that have come their lines."""
+        """Make the lines of new children."""
         for text in self._fresh:
             child = self._children[text]
             bounds = sorted(child.buckets, key=float)
@@ -227,7 +230,7 @@ class Cumulative(Lines):
 
 
 class Plan:
-    """All families and series that were met in rows and journals."""
+    """All families and series that a reader has met in rows and journals."""
 
     def __init__(self) -> None:
         self.families: dict[FamilyId, Family] = {}
@@ -235,15 +238,15 @@ class Plan:
         self.gauges: set[FamilyId] = set()
         self.all_gauges: list[Gauge] = []
         self.length = 0
-        """How many positions have been given."""
+        """The number of positions."""
         self.ids: dict[int | Gauge, int] = {}
-        """By what the query knows each series: its id in rows, or, as long as it has none, a number below 0."""
+        """The number of each series in the query: its id in rows or, as long as it has none, a number below 0."""
         self.renamed: list[tuple[int, int]] = []
-        """(id, former id) of series that have become rows; whoever has written the former one takes them out."""
+        """(id, former id) of series that have become rows, for `Tables.rename`, which empties the list."""
         self.names: dict[FamilyId, set[str]] = {}
-        """Of the samples of each family."""
+        """The names of each family's samples."""
         self.numbers: dict[FamilyId, int] = {}
-        """By what the query knows each family."""
+        """The number of each family in the query."""
         self._places: dict[tuple[FamilyId, str, str, str], int | Gauge] = {}
         self._labels: dict[str, dict[str, str]] = {}
         self._of_row: dict[int, int | Gauge] = {}
@@ -252,10 +255,7 @@ class Plan:
         self._unnamed: dict[int, FamilyId] = {}
 
     def read(self, connection: apsw.Connection) -> None:
-        """Read the families, and the series that have come since the last time.
-
-        Raises OtherKindError where it knows as sums what are gauges in rows, or the other way round.
-        """
+        """Read the families, and the series that are new since the last time. Raises OtherKindError."""
         ids: dict[int, FamilyId] = {}
         rows: list[Any] = connection.execute(SELECT_FAMILIES).fetchall()
         for number, name, type_, mode, help_, made, unit, registered in rows:
@@ -275,14 +275,14 @@ class Plan:
             count = len(rows)
 
     def _read_labels(self, texts: Iterable[str]) -> None:
-        """Read label sets that are not known, all at once: one by one takes six times as long."""
+        """Read unknown label sets, all at once: one by one would take six times as long."""
         fresh = list(dict.fromkeys(text for text in texts if text not in self._labels))
         try:
             found = json.loads(f"[{','.join(fresh)}]")
         except ValueError:
             found = []
         if len(found) != len(fresh):
-            found = [label_set(text) for text in fresh]  # this says which of them makes no sense
+            found = [label_set(text) for text in fresh]  # this raises for the one that makes no sense
         for text, labels in zip(fresh, found, strict=True):
             self._labels[text] = checked_label_set(labels, text)
 
@@ -295,7 +295,7 @@ class Plan:
         self._of_row[number] = place
 
     def add_family(self, family: Family) -> None:
-        """Add a family; of those of one name and type the newest counts."""
+        """Add a family; of several with one name and type, the newest wins."""
         self.numbers.setdefault(family[:2], len(self.numbers))
         self.names.setdefault(family[:2], set())
         known = self.families.get(family[:2])
@@ -305,7 +305,7 @@ class Plan:
             self.families[family[:2]] = family
 
     def id_of(self, family: FamilyId, name: str, labels: str, variant: str) -> int:
-        """By what the query knows a series that a journal tells of."""
+        """Return the number in the query of a series from a journal."""
         place = self._place(family, name, labels, variant)
         number = self.ids.get(place)
         if number is None:
@@ -316,17 +316,17 @@ class Plan:
         return number
 
     def unnamed(self, families: Container[FamilyId]) -> list[int]:
-        """The numbers of the series of these families that have no row yet."""
+        """Return the numbers of these families' series that have no row yet."""
         return [number for number, family in self._unnamed.items() if family in families]
 
     def _place(self, family: FamilyId, name: str, labels: str, variant: str) -> int | Gauge:
-        """What stands for a series: its position among all sums, or, of a gauge, the gauge itself."""
+        """Return the place of a series: its position among all sums, or its gauge; make it if it is new."""
         key = (family, name, labels, variant)
         known = self._places.get(key)
         return self._add(*key) if known is None else known
 
     def amounts(self) -> list[int]:
-        """By what the query knows the sums whose steps are no events of the app: what was observed, and base units."""
+        """Return the numbers of sums that do not count events of the app: sums of observations, and base units."""
         return [
             self.ids[place]
             for (family, name, _, _), place in self._places.items()
@@ -334,32 +334,32 @@ class Plan:
         ]
 
     def known_place(self, family: FamilyId, name: str, labels: str, variant: str) -> int | Gauge | None:
-        """The same, None for a series that was not met."""
+        """Return the place of a series; None if it was not met."""
         return self._places.get((family, name, labels, variant))
 
     def children(self) -> dict[FamilyId, list[dict[str, str]]]:
-        """The labels of each child, as the app gave them, by families."""
+        """Return the app's labels of each child, by family."""
         texts: dict[FamilyId, dict[str, None]] = {}
         for family, _, text, _ in self._places:
             texts.setdefault(family, {})[text] = None
         return {family: [dict(self._labels[text]) for text in found] for family, found in texts.items()}
 
     def place_of_row(self, series: int) -> int | Gauge:
-        """The same for the id that a series has in rows, which have been read. Raises DamagedError."""
+        """Return the place of a series by its number in the query. Raises DamagedError."""
         try:
             return self._of_row[series]
         except KeyError:
             raise DamagedError(f"rows name series {series}, which is not there") from None
 
     def position_of_row(self, series: int) -> int:
-        """The position of a sum. Raises DamagedError."""
+        """Return the position of a sum by its number. Raises DamagedError."""
         place = self.place_of_row(series)
         if not isinstance(place, int):
             raise DamagedError(f"rows add up series {series}, which is a gauge")
         return place
 
     def gauge_of_row(self, series: int) -> Gauge:
-        """The gauge of that id. Raises DamagedError."""
+        """Return a gauge by its number. Raises DamagedError."""
         place = self.place_of_row(series)
         if not isinstance(place, Gauge):
             raise DamagedError(f"rows call series {series} a gauge, which is none")
@@ -386,6 +386,6 @@ class Plan:
         return place
 
     def lay_out(self) -> None:
-        """Lay out the lines of what has come since the last time."""
+        """Make the lines of all that is new since the last time."""
         for lines in self.sums.values():
             lines.lay_out()

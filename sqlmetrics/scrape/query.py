@@ -1,8 +1,8 @@
-"""The query that answers a scrape: the view `totals`, over values of living processes read in place from their cells.
+"""The query that answers a scrape: the view `totals`, over values that are read in place from cells.
 
-The view's text says what the ten modes, an Info and an Enum mean, and nothing else does. It is written over two
-relations, `counts` and `gauges`. In the store these are views over rows; `WITH_COUNTS` and `WITH_GAUGES` put others in
-their place, of the same columns, in which the value of a sample is the one that its cell has now.
+Only the view's text defines the ten modes, Info and Enum. It reads two relations, `counts` and `gauges`. In the store
+these are views over rows. `WITH_COUNTS` and `WITH_GAUGES` replace them by relations with the same columns, in which the
+value of a sample is the one that its cell has now.
 
 The cells come as an array that SQLite reads without a call into Python (https://www.sqlite.org/carray.html). So the
 interpreter lock is free while the query runs: its answer is one row.
@@ -22,9 +22,9 @@ import apsw
 from ..rows.schema import migrations
 
 _ONLY = "IN (SELECT series FROM asked)"
-# A zero is no part of a sum: what is left out is not sorted, which takes most of the time. `cell_copy.cell` is in that
-# condition so that it is looked at when the row was found: from one cell to the next that takes 35 ns, and 180 ns where
-# zeros were skipped before. A series of which nothing is left is shown as 0 by who knows that there is one.
+# Zeros are dropped from sums, because sorting takes most of the time. `cell_copy.cell` is in that condition so that it
+# is evaluated after the row was found: finding the row of the next cell takes 35 ns, but 180 ns if zeros were skipped
+# before. A series of which nothing is left is shown as 0, because the plan has it.
 WITH_COUNTS = """
 WITH counts (series, value{and_process}) AS (
     SELECT cell_copy.series, item.value{and_its_process}
@@ -84,8 +84,8 @@ gauges (series, family, child, mode, pid, value, timestamp, started) AS (
      WHERE (part.alive OR NOT declared.live) {and_known}
 )
 """
-# The numbers of the cells: in a row, or, where too many others are between, those of the blocks that somebody owns; or
-# those of the series that are asked for again.
+# How the cells are numbered: in a row; or by owned block, if too many other blocks are between them; or those of series
+# that are asked for again.
 IN_A_ROW = "carray(:cells) AS item CROSS JOIN cell_copy ON cell_copy.cell = item.rowid + :before"
 BY_BLOCK = """
            carray(:cells) AS item
@@ -103,7 +103,7 @@ SELECT_GAUGES = (
     "SELECT group_concat(series, ' '), group_concat(quote(value), ' '), json_group_array(pid) FROM ({totals})"
 )
 SELECT_SET_OR_NOT = "SELECT group_concat(DISTINCT series) FROM gauges WHERE mode = 'mostrecent'"
-# What each process has a part of; NULL: what ended processes left.
+# The parts of each process; NULL: of ended processes.
 SELECT_PARTS_OF_SUMS = (
     "SELECT group_concat(series, ' '), group_concat(quote(value), ' '), json_group_array(process) FROM counts"
 )
@@ -112,7 +112,7 @@ SELECT group_concat(series, ' '), group_concat(quote(value), ' '), json_group_ar
        group_concat(quote(started), ' '), group_concat(quote(timestamp), ' ')
   FROM gauges
 """
-# How much each process has counted of all series but those of amounts; as JSON, which may round: it is for people.
+# How much each process has counted in all series but those of amounts. JSON may round, but people read this.
 SELECT_COUNTED = """
 SELECT json_group_object(process, total)
   FROM (SELECT process, sum(value) AS total FROM counts
@@ -122,7 +122,7 @@ SELECT json_group_object(process, total)
 
 
 class Cells(NamedTuple):
-    """Values of cells, and how their numbers are found: `IN_A_ROW`, `BY_BLOCK` or `CHOSEN`.
+    """Values of cells, and how they are numbered: `IN_A_ROW`, `BY_BLOCK` or `CHOSEN`.
 
     before: the number of the cell before the first, if they are in a row.
     """
@@ -133,7 +133,7 @@ class Cells(NamedTuple):
 
 
 class Totals(NamedTuple):
-    """The answer: the ids of series, as text, and the value of each. pids: of each, as JSON; null: of all together."""
+    """The answer: ids of series as text, and the value of each. pids: of each, as JSON; null: of all processes."""
 
     series: str
     values: list[float]
@@ -142,7 +142,7 @@ class Totals(NamedTuple):
 
 @functools.cache
 def view() -> str:
-    """The text of the view `totals`, as the newest migration has it that makes one."""
+    """Return the text of the view `totals` from the newest migration that has it."""
     found = [re.search(r"CREATE VIEW totals AS\n(.*?);\n", sql, re.DOTALL) for _, sql in migrations()]
     return next(match[1] for match in reversed(found) if match)
 
@@ -157,9 +157,9 @@ def _statement(query: str, *, restricted: bool, found: str = "", by_process: boo
 
 
 def sums(connection: apsw.Connection, cells: Cells, *, restricted: bool) -> Totals:
-    """Ask for counters, summaries and histograms, within a read transaction; the reader's tables are filled.
+    """Query counters, summaries and histograms, within a read transaction, after the reader's tables were filled.
 
-    restricted: to the series of the table `asked`.
+    restricted: whether only to the series in the table `asked`.
     """
     statement = _statement(WITH_COUNTS + SELECT_SUMS, restricted=restricted, found=cells.found)
     bound = {"cells": apsw.carray(cells.values), "before": cells.before}
@@ -168,21 +168,21 @@ def sums(connection: apsw.Connection, cells: Cells, *, restricted: bool) -> Tota
 
 
 def gauges(connection: apsw.Connection, values: memoryview[float], *, restricted: bool) -> Totals:
-    """The same for gauges, Infos and Enums. values: of the blocks of cells that have any, as `block` numbers them."""
+    """Query gauges, Infos and Enums likewise. values: of the blocks with gauges, in the order of the table `block`."""
     statement = _statement(WITH_GAUGES + SELECT_GAUGES, restricted=restricted)
     row: Any = connection.execute(statement, {"gauge_cells": apsw.carray(values)}).fetchone()
     return Totals(row[0] or "", _numbers(row[1]), row[2])
 
 
 def set_or_not(connection: apsw.Connection, values: memoryview[float], *, restricted: bool) -> set[int]:
-    """The mostrecent gauges that there are; those that nobody has set have no total."""
+    """Return all mostrecent gauges; those that nobody has set have no total."""
     statement = _statement(WITH_GAUGES + SELECT_SET_OR_NOT, restricted=restricted)
     found: Any = connection.execute(statement, {"gauge_cells": apsw.carray(values)}).get
     return set(map(int, found.split(","))) if found else set()
 
 
 class Parts(NamedTuple):
-    """Parts of totals: ids of series, as text, and the value of each. of: whose it is; stamps: when it was set."""
+    """Parts of totals: ids of series as text, and the value of each. of: its process; stamps: when it was set."""
 
     series: str
     values: list[float]
@@ -191,7 +191,7 @@ class Parts(NamedTuple):
 
 
 def parts_of_sums(connection: apsw.Connection, cells: Cells, *, restricted: bool) -> Parts:
-    """What each process has of counters, summaries and histograms, by its instance (None: ended ones); no zeros."""
+    """Query each process's part of counters, summaries and histograms, by instance (None: ended ones); no zeros."""
     statement = _statement(
         WITH_COUNTS + SELECT_PARTS_OF_SUMS, restricted=restricted, found=cells.found, by_process=True
     )
@@ -201,7 +201,7 @@ def parts_of_sums(connection: apsw.Connection, cells: Cells, *, restricted: bool
 
 
 def counted(connection: apsw.Connection, cells: Cells, amounts: Iterable[int]) -> dict[int, float]:
-    """How much each process has counted in all, by its instance. amounts: the series that are left out."""
+    """Return how much each process has counted, by instance. amounts: the series that are left out."""
     statement = _statement(WITH_COUNTS + SELECT_COUNTED, restricted=False, found=cells.found, by_process=True)
     bound = {"cells": apsw.carray(cells.values), "before": cells.before, "amounts": json.dumps(list(amounts))}
     found: dict[str, float | None] = json.loads(str(connection.execute(statement, bound).get))
@@ -209,9 +209,9 @@ def counted(connection: apsw.Connection, cells: Cells, amounts: Iterable[int]) -
 
 
 def parts_of_gauges(connection: apsw.Connection, values: memoryview[float], *, restricted: bool) -> Parts:
-    """What each process has of gauges, Infos and Enums that takes part, by its pid and when it started.
+    """Query each process's part of gauges, Infos and Enums, by its pid and when it started.
 
-    Of a pid that is None: what ended processes left. stamps: NaN where there is none.
+    If the pid is None, ended processes have left the part. stamps: NaN where there is none.
     """
     statement = _statement(WITH_GAUGES + SELECT_PARTS_OF_GAUGES, restricted=restricted)
     row: Any = connection.execute(statement, {"gauge_cells": apsw.carray(values)}).fetchone()

@@ -1,10 +1,10 @@
 """One scrape: a consistent reading of rows, cells and journals, with no lock that anybody waits for.
 
-1. Note who is not settled yet.
-2. In one read transaction: see which processes live, and read what they have announced since the last scrape.
-3. Note how often each block has been given out (the census), see that none of them has been settled since, and read
-   their cells. If a block that somebody owned then, or at a census before the transaction, or cells in it, have been
-   given out again meanwhile, begin again.
+1. Note which processes are not settled yet.
+2. In one read transaction, find out which of them are alive, and read what they have announced since the last scrape.
+3. Note the generation of each block (the census), check that none of these processes was settled since, and read their
+   cells. If a block has a new generation since this census, or since one before the transaction, its cells may have new
+   owners: begin again.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ T = TypeVar("T")
 Finish = Callable[[list[FamilySamples], dict[object, Any]], T]
 _TRIES = 100
 _UNDISTURBED = 2
-"""Where so many tries were disturbed, by removals all the time, every other one keeps writers out meanwhile."""
+"""After so many tries that were disturbed, by removals all the time, every other try keeps writers out."""
 _FEW = 8
-"""If more processes than that have ended and nobody has settled them, a scrape does so first: it reads their journals
-once and in bulk. Of few it shows that they have ended (`sqlmetrics_processes`), and settles them when it has read."""
+"""If more dead processes than this are not settled, a scrape settles them first, and so reads their journals only once.
+If there are fewer, it shows them as dead (`sqlmetrics_processes`), and settles them afterwards."""
 _PAUSE = 0.02
-"""Seconds before the next try where the store was busy: two seconds in all."""
+"""Seconds until the next try if the store was busy; that makes two seconds in all."""
 
 
 class _UnfinishedError(Exception):
-    """What the caller's own part of a scrape raised: it says nothing of the store."""
+    """The caller's part of a scrape has raised an error, which says nothing about the store."""
 
     def __init__(self, error: Exception):
         super().__init__(error)
@@ -57,10 +57,10 @@ class _UnfinishedError(Exception):
 
 @dataclass(frozen=True)
 class Question(Generic[A, T]):
-    """What a reader is asked.
+    """What a caller asks a reader.
 
-    answer: called within the read transaction, and again if somebody gives cells away in the midst of it.
-    finish: makes the result of the answer and of what it has kept of former scrapes.
+    answer: called within the read transaction, and again if cells have got new owners meanwhile.
+    finish: makes the result from the answer, and from what it has kept from earlier scrapes.
     """
 
     wanted: Wanted
@@ -80,11 +80,11 @@ class Reader(fork.ForkAware):
         """How many ended processes are remembered; see `config.Settings`."""
         self.trouble = Trouble()
         self.figures = Figures(self.trouble)
-        """Both of this process, unless it counts in the store."""
+        """Trouble and figures of a process that does not count in the store."""
         fork.register(self)
 
     def close(self) -> None:
-        """Close the connection, after other threads' scrapes; another is opened when it is needed."""
+        """Close the connection, after other threads' scrapes. The next scrape opens another one."""
         self._access.close_idle()
 
     def before_fork(self) -> None:
@@ -103,31 +103,31 @@ class Reader(fork.ForkAware):
         self.figures = Figures(self.trouble)
 
     def tell(self) -> None:
-        """Log what was met in the journals of processes that this one has settled. Call it with no lock held."""
+        """Log senseless records in the journals of processes that this one has settled. Call it with no lock held."""
         nonsense.tell(self.path, self.trouble)
         self.trouble.write_log()
 
     def scrape(self, wanted: Wanted, finish: Finish[T], figures: Figures | None = None) -> T:
         """Scrape, note how long it took, and return what `finish` makes of the families; see `read`.
 
-        figures: of this process, if it counts in the store.
+        figures: those of this process, if it counts in the store.
         """
         begun = time.perf_counter()
         noted = figures or self.figures
         own = noted.bring() if wanted.self_metrics else None
         result = self.read(wanted, own=own, finish=finish)
         noted.took("scrape", time.perf_counter() - begun)
-        if figures is None:  # else the flusher does it
+        if figures is None:  # otherwise the flusher does it
             self.tell()
         return result
 
     def read(self, wanted: Wanted, *, own: Waiting | None, finish: Finish[T]) -> T:
-        """Return what `finish` makes of the families, with their aggregated values, that are wanted.
+        """Return what `finish` makes of the wanted families, with the totals of all processes.
 
-        own: what of this process's figures is not in the store, if the families about the store itself are wanted too.
-        finish: gets the families, and what it has kept of former scrapes. It must not hold on to the families: they are
-            added to by the next scrape.
-        Raises NoStoreError, StoreError (DamagedError where a process that writes to the store has to mend it) or
+        own: this process's figures that are not in the store yet; None if families about the store are not wanted.
+        finish: gets the families, and what it has kept from earlier scrapes. It must not keep the families, because the
+            next scrape adds to them.
+        Raises NoStoreError, StoreError (DamagedError if a process that writes to the store has to mend it) or
         apsw.Error.
         """
 
@@ -140,7 +140,7 @@ class Reader(fork.ForkAware):
         return self.ask(Question(wanted, answer, assemble))
 
     def ask(self, question: Question[A, T]) -> T:
-        """Return the finished answer to what is asked. Raises as `read` does."""
+        """Return the finished answer to a question. Raises as `read` does."""
         fork.notice()
         try:
             return self._ask(question)
@@ -156,7 +156,7 @@ class Reader(fork.ForkAware):
             ) from error
 
     def _doubt(self) -> None:
-        """Have a process that writes look at the files; one that only looks changes no byte of them."""
+        """Ask processes that write to check the files; but a reader that only looks changes no byte of them."""
         if self._connect is not database.connect:
             return
         with contextlib.suppress(OSError):
@@ -177,22 +177,22 @@ class Reader(fork.ForkAware):
             except (apsw.BusyError, apsw.IOError) as error:
                 if is_damage(error):
                     raise
-                busy = error  # the files are being made anew, or another program keeps them for itself
+                busy = error  # the files are being made anew, or another program keeps them locked
                 time.sleep(_PAUSE)
                 continue
             if result is not None:
                 return result[0]
-            busy = None  # it could be read, and did not fit together
+            busy = None  # it could be read, but was disturbed
         raise busy or DamagedError(
             f"rows and cells do not fit together, or change faster than they are read: {_TRIES} tries"
         )
 
     def _try(self, question: Question[A, T], kind: str) -> tuple[T] | None:
-        """One try; None if a process was settled, or its cells were given to another, in the midst of it.
+        """Make one try; None if a process was settled, or cells got new owners, meanwhile.
 
         kind: of the transaction.
         """
-        if self._access.held_here():  # a signal handler scrapes in the middle of a scrape
+        if self._access.held_here():  # this is a signal handler in the middle of a scrape
             with contextlib.closing(Access(self.path, self._connect)) as access:
                 return self._try_with(access, Remembered(), question, kind)
         if self._access.is_cut_off():
@@ -211,12 +211,12 @@ class Reader(fork.ForkAware):
                     scrape = Scrape(connection, file, remembered, question.wanted, slots)
                     found = question.answer(scrape)
             except journal.JournalGoneError:
-                remembered.tables = None  # its rows were rolled back
+                remembered.tables = None  # their rows were rolled back
                 return None
-            except BaseException:  # it may have learned one half of something
+            except BaseException:  # it may be half up to date
                 remembered.forget()
                 raise
-            # Since before the snapshot: a cell that it knows may have been freed and be another child's by now.
+            # Compared with a census before the snapshot: a cell in its rows may belong to another child by now.
             if file.blocks.changed(before) or file.blocks.changed(scrape.census) or connection.is_torn():
                 return None
             try:
@@ -229,7 +229,7 @@ class Reader(fork.ForkAware):
 
 
 def _settle_if_free(connection: apsw.Connection, file: CellsFile, keep_dead: int) -> None:
-    """Settle the dead, unless another process is writing: the next flush or scrape does it then."""
+    """Settle dead processes, unless another process is writing: then the next flush or scrape does it."""
     if not file.writable or wal_bytes(connection.filename) > wal_limit(connection.filename):
         return
     database.wait_for_others(connection, 0)
@@ -239,6 +239,6 @@ def _settle_if_free(connection: apsw.Connection, file: CellsFile, keep_dead: int
             fold.forget_oldest(connection, keep_dead)
             sweep_infos(connection, file)
     except apsw.Error:
-        pass  # busy, read-only or full: whoever can write will do it
+        pass  # busy, read-only or full: a process that can write will do it
     finally:
         database.wait_for_others(connection, waits.WRITE_LOCK)

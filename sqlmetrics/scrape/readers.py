@@ -1,4 +1,4 @@
-"""The readers of this process, one for each store that it scrapes: what one knows of a store is worth keeping."""
+"""The readers of this process, one for each store that it scrapes, as they keep the names of all series."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The work of one scrape, within a read transaction: what journals add is put beside the rows for the query."""
+"""The work of one scrape within a read transaction: it puts what journals add beside the rows, and runs the query."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from .tables import Announcement, Living, Tables
 from .wanted import Wanted
 
 _KEPT_BYTES = 8 * 1024 * 1024
-"""Of cells; of more, which are a million samples, no copy is kept."""
+"""A copy of more cells than this, a million samples, is not kept for the next scrape."""
 _COSTS = 16
-"""A cell of a series that is asked for again takes about so many times as long as one of all that are asked for."""
+"""In a query for some series, a cell takes about so many times as long as in a query for all series."""
 SELECT_VERSION = "SELECT id, pair, epoch, plan, ended, exemplars FROM store"
 SELECT_UNSETTLED = "SELECT id, pid, started, journal FROM instance WHERE died IS NULL"
 SELECT_CREATED = """
@@ -35,16 +35,15 @@ SELECT family.name, family.type, series.labels, min(series.created)
  GROUP BY series.family, series.labels
 """
 Key = tuple[Gauge, str | None]
-"""What a line of a gauge is kept by: the gauge, and the pid of the process, if it is one's."""
+"""Identifies a line of a gauge: the gauge, and the pid if the line is one process's."""
 GaugeValues = tuple[list[Key], list[float]]
 
 
 class Sums:
     """The totals of counters, summaries and histograms, by their positions in the plan.
 
-    A scrape asks again for those that a cell was part of whose value is another than at the last scrape, and for all
-    where anything else is not as it was: which processes and series there are, whose the cells are, what journals say,
-    or what the ended left.
+    A scrape queries only totals with a cell that has changed since the last scrape. It queries all totals if anything
+    else has changed: processes, series, owners of cells, journals, or what ended processes left.
     """
 
     def __init__(self) -> None:
@@ -54,11 +53,11 @@ class Sums:
         self._totals: list[float] = []
 
     def totals(self, tables: Tables, plan: Plan, copies: Copies, all_else: object) -> list[float]:
-        """Bring them up to date. copies: of the cells; all_else: what else they depend on."""
+        """Bring the totals up to date, and return them. copies: of the cells; all_else: what else they depend on."""
         known = all_else == self._all_else and not tables.is_announced()
         most = len(copies.places) * layout.BLOCK_CELLS // (_COSTS * max(len(tables.upto), 1))
         changed = copies.changed_since(self._copies, most=most) if known else None
-        self._all_else = None  # until all is done
+        self._all_else = None  # until this is complete
         if changed is None:
             self._totals = self.all_totals(tables, plan, copies, restricted=False)
         elif changed:
@@ -68,7 +67,7 @@ class Sums:
         return self._totals
 
     def all_totals(self, tables: Tables, plan: Plan, copies: Copies, *, restricted: bool) -> list[float]:
-        """Ask for all, or for those that are asked for."""
+        """Query all totals, or (restricted) those of the series in the table `asked`."""
         answer = query.sums(tables.connection, tables.all_cells(copies), restricted=restricted)
         if self._order[0] != answer.series:
             self._order = answer.series, [plan.position_of_row(int(one)) for one in answer.series.split()]
@@ -86,14 +85,14 @@ class Sums:
 
 
 class Gauges:
-    """Where each value of an answer goes: the same from one scrape to the next, as long as no series comes or goes."""
+    """The order of an answer's values, which stays the same as long as no series comes or goes."""
 
     def __init__(self) -> None:
         self._answer: object = None
         self._order: dict[FamilyId, tuple[list[Key], list[int]]] = {}
 
     def sort(self, plan: Plan, answer: query.Totals) -> dict[FamilyId, GaugeValues]:
-        """The lines of each family, and their values."""
+        """Return the lines of each family, and their values."""
         if self._answer != (plan, answer.series, answer.pids):
             self._order = self._lay_out(plan, answer)
             self._answer = plan, answer.series, answer.pids
@@ -112,13 +111,13 @@ class Gauges:
 
 
 class Remembered:
-    """What a reader knows of a store from its scrapes, so that the next one need not read it again."""
+    """What a reader knows of a store from its scrapes, so that the next scrape need not read it again."""
 
     def __init__(self) -> None:
         self.forget()
 
     def forget(self) -> None:
-        """Know nothing."""
+        """Forget everything."""
         self.of: object = None
         self.plan = Plan()
         self.plan_read = -1
@@ -127,21 +126,21 @@ class Remembered:
         self.gauges = Gauges()
         self.exemplars = Newest()
         self.introduced: dict[int, ProcessRecord] = {}
-        """What processes said of themselves in their journals."""
+        """The own records of processes, from their journals, by instance."""
         self.created_read = -1
         self.created: dict[FamilyId, dict[str, float]] = {}
-        """When each child was made, by its labels as JSON: what journals told, and rows once somebody wants it."""
+        """When each child was made, by its labels as JSON: from journals, and from rows as soon as it is wanted."""
         self.kept: dict[object, Any] = {}
-        """What those who write the text keep."""
+        """What the code that writes text keeps, see `text.texts`."""
 
     def tables_of(self, connection: apsw.Connection) -> Tables:
-        """The tables for the query, which are the connection's; in no transaction."""
+        """Return the connection's tables for the query. Call it in no transaction."""
         if self.tables is None or self.tables.connection is not connection:
             self.tables = Tables(connection)
         return self.tables
 
     def catch_up(self, connection: apsw.Connection, version: tuple[object, ...]) -> None:
-        """Read what rows there are that it does not know. version: see `VERSION`."""
+        """Read rows that are new since the last scrape. version: see `SELECT_VERSION`."""
         *of, plan, _, exemplars = version
         if self.of != of:
             self._begin_anew(of)
@@ -170,7 +169,7 @@ class Remembered:
             self.created_read = self.plan_read
 
     def note_created(self, family: FamilyId, labels: str, created: float) -> None:
-        """Of several processes that made a child, the first counts."""
+        """Note when a process made a child; of several processes, the first counts."""
         known = self.created.setdefault(family, {})
         known[labels] = min(created, known.get(labels, created))
 
@@ -178,8 +177,8 @@ class Remembered:
 class Scrape:
     """The work of one try, within a read transaction.
 
-    slots: (slot, instance) of who was not settled before it.
-    Raises journal.JournalGoneError if a process was settled meanwhile: begin again.
+    slots: (slot, instance) of the processes that were not settled before it.
+    Raises journal.JournalGoneError if a process was settled meanwhile: then begin again.
     """
 
     def __init__(
@@ -206,33 +205,33 @@ class Scrape:
         self._look_around(slots)
         self._write_tables()
         self.census = file.blocks.census()
-        """How often each block had been given out when it was certain whose they are; see `region.Region.changed`."""
+        """The generation of each block, at a moment when their owners were certain; see `region.Region.changed`."""
         if not file.are_unsettled(self.processes):
-            raise journal.JournalGoneError  # settled since, and its blocks may be others' by now
+            raise journal.JournalGoneError  # one was settled meanwhile, and its blocks may have new owners
 
     def about(self) -> list[FamilySamples]:
-        """The gauges about the store itself."""
+        """Return the families about the store's state."""
         return about.gauges(self._connection, self._file, self.processes.values())
 
     def children(self) -> dict[FamilyId, list[dict[str, str]]]:
-        """The labels of each child, by families."""
+        """Return the labels of each child, by family."""
         return self._plan.children()
 
     def members(self) -> list[Member]:
-        """The processes of the store, one by one."""
+        """Return the processes of the store."""
         said, announced = self._remembered.introduced, self._tables.announced_by()
         return members(self._connection, self._file, self.processes, said, announced)
 
     def saw_dead(self) -> bool:
-        """Whether a process has ended and nobody has settled it yet."""
+        """Whether a process is dead and not settled yet."""
         return not all(process.alive for process in self.processes.values())
 
     def _look_around(self, slots_before: list[tuple[int, int]]) -> None:
-        """Find the processes that are not settled, whether they live, and what their journals add."""
+        """Find the processes that are not settled, whether they are alive, and what their journals add."""
         settled: dict[int, int] = dict(self._connection.execute("SELECT slot, settled FROM slot").fetchall())  # type: ignore[arg-type]
         known = {row[0]: row[1:] for row in self._connection.execute(SELECT_UNSETTLED).fetchall()}
         held = [(slot, instance) for slot, instance in self._file.held_slots() if settled.get(slot) != instance]
-        self._tables.keep_only(instance for _, instance in held)  # first: others have the cells of the settled by now
+        self._tables.keep_only(instance for _, instance in held)  # first, as cells of settled ones may have new owners
         for slot, instance in held:
             alive = self._file.is_alive(slot)
             row: Any = known.pop(instance, None)
@@ -243,7 +242,7 @@ class Scrape:
             del self._remembered.introduced[gone]
         missing = [s for s in slots_before if s[1] not in self.processes and settled.get(s[0]) != s[1]]
         if known or missing:
-            # Settled since the snapshot was taken; a short-lived process may not even have had a row in it.
+            # It was settled after the snapshot was taken. A short-lived process may not even have a row there.
             raise journal.JournalGoneError
 
     def _introduction(self, instance: int) -> tuple[str, float | None]:
@@ -251,7 +250,7 @@ class Scrape:
         return (storable(record.pid), record.started) if record else ("", None)
 
     def _follow(self, slot: int, instance: int, committed: int) -> None:
-        """Put what a process has announced by now beside the rows. committed: bytes of its journal that are rows."""
+        """Put what a process has announced beside the rows. committed: bytes of its journal that are rows."""
         start = self._tables.follow(instance, committed)
         records, end, _ = journal.read(self._file, slot, instance, start)
         found: list[Announcement] = []
@@ -267,7 +266,7 @@ class Scrape:
             self._remembered.note_created(family, labels, record.created)
             for name, variant, cell in record.samples():
                 number = self._plan.id_of(family, name, labels, variant)
-                # As its rows, not as the newest declaration: a counter may be declared in a mode later.
+                # As in the rows, not as in the newest declaration: an app may declare a counter with a mode later.
                 is_gauge = isinstance(self._plan.place_of_row(number), Gauge)
                 found.append(Announcement(cell, number, is_gauge, record.stamped, end))
         elif isinstance(record, FamilyRecord):
@@ -278,7 +277,7 @@ class Scrape:
             self._remembered.introduced[instance] = record
 
     def _write_tables(self) -> None:
-        """Bring what the query needs to know of this scrape to its tables."""
+        """Write what the query needs to know to its tables."""
         plan, said = self._plan, self._remembered.introduced.values()
         plan.lay_out()
         self._tables.write_living(self.processes.values())
@@ -294,7 +293,7 @@ class Scrape:
             self._tables.ask(json.dumps(list(self._asked)), plan.unnamed(self._asked))
 
     def result(self) -> list[FamilySamples]:
-        """Every family with its lines; a mostrecent gauge that was never set is a family without any."""
+        """Return every wanted family with its lines; a mostrecent gauge that was never set has none."""
         tables, plan, restricted = self._tables, self._plan, self._wanted.names is not None
         copies = tables.read(self._file, self.census.owners, stamped=self._stamped)
         sums = self._remembered.sums
@@ -316,7 +315,7 @@ class Scrape:
         return found
 
     def parts(self) -> list[Part]:
-        """What each process has of the families that are wanted."""
+        """Return each process's part of the wanted families."""
         tables, plan, restricted = self._tables, self._plan, self._wanted.names is not None
         copies = tables.read(self._file, self.census.owners, stamped=self._stamped)
         sums = query.parts_of_sums(self._connection, tables.all_cells(copies), restricted=restricted)
@@ -325,14 +324,14 @@ class Scrape:
         return [part for part in found if self._wanted.names is None or part.line.name in self._wanted.names]
 
     def counted(self) -> dict[Living, float]:
-        """How many events each process that is not settled has counted: steps of counters, and observations."""
+        """Return how many events each process that is not settled has counted: increments and observations."""
         tables = self._tables
         cells = tables.all_cells(tables.read(self._file, self.census.owners, stamped=self._stamped))
         found = query.counted(self._connection, cells, self._plan.amounts())
         return {living: found.get(instance, 0.0) for instance, living in self.processes.items()}
 
     def _add_unset(self, gauges: dict[FamilyId, GaugeValues], there: set[int]) -> None:
-        """Note the mostrecent gauges that nobody has set: their families are shown, and they, if that is wanted."""
+        """Add mostrecent gauges that nobody has set: their families and, if that is wanted, their lines."""
         for number in sorted(there):
             gauge = self._plan.gauge_of_row(number)
             keys, values = gauges.setdefault(gauge.family, ([], []))

@@ -1,6 +1,6 @@
-"""What the query needs to know of a reader, as rows of temporary tables of its connection.
+"""The temporary tables by which a reader tells the query what is not in rows.
 
-Mostly what journals hold beyond the rows: a child that was announced a moment ago takes part as if it had its rows.
+That is mostly what journals hold beyond the rows: a child that was announced a moment ago counts as if it had rows.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ WITH RECURSIVE gauge_block (number) AS (
 )
 SELECT group_concat(number, ' ') FROM gauge_block
 """
-# Of a series that is announced twice by a process the last cell counts; a cell is the child's that came first.
+# If a process announces a series twice, the last cell counts. If two children have one cell, the first has it.
 UPSERT_ANNOUNCED = """
 INSERT INTO announced (cell, series, process, gauge, value, timestamp)
 SELECT ?1, ?2, ?3, ?4, 0.0, NULL WHERE NOT EXISTS (SELECT 1 FROM cell_copy WHERE cell = ?1)
@@ -83,7 +83,7 @@ SELECT cell_copy.cell
 """
 
 _SPREAD = 1.5
-"""Where blocks are spread over more than so many times their number, those between are not read."""
+"""If blocks are spread over more than so many times their number, the blocks between them are not read."""
 _ZEROS = bytes(layout.PAGE)
 
 
@@ -97,7 +97,7 @@ class Living(NamedTuple):
 
 
 class Announcement(NamedTuple):
-    """A sample of a child that has no row yet. upto: the byte of its process's journal behind its record."""
+    """A sample of a child that has no row yet. upto: the byte of the journal after its record."""
 
     cell: int
     series: int
@@ -110,30 +110,30 @@ class Tables:
     """The temporary tables of one connection, and what was written to them."""
 
     def __init__(self, connection: apsw.Connection):
-        """Make the tables, empty; in no transaction, for a rollback would take them back."""
+        """Make the empty tables. Call it in no transaction, because a rollback would undo it."""
         self.connection = connection
         connection.execute(CREATE_TABLES)
         self.empty()
 
     def empty(self) -> None:
-        """Know nothing."""
+        """Forget everything."""
         for table in TABLES:
             self.connection.execute(f"DELETE FROM temp.{table}")  # noqa: S608
         self._blocks: list[int] = []
         self._of_gauges: list[int] = []
         self.gauges = _doubles([])
-        """The cells of the blocks in which some are gauges'."""
+        """The cells of all blocks with cells of gauges."""
         self.living: list[Living] = []
-        """Who is not settled; no two have started at one moment."""
+        """The processes that are not settled; no two have started at the same moment."""
         self._announced: dict[int, list[Announcement]] = {}
         self._known = 0
         self._declared: dict[int, str] = {}
         self._returned: set[int] = set()
         self.upto: dict[int, int] = {}
-        """The byte up to which each process's journal is known."""
+        """By instance: the byte up to which its journal was read."""
 
     def follow(self, instance: int, committed: int) -> int:
-        """Forget what was announced and is rows by now; return the byte from which on the journal is to be read.
+        """Forget announcements that are rows by now, and return the byte from which on to read the journal.
 
         committed: bytes of the journal that are rows in this snapshot.
         """
@@ -160,7 +160,7 @@ class Tables:
                 self.connection.execute("DELETE FROM announced WHERE process = ?", (gone,))
 
     def write_living(self, processes: Iterable[Living]) -> None:
-        """Write who is not settled; no two have started at one moment, so that the later one of two wins."""
+        """Write the processes that are not settled. No two start at the same moment, so that the later one can win."""
         found: list[Living] = []
         latest = -math.inf
         for one in sorted(processes, key=lambda one: (one.started or 0.0, one.id)):
@@ -173,21 +173,21 @@ class Tables:
             self.living = found
 
     def write_returned(self, lost: set[int]) -> None:
-        """Write whose values are in other cells by now."""
+        """Write the instances whose values are in cells of other instances by now."""
         if lost != self._returned:
             self.connection.execute("DELETE FROM returned")
             self.connection.executemany("INSERT INTO returned VALUES (?)", [(one,) for one in lost])
             self._returned = lost
 
     def rename(self, plan: Plan) -> None:
-        """Call series that are rows by now by their ids; before anything is announced under these."""
+        """Give series that are rows by now their ids; call it before anything is announced under these."""
         for new, old in plan.renamed:
             self.connection.execute("UPDATE announced SET series = ? WHERE series = ?", (new, old))
             self.connection.execute("UPDATE OR REPLACE known SET id = ? WHERE id = ?", (new, old))
         plan.renamed.clear()
 
     def write_gauges(self, plan: Plan, modes: Mapping[FamilyId, str]) -> None:
-        """Write what is known of gauges. modes: of each family, as it is to be shown."""
+        """Write all gauges and their modes. modes: by family, the mode in which to show it."""
         fresh = plan.all_gauges[self._known :]
         states = {family for family in modes if family[1] in STATE_TYPES}
         rows = [
@@ -204,13 +204,13 @@ class Tables:
                 self._declared[number] = mode
 
     def ask(self, families: str, ids: Iterable[int]) -> None:
-        """Write which series are asked for: those of families (JSON of names and types), and of these ids."""
+        """Write which series are wanted: those of families (JSON of names and types), and those with these ids."""
         self.connection.execute("DELETE FROM asked")
         self.connection.execute(INSERT_ASKED, (families,))
         self.connection.executemany("INSERT OR IGNORE INTO asked VALUES (?)", [(one,) for one in ids])
 
     def read(self, file: CellsFile, owners: list[int], *, stamped: bool) -> Copies:
-        """Copy the cells. owners: of each block; those of nobody are not touched. stamped: whether times are needed."""
+        """Copy the cells of all blocks with an owner. owners: of each block. stamped: whether times are needed."""
         copies = Copies.of(file, [block for block, owner in enumerate(owners) if owner])
         found: Any = self.connection.execute(SELECT_GAUGE_BLOCKS).get
         self._of_gauges = sorted(copies.places.keys() & set(map(int, (found or "").split())))
@@ -229,11 +229,11 @@ class Tables:
         return any(self._announced.values())
 
     def announced_by(self) -> dict[int, int]:
-        """How many samples each process has that have no rows yet."""
+        """Return how many samples without rows each process has."""
         return {instance: len(waiting) for instance, waiting in self._announced.items()}
 
     def all_cells(self, copies: Copies) -> Cells:
-        """The cells for a query that asks for all series."""
+        """Return the cells for a query for all series."""
         numbers = list(copies.places)
         first, count = (numbers[0], numbers[-1] + 1 - numbers[0]) if numbers else (0, 0)
         before = first * layout.BLOCK_CELLS - 1
@@ -251,7 +251,7 @@ class Tables:
         return cells
 
     def choose(self, copies: Copies, changed: list[int]) -> tuple[list[int], Cells]:
-        """Ask for the sums that some cells are part of; return the ids of their series, and all of their cells."""
+        """Write which sums have these cells; return the ids of their series, and all cells of these."""
         self.connection.execute("DELETE FROM asked")
         self.connection.execute("DELETE FROM chosen")
         self.connection.execute(INSERT_ASKED_AGAIN, (json.dumps(changed),))
@@ -260,7 +260,7 @@ class Tables:
         cells: Any = self.connection.execute("SELECT group_concat(cell, ' ') FROM chosen").get
         places, doubles = copies.places, copies.cells()
         numbers = [divmod(cell, layout.BLOCK_CELLS) for cell in map(int, (cells or "").split())]
-        # A row about a block that nobody owns is damage, which a check finds; the query for all passes over it, too.
+        # A row about a block without an owner is damage, which a check finds. The query for all ignores it, too.
         values = [doubles[places[b] * layout.BLOCK_CELLS + n] if b in places else 0.0 for b, n in numbers]
         return list(map(int, (series or "").split())), Cells(memoryview(array("d", values or [0.0])), CHOSEN)
 
@@ -273,12 +273,12 @@ class Tables:
 
     def _write_values(self, file: CellsFile, waiting: list[Announcement]) -> None:
         cells = file.cells
-        # The timestamp first: it is written after the value, so it is never newer than the value read.
+        # The timestamp is read first, as it is written after the value: so it is never newer than the value.
         values = [(cells[one.cell - 1] or None if one.stamped else None, cells[one.cell], one.cell) for one in waiting]
         self.connection.executemany("UPDATE announced SET timestamp = ?, value = ? WHERE cell = ?", values)
 
     def _leave_out_superseded(self, cells: Cells) -> None:
-        """Of a series that was removed and made anew, only the last cell counts."""
+        """Zero the old cell of a series that was removed and made again: only its last cell counts."""
         found: Any = self.connection.execute(SELECT_SUPERSEDED).get
         for cell in map(int, (found or "").split()):
             if cells.found is IN_A_ROW:
@@ -291,5 +291,5 @@ class Tables:
 
 
 def _doubles(pieces: Iterable[memoryview[int] | bytes]) -> memoryview[float]:
-    """The doubles of some pieces, one at least: a block begins with a bitmap, and that is no sample's cell."""
+    """Return the doubles of some pieces, at least one: no sample has a block's first cells, which are its bitmap."""
     return memoryview(bytearray().join(pieces) or bytearray(8)).cast("d")

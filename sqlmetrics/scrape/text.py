@@ -1,7 +1,7 @@
-"""From the store to the exposition text, without a `Sample` and its formatting for each line.
+"""Writes the exposition text without making and formatting a `Sample` for each line.
 
-What comes before a value is the same from one scrape to the next, so it is written once: by `prometheus_client`'s own
-encoders, so that each format and escaping scheme is theirs to the letter.
+The text before a value is the same from one scrape to the next, so it is written once. `prometheus_client`'s own
+encoders write it, so that each format and escaping scheme is exactly theirs.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from .families import FamilySamples
 from .plan import Family, FamilyId, Gauge, Line, Lines
 
 Encoder = Callable[[Any], bytes]
-"""One of `prometheus_client`'s functions from a registry to text."""
+"""One of `prometheus_client`'s functions that make text from a registry."""
 _FORMATS = 8
-"""Formats of which texts are kept; a client may ask for any version."""
+"""The most formats of which texts are kept, as a client may ask for any version."""
 _PROBE = Family("x", "counter", "", "", 0)
-"""With it a format is tried out."""
+"""A family to try out a format with."""
 _GO_EXPONENT = 1e6
 """From here on Go writes numbers with an exponent."""
 
 
 class _Kept(NamedTuple):
-    """What comes before the values of a family whose lines only grow."""
+    """The texts before the values of a family, and the generation of its lines that they are for."""
 
     generation: int
     prefixes: list[str]
 
 
 class _Form(NamedTuple):
-    """What comes before the value of samples of one name and with labels of the same names.
+    """The text before the value of samples with the same name and label names.
 
-    text: with `%s` for each label's value; quotes: in it. takes_any: whether values can be put into it.
+    text: has `%s` for each label's value. quotes: how many it has. takes_any: whether values can be put into it.
     """
 
     text: str
@@ -50,21 +50,21 @@ class _Form(NamedTuple):
 
 
 class Texts:
-    """What comes before the values, in one format."""
+    """The texts before the values, in one format."""
 
     def __init__(self, encoder: Encoder):
         self._encoder = encoder
-        self._end = encoder(_Families([])).decode()
+        self._end = encoder(Families([])).decode()
         self._has_exemplars = " # {" in self._encode(_PROBE, [Sample("x_total", {}, 0.0, None, Exemplar({}, 0.0, 0.0))])
         self._heads: dict[FamilyId, tuple[Family, str]] = {}
         self._forms: dict[tuple[str, ...], _Form] = {}
         self._lines: dict[Lines, _Kept] = {}
         self._gauges: dict[tuple[Gauge, str | None], str] = {}
         self._last: dict[FamilyId, tuple[list[tuple[Gauge, str | None]], list[str]]] = {}
-        """What gauges' lines were written last, and what comes before their values."""
+        """By family of gauges: the keys of the lines that were written last, and the texts before their values."""
 
     def text(self, shown: list[FamilySamples]) -> bytes:
-        """The exposition."""
+        """Return the exposition."""
         pieces: list[str] = []
         used = 0
         for one in shown:
@@ -116,7 +116,7 @@ class Texts:
         return found
 
     def _write(self, family: Family, lines: Sequence[Line]) -> list[str]:
-        """What comes before the value of each line, with the end of the line before."""
+        """Return the text before the value of each line, beginning with the end of the line before."""
         written = [self._filled(family, line) for line in lines]
         odd = [number for number, text in enumerate(written) if text is None]
         if odd:
@@ -125,7 +125,7 @@ class Texts:
         return written  # type: ignore[return-value]
 
     def _filled(self, family: Family, line: Line) -> str | None:
-        """The same of one line, by what the encoder wrote for labels of these names; None where it would escape any."""
+        """Return that text of one line, made from its form; None if the encoder would escape anything."""
         name, labels = line
         key = (family.name, family.type, name, *labels)
         form = self._forms.get(key)
@@ -148,7 +148,7 @@ class Texts:
         return _Form(text, text.count('"'), itemgetter(*order) if order else dict, takes_any)
 
     def _encoded(self, family: Family, lines: Sequence[Line]) -> list[str]:
-        """The same of some lines, by the encoder."""
+        """Return the texts of some lines, made by the encoder."""
         text = self._encode(family, [Sample(name, labels.copy(), 0.0) for name, labels in lines])
         written = text.split("\n")[-1 - len(lines) : -1]
         if not all(line.endswith(" 0.0") for line in written):
@@ -156,9 +156,9 @@ class Texts:
         return ["\n" + line.removesuffix("0.0") for line in written]
 
     def _add_exemplars(self, shown: FamilySamples, numbers: list[str]) -> None:
-        """Add to some of the values what the encoder writes behind them."""
+        """Add to values with an exemplar what the encoder writes after them."""
         lines = [(shown.lines[number].name, exemplar) for number, exemplar in shown.exemplars.items()]
-        # It depends on neither labels nor value of the sample, so all are written with the same short beginning.
+        # That depends on neither labels nor value of the sample, so all are written with the same short beginning.
         bare = self._encode(shown.family, [Sample(lines[0][0], {}, 0.0)])
         text = self._encode(shown.family, [Sample(name, {}, 0.0, None, exemplar) for name, exemplar in lines])
         beginning = bare.split("\n")[-2]
@@ -170,18 +170,16 @@ class Texts:
         metric = Metric(family.name, family.help, family.type, family.unit)
         metric.samples = samples
         try:
-            text = self._encoder(_Families([metric]))
-        except (
-            UnicodeEncodeError
-        ):  # lone surrogates, such as os.fsdecode() makes: one of them must not stop all scrapes
+            text = self._encoder(Families([metric]))
+        except UnicodeEncodeError:  # lone surrogates, as os.fsdecode() makes them, must not stop all scrapes
             metric.documentation = storable(family.help)
             metric.samples = [_storable(one) for one in samples]
-            text = self._encoder(_Families([metric]))
+            text = self._encoder(Families([metric]))
         return text.decode().removesuffix(self._end)
 
 
 def texts(kept: dict[object, Any], encoder: Encoder) -> Texts:
-    """What is kept for a format; formats are told apart by the encoder and its keyword arguments."""
+    """Return what is kept for a format: an encoder with its keyword arguments."""
     key = (encoder.func, *sorted(encoder.keywords.items())) if isinstance(encoder, partial) else encoder
     if key not in kept:
         if len(kept) == _FORMATS:
@@ -201,14 +199,14 @@ def _all_storable(labels: dict[str, str]) -> dict[str, str]:
     return {name: storable(value) for name, value in labels.items()}
 
 
-class _Families:
-    """As much of a registry as an encoder needs."""
+class Families:
+    """A registry, as far as an encoder needs one."""
 
     def __init__(self, metrics: list[Metric]):
         self._metrics = metrics
 
     def collect(self) -> list[Metric]:
-        """The families."""
+        """Return the families."""
         return self._metrics
 
 

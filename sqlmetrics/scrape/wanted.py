@@ -1,4 +1,4 @@
-"""What is asked of a scrape beside the values."""
+"""What a caller wants of a scrape."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from .plan import Family
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is asked of a scrape.
+    """What a caller wants of a scrape.
 
-    names: of the samples that are wanted; None: all. created: whether ``_created`` samples are. self_metrics: whether
-    the families about the store itself are. modes: the mode in which a gauge is to be shown, by its name.
-    unset: whether a mostrecent gauge that nobody has set is shown, as 0; `prometheus_client` does so in one process.
+    names: the names of the wanted samples; None: all. created: whether ``_created`` samples are wanted. self_metrics:
+    whether the families about the store itself are wanted. modes: by name of a gauge, the mode in which to show it.
+    unset: whether to show a mostrecent gauge that nobody has set, as 0, as `prometheus_client` does in one process.
     """
 
     names: Container[str] | None = None
@@ -26,10 +26,10 @@ class Wanted:
     unset: bool = False
 
     def mode_of(self, family: Family) -> str:
-        """The mode in which a family is shown: the one asked for, where that can be made of what the store has.
+        """Return the mode in which to show a family: the wanted one, if the store has the values for it.
 
-        Of a gauge that shows each process, any but the mostrecent modes, which want times. Of the others, what the dead
-        left is one value already: they can be left out, and no more.
+        For a gauge that has each process's value, that is any mode but the mostrecent ones, which need times. For other
+        gauges, dead processes have left a single value, so the only other mode is the one without them (`live…`).
         """
         mode = self.modes.get(family.name, family.mode)
         if family.type in STATE_TYPES:
@@ -45,7 +45,7 @@ def wanted(
     self_metrics: bool | None = None,
     modes: Mapping[str, str] | None = None,
 ) -> Wanted:
-    """What is asked of a scrape. self_metrics, modes: default: what the environment says. Raises ValueError."""
+    """Return what a caller wants. self_metrics, modes: default: what the environment says. Raises ValueError."""
     self_metrics = config.self_metrics() if self_metrics is None else self_metrics
     modes = config.modes() if modes is None else modes
     for name, mode in modes.items():
