@@ -74,7 +74,7 @@ def _take_over(taken: list[Taken], is_foreign: Callable[[Any], bool]) -> None:
 def _all_metrics() -> Iterable[Any]:
     """Yield every metric object of this process, in a registry or not. Only a scan of the memory finds them all."""
     gc.collect()  # so that metrics without a user are not taken over
-    for thing in instances(MetricWrapperBase, CollectorRegistry):
+    for thing in _instances(MetricWrapperBase, CollectorRegistry):
         if isinstance(thing, CollectorRegistry):
             know(resets.registries, thing)
         elif not {"_name", "_labelnames", "_labelvalues"} <= vars(thing).keys():
@@ -86,6 +86,11 @@ def _all_metrics() -> Iterable[Any]:
             yield thing
 
 
+def existing_registries() -> list[CollectorRegistry]:
+    """Return every registry of this process."""
+    return _instances(CollectorRegistry)
+
+
 def know(known: weakref.WeakSet[Any], thing: Any) -> None:
     """Add an object to a set, unless its class (the app's own) does not allow that."""
     try:
@@ -94,7 +99,7 @@ def know(known: weakref.WeakSet[Any], thing: Any) -> None:
         tell(logging.DEBUG, f"{type(thing)}: cannot be in a set ({safe_repr(error)})")
 
 
-def instances(*classes: type) -> list[Any]:
+def _instances(*classes: type) -> list[Any]:
     """Return all objects of these classes and of those derived from them.
 
     They are found among the objects that refer to their class, and not in ``gc.get_objects()``: that has tuples in it

@@ -181,7 +181,6 @@ def empty(
 ) -> None:
     """Delete all values except those of the spared instances, within `settling`.
 
-
     slots: all slots at that time; a process that comes later has no rows yet, and keeps its cells.
     """
     for slot, instance in slots:
