@@ -159,8 +159,8 @@ def switch(identify: Callable[[], object]) -> None:
     try:
         for where, name, replacement in (*_REPLACED, *_METHODS):
             _replace(where, name, MultiProcessValue(identify) if name == "ValueClass" else replacement)
-        for one in takeover.existing_registries():
-            sharing.settle_existing(one)
+        for each in takeover.existing_registries():
+            sharing.settle_existing(each)
         takeover.to_store(taken)
         for one in list(REGISTRY._collector_to_names):
             registry.tell_registered(one, True)
