@@ -171,11 +171,13 @@ def test_a_package_that_is_imported_before_pytest_begins_is_no_trouble(folder: P
 
 
 def test_the_plugin_can_be_left_out(project: Path) -> None:
-    """By its name; then there is no such fixture."""
+    """By its name; then there is no such fixture. And it can be named where no plugin is loaded by itself."""
     done = attempt(project, "-p", "no:sqlmetrics", under=[])
+    named = run(project, "-p", "sqlmetrics", PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
 
     assert done.returncode == 1
     assert "fixture 'sqlmetrics_store' not found" in done.stdout
+    assert passed(named) == 5
 
 
 def test_each_test_begins_at_zero(project: Path) -> None:
