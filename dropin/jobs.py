@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from apps.serving import Values
-from deployment import Deployment, Row, Sample, free_port
+from deployment import Deployment, Row, Sample, free_port, inherited
 from helpers import wait_for
 
 DONE: dict[Sample, float] = {
@@ -128,6 +128,24 @@ def working(row: Jobs, folder: Path, redis: int, **environment: str) -> Iterator
         yield deployment
     finally:
         deployment.stop()
+
+
+@contextlib.contextmanager
+def exporter(store: Path, port: int, folder: Path) -> Iterator[None]:
+    """`sqlmetrics serve` of a store, which need not be there; it ends well."""
+    command = [sys.executable, "-m", "sqlmetrics", "serve", "--path", str(store), "--listen", f"127.0.0.1:{port}"]
+    log = folder / "exporter.log"
+    with log.open("wb") as file:
+        process = subprocess.Popen(command, env=inherited(), stderr=file)
+    try:
+        wait_for(lambda: "serving " in log.read_text())
+        yield
+        process.terminate()
+        assert process.wait(20) == 0
+        assert "Traceback" not in log.read_text()
+    finally:
+        process.kill()
+        process.wait()
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ import pytest
 from deployment import free_port, inherited
 from engines import Engine, Prometheus, running
 from helpers import wait_for
-from jobs import RUNNING, AtWork, Jobs, redis_server
+from jobs import RUNNING, AtWork, Jobs, exporter, redis_server
 from pages import DOCS, blocks
 
 pytestmark = pytest.mark.promise(3, 6, 8)
@@ -31,24 +31,6 @@ scrape_configs:
       - targets: ["127.0.0.1:{port}"]
 """
 _PATIENCE = 60.0
-
-
-@contextlib.contextmanager
-def exporter(store: Path, port: int, folder: Path) -> Iterator[None]:
-    """`sqlmetrics serve` of a store, which need not be there; it ends well."""
-    command = [sys.executable, "-m", "sqlmetrics", "serve", "--path", str(store), "--listen", f"127.0.0.1:{port}"]
-    log = folder / "exporter.log"
-    with log.open("wb") as file:
-        process = subprocess.Popen(command, env=inherited(), stderr=file)
-    try:
-        wait_for(lambda: "serving " in log.read_text())
-        yield
-        process.terminate()
-        assert process.wait(20) == 0
-        assert "Traceback" not in log.read_text()
-    finally:
-        process.kill()
-        process.wait()
 
 
 class Scraped:

@@ -67,6 +67,7 @@ def test_celery_children_come_and_go(folder: Path, heading: str) -> None:
     assert_sound(celery)
 
 
+@pytest.mark.row("jobs", "celery: Other pools", "celery", "gevent")
 @pytest.mark.parametrize("options", ["-P threads -c 4", "-P gevent -c 4", "-P solo"])
 def test_celerys_other_pools_count(folder: Path, options: str) -> None:
     """In the main process, which answers the scrapes as well."""
