@@ -20,8 +20,8 @@ from pages import DOCS, blocks
 pytestmark = pytest.mark.promise(12)
 
 FOLDER = DOCS / "how-to" / "libraries"
-ELSEWHERE = {"apm-agents": "test_agents.py"}
-"""Pages of agents that are no libraries, with the file that runs them."""
+ELSEWHERE = {"apm-agents": "test_agents.py", "django-commands": "test_commands.py"}
+"""Pages that are no libraries, with the file that runs them."""
 GUNICORN, UVICORN = ["gunicorn"], ["uvicorn", "gunicorn", "uvicorn-worker"]
 
 
