@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from importlib.metadata import PackageNotFoundError
 
 import pytest
 import table
@@ -50,7 +51,14 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     """With a row that fails, tell with what versions it passed, as a new release may be why."""
     report = yield
     if report.failed:
-        for row in table.rows_of([item]):
-            before = table.written().get((row.kind, row.what), "nothing yet")
-            report.sections.append(("versions", f"it failed with {row.versions}; it passed with {before}"))
+        report.sections.extend(("versions", text) for text in _versions(item))
     return report
+
+
+def _versions(item: pytest.Item) -> list[str]:
+    try:
+        rows = table.rows_of([item])
+    except PackageNotFoundError as error:
+        return [f"{error.name} is not installed: .venv/bin/pip install --group dropin"]
+    before = [table.written().get((row.kind, row.what), "nothing yet") for row in rows]
+    return [f"it failed with {row.versions}; it passed with {old}" for row, old in zip(rows, before, strict=True)]
