@@ -39,6 +39,9 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status. Errors of this package are printed, not raised."""
     given = sys.argv[1:] if argv is None else list(argv)
+    if not given:
+        parser().print_help(sys.stderr)
+        return _MISUSE
     arguments = parser(next((one for one in given if not one.startswith("-")), "")).parse_args(given)
     try:
         status = int(arguments.run(arguments))
@@ -57,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(error, arguments)
 
 
+_MISUSE = 2
+"""The status for wrong arguments, as argparse has it."""
 _INTERRUPTED, _SIGPIPE = 128 + 2, 128 + 13
 """The statuses that shells show for a program that SIGINT, or a closed pipe, has ended."""
 

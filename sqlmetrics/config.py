@@ -283,10 +283,10 @@ def named(path: str | os.PathLike[str] | None) -> tuple[str, str]:
     for variable in PATH_VARIABLES:
         if os.environ.get(variable):
             return variable, os.environ[variable]
-    looked_at = ", ".join(PATH_VARIABLES)
+    empty = "" if path is None else f" (path is {path!r})"
     raise PathError(
-        f"no store was named: path is {path!r} and none of {looked_at} is set;"
-        " give a path (--path on the command line), or set SQLMETRICS_PATH to a file or folder"
+        f"no store was named{empty}: give a path (--path on the command line), or set SQLMETRICS_PATH to a file or"
+        f" folder. None of {', '.join(PATH_VARIABLES)} is set"
     )
 
 

@@ -58,7 +58,7 @@ def test_a_label_set_is_gone_from_living_and_dead_processes(path: str, shell: Sh
 
         assert done.status == 0, done
         assert f'requests_total{{path="{MARK}"}}' in done.out
-        assert "removed 1 label sets of requests" in done.out
+        assert "removed 1 label set of requests" in done.out
         assert paths(path) == {"/"}
         assert shell(f"SELECT * FROM metrics WHERE labels LIKE '%{MARK}%'") == []
         one.do("count", MARK, 2)

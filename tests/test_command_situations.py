@@ -148,6 +148,15 @@ def test_with_files_that_are_not_in_order(path: str, look: list[str], leave: Cal
         assert status == 2
 
 
+def test_without_a_command_the_help_is_shown() -> None:
+    """With the status of wrong arguments."""
+    done = command()
+
+    assert (done.status, done.out) == (2, "")
+    assert done.err.startswith("usage: sqlmetrics ")
+    assert "show living processes" in done.err
+
+
 @looks
 def test_where_there_is_no_store(path: str, folder: Path, look: list[str]) -> None:
     """None is made, nor anything else."""

@@ -46,7 +46,7 @@ class MultiProcessCollector:
         self._path = os.path.dirname(self._reader.path)  # where derived classes look for files, and find none
         self._wanted = wanted(created=created, self_metrics=self_metrics, modes=modes)
         if found_at(self._reader.path) is None and not stores.is_installed(self._reader.path):
-            raise NoStoreError(f"no store at {self._reader.path!r}; has an app that uses this path been started?")
+            raise NoStoreError(f"no store at {self._reader.path!r}; is the app running with that path?")
         if isinstance(registry, RestrictedRegistry):
             self._wanted = replace(self._wanted, names=frozenset(registry._name_set))
             _register_without_names(registry._registry, self)

@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.json:
         _show(look, selections)
     look.close()  # first: all connections of a process share SQLite's index of the WAL, and this one is read-only
-    changes.confirm(f"Remove these {len(found)} label sets of {arguments.name}?", yes=arguments.yes)
+    changes.confirm(f"Remove {words.label_sets(len(found))} of {arguments.name}?", yes=arguments.yes)
     done = remove(place, selections)
     if arguments.json:
         screen.say_json(done)
@@ -133,6 +133,7 @@ def _show(look: Look, selections: Selected) -> None:
 
 def _report(done: Removed) -> None:
     before, after = words.size(done.before.total), words.size(done.after.total)
-    screen.say(f"removed {len(done.label_sets)} label sets of {done.family}; the files took {before}, now {after}")
+    removed = words.label_sets(len(done.label_sets))
+    screen.say(f"removed {removed} of {done.family}; the files took {before}, now {after}")
     if not done.is_small:
         screen.complain(changes.NOT_SMALL)

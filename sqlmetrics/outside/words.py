@@ -71,6 +71,11 @@ def moment(at: float | None) -> str:
     return "-" if at is None else datetime.fromtimestamp(at, timezone.utc).strftime("%Y-%m-%d %H:%M:%S")
 
 
+def label_sets(count: int) -> str:
+    """So many label sets, with the noun in its number."""
+    return f"{count:,} label set" if count == 1 else f"{count:,} label sets"
+
+
 def label_text(labels: dict[str, str]) -> str:
     """Return labels as in the exposition, but with control characters escaped, which would act on the terminal."""
     escaped = {name: value.replace("\\", "\\\\").replace('"', '\\"') for name, value in labels.items()}

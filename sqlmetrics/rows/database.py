@@ -216,7 +216,7 @@ def opened(path: str, open_: Callable[[str], S], *, looking: bool = False) -> S:
     """
     before = found_at(path)
     if before is None:
-        raise NoStoreError(f"no store at {path!r}; has an app that uses this path been started?")
+        raise NoStoreError(f"no store at {path!r}; is the app running with that path?")
     ownership.check(path, looking=looking)
     try:
         with opening(), unbelieved(path):

@@ -209,7 +209,7 @@ def open_existing(connection: apsw.Connection, path: str) -> CellsFile:
         version = schema.check(connection, path)
         ids = schema.ids(connection, path) if version else ("", "")
     if version == 0:
-        raise NoStoreError(f"{path} is empty; has an app that uses this path been started?")
+        raise NoStoreError(f"{path} is empty; is the app running with that path?")
     may_write = not connection.readonly("main") and os.access(path + CELLS_SUFFIX, os.W_OK)
     file = open_cells(path + CELLS_SUFFIX, writable=may_write)
     header = file.header() if file else None
