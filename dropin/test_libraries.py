@@ -150,6 +150,16 @@ def test_opentelemetrys_traces_are_there_as_exemplars(heading: str, folder: Path
     assert int(traces[0][0], 16) > 0
 
 
+@pytest.mark.parametrize("heading", [heading for heading, _ in started(FOLDER / "opentelemetry.md")])
+def test_an_app_has_the_store_if_opentelemetry_cannot_start(heading: str, folder: Path) -> None:
+    """For example because an exporter is missing; it says so, and the app runs without traces."""
+    row = replace(row_of("opentelemetry", heading), change=("--traces_exporter none", "--traces_exporter missing"))
+    with deployed(row, folder) as server:
+        server.until(lambda: len(server.counting()) == 2)
+        assert_all_shown(server)
+        assert "Failed to auto initialize OpenTelemetry" in server.log()
+
+
 NUMBERED = [heading for heading, _ in started(FOLDER / "worker-numbers.md")]
 
 

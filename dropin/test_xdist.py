@@ -11,7 +11,6 @@ from typing import NamedTuple
 import pytest
 from deployment import inherited
 from helpers import Shell, scrape
-from pages import DOCS, blocks
 
 pytestmark = pytest.mark.promise(3, 6, 12)
 
@@ -44,6 +43,14 @@ def test_that_is_killed():
 INSTALL = """
 import os, sqlmetrics
 sqlmetrics.install(os.environ["STORE"])
+"""
+INSTALL_EACH = """
+import pytest, sqlmetrics
+
+@pytest.fixture(scope="session", autouse=True)
+def store(tmp_path_factory):
+    yield sqlmetrics.install(tmp_path_factory.mktemp("metrics"))
+    sqlmetrics.uninstall()
 """
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-n", "4", "-p", "xdist", "-p", "no:cacheprovider"]
 
@@ -107,9 +114,8 @@ def test_a_worker_of_xdist_that_is_killed_is_replaced_and_nothing_is_lost(folder
 
 @pytest.mark.row("library", "pytest-xdist: a store for each worker", "pytest-xdist", "pytest")
 def test_workers_of_xdist_may_have_a_store_each(folder: Path) -> None:
-    """With the fixture from the page about users' tests."""
-    (conftest,) = [one.text for one in blocks(DOCS / "how-to" / "test-your-app.md") if one.file == "conftest.py"]
-    done = run(Way(conftest=conftest), folder, SUITE)
+    """Each installs it in the folder that pytest gives to its session, and undoes that."""
+    done = run(Way(conftest=INSTALL_EACH), folder, SUITE)
     stores = list((folder / "temporary").rglob("metrics.sqlite3"))
 
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
