@@ -86,8 +86,14 @@ _HIDDEN = {
 """What is imported first where our sitecustomize has not run."""
 
 
-@pytest.mark.parametrize("pythonpath", ["{other}:$PYTHONPATH", "{other}:$PYTHONPATH/", "{other}::$PYTHONPATH:{other}"])
-@pytest.mark.parametrize("first", _HIDDEN)
+@pytest.mark.parametrize(
+    ("first", "pythonpath"),
+    [
+        *((first, "{other}:$PYTHONPATH") for first in _HIDDEN),
+        ("the package", "{other}:$PYTHONPATH/"),
+        ("the package", "{other}::$PYTHONPATH:{other}"),
+    ],
+)
 def test_a_launcher_whose_sitecustomize_runs_no_other_one_does_not_keep_ours_away(
     first: str, pythonpath: str, folder: Path, path: str
 ) -> None:
