@@ -1,4 +1,4 @@
-"""What the tests share beside `shared_fixtures`: a clean prometheus_client, and an installed store."""
+"""Fixtures that only these tests use, beside `shared_fixtures`: a clean prometheus_client, and an installed store."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_sessionfinish() -> None:
-    """Undo what `clean` does: hypothesis, which pytest imports in the end, asks the collector who refers to what."""
+    """Undo the freeze of `clean`, because hypothesis, which pytest imports at the end, searches all objects."""
     gc.unfreeze()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Name the tests that took long and do not have the marker ``slow``; a busy machine may be why."""
+    """Name the tests that took long without the marker ``slow``; a busy machine may be the reason."""
     reports = [one for some in terminalreporter.stats.values() for one in some if isinstance(one, pytest.TestReport)]
     for one in reports:
         if one.duration > _SLOW_SECONDS and "slow" not in one.keywords:
@@ -40,9 +40,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(autouse=True)
 def clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No store installed and no metric of a test left in the default registry.
+    """Begin and end without an installed store, and without a test's metrics in the default registry.
 
-    What exists by now is left out of garbage collections: each `install` makes one, and would go through all of pytest.
+    It leaves existing objects out of garbage collections: each `install` makes one, and would go through all of pytest.
     """
     gc.collect()
     gc.freeze()
@@ -59,19 +59,19 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def script(folder: Path) -> Path:
-    """A program that counts one job under the name given, and has `prometheus_client` only."""
+    """A program that counts one job, whose name is its argument; it uses `prometheus_client` only."""
     return write(folder, "script.py", COUNT)
 
 
 @pytest.fixture
 def store(path: str, request: pytest.FixtureRequest) -> sqlmetrics.Store:
-    """An installed store; the marker ``store`` has the settings of it that a test wants."""
+    """An installed store, with the settings in the test's marker ``store``."""
     marker = request.node.get_closest_marker("store")
     return sqlmetrics.install(path, **(marker.kwargs if marker else {}))
 
 
 @pytest.fixture
 def open_folder(folder: Path) -> Path:
-    """The folder like /tmp and /dev/shm: anybody may create files, only owners delete them."""
+    """A folder like /tmp and /dev/shm: anybody may create files, but only their owners may delete them."""
     folder.chmod(0o1777)
     return folder

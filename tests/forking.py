@@ -1,4 +1,4 @@
-"""Forks as the tests make them: from C, and with a look at how long they take and what the child finds."""
+"""Forks for tests: from C, and measured: how long they take, and what the child finds."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from sqlmetrics.process import fork
 from sqlmetrics.store import installed as stores
 
 SECONDS = 1.5
-"""What is asked of a fork here; it takes a tenth of that on a machine that has nothing else to do."""
+"""The longest that a fork may take here; on an idle machine it takes a tenth of that."""
 _libc = ctypes.PyDLL(None)
 
 
 def c_fork() -> int:
-    """fork(), called from C."""
+    """Call fork() from C, without Python's hooks."""
     return int(_libc.fork())
 
 
 def forked_from_c(**steps: object) -> Child:
-    """A child that came by a fork from C and can do the steps given."""
+    """Fork a child from C that can run these steps."""
     one = Child(fork=c_fork)
     if one.in_child:
         one.serve(**steps)  # type: ignore[arg-type]
@@ -33,14 +33,14 @@ def forked_from_c(**steps: object) -> Child:
 
 
 def still_open(path: str) -> list[str]:
-    """Which files of the store SQLite has open."""
+    """Return the files of the store that SQLite has open."""
     files = [os.path.join("/proc/self/fd", name) for name in os.listdir("/proc/self/fd")]
     targets = [os.readlink(file) for file in files if os.path.lexists(file)]
     return [one for one in targets if one.startswith(path) and not one.endswith("-cells")]
 
 
 def state_of_fork(path: str) -> list[object]:
-    """What a child finds: what is open, and whether it can use SQLite itself."""
+    """Return what a child finds: files that are open, whether it can flush, and whether it can scrape."""
     found = still_open(path)
     store = stores.installed()
     assert store
@@ -48,11 +48,11 @@ def state_of_fork(path: str) -> list[object]:
 
 
 def timed_fork(path: str) -> float:
-    """Fork, see that the child is in order, and return how long the parent was held up."""
+    """Fork, check that the child is in order, and return how many seconds the hooks took before the fork."""
     result: list[float] = []
 
     class Clock(fork.ForkAware):
-        """Told before and after all others."""
+        """Notes the time after all other hooks."""
 
         is_last = True
 
@@ -68,7 +68,7 @@ def timed_fork(path: str) -> float:
 
 @contextmanager
 def in_a_thread(action: Callable[[], object]) -> Iterator[list[object]]:
-    """Do it in another thread, and give what it returned, or raised."""
+    """Run an action in another thread; yields a list that gets its result, or what it raised."""
     found: list[object] = []
 
     def run() -> None:

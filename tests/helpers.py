@@ -1,4 +1,4 @@
-"""Small tools of the tests: child processes that are waited for, conditions with a limit, a second reader."""
+"""Tools for tests: forked children that run steps, waiting with a limit, and a reader in another process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from prometheus_client.samples import Sample
 import sqlmetrics
 
 FILES = ("", "-wal", "-shm", "-cells")
-"""What the names of a store's files end in."""
+"""The suffixes of a store's files."""
 
 _STDLIB_READER = """
 import json, sqlite3, sys
@@ -32,9 +32,10 @@ print(json.dumps([dict(row) for row in connection.execute(sys.argv[2])]))
 
 
 def let_children_hear_signals() -> None:
-    """Have what the tests start hear the signals that `nohup`, or a script's ``&``, has made this process ignore.
+    """Make programs that the tests start receive signals that `nohup`, or a script's ``&``, makes this process ignore.
 
-    A program inherits what is ignored, but not a handler, so one that does nothing is ignorance that ends here.
+    A program inherits ignored signals, but no handlers. So a handler that does nothing has the same effect, but only
+    in this process.
     """
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM):
         if signal.getsignal(number) is signal.SIG_IGN:
@@ -42,16 +43,18 @@ def let_children_hear_signals() -> None:
 
 
 class Shell:
-    """Reads a store as an operator does: the sqlite3 shell, or where it is not installed Python's sqlite3,
-    in another process in either case, and read-only."""
+    """Reads a store as an operator does, read-only and in another process.
+
+    It uses the sqlite3 shell or, if that is not installed, Python's sqlite3.
+    """
 
     def __init__(self, path: str):
         self.path = path
 
     def __call__(self, sql: str) -> list[dict[str, object]]:
-        """The rows of a query as dicts."""
+        """Return the rows of a query as dicts."""
         if shutil.which("sqlite3"):
-            # Where nobody has had it open, the first one who opens it keeps others waiting while it reads the WAL.
+            # The first process that opens a closed store keeps others waiting while it reads the WAL.
             command = ["sqlite3", "-readonly", "-json", "-cmd", ".timeout 2000", self.path, sql]
         else:
             command = [sys.executable, "-c", _STDLIB_READER, self.path, sql]
@@ -59,13 +62,13 @@ class Shell:
         return json.loads(output) if output.strip() else []
 
     def value(self, sql: str) -> object:
-        """The only value of the only row of a query."""
+        """Return the only value of the only row of a query."""
         (row,) = self(sql)
         (value,) = row.values()
         return value
 
     def wait_for_row(self, sql: str) -> None:
-        """Wait until a query has a row, also where the files are being made anew: one may meet half of them."""
+        """Wait until a query has a row, even while the files are being made anew and some are missing."""
 
         def has_row() -> bool:
             try:
@@ -77,14 +80,14 @@ class Shell:
 
 
 def delete(path: str, suffixes: Iterable[str] = FILES) -> None:
-    """Delete a store's files, or some of them; its processes may be faster with some of them."""
+    """Delete a store's files, or some of them; processes of the store may delete some first."""
     for suffix in suffixes:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path + suffix)
 
 
 def unflushed(path: str) -> sqlmetrics.Store:
-    """A store that this process flushes only where a test says so, until there is a fork."""
+    """Install a store that this process flushes only if the test calls `flush`; a fork ends that."""
     store = sqlmetrics.install(path, flush_interval=1000)
     store.flusher.stop()
     return store
@@ -92,7 +95,7 @@ def unflushed(path: str) -> sqlmetrics.Store:
 
 @contextlib.contextmanager
 def hasty_threads(seconds: float = 1e-6) -> Iterator[None]:
-    """The interpreter changes threads at every chance, or after so many seconds."""
+    """Make the interpreter switch threads at every chance, or after so many seconds."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(seconds)
     try:
@@ -102,7 +105,7 @@ def hasty_threads(seconds: float = 1e-6) -> Iterator[None]:
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 20.0) -> object:
-    """Wait until a condition is true and return what it gave; fail after `seconds`."""
+    """Wait until a condition is true, and return its result; fail after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (result := condition()):
         assert time.monotonic() < deadline, f"{condition} stayed false for {seconds} s"
@@ -111,7 +114,7 @@ def wait_for(condition: Callable[[], object], seconds: float = 20.0) -> object:
 
 
 class Child:
-    """A forked child that runs steps when it is told to, so that a test and its processes stay in lockstep."""
+    """A forked child that runs one step at each `do`, so that a test and its processes stay in lockstep."""
 
     def __init__(self, fork: Callable[[], int] = os.fork):
         to_child, self._orders = os.pipe()
@@ -131,7 +134,7 @@ class Child:
             self._in, self._out = os.fdopen(self._answers), os.fdopen(self._orders, "w")
 
     def serve(self, **steps: Callable[..., object]) -> None:
-        """In the child: obey until it is told to end, then leave at once."""
+        """In the child: run the steps that `do` names, until `end`; then leave at once."""
         status = 0
         try:
             for line in self._in:
@@ -145,7 +148,7 @@ class Child:
         os._exit(status)
 
     def do(self, name: str, *arguments: object) -> object:
-        """In the parent: have a step done, and return what it returned."""
+        """In the parent: make the child run a step, and return its result."""
         print(json.dumps([name, arguments]), file=self._out, flush=True)
         answer = self._in.readline()
         assert answer, f"the child {self.pid} failed in {name}{arguments}; see its traceback"
@@ -158,7 +161,7 @@ class Child:
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
     def kill(self) -> None:
-        """SIGKILL, and wait for it."""
+        """Kill the child with SIGKILL, and wait for its end."""
         os.kill(self.pid, signal.SIGKILL)
         os.waitpid(self.pid, 0)
         self.close()
@@ -172,7 +175,7 @@ class Child:
 
 @contextlib.contextmanager
 def child(**steps: Callable[..., object]) -> Iterator[Child]:
-    """A forked child that can do the steps given; it is gone at the end."""
+    """Fork a child that can run these steps, and kill it at the end."""
     one = Child()
     if one.in_child:
         one.serve(**steps)
@@ -185,47 +188,47 @@ def child(**steps: Callable[..., object]) -> Iterator[Child]:
 
 
 def in_child(action: Callable[[], object]) -> object:
-    """Do something in a forked child that ends by `os._exit`, and return what it returned."""
+    """Run an action in a forked child that ends by `os._exit`, and return its result."""
     with child(act=action) as one:
         return one.do("act")
 
 
 def scrape(path: str | None = None) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
-    """What a scrape shows: {(sample name, sorted labels): value}."""
+    """Return what a scrape shows: {(sample name, sorted labels): value}."""
     registry = CollectorRegistry()
     sqlmetrics.MultiProcessCollector(registry, path)
     return {key(sample): sample.value for metric in registry.collect() for sample in metric.samples}
 
 
 def key(sample: Sample) -> tuple[str, tuple[tuple[str, str], ...]]:
-    """A sample's name and labels, hashable."""
+    """Return a sample's name and labels, hashable."""
     return sample.name, tuple(sorted(sample.labels.items()))
 
 
 def value(name: str, /, **labels: str) -> float | None:
-    """The value of one sample of a scrape, None if it is not shown."""
+    """Return the value of one sample of a scrape, None if it is not shown."""
     return scrape().get((name, tuple(sorted(labels.items()))))
 
 
 def watching(path: str | None = None) -> CollectorRegistry:
-    """A registry that shows what a store says of itself, too."""
+    """Return a registry that shows the families about the store itself, too."""
     registry = CollectorRegistry()
     sqlmetrics.MultiProcessCollector(registry, path, self_metrics=True)
     return registry
 
 
 def own(name: str, /, **labels: str) -> float | None:
-    """A sample of the store about itself."""
+    """Return the value of a sample about the store itself, without the prefix ``sqlmetrics_`` in its name."""
     return watching().get_sample_value(f"sqlmetrics_{name}", labels)
 
 
 def names_of(registry: Any) -> list[str]:
-    """The samples of a registry, as often as they are yielded."""
+    """Return the names of a registry's samples, as often as they are yielded."""
     return [sample.name for metric in registry.collect() for sample in metric.samples]
 
 
 def ask(registry: Any, name: str, **labels: str) -> float | None:
-    """One sample of a registry, or of a restricted one."""
+    """Return the value of one sample of a registry, or of a restricted one."""
     samples = [sample for metric in registry.collect() for sample in metric.samples]
     return next((sample.value for sample in samples if (sample.name, sample.labels) == (name, labels)), None)
 
@@ -241,7 +244,7 @@ os._exit(0) if os.fork() == 0 else os.wait()
 
 @functools.cache
 def sparing_restarts() -> list[str]:
-    """An option against a warning that some Pythons give of any thread that is started right after a fork.
+    """Return options against a warning that some Pythons give about any thread that starts right after a fork.
 
     They count threads after the hooks, see the limits: https://github.com/python/cpython/issues/137109
     """

@@ -1,4 +1,4 @@
-"""`sqlmetrics run` as the tests use it, and the smallest program that counts."""
+"""Runs `sqlmetrics run` for tests, and has the smallest program that counts."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ COUNT = """
 
 
 def run(*command: str, path: str | None = None, **options: object) -> subprocess.CompletedProcess[str]:
-    """`sqlmetrics run` to its end."""
+    """Run `sqlmetrics run`, and wait for its end."""
     return subprocess.run(launched(*command, path=path), capture_output=True, text=True, timeout=60, **options)
 
 
 def launched(*command: str, path: str | None) -> list[str]:
-    """The command line of `sqlmetrics run`."""
+    """Return the command line of `sqlmetrics run`."""
     return [*SQLMETRICS, "run", *(["--path", path] if path else []), "--", *command]
 
 
 def jobs(path: str) -> dict[str, float]:
-    """What was counted, by label."""
+    """Return what the program has counted, by label."""
     return {dict(labels)["by"]: count for (name, labels), count in scrape(path).items() if name == "jobs_total"}
 
 
 def write(folder: Path, name: str, text: str) -> Path:
-    """A file in a folder."""
+    """Write a file in a folder, and return its path."""
     file = folder / name
     file.write_text(textwrap.dedent(text))
     return file

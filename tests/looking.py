@@ -1,4 +1,4 @@
-"""Commands that look at a store from outside, and workers for them to see: no store is installed in the test itself."""
+"""Runs commands that look at a store, and workers that use it; the test process itself has no store installed."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ class Said(NamedTuple):
     err: str
 
     def json(self) -> Any:
-        """What it printed as JSON."""
+        """Return the JSON that it printed."""
         assert self.err == "", self.err
         return json.loads(self.out)
 
 
 def command(*arguments: str, nobody: bool = False, **environment: str) -> Said:
-    """Run `sqlmetrics` with these arguments in a process of its own; nobody: as a user without rights."""
+    """Run `sqlmetrics` with these arguments in another process. nobody: whether as a user without rights."""
 
     def run() -> list[object]:
         if nobody:
@@ -92,14 +92,14 @@ def _begin(path: str, settings: dict[str, Any]) -> dict[str, Callable[..., objec
 
 @contextlib.contextmanager
 def worker(path: str, **settings: Any) -> Iterator[Child]:
-    """A process of an app that uses the store at `path`, with metrics of several kinds."""
+    """Fork a process of an app with metrics of several kinds in the store at `path`."""
     with child(**_begin(path, settings)) as one:
         one.do("begin")
         yield one
 
 
 def values(path: str, *arguments: str, nobody: bool = False) -> dict[str, float]:
-    """What `show` shows, by name and labels."""
+    """Return what `show` prints, by name and labels."""
     found = command("show", "--path", path, "--json", *arguments, nobody=nobody).json()
     return {
         series["name"] + json.dumps(series["labels"], sort_keys=True): series.get("value", series.get("count"))
@@ -109,7 +109,7 @@ def values(path: str, *arguments: str, nobody: bool = False) -> dict[str, float]
 
 
 def as_they_are(path: str) -> dict[str, object]:
-    """Everything about the files and their folder that a look could change, reading times left out."""
+    """Return all about the files and their folder that a look could change, except access times."""
     names = [path + suffix for suffix in FILES if os.path.exists(path + suffix)]
     found: dict[str, object] = {"names": sorted(os.listdir(os.path.dirname(path)))}
     for name in names:
@@ -122,7 +122,7 @@ def as_they_are(path: str) -> dict[str, object]:
 
 @contextlib.contextmanager
 def read_only(folder: Path) -> Iterator[str]:
-    """The folder at another place, where nobody can write; as containers mount the volume of another."""
+    """Mount the folder at another place, read-only, as a container mounts another one's volume."""
     place = folder.with_name(folder.name + "-ro")
     place.mkdir()
     try:

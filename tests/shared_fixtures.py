@@ -1,4 +1,4 @@
-"""Fixtures of the tests in both folders: a place for a store, on tmpfs where there is one, and a second reader."""
+"""Fixtures for `tests` and `dropin`: a place for a store, on a tmpfs if there is one, and a second reader."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture
 def path(folder: Path) -> str:
-    """Where the store of a test is."""
+    """The path of a test's store."""
     return str(folder / "metrics.sqlite3")
 
 
 @pytest.fixture
 def shell(path: str) -> Shell:
-    """The second reader: another process, another SQLite."""
+    """A second reader of the store, with another SQLite in another process."""
     return Shell(path)

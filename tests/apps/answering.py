@@ -1,4 +1,4 @@
-"""An app that answers, finds nothing and fails; and counts nothing itself."""
+"""An app that answers with 200, 404 or an exception, and counts nothing itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `answering` does, as an ASGI app."""
+"""The app of `answering` as an ASGI app."""
 
 from __future__ import annotations
 

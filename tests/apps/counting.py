@@ -1,4 +1,4 @@
-"""An app that counts, times and gauges its requests, and says which worker answered."""
+"""An app that has a counter, a histogram and gauges about its requests, and tells which worker answered."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EVER = Gauge("ever", "Whether a worker was ever asked", multiprocess_mode="all")
 def app(environ, start_response):
     path, number = environ["PATH_INFO"], float(environ.get("QUERY_STRING") or 0)
     start_response("200 OK", [("X-Worker", str(os.getpid()))])
-    EVER.set(1)  # an operation in each worker that is asked: with --preload it has its metrics from the master
+    EVER.set(1)  # so that each worker that is asked has an operation: with --preload, the master made the metrics
     if path == "/metrics":
         registry = CollectorRegistry()
         MultiProcessCollector(registry)

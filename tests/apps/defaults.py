@@ -16,7 +16,7 @@ def app(environ, start_response):
 
     if environ["PATH_INFO"] == "/metrics":
         return METRICS(environ, start)
-    sum(range(200_000))  # some of the processor's time
+    sum(range(200_000))  # takes some CPU time
     REQUESTS.labels(environ["PATH_INFO"]).inc()
     start("200 OK", [])
     return [b"done\n"]

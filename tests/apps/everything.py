@@ -1,6 +1,6 @@
-"""An app that uses all that `prometheus_client` has, and knows nothing of where it runs.
+"""An app that uses everything in `prometheus_client`, with or without a store.
 
-argv: how many processes serve; what they count is the same in each. At the end one of them prints both texts.
+argv: how many processes serve; each counts the same. At the end, one of them prints the text in both formats.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ REGISTRY.register(Devices())
 
 
 def serve() -> None:
-    """What each process counts."""
+    """Count what each process counts."""
     for path in ("/", "/old", "/older", "/new"):
         requests.labels("GET", path).inc(exemplar={"trace": "1"})
         latency.labels(path).observe(0.5, {"trace": "2"})
@@ -67,7 +67,7 @@ def serve() -> None:
 
 
 def tidy() -> None:
-    """What one process does when all have served."""
+    """Remove and reset what one process removes and resets when all have served."""
     requests.remove("GET", "/old")
     requests.remove_by_labels({"path": "/older"})
     size.clear()

@@ -1,4 +1,4 @@
-"""An app that makes a label set for each user of whom it is told, and then computes for a while."""
+"""An app that makes as many label sets as a request asks for, and then computes for a while."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An app factory with a registry of its own, whose views make others: for a probe, and for the whole store."""
+"""An app factory that makes a registry; its views make others, for a probe and for the whole store."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 
 def create_app():
-    """What gunicorn calls in each worker."""
+    """Return the app; gunicorn calls this in each worker."""
     registry = CollectorRegistry()
     work = Counter("work", "Requests of the app", registry=registry)
 
@@ -29,7 +29,7 @@ def create_app():
 
 
 def probe(target: str) -> bytes:
-    """What a multi-target exporter does for each request."""
+    """Answer a request like a multi-target exporter: with a registry of its own."""
     registry = CollectorRegistry()
     Gauge("probe_success", "Success", ["target"], registry=registry).labels(target).set(1)
     Counter("probe_bytes", "Bytes", registry=registry).inc(10)

@@ -1,4 +1,4 @@
-"""Keeps the texts that it is sent for each job, and shows them with the labels of their groups."""
+"""A Pushgateway for tests: it keeps the text of each job, and shows all with the labels of their groups."""
 
 from __future__ import annotations
 

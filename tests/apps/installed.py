@@ -1,4 +1,4 @@
-"""The entry point of a site that calls `install()` first of all."""
+"""The entry point of a site that calls `install()` first."""
 
 import sqlmetrics
 

@@ -1,4 +1,4 @@
-"""The `gunicorn` program of whichever gunicorn this Python finds: a file, so that USR2 can start it again."""
+"""The program `gunicorn` of the gunicorn that this Python finds. It is a file, so that USR2 can start it again."""
 
 from gunicorn.app.wsgiapp import run
 

@@ -1,4 +1,4 @@
-"""A real gunicorn for a test: started on a free port, asked over HTTP, gone at the end."""
+"""Runs a real gunicorn for a test: starts it on a free port, sends it requests, and ends it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Values = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
 class Answer(NamedTuple):
-    """The pid of the worker that answered (0 if its app failed), and what it said."""
+    """An answer, with the pid of the worker that sent it (0 if its app failed)."""
 
     worker: int
     text: str
@@ -37,13 +37,13 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True)
 class Installed:
-    """One installed gunicorn: the Python that runs it, and what its environment needs."""
+    """An installed gunicorn: the Python that runs it, and variables that its environment needs."""
 
     python: str = sys.executable
     environment: dict[str, str] = field(default_factory=dict)
 
     def version(self) -> tuple[int, ...]:
-        """The version that really runs."""
+        """Return the version that really runs."""
         return _version(self.python, self.environment.get("PYTHONPATH", ""))
 
 
@@ -62,7 +62,7 @@ def _version(python: str, path: str) -> tuple[int, ...]:
 def serving(
     folder: Path, app: str, *options: str, config: str = HOOKS, gunicorn: Installed = NEWEST, **environment: str
 ) -> Iterator[Server]:
-    """Start a gunicorn on an app of this folder; its log is in `folder`, the store where `environment` says."""
+    """Run a gunicorn with an app of this folder; its log is in `folder`. environment: more variables for it."""
     server = Server(folder, app, ["-c", config, *options], gunicorn, environment)
     try:
         wait_for(server.is_listening)
@@ -72,20 +72,20 @@ def serving(
 
 
 class Server:
-    """A gunicorn that runs."""
+    """A running gunicorn."""
 
     Cut = http.client.HTTPException
-    """What a request raises whose connection ends without an answer."""
+    """The error of a request whose connection ends without an answer."""
 
     def __init__(
         self, folder: Path, app: str, options: list[str], gunicorn: Installed, environment: dict[str, str]
     ) -> None:
         self._log = folder / f"gunicorn-{len(list(folder.glob('gunicorn-*')))}.log"
         command = [gunicorn.python, str(APPS / "launch.py"), "-b", "127.0.0.1:0", *options, app]
-        # A worker that is being forked when gunicorn stops misses the signal; gunicorn kills it after this time.
+        # A worker that is just being forked when gunicorn stops misses the signal; gunicorn kills it after this time.
         command[2:2] = ["--graceful-timeout", "3"]
         if gunicorn.version() >= (25, 1):
-            command.insert(2, "--no-control-socket")  # it would be in the home folder, one for all
+            command.insert(2, "--no-control-socket")  # it would be in the home folder, the same for all gunicorns
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
                 command,
@@ -96,18 +96,18 @@ class Server:
             )
 
     def log(self) -> str:
-        """What gunicorn and its workers have written."""
+        """Return what gunicorn and its workers have written."""
         return self._log.read_text()
 
     def is_listening(self) -> bool:
-        """Whether it can be asked; then its port is known."""
+        """Whether it accepts requests; then notes its port."""
         assert self.process.poll() is None, self.log()
         found = re.search(r"Listening at: http://127\.0\.0\.1:(\d+)", self.log())
         self.port = int(found[1]) if found else 0
         return found is not None
 
     def get(self, target: str) -> Answer:
-        """Send one request and return its whole answer, which has to be a good one."""
+        """Send one request and return its whole answer, whose status must be 200."""
         answer = self.ask(target)
         assert answer.status == 200, (target, answer, self.log())
         return answer
@@ -124,7 +124,7 @@ class Server:
             return list(pool.map(self.get, targets))
 
     def hold(self) -> tuple[int, Callable[[], None]]:
-        """Have a worker hold a request; returns its pid, and what waits until the worker's end cuts it off."""
+        """Begin a request that a worker holds; returns its pid, and a function that waits for the worker's end."""
         connection, response = self._begin("/hold")
         response.readline()
 
@@ -135,7 +135,7 @@ class Server:
         return int(response.headers["X-Worker"]), cut_off
 
     def workers(self, number: int, known: Iterable[int] = ()) -> set[int]:
-        """Ask until so many workers have answered, those known included, and return their pids."""
+        """Send requests until so many workers have answered, the known ones included, and return their pids."""
         found = set(known)
 
         def are_all_known() -> bool:
@@ -146,7 +146,7 @@ class Server:
         return found
 
     def scrapes(self, workers: set[int]) -> Iterator[Values]:
-        """Scrape until each of these workers has answered, and yield all there were."""
+        """Scrape until each of these workers has answered, and yield all scrapes."""
         missing = set(workers)
 
         def some_more() -> list[Answer]:
@@ -159,8 +159,8 @@ class Server:
         yield from (parse(answer.text) for answer in answers)
 
     def stop(self) -> None:
-        """End gunicorn with all its processes; what hangs is killed."""
-        self.process.send_signal(signal.SIGTERM)  # on SIGQUIT gthread's workers wait for a lock of their own at times
+        """End gunicorn with all its processes; kill those that hang."""
+        self.process.send_signal(signal.SIGTERM)  # on SIGQUIT, gthread's workers sometimes wait for their own lock
         try:
             self.process.wait(_STOP_SECONDS)
         finally:
@@ -175,7 +175,7 @@ class Server:
 
 
 def parse(text: str) -> Values:
-    """The samples of a scrape by name and sorted labels."""
+    """Return the samples of a scrape by name and sorted labels."""
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(text)

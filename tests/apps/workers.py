@@ -1,6 +1,6 @@
-"""A program that uses the package from its first line to its last, and prints what its scrapes show. argv: the store.
+"""A program that uses everything in the package, and prints what its scrapes show. argv: the store.
 
-It checks nothing itself: its interpreter may leave out what `assert` says.
+It checks nothing itself, because its interpreter may leave out `assert` statements.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def use(times: int) -> None:
 
 
 def worker(ending: str) -> int:
-    """Fork a process that counts, and then waits for its end or flushes and leaves."""
+    """Fork a process that counts, and then either waits to be killed, or exits in order."""
     ready, told = os.pipe()
     if pid := os.fork():
         os.close(told)
@@ -62,7 +62,7 @@ def worker(ending: str) -> int:
 
 
 def get(app) -> str:
-    """Ask an ASGI app."""
+    """Send a request to an ASGI app, and return its answer."""
     sent: list[dict] = []
 
     async def run() -> None:
@@ -76,7 +76,7 @@ def get(app) -> str:
 
 
 def samples(text: str) -> dict[str, float]:
-    """The samples of the app."""
+    """Return the app's samples in an exposition."""
     lines = (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
     return {name: float(value) for name, _, value in lines if not re.match("process_|python_", name)}
 
