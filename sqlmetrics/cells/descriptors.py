@@ -61,9 +61,9 @@ def identity_of(status: os.stat_result) -> tuple[int, int]:
 def kept(fd: int, path: str, identity: tuple[int, int], flags: int) -> int:
     """Return `fd` if it still belongs to the file with this identity; else open the file at `path`, if it is that one.
 
-    If `fd` belongs to another file by now, and `path` leads to another one, too, the null device takes its place until
-    the flusher notices that the store was replaced: it has no room, and nobody locks it. No descriptor is closed,
-    because other code owns that number. Returns NOWHERE if nothing can be opened. Raises OSError if `fd` has no status.
+    If `path` leads to another file or to nothing, the null device takes its place until the flusher notices that the
+    store was replaced: it has no room, and nobody locks it. `fd` is not closed, because other code may own that number
+    by now. Returns NOWHERE if nothing can be opened. Raises OSError if the status of `fd` cannot be read.
     """
     found = status_of(fd)
     if found is not None and identity_of(found) == identity:

@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _refuse_store(name: str, place: Place) -> None:
-    """A text in place of one of the store's files would be the end of what the ended processes have counted."""
+    """Raise ExportError for a file of the store: replacing it would lose the counts of processes that have ended."""
     target = os.path.realpath(name)
     if target == place.path or target.startswith(f"{place.path}-"):
         raise ExportError(f"{name} is a file of the store; name another file")

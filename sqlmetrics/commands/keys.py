@@ -7,7 +7,6 @@ import select
 import signal
 import sys
 import termios
-import time
 import tty
 from types import FrameType, TracebackType
 from typing import NoReturn
@@ -52,19 +51,3 @@ class Keyboard:
 
 def _leave(number: int, _: FrameType | None) -> NoReturn:
     raise SystemExit(128 + number)
-
-
-class Ticks:
-    """Tells when it is time again."""
-
-    def __init__(self, interval: float):
-        self._interval = interval
-        self._next = time.monotonic() + interval
-
-    def left(self) -> float:
-        """Return the seconds until then; 0 or less if it is time."""
-        return self._next - time.monotonic()
-
-    def again(self) -> None:
-        """Begin to wait for the next time."""
-        self._next = time.monotonic() + self._interval

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from dataclasses import dataclass
 
 import apsw
@@ -13,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..errors import SQLMetricsError
-from .keys import BACKSPACE, ENTER, ESCAPE, Keyboard, Ticks
+from .keys import BACKSPACE, ENTER, ESCAPE, Keyboard
 from .overview import Choice, Overview, Watch, families_table, processes_table, summary
 from .overview import Table as Rows
 
@@ -40,15 +41,15 @@ def live(watch: Watch, choice: Choice, interval: float) -> None:
     """Show the screen until q is pressed."""
     console, state = Console(highlight=False), State(choice)
     with Keyboard() as keyboard, Live(console=console, screen=True, auto_refresh=False) as shown:
-        ticks = Ticks(min(interval, _FIRST))
+        next_look = time.monotonic() + min(interval, _FIRST)
         _look(watch, state)
         while not state.left:
             console.size = _size()
             shown.update(drawn(state, *console.size), refresh=True)
-            for key in keyboard.pressed(min(ticks.left(), _GLANCE)):
+            for key in keyboard.pressed(min(next_look - time.monotonic(), _GLANCE)):
                 press(state, key)
-            if ticks.left() <= 0:
-                ticks = Ticks(interval)
+            if time.monotonic() >= next_look:
+                next_look = time.monotonic() + interval
                 if not state.held:
                     _look(watch, state)
 

@@ -26,7 +26,7 @@ class ListenError(SQLMetricsError, OSError):
 
 @contextlib.contextmanager
 def listening(text: str) -> Iterator[list[socket.socket]]:
-    """The sockets of ``--listen``, which are closed at the end; the file of a unix socket goes. Raises ListenError."""
+    """Yield the sockets of ``--listen``. At the end close them and remove a unix socket's file. Raises ListenError."""
     sockets = listen(text)
     kind, _, path = text.partition(":")
     made = _identity(path) if kind == "unix" else None
@@ -82,7 +82,7 @@ def _identity(path: str) -> tuple[int, int] | None:
 
 
 def _remove(path: str, made: tuple[int, int]) -> None:
-    """Remove the file of a socket that was made here, but not that of the exporter that may have followed already."""
+    """Remove the file of a unix socket that was made here, but not that of another exporter that started meanwhile."""
     if _identity(path) == made and _is_left(path):
         with contextlib.suppress(OSError):
             os.unlink(path)

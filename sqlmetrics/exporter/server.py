@@ -17,7 +17,7 @@ from .listening import ListenError
 from .tls import Tls
 
 _PATIENCE = 10.0
-"""Seconds that a client has for the head of a request, to take any of an answer, and for the rest of it at the end."""
+"""Seconds for the head of a request, for reading any part of an answer, and for the rest of it at the end."""
 _KEEP_ALIVE = 75
 """Seconds between two requests on a connection: more than the interval at which Prometheus usually scrapes."""
 _CONNECTIONS = 256
@@ -56,7 +56,7 @@ async def _serve(server: _Server, sockets: list[socket.socket]) -> None:
 
 
 def _quiet(app: Callable[..., Any]) -> Callable[..., Any]:
-    """The app, whose answers end without a word if the server has ended meanwhile; uvicorn prints a traceback."""
+    """Return the app without the tracebacks that uvicorn prints for answers that the end of the server cancels."""
 
     async def answer(scope: Any, receive: Any, send: Any) -> None:
         with contextlib.suppress(asyncio.CancelledError):
@@ -69,7 +69,7 @@ class _Server(uvicorn.Server):
     """A server that ends with status 0 at a signal; uvicorn's own raises the signal again at its end."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End; clients that have not taken their answers in a moment do not get the rest."""
+        """End the server. After `_LAST_SECONDS`, end connections whose clients have not read their answers."""
         asyncio.get_running_loop().call_later(_LAST_SECONDS, self._hang_up)
         await super().shutdown(sockets)
 
@@ -120,13 +120,13 @@ class _Hasty(H11Protocol):
         self._drop_progress()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer nonsense; if it comes in the midst of an answer, or after it, that is the end."""
+        """Answer an invalid request; if an answer was begun already, end the connection."""
         try:
             super().send_400_response(msg)
         except LocalProtocolError:
             self.transport.abort()
         if self.cycle is not None:
-            self.cycle.disconnected = True  # of what the app says now, nothing can be sent
+            self.cycle.disconnected = True  # what the app sends from now on is dropped
 
     def timeout_keep_alive_handler(self) -> None:
         super().timeout_keep_alive_handler()

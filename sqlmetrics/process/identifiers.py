@@ -14,7 +14,7 @@ worker_number = 0
 
 
 _hostname = functools.cache(socket.gethostname)
-"""Cached, because operations that bind a value ask for the name of their process."""
+"""Cached, because each operation calls the process identifier."""
 
 
 def hostname_pid() -> str:

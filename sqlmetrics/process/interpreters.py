@@ -1,8 +1,8 @@
-"""Where C code can call Python back: not in every thread of a sub-interpreter, as Apache's mod_wsgi makes them.
+"""Threads in which C code can call Python: in a sub-interpreter, such as mod_wsgi's, not every thread is one.
 
-`PyGILState_Ensure`, by which SQLite's calls reach `apsw` again, uses the state that the thread had first. Before Python
-3.12 that is another interpreter's in a thread that mod_wsgi has brought along, and the call would wait for ever for an
-interpreter lock that its own thread has. A thread that this interpreter starts has one state only, the right one.
+SQLite calls `apsw` back through `PyGILState_Ensure`, which uses the first thread state of the thread. Before Python
+3.12, in a thread of mod_wsgi, that state belongs to another interpreter. The call would then wait for ever for the GIL,
+which its own thread holds. A thread that this interpreter starts has only one state, the right one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MOST_LOOKS = 10_000
 
 
 def _states() -> tuple[Callable[[], int | None], Callable[[], int | None]] | None:
-    """Two functions: the state by which C code finds this thread, and the one that it runs with."""
+    """Return two functions, which return the thread state that C code would use, and the one that runs now."""
     try:
         python = ctypes.PyDLL(None)  # not `ctypes.pythonapi`, whose functions the app may have given other types
         found, current = python.PyGILState_GetThisThreadState, python.PyThreadState_Get
@@ -38,14 +38,14 @@ _functions = _states()
 
 
 def can_be_called_back() -> bool:
-    """Whether C code can call Python in this thread."""
+    """Return whether C code can call Python in this thread."""
     return _functions is None or _functions[0]() == _functions[1]()
 
 
 def in_a_thread_of_its_own(action: Callable[[], T]) -> T:
-    """Do something in a thread that can be called back, and wait for it. Raises OSError where none can start.
+    """Call `action` in a new thread, in which C code can call Python; return its result. Raises OSError without one.
 
-    The thread is gone afterwards: an interpreter that has another one does not end.
+    The thread has ended by then, because an interpreter does not end while it has another thread.
     """
     return _Errand(action).result()
 
@@ -62,7 +62,7 @@ class _Errand(Generic[T]):
         self._error: BaseException | None = None
 
     def result(self) -> T:
-        """What the action returns; raises what it raises, or OSError."""
+        """Start the thread; return the result of the action or raise its error. Raises OSError if no thread starts."""
         try:
             native.start_new_thread(self._run, ())
         except RuntimeError as error:
@@ -90,9 +90,9 @@ class _Errand(Generic[T]):
 
 
 def must_close_all() -> bool:
-    """Whether nothing may be left for the end of this interpreter that SQLite calls back for; asked shortly before it.
+    """Return whether all connections must be closed before this interpreter ends, as SQLite could not call back then.
 
-    mod_wsgi ends an interpreter with another state than that with which it says so.
+    mod_wsgi ends an interpreter with another thread state than the one with which it calls its subscribers.
     """
     return not can_be_called_back() or _subscribe() is not None
 
@@ -105,10 +105,10 @@ _last: list[Callable[[], object]] = []
 
 
 def at_end(action: Callable[[], object]) -> None:
-    """Call something at the end of the interpreter, what came last first; by `atexit`, or by mod_wsgi before that.
+    """Register `action` for the end of the interpreter, with `atexit` or with mod_wsgi. The last one is called first.
 
-    When mod_wsgi ends an interpreter, the states of its other threads are gone before `atexit` comes, and the first
-    of them that goes on takes the process with it.
+    When mod_wsgi ends an interpreter, it deletes the states of the other threads before `atexit` runs. The first of
+    these threads that goes on then crashes the process.
     """
     if not _last and (subscribe := _subscribe()) is not None:
         subscribe(lambda *_, **__: _end())
@@ -117,7 +117,7 @@ def at_end(action: Callable[[], object]) -> None:
 
 
 def not_at_end(action: Callable[[], object]) -> None:
-    """Take back an `at_end`."""
+    """Unregister an action of `at_end`."""
     atexit.unregister(action)
     with contextlib.suppress(ValueError):
         _last.remove(action)

@@ -47,20 +47,20 @@ class Connection(apsw.Connection):
         _open[key] = weakref.ref(self, lambda _: _open.pop(key, None))
 
     def execute(self, *arguments: Any, **named: Any) -> apsw.Cursor:
-        """Do as apsw, but not while another thread waits to fork. Raises YieldedError, or OSError: see `_done`."""
+        """Execute as apsw, but not while another thread waits to fork. Raises YieldedError or OSError: see `_done`."""
         _give_way()
         return self._done(super().execute, *arguments, **named)
 
     def executemany(self, *arguments: Any, **named: Any) -> apsw.Cursor:
-        """Do as apsw, but not while another thread waits to fork. Raises YieldedError, or OSError: see `_done`."""
+        """Execute as apsw, but not while another thread waits to fork. Raises YieldedError or OSError: see `_done`."""
         _give_way()
         return self._done(super().executemany, *arguments, **named)
 
     @staticmethod
     def _done(execute: Callable[..., apsw.Cursor], *arguments: Any, **named: Any) -> apsw.Cursor:
-        """Execute here, or to the last row in a thread of its own: SQLite gives arrays back, some time.
+        """Execute here, or in a new thread that reads all rows. Raises OSError if no thread can start.
 
-        Raises OSError if no thread can be had.
+        All, because SQLite calls back when it frees an array.
         """
         if interpreters.can_be_called_back():
             return execute(*arguments, **named)
@@ -98,20 +98,20 @@ class Connection(apsw.Connection):
 
 
 class Rows(list[Any]):
-    """All that a statement has yielded, for those who take it for a cursor."""
+    """All rows of a statement, with those methods of a cursor that this package uses."""
 
     def fetchall(self) -> list[Any]:
-        """Those rows that were not fetched before."""
+        """Return the rows that were not fetched before."""
         rows, self[:] = self[:], []
         return rows
 
     def fetchone(self) -> Any:
-        """The next row, or None."""
+        """Return the next row, or None."""
         return self.pop(0) if self else None
 
     @property
     def get(self) -> Any:
-        """What there is, in as little as it needs, as `apsw.Cursor.get`."""
+        """The value, row or list of rows, as `apsw.Cursor.get` returns it."""
         rows = [row[0] if len(row) == 1 else row for row in self.fetchall()]
         return rows if len(rows) > 1 else next(iter(rows), None)
 
@@ -203,7 +203,7 @@ fork.register(_interrupting)
 
 
 def _close_all() -> None:
-    """For the end of an interpreter in which SQLite cannot call back: it gives arrays back that it has kept."""
+    """Close all connections if SQLite could not call back later: closing frees the arrays that it has kept."""
     if interpreters.must_close_all():
         for one in _living():
             with contextlib.suppress(apsw.Error, OSError):
