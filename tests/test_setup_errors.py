@@ -254,7 +254,7 @@ def test_a_reader_where_no_store_is_creates_nothing(
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(folder))
     where = {"path": path, "folder": str(folder), "variable": None}[named_by]
 
-    with pytest.raises(sqlmetrics.NoStoreError, match=r"no store at .*has an app") as caught:
+    with pytest.raises(sqlmetrics.NoStoreError, match=r"no store at .*is the app") as caught:
         READERS[reader](where)
 
     assert path in str(caught.value)
