@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import apsw
 
 from . import __version__, launch
+from .commands import screen
 from .commands.options import PATH_HELP
 from .errors import SQLMetricsError
 from .rows import wal
@@ -38,6 +39,7 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status. Errors of this package are printed, not raised."""
+    screen.prepare()
     given = sys.argv[1:] if argv is None else list(argv)
     if not given:
         parser().print_help(sys.stderr)
@@ -48,15 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except KeyboardInterrupt:
-        if not hasattr(arguments, "trouble"):
-            raise
         return _INTERRUPTED
     except BrokenPipeError:  # `sqlmetrics show | head`; Python would complain of what it cannot write at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _SIGPIPE
     except (SQLMetricsError, ValueError, apsw.Error, OSError) as error:
-        if isinstance(error, (apsw.Error, OSError)) and not hasattr(arguments, "trouble"):
-            raise
         return _complain(error, arguments)
 
 
@@ -67,9 +65,9 @@ _INTERRUPTED, _SIGPIPE = 128 + 2, 128 + 13
 
 
 def _complain(error: Exception, arguments: argparse.Namespace) -> int:
-    print(f"sqlmetrics: {error}", file=sys.stderr)  # noqa: T201
+    screen.complain(str(error))
     if hasattr(arguments, "place"):
-        print(f"sqlmetrics: the store is {arguments.place}", file=sys.stderr)  # noqa: T201
+        screen.complain(f"the store is {arguments.place}")
     return getattr(error, "status", getattr(arguments, "trouble", 1))
 
 

@@ -39,11 +39,18 @@ class Terminal:
         lines: int = 24,
         program: list[str] | None = None,
         term: str = "xterm-256color",
+        **environment: str,
     ):
         self._master, self._slave = pty.openpty()
         self.resize(columns, lines)
         self.before = termios.tcgetattr(self._slave)
-        environment = {**os.environ, "TERM": term, "COLUMNS": "132", "LINES": "50"}  # of another terminal
+        environment = {
+            **os.environ,
+            "TERM": term,
+            "COLUMNS": "132",
+            "LINES": "50",
+            **environment,
+        }  # of another terminal
         environment.pop("NO_COLOR", None)
         self.process = subprocess.Popen(
             [*(program or TOP), *arguments],
@@ -259,13 +266,27 @@ def test_a_terminal_shows_it_and_is_left_as_it_was(path: str) -> None:
         assert top.status() == 0
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 0)])
+ENDS = [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGQUIT, 131), (signal.SIGINT, 0)]
+
+
+@pytest.mark.parametrize(("number", "status"), ENDS)
 def test_a_signal_leaves_the_terminal_as_it_was(path: str, number: signal.Signals, status: int) -> None:
     """Whatever ends it."""
     with worker(path), terminal("--path", path) as top:
         top.until("q leave")
         top.process.send_signal(number)
         assert top.status() == status
+
+
+def test_a_terminal_that_shows_ascii_only_will_do(path: str) -> None:
+    """What it cannot show is replaced."""
+    with worker(path) as one, terminal("--path", path, PYTHONIOENCODING="ascii") as top:
+        one.do("count", "é", 1)
+        top.until("q leave")
+        top.press("/é\r")
+        top.until(r"\[\?\]")
+        top.press("q")
+        assert top.status() == 0
 
 
 def test_it_outlives_the_store(path: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 from collections.abc import Iterable
 
 from ..outside import words
@@ -67,10 +66,10 @@ def _greediest(one: FamilySize) -> str:
 def _advise(many: Iterable[tuple[FamilySize, Label]]) -> None:
     """Print what to paste against labels with many values."""
     for family in {one.name: one for one, _ in many}.values():
-        label = family.labels[0]
+        label, name = family.labels[0], words.shell_word(family.name)
         screen.say()
         screen.say(f"{family.name} has {label.values} values of {label.name}. Give the label fewer, or set a limit:")
         screen.say(f"  SQLMETRICS_MAX_SERIES={_MANY * 10}")
         screen.say("What is there goes by one of these (counters begin at 0 again):")
-        screen.say(f"  sqlmetrics remove {shlex.quote(family.name)} {shlex.quote(f'{label.name}={label.most}')}")
-        screen.say(f"  sqlmetrics remove {shlex.quote(family.name)}")
+        screen.say(f"  sqlmetrics remove {name} {words.shell_word(f'{label.name}={label.most}')}")
+        screen.say(f"  sqlmetrics remove {name}")

@@ -30,5 +30,5 @@ def run(arguments: argparse.Namespace) -> int:
         import shtab
     except ImportError:
         raise MissingExtraError("completion needs shtab: pip install 'sqlmetrics[cli]'") from None
-    screen.say(str(shtab.complete(arguments.whole(), arguments.shell)))
+    screen.put(str(shtab.complete(arguments.whole(), arguments.shell)))
     return 0

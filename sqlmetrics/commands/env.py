@@ -30,7 +30,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run it; returns the exit status."""
     variables = launch.variables(config.resolve(arguments.path))
-    screen.say(_FORMATS[arguments.format](variables))
+    screen.put(_FORMATS[arguments.format](variables))
     return 0
 
 

@@ -15,10 +15,13 @@ ESCAPE = "\x1b"
 ENTER, BACKSPACE = ("\r", "\n"), ("\x7f", "\b")
 
 
+_ENDS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
+
 class Keyboard:
     """Reads keys as they are pressed, without showing them. Use it as a context manager.
 
-    SIGTERM and SIGHUP raise SystemExit meanwhile, so that the terminal is restored, and it cannot be suspended.
+    Signals that end raise SystemExit meanwhile, so that the terminal is restored, and it cannot be suspended.
     """
 
     def __init__(self) -> None:
@@ -26,7 +29,7 @@ class Keyboard:
 
     def __enter__(self) -> Keyboard:
         self._before = termios.tcgetattr(self._fd)
-        ends = {number: signal.signal(number, _leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+        ends = {number: signal.signal(number, _leave) for number in _ENDS}
         self._handlers = {**ends, signal.SIGTSTP: signal.signal(signal.SIGTSTP, signal.SIG_IGN)}
         tty.setcbreak(self._fd)
         return self
@@ -39,12 +42,12 @@ class Keyboard:
             signal.signal(number, handler)
 
     def pressed(self, seconds: float) -> list[str]:
-        """Return keys as soon as any are pressed; [] after so many seconds. Raises EOFError at the terminal's end."""
+        """Return keys as soon as any are pressed; [] after so many seconds. Raises OSError at the terminal's end."""
         if not select.select([self._fd], [], [], max(seconds, 0.0))[0]:
             return []
         given = os.read(self._fd, 1024)
         if not given:
-            raise EOFError("the terminal is gone")
+            raise OSError("the terminal is gone")
         text = given.decode("utf-8", "ignore")
         return [ESCAPE] if text == ESCAPE else [] if text.startswith(ESCAPE) else list(text)
 

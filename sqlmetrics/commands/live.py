@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..errors import SQLMetricsError
+from ..outside import words
 from .keys import BACKSPACE, ENTER, ESCAPE, Keyboard
 from .overview import Choice, Overview, Watch, families_table, processes_table, summary
 from .overview import Table as Rows
@@ -117,6 +118,7 @@ def _share(wanted: list[int], room: int) -> list[int]:
 
 
 def _line(text: str, style: str, width: int) -> Text:
+    text = words.printable(text)
     return Text(text if len(text) <= width else f"{text[: width - 3]}...", style=style, no_wrap=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import shutil
@@ -22,10 +23,23 @@ _COLOURS = {"ok": "32", "warning": "33", "error": "1;31", "TROUBLE": "1;31"}
 _GAP = "  "
 
 
+def prepare() -> None:
+    """Make the standard streams take any text, also if the command was started without some, or in any locale."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # or the next file that is opened would be in its place
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - for as long as it runs
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+
+
 def say(text: str = "") -> None:
-    """Print a line; replace what the terminal cannot show."""
-    encoding = sys.stdout.encoding or "utf-8"
-    print(text.encode(encoding, "replace").decode(encoding))  # noqa: T201
+    """Print a line, with control characters escaped, as they would act on the terminal."""
+    put(words.printable(text))
+
+
+def put(text: str) -> None:
+    """Print a text as it is: lines of code, or a line with colours."""
+    print(text)  # noqa: T201
 
 
 def write(text: bytes) -> None:
@@ -38,13 +52,13 @@ def write(text: bytes) -> None:
 
 
 def complain(text: str) -> None:
-    """Print a line to the standard error."""
-    print(f"sqlmetrics: {text}", file=sys.stderr)  # noqa: T201
+    """Print a line to the standard error, as `say` does."""
+    print(f"sqlmetrics: {words.printable(text)}", file=sys.stderr)  # noqa: T201
 
 
 def say_json(found: Any) -> None:
     """Print JSON; see `json_text`."""
-    say(words.json_text(found, indent=2))
+    put(words.json_text(found, indent=2))
 
 
 def bars(values: Sequence[float]) -> str:
@@ -61,7 +75,7 @@ def say_wrapped(head: str, text: str) -> None:
     """Print a head of one word, perhaps in colour, and a text, which a terminal gets wrapped."""
     room = max(columns() - _HEAD - 1, 20)
     lines = textwrap.wrap(text, room, break_on_hyphens=False) if is_terminal() and text else [text]
-    say(f"{_coloured(head.ljust(_HEAD))} {lines[0]}".rstrip())
+    put(f"{_coloured(head.ljust(_HEAD))} {words.printable(lines[0])}".rstrip())
     for line in lines[1:]:
         say(" " * (_HEAD + 1) + line)
 
@@ -94,7 +108,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, spare: str = ""
     but no numbers, so that each row is one line. A file or a pipe gets everything.
     spare: the head of a column that is left out before anything is cut.
     """
-    texts = [[one.removeprefix("<") for one in head], *map(list, rows)]
+    texts = [[one.removeprefix("<") for one in head], *([words.printable(text) for text in row] for row in rows)]
     is_left = [one.startswith("<") for one in head]
     widths = [max(map(_cells, column)) for column in zip(*texts, strict=True)]
     if is_terminal():

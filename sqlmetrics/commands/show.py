@@ -20,7 +20,7 @@ from ..outside import words
 from ..outside.look import Look
 from ..outside.patterns import Pattern, PatternError, among_metrics, among_parts, pattern
 from ..outside.values import ENDED, Distribution, FamilyValues, Series, of_families, of_parts
-from ..scrape.text import Families
+from ..scrape.text import Families, encodable
 from . import options, screen
 
 NOTHING = 1
@@ -127,7 +127,7 @@ def _show_openmetrics(look: Look, patterns: list[Pattern]) -> int:
         screen.write(look.text(openmetrics=True))
         return 0
     metrics = among_metrics(patterns, look.families().families)
-    screen.write(generate_latest(Families(metrics)))  # type: ignore[no-untyped-call]
+    screen.write(generate_latest(Families([encodable(one) for one in metrics])))  # type: ignore[no-untyped-call]
     return _status(look, patterns, bool(metrics))
 
 
@@ -202,7 +202,7 @@ def _print(families: list[FamilyValues], *, by_process: bool) -> None:
     for family in map(_side_by_side, families) if by_process else families:
         screen.say()
         name = family.series[0].name if family.series else family.name
-        screen.say(f"{name}  {family.type}  {words.printable(family.help)}".rstrip())
+        screen.say(f"{name}  {family.type}  {family.help}".rstrip())
         if any(one.distribution for one in family.series):
             _print_distributions(family, by_process)
         elif family.series:

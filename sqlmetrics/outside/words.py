@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shlex
 from datetime import datetime, timezone
 from typing import Any
 
@@ -83,6 +84,21 @@ def label_text(labels: dict[str, str]) -> str:
     return f"{{{pairs}}}" if pairs else ""
 
 
+def shell_word(text: str) -> str:
+    """Quote a text for a shell; control characters are escaped as bash, zsh and ksh write them."""
+    if text.isprintable():
+        return shlex.quote(text)
+    return "$'" + "".join(map(_in_shell, text)) + "'"
+
+
+def _in_shell(one: str) -> str:
+    if one in "\\'":
+        return f"\\{one}"
+    return one if one.isprintable() else "".join(f"\\x{byte:02x}" for byte in one.encode("utf-8", "surrogatepass"))
+
+
 def printable(text: str) -> str:
     """Escape control characters and lone surrogates in a text, because label values come from anywhere."""
+    if text.isprintable():
+        return text
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)

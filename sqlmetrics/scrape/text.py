@@ -172,9 +172,7 @@ class Texts:
         try:
             text = self._encoder(Families([metric]))
         except UnicodeEncodeError:  # lone surrogates, as os.fsdecode() makes them, must not stop all scrapes
-            metric.documentation = storable(family.help)
-            metric.samples = [_storable(one) for one in samples]
-            text = self._encoder(Families([metric]))
+            text = self._encoder(Families([encodable(metric)]))
         return text.decode().removesuffix(self._end)
 
 
@@ -187,6 +185,13 @@ def texts(kept: dict[object, Any], encoder: Encoder) -> Texts:
         kept[key] = Texts(encoder)
     texts: Texts = kept[key]
     return texts
+
+
+def encodable(metric: Metric) -> Metric:
+    """Return the metric with texts that can be UTF-8."""
+    found = Metric(metric.name, storable(metric.documentation), metric.type, metric.unit)
+    found.samples = [_storable(one) for one in metric.samples]
+    return found
 
 
 def _storable(sample: Sample) -> Sample:
