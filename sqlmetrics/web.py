@@ -16,11 +16,10 @@ from wsgiref.simple_server import WSGIServer
 import apsw
 import prometheus_client
 from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import gzip_accepted
 
 from .client.collector import MultiProcessCollector
 from .client.exposition import encode
-from .client.negotiation import negotiated
+from .client.negotiation import gzip_accepted, negotiated
 from .errors import SQLMetricsError
 from .process.trouble import tell
 from .scrape.reader import Reader

@@ -270,7 +270,7 @@ def test_values_are_made_as_our_value_class_expects(kind: type, monkeypatch: pyt
 
 CALLED = {
     "choose_encoder": (exposition.choose_encoder, "(accept_header)", "sqlmetrics.client.negotiation"),
-    "gzip_accepted": (exposition.gzip_accepted, "(accept_encoding_header)", "sqlmetrics.web"),
+    "gzip_accepted": (exposition.gzip_accepted, "(accept_encoding_header)", "sqlmetrics.client.negotiation"),
     "start_http_server": (
         exposition.start_http_server,
         "(port, addr='0.0.0.0', registry=…, …)",

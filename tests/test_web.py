@@ -96,13 +96,23 @@ NEGOTIATED = {
     "application/openmetrics-text; version=banana": PLAIN,
     f"application/openmetrics-text; version={'9' * 5000}": PLAIN,
     "text/plain; version=2..0": PLAIN,
+    "application/openmetrics-text;q=0, */*": PLAIN,
+    "application/openmetrics-text; version=1.0.0; q=0.000 , text/plain;q=0.1": PLAIN,
+    "application/openmetrics-text;q=0.1, text/plain;q=0.9": PLAIN,
+    "text/plain;version=0.0.4;q=0.6,application/openmetrics-text;version=1.0.0;q=0.5,*/*;q=0.1": PLAIN,
+    "text/plain;version=1.0.0;q=0.4,application/openmetrics-text;version=1.0.0;q=0.5": f"{ONE}; escaping=underscores",
+    "text/plain;q=0.5,application/openmetrics-text;q=0.5": ONE,
+    "text/plain;q=0.9,application/openmetrics-text;q=banana": ONE,
     "text/plain; version=2.0.0; escaping=values": "text/plain; version=1.0.0; charset=utf-8; escaping=values",
 }
 
 
 @pytest.mark.parametrize("accepted", NEGOTIATED, ids=lambda text: text[:70])
 def test_a_client_is_told_the_version_that_it_gets(store: sqlmetrics.Store, accepted: str) -> None:
-    """Whatever version it asks for, OpenMetrics is 1.0; a version that is no number is as good as none."""
+    """Whatever version it asks for, OpenMetrics is 1.0; a version that is no number is as good as none.
+
+    Of several types it gets the one that it likes most.
+    """
     in_child(count)
     app = sqlmetrics.make_wsgi_app()
     status, headers, text = ask(app, {"HTTP_ACCEPT": accepted})
@@ -110,6 +120,15 @@ def test_a_client_is_told_the_version_that_it_gets(store: sqlmetrics.Store, acce
     assert (status, headers["Content-Type"]) == ("200 OK", NEGOTIATED[accepted])
     assert text == ask(app, {"HTTP_ACCEPT": headers["Content-Type"]})[2]
     assert text.endswith(b"# EOF\n") == ("openmetrics" in headers["Content-Type"])
+
+
+@pytest.mark.parametrize(
+    ("accepted", "is_gzip"), [("gzip;q=0", False), ("br, gzip; q=0.0", False), ("GZIP;q=0.1", True)]
+)
+def test_a_client_that_refuses_gzip_gets_none(store: sqlmetrics.Store, accepted: str, is_gzip: bool) -> None:
+    """By a quality of 0."""
+    answer = ask(sqlmetrics.make_wsgi_app(), {"HTTP_ACCEPT_ENCODING": accepted})
+    assert ("Content-Encoding" in answer[1]) is is_gzip
 
 
 def test_compression_can_be_disabled(store: sqlmetrics.Store) -> None:
