@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -234,6 +235,25 @@ def test_a_symlink_at_the_stores_path_is_refused(folder: Path, path: str, target
     _refused(sqlmetrics.PathError, path, "symlink", "another path", path=path)
 
     assert sorted(os.listdir(folder)) == before
+
+
+def _socket(name: str) -> None:
+    with socket.socket(socket.AF_UNIX) as one:
+        one.bind(name)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, _socket], ids=["fifo", "socket"])
+@pytest.mark.promise(11)
+def test_what_is_no_plain_file_is_refused_and_stays(folder: Path, path: str, make: Callable[[str], object]) -> None:
+    """By whoever would make a store there, and by those who look."""
+    make(path)
+    before = os.lstat(path)
+
+    _refused(sqlmetrics.PathError, path, "no plain file", "another path", path=path)
+    with pytest.raises(sqlmetrics.PathError, match="no plain file"):
+        sqlmetrics.generate_latest(path)
+
+    assert (os.listdir(folder), os.lstat(path)) == ([os.path.basename(path)], before)
 
 
 READERS: dict[str, Callable[[object], object]] = {

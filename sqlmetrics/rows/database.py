@@ -212,12 +212,15 @@ S = TypeVar("S", bound=StoreConnection)
 def opened(path: str, open_: Callable[[str], S], *, looking: bool = False) -> S:
     """Open an existing store's file with `open_`; make sure that nobody has put another file there meanwhile.
 
-    looking: see `ownership.check`. Raises NoStoreError, ForeignFileError, CutOffError, and what `open_` does.
+    looking: see `ownership.check`. Raises NoStoreError, ForeignFileError, CutOffError, PathError if there is no plain
+    file, and what `open_` does.
     """
     before = found_at(path)
     if before is None:
         raise NoStoreError(f"no store at {path!r}; is the app running with that path?")
     ownership.check(path, looking=looking)
+    if kind := _other_kind(path):
+        raise PathError(f"{path}: cannot be opened as a store, {kind}; name another path")
     try:
         with opening(), unbelieved(path):
             connection = open_(path)
@@ -246,11 +249,23 @@ def set_up(connection: S, path: str) -> S:
     return connection
 
 
-def _why(path: str) -> str:
+def _other_kind(path: str) -> str:
+    """Return what there is instead of a plain file; '' if it is one, or is gone.
+
+    SQLite would open a fifo or a device, and what it reads there looks like a damaged store, which is moved away.
+    """
     if os.path.islink(path):
-        return f"it is a symlink to {os.readlink(path)}; name another path"
+        return f"it is a symlink to {os.readlink(path)}"
     if os.path.isdir(path):
-        return "it is a folder; name another path"
+        return "it is a folder"
+    if os.path.exists(path) and not os.path.isfile(path):
+        return f"it is no plain file ({stat.filemode(os.stat(path).st_mode)})"
+    return ""
+
+
+def _why(path: str) -> str:
+    if kind := _other_kind(path):
+        return f"{kind}; name another path"
     mode = stat.filemode(os.stat(path).st_mode)
     if os.access(path, os.R_OK | os.W_OK) and os.access(os.path.dirname(path), os.W_OK | os.X_OK):
         return f"though uid {os.geteuid()} may ({mode}): look for a limit on open files (ulimit -n)"
