@@ -26,7 +26,7 @@ _SETTINGS = ("flush_interval", "process_identifier", "mode", "group", "keep_dead
 
 
 class _Kept(NamedTuple):
-    """What a metric, or a child, had before. said: by an Info or an Enum."""
+    """The values of a metric or a child before a test. said: the label set or state of an Info or an Enum."""
 
     metric: Any
     values: list[float]
@@ -34,7 +34,7 @@ class _Kept(NamedTuple):
 
 
 class _Before(NamedTuple):
-    """What was before a test: the store that was installed, if there was one, what was published, and values."""
+    """The state before a test: the installed store, if any, the published collectors, and the values of metrics."""
 
     store: Store | None
     published: list[tuple[Any, str]]
@@ -42,9 +42,9 @@ class _Before(NamedTuple):
 
 
 class Stores:
-    """The store of a test run in one process. It is emptied for each test, as a process closes no store for good.
+    """The store of a test run in one process. Each test gets it empty, because a process never closes a store for good.
 
-    folder: where its files are. A process that a test has left keeps its store, and the next test gets another.
+    If a process of a test is still running, it keeps that store, and the next test gets another. folder: of the files.
     """
 
     def __init__(self, folder: Path):
@@ -74,7 +74,7 @@ class Stores:
         return self._store
 
     def _begin_anew(self) -> None:
-        """Show what a process shows at its start: metrics without labels at zero, and no label set."""
+        """Show what a process shows when it starts: metrics without labels at zero, and no label set."""
         said = {id(kept.metric): kept.said for kept in self._before.metrics}
         for metric in _metrics(members(resets.registries)):
             if metric._labelnames or not is_shared(metric):
@@ -110,7 +110,7 @@ def empty_registry() -> CollectorRegistry:
 
 
 def _is_left_alone(store: Store) -> bool:
-    """Whether no other process uses the store; if so, nothing of others is in it any more."""
+    """Reset the store and return True; return False if another process uses it."""
     try:
         store.reset(force=False, keep_own=True)
     except (StoreInUseError, apsw.BusyError):
@@ -125,7 +125,7 @@ def _look() -> _Before:
 
 
 def _metrics(registries: Iterable[CollectorRegistry]) -> Iterator[Any]:
-    """The metrics of registries, and their children."""
+    """Yield the metrics of registries, and their children."""
     for registry in registries:
         for metric in list(registry._collector_to_names):
             if isinstance(metric, MetricWrapperBase):
@@ -139,7 +139,7 @@ def _kept(metric: Any) -> _Kept:
 
 
 def _say(metric: Any, said: Any) -> None:
-    """Have an Info or an Enum say what it said at first, or nothing yet."""
+    """Set an Info or an Enum to this label set or state; if it is empty or None, leave it as it was made."""
     metric._metric_init()
     if said:
         metric.info(said) if hasattr(metric, "info") else metric.state(metric._states[said])

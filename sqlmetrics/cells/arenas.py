@@ -205,7 +205,7 @@ class SharedArena:
         return place
 
     def give_back(self, key: Key, cell: int) -> None:
-        """Note that nobody uses the cells of a child any more; `rows.removal` says what becomes of them."""
+        """Note that the cells of a child are free; `rows.removal` describes what happens to them."""
         shape = key[0]
         del self.keys[cell + shape.stamped]
         self.live.pop(key, None)
@@ -316,7 +316,7 @@ class SharedArena:
         return bool(self._freed.unread)
 
     def recycle(self, runs: list[Run]) -> None:
-        """After the COMMIT that took rows and marks from cells, let them rest; zero those that have rested enough.
+        """Let cells rest whose rows and marks a COMMIT has deleted; zero those that have rested enough.
 
         runs: the first of those in `leaving`.
 

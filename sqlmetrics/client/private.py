@@ -32,7 +32,7 @@ from .loading import Stage, maker, place, stage
 _MOST_FAMILIES = 10_000
 """The most family names that are remembered, for apps that make up new ones all the time."""
 _LATER = 5.0
-"""Seconds. A registry that is asked again after so long was not made for one request."""
+"""Seconds. A registry that is collected again after so long was not made for one request."""
 _numbers = count(1)
 
 

@@ -115,7 +115,7 @@ class Sampler(fork.ForkAware):
 
     @contextmanager
     def idle(self) -> Iterator[None]:
-        """Have nobody ask meanwhile; wait a second at most for who is at it."""
+        """Ask nothing within. Wait for a thread that asks already, but at most for `waits.ASKING` seconds."""
         busy = self._lock()
         is_idle = busy.acquire(timeout=waits.ASKING)
         try:

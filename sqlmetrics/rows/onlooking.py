@@ -28,14 +28,14 @@ class Onlooking(database.StoreConnection):
     """A connection that only looks."""
 
     state: _State | None = None
-    """The status of the database, if SQLite was told that nobody changes it."""
+    """The status of the database at the beginning, if SQLite opened it as `immutable`."""
 
     def is_in_place(self) -> bool:
-        """Whether the files at their names are the open ones, and nobody has changed what nobody should change."""
+        """Whether the files at their names are the open ones, and an `immutable` one has not changed."""
         return not self.is_torn() and (self.state is not None or super().is_in_place())
 
     def is_torn(self) -> bool:
-        """Whether somebody has changed a database of which SQLite was told that nobody changes it."""
+        """Whether somebody has changed a database that SQLite opened as `immutable`."""
         return self.state is not None and not (_is_all_in_database(self.path) and _state(self.path) == self.state)
 
 

@@ -132,7 +132,7 @@ def leave(connection: apsw.Connection, left: Leaving) -> list[int]:
 
 
 def recycle(part: Part, left: Leaving) -> None:
-    """Let cells that were given back rest, after the COMMIT, until they are used again."""
+    """Return cells to their arenas, which use them again after a rest. Call it after the COMMIT."""
     with part.binding():
         arenas = part.arenas()
         for arena, runs in left.items():

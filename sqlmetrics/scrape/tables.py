@@ -1,6 +1,6 @@
-"""The temporary tables by which a reader tells the query what is not in rows.
+"""Temporary tables, which give the query what is not in rows yet.
 
-That is mostly what journals hold beyond the rows: a child that was announced a moment ago counts as if it had rows.
+Most of it comes from journals: a child that was announced a moment ago counts as if it had rows.
 """
 
 from __future__ import annotations

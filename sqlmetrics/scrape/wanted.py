@@ -45,7 +45,7 @@ def wanted(
     self_metrics: bool | None = None,
     modes: Mapping[str, str] | None = None,
 ) -> Wanted:
-    """Return what a caller wants. self_metrics, modes: default: what the environment says. Raises ValueError."""
+    """Return what a caller wants. self_metrics, modes: None: as the environment has it. Raises ValueError."""
     self_metrics = config.self_metrics() if self_metrics is None else self_metrics
     modes = config.modes() if modes is None else modes
     for name, mode in modes.items():

@@ -192,7 +192,7 @@ class Admission:
                     made.pop(text, None)
 
     def look_if_written(self) -> None:
-        """Look at the rows if any process has written since the last look; a `stat` call tells.
+        """Look at the rows if any process has written since the last look, by a `stat` call.
 
         Raises apsw.Error, OSError or SQLMetricsError.
         """

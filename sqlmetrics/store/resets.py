@@ -32,7 +32,7 @@ def reset(store: Opened, *, force: bool, keep_own: bool) -> None:
 
 
 def begin_at_zero(store: Opened) -> None:
-    """Forget the values of earlier runs, and remember who ended: an app that crashed may be running again by now.
+    """Delete the values of earlier runs. Keep the deaths on record, as an app that crashed may have restarted already.
 
     Raises as `reset` does.
     """
