@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from apps.serving import NEWEST, Installed, serving
 from deployment import Row, deployed, started
 from exact import assert_all_shown, assert_exact_across_a_death, assert_tidy
+from helpers import wait_for
 from pages import DOCS
 
 pytestmark = pytest.mark.promise(2, 3, 12)
@@ -16,6 +20,7 @@ SERVERS: dict[str, dict[str, list[str]]] = {
     "gunicorn": {
         "gevent workers": ["gevent"],
         "preload with gevent workers": ["gevent"],
+        "tornado workers": ["tornado"],
         "uvicorn workers": ["uvicorn-worker", "uvicorn"],
     },
     "uvicorn": {},
@@ -67,3 +72,25 @@ def test_workers_of_both_kinds_count(folder: Path) -> None:
         log = server.log()
     assert "counts in its own memory" not in log, log
     assert_tidy(server)
+
+
+_FOLDER_OF_23 = os.environ.get("SQLMETRICS_GUNICORN23", "")  # now: a fixture clears the variables for each test
+
+
+@pytest.mark.parametrize("version", ["newest", "23.0.0"])
+def test_tornado_workers_are_exact_with_the_hooks(version: str, folder: Path, path: str) -> None:
+    """The hooks alone, `-c python:sqlmetrics.gunicorn`, across a worker's death."""
+    if version != "newest" and not _FOLDER_OF_23:
+        pytest.skip("pip install --target FOLDER gunicorn==23.0.0, and set SQLMETRICS_GUNICORN23=FOLDER")
+    gunicorn = NEWEST if version == "newest" else Installed(environment={"PYTHONPATH": _FOLDER_OF_23})
+    with serving(folder, "counting:app", "-w2", "-ktornado", gunicorn=gunicorn, SQLMETRICS_PATH=path) as server:
+        first = server.workers(2)
+        server.get_all(["/"] * 50)
+        victim = min(first)
+        os.kill(victim, signal.SIGKILL)
+        wait_for(lambda: f"(pid:{victim})" in server.log())
+        living = server.workers(2, first - {victim})
+        server.get_all(["/"] * 50)
+        for values in server.scrapes(living):
+            assert values["requests_total", (("path", "/"),)] == 100
+            assert {dict(labels)["pid"] for name, labels in values if name == "last"} == set(map(str, living))

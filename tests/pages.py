@@ -19,7 +19,7 @@ DROPIN = [DOCS / "how-to" / kind for kind in ("servers", "libraries")]
 """Whose pages need servers and libraries that the suite in `dropin` has; it runs them."""
 
 _BLOCK = re.compile(r"(?P<mark><!-- not run[^\n]*-->\n)?^```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.M | re.S)
-_FILE = re.compile(r"# ([\w./-]+\.(?:py|ini|toml|yml))\n")
+_FILE = re.compile(r"# ([\w./-]+\.(?:py|ini|toml|yml|wsgi|conf))\n")
 
 
 class Block(NamedTuple):
