@@ -114,7 +114,8 @@ class Apache(Deployment):
 
     def ended(self) -> list[int]:
         """The daemon processes that have ended as they should, with their interpreters."""
-        found = re.findall(r"\[pid (\d+):.*Python runtime has shut down in daemon process", self.log())
+        said = r"Python runtime has shut down in daemon process|Python has shutdown"  # the second: before 6
+        found = re.findall(rf"\[pid (\d+):.*(?:{said})", self.log())
         return [int(pid) for pid in found]
 
     def wait_until_gone(self, pids: set[int]) -> None:
