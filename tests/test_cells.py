@@ -141,7 +141,10 @@ def test_two_threads_that_retire_one_slot_free_it_once(path: str, monkeypatch: p
     store = sqlmetrics.install(path, flush_interval=600)
     requests = Counter("requests", "Requests")
     requests.inc()
-    in_child(lambda: requests.inc(10))
+    with child(work=lambda: requests.inc(10)) as one:
+        one.do("work")
+        store.flusher.stop()  # the fork has started it, and it would be the first to see the death
+        one.kill()
     has, retire = cells.CellsFile.has, cells.CellsFile.retire_slot
     retiring: list[bool] = []
 
@@ -166,6 +169,7 @@ def test_two_threads_that_retire_one_slot_free_it_once(path: str, monkeypatch: p
     monkeypatch.setattr(cells.CellsFile, "retire_slot", retire_and_look)
     store.flush()
 
+    assert cells.CellsFile.retire_slot is retire
     assert not retiring
     assert value("requests_total") == 111
     store.flush()
