@@ -244,8 +244,8 @@ def test_the_hook_of_a_fork_that_was_not_announced_runs_the_childs_hooks(path: s
     requests = Counter("requests", "Requests")
     requests.inc()
     shell.wait_for_row("SELECT 1 FROM samples WHERE metric = 'requests_total' AND value = 1")
-    sqlmetrics.uninstall()  # no thread at the fork
-    sqlmetrics.install(path, flush_interval=1000)
+    sqlmetrics.uninstall()
+    sqlmetrics.install(path, flush_interval=1000).flusher.stop()  # no thread at the fork: C code waits for none
 
     def count() -> object:
         call_hooks()
