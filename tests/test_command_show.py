@@ -11,6 +11,7 @@ import pty
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from helpers import delete, wait_for
@@ -291,6 +292,17 @@ def test_on_a_terminal_a_row_is_a_line(path: str, has_rich: bool, letter: str) -
     assert len(lines) == 1
     assert len(lines[0]) + lines[0].count("本") <= 80
     assert lines[0].endswith("123456")
+
+
+def test_a_very_long_label_value_is_cut_at_once(path: str) -> None:
+    """The time grows with its length, and not with the square of that."""
+    with worker(path) as one:
+        one.do("count", 30_000 * "本", 123456)
+        begun = time.monotonic()
+        text = _on_terminal(["show", "--path", path, "requests"], has_rich=False)
+
+    assert "本...  123456" in text
+    assert time.monotonic() - begun < 10
 
 
 def _on_terminal(arguments: list[str], has_rich: bool) -> str:

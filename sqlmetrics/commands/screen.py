@@ -130,6 +130,9 @@ def _width(widths: list[int]) -> int:
 
 def _narrow(widths: list[int], is_left: list[bool], width: int) -> None:
     """Shorten the widest text columns until the table fits."""
+    for n, is_text in enumerate(is_left):
+        if is_text:
+            widths[n] = min(widths[n], max(width, _NARROWEST))
     while _width(widths) > width:
         widest = max((n for n in range(len(widths)) if is_left[n]), key=lambda n: widths[n], default=None)
         if widest is None or widths[widest] <= _NARROWEST:
@@ -152,9 +155,12 @@ def _filled(text: str, width: int, left: bool) -> str:
 def _cut(text: str, width: int) -> str:
     if _cells(text) <= width:
         return text
-    while _cells(text) > width - 3:
-        text = text[:-1]
-    return f"{text}..."
+    room = width - 3
+    for at, one in enumerate(text):
+        room -= _cells(one)
+        if room < 0:
+            return f"{text[:at]}..."
+    return text
 
 
 def is_terminal() -> bool:
