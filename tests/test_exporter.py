@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import os
 import re
+import resource
 import signal
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +210,36 @@ def _unread(exporter: Exporter) -> socket.socket:
     client.connect(exporter.address)
     client.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" * 100)
     return client
+
+
+@pytest.mark.parametrize(("files", "told"), [(120, 2), (1024, 1)])
+def test_more_clients_than_it_can_have_do_not_fill_the_log(path: str, files: int, told: int) -> None:
+    """With fewer open files than the exporter wants, and with the usual limit; it answers when they have gone."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(worker(path))
+        stack.enter_context(_limited_to(4096))
+        with _limited_to(files):
+            exporter = stack.enter_context(serving(path))
+        clients = [stack.enter_context(socket.socket()) for _ in range(files + 200)]
+        for client in clients:
+            client.setblocking(False)
+            client.connect_ex(exporter.address)
+        time.sleep(3)
+        for client in clients:
+            client.close()
+        assert wait_for(lambda: exporter.get("/-/healthy").status == 200)
+        assert len(exporter.log().splitlines()) == told, exporter.log()
+
+
+@contextlib.contextmanager
+def _limited_to(files: int) -> Iterator[None]:
+    """What is started meanwhile has no more open files than these."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(files, hard), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def _connections(exporter: Exporter) -> list[str]:

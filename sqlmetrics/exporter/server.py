@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import logging
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -16,11 +18,20 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from .listening import ListenError
 from .tls import Tls
 
+log = logging.getLogger("sqlmetrics")
+
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+"""Errors by which the kernel says that it has no room for a further connection."""
 _PATIENCE = 10.0
 """Seconds for the head of a request, for reading any part of an answer, and for the rest of it at the end."""
 _KEEP_ALIVE = 75
 """Seconds between two requests on a connection: more than the interval at which Prometheus usually scrapes."""
 _CONNECTIONS = 256
+"""Connections at which requests are answered 503."""
+_MOST_CONNECTIONS = 2 * _CONNECTIONS
+"""Connections at which a further one is closed at once: far less than the usual limit of open files, 1024."""
+_BACKLOG = 128
+_TOLD_SECONDS = 10.0
 _LAST_SECONDS = 3
 
 
@@ -38,6 +49,7 @@ def serve(make_app: Callable[[], Any], sockets: list[socket.socket], tls: Tls) -
         server_header=False,
         proxy_headers=False,
         limit_concurrency=_CONNECTIONS,
+        backlog=_BACKLOG,  # as often asyncio tries, and complains, each second in which a file cannot be opened
         timeout_keep_alive=_KEEP_ALIVE,
         timeout_graceful_shutdown=_LAST_SECONDS,
         ssl_certfile=tls.cert,
@@ -52,7 +64,23 @@ async def _serve(server: _Server, sockets: list[socket.socket]) -> None:
         server.config.load()
     except OSError as error:  # ssl.SSLError is one
         raise ListenError(f"the certificate or its key cannot be used: {error.strerror or error}") from error
+    asyncio.get_running_loop().set_exception_handler(_Complaints())
     await server.serve(sockets)
+
+
+class _Complaints:
+    """Logs errors of the event loop; that no connection can be accepted, in one line each ten seconds."""
+
+    def __init__(self) -> None:
+        self._told = -_TOLD_SECONDS
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if not isinstance(error, OSError) or error.errno not in _EXHAUSTED:
+            loop.default_exception_handler(context)
+        elif loop.time() - self._told >= _TOLD_SECONDS:
+            self._told = loop.time()
+            log.warning("no connection can be accepted now (%s); raise the limit of open files", error.strerror)
 
 
 def _quiet(app: Callable[..., Any]) -> Callable[..., Any]:
@@ -98,7 +126,10 @@ class _Hasty(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._set_deadline()
+        if len(self.connections) > _MOST_CONNECTIONS:
+            transport.abort()
+        else:
+            self._set_deadline()
 
     def data_received(self, data: bytes) -> None:
         self._set_deadline()
