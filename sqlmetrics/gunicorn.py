@@ -36,13 +36,13 @@ def on_starting(server: Any) -> None:
 
 def pre_fork(server: Any, worker: Any) -> None:
     """Give a worker the lowest number that no other worker has. Runs in the master."""
-    taken = {getattr(other, "sqlmetrics_number", 0) for other in server.WORKERS.values()}
+    taken = set(map(_number, server.WORKERS.values()))
     worker.sqlmetrics_number = next(number for number in range(1, len(taken) + 2) if number not in taken)
 
 
 def post_fork(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's signature
     """Tell a worker its number. Runs in the worker. See ``SQLMETRICS_PROCESS_IDENTIFIER=gunicorn-worker``."""
-    _identifiers.worker_number = worker.sqlmetrics_number
+    _identifiers.worker_number = _number(worker)
     if _requests is not None:
         _requests.begin_worker()
 
@@ -61,4 +61,11 @@ def post_request(worker: Any, req: Any, environ: Any, resp: Any) -> None:  # noq
 
 def child_exit(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's signature
     """Take an ended worker out of the ``live*`` gauges. Runs in the master, sometimes in a signal handler."""
-    _store.mark_process_dead(worker.pid)
+    name = _identifiers.name_of(_store.settings.process_identifier, worker.pid)
+    if name is not None:
+        _store.mark_process_dead(name)
+
+
+def _number(worker: Any) -> int:
+    """Return what `pre_fork` has given the worker; 0 if the configuration has another hook in its place."""
+    return getattr(worker, "sqlmetrics_number", 0)

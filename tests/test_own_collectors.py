@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from apps.serving import APPS, Values, parse, serving
-from helpers import ask, child, names_of, value, wait_for
+from helpers import Shell, ask, child, names_of, value, wait_for
 from launching import SQLMETRICS, run
 from prometheus_client import (
     GC_COLLECTOR,
@@ -230,6 +230,43 @@ def test_ready_made_names_of_processes(folder: Path, path: str, setting: str) ->
         wait_for(lambda: server.log().count("Booting worker") == 3)
         second = wait_for(lambda: (found := server.workers(2)) != first and found)
         wait_for(lambda: (server.get_all(["/"] * 4), names() == expected(second))[1])
+
+
+@pytest.mark.parametrize("setting", ["", "hostname-pid"])
+def test_gunicorn_notes_the_end_of_a_worker_that_is_named_by_its_pid(
+    folder: Path, path: str, shell: Shell, setting: str
+) -> None:
+    """At once, before anybody flushes or scrapes."""
+    environment = {"SQLMETRICS_PATH": path, "SQLMETRICS_PROCESS_IDENTIFIER": setting}
+    with serving(folder, "counting:app", "-w2", **environment, SQLMETRICS_FLUSH_INTERVAL="1000") as server:
+        os.kill(worker := next(iter(server.workers(2))), signal.SIGKILL)
+        shell.wait_for_row(f"SELECT 1 FROM deaths WHERE noticed = 'notice' AND os_pid = {worker}")
+
+
+def test_the_end_of_a_process_is_not_that_of_the_worker_with_its_number(path: str) -> None:
+    """In a container pids are as small as the numbers of workers; those that are alive keep their gauges."""
+    program = """if True:
+        import types
+        import sqlmetrics.gunicorn as hooks
+        from prometheus_client import CollectorRegistry, Gauge
+        hooks.post_fork(None, types.SimpleNamespace(sqlmetrics_number=7))
+        Gauge("busy", "Busy", multiprocess_mode="livesum").set(1)
+        hooks.child_exit(None, types.SimpleNamespace(pid=7, sqlmetrics_number=3))
+        registry = CollectorRegistry()
+        hooks.sqlmetrics.MultiProcessCollector(registry)
+        print(registry.get_sample_value("busy"))
+    """
+    environment = os.environ | {"SQLMETRICS_PATH": path, "SQLMETRICS_PROCESS_IDENTIFIER": "gunicorn-worker"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("1.0\n", "")
+
+
+def test_without_our_pre_fork_a_worker_has_its_pid_for_a_name(folder: Path, path: str) -> None:
+    """A configuration may have a hook of its own in its place."""
+    environment = {"SQLMETRICS_PATH": path, "SQLMETRICS_PROCESS_IDENTIFIER": "gunicorn-worker"}
+    with serving(folder, "counting:app", "-w1", config=str(APPS / "own_pre_fork.py"), **environment) as server:
+        (worker,) = server.workers(1)
+        assert f'last{{pid="{worker}"}}' in server.get("/metrics").text
 
 
 def test_an_unknown_name_of_processes_is_refused(path: str) -> None:

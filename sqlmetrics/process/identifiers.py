@@ -22,6 +22,16 @@ def hostname_pid() -> str:
     return f"{_hostname()}-{os.getpid()}"
 
 
+def name_of(identifier: Callable[[], object], pid: int) -> str | None:
+    """Return what a process identifier called the process of this host with this pid; None if that is not known.
+
+    Then the pid is no name either: in a container, worker 7 may be alive when the process 7 has ended.
+    """
+    if identifier is os.getpid:
+        return str(pid)
+    return f"{_hostname()}-{pid}" if identifier is hostname_pid else None
+
+
 def gunicorn_worker() -> int:
     """Return the lowest number that no other worker has; the pid in gunicorn's master, or without its hooks."""
     return worker_number or os.getpid()
