@@ -203,6 +203,18 @@ def test_slow_and_idle_clients_hold_up_nobody(path: str) -> None:
         unread.close()
 
 
+def test_a_client_that_takes_its_answers_slowly_is_not_cut_off(path: str) -> None:
+    """A little in each second will do, however much the kernel keeps for it."""
+    with worker(path) as one, serving(path) as exporter:
+        one.do("burst", 0, 3000)
+        with _unread(exporter) as slow:
+            until = time.monotonic() + 13
+            while time.monotonic() < until:
+                assert slow.recv(1024)
+                time.sleep(0.5)
+            assert len(_connections(exporter)) == 1
+
+
 def _unread(exporter: Exporter) -> socket.socket:
     """A client that asks for more than the kernel keeps for it, and takes nothing."""
     client = socket.socket()

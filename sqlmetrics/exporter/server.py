@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import fcntl
 import logging
 import signal
 import socket
+import sys
+import termios
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -171,14 +174,20 @@ class _Hasty(H11Protocol):
             self._deadline = self.loop.call_later(_PATIENCE, self.transport.abort)
 
     def _expect_progress(self) -> None:
-        left = self.transport.get_write_buffer_size()
-        self._progress = self.loop.call_later(_PATIENCE, self._check_progress, left)
+        self._progress = self.loop.call_later(_PATIENCE, self._check_progress, self._untaken())
 
     def _check_progress(self, before: int) -> None:
-        if self.transport.get_write_buffer_size() < before:
+        if self._untaken() < before:
             self._expect_progress()
         else:
             self.transport.abort()
+
+    def _untaken(self) -> int:
+        """Return how many bytes the client has not taken yet, those included that the kernel keeps for it."""
+        queued = bytes(4)
+        with contextlib.suppress(OSError):
+            queued = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, queued)
+        return self.transport.get_write_buffer_size() + int.from_bytes(queued, sys.byteorder)
 
     def _drop_progress(self) -> None:
         if self._progress is not None:
