@@ -94,10 +94,16 @@ def serving(
     listen: str = "127.0.0.1:0",
     end: int = signal.SIGTERM,
     fds: Sequence[int] = (),
+    files: int | None = None,
     **environment: str,
 ) -> Iterator[Exporter]:
-    """An exporter of the store at a path, which must end well on the signal `end` when the block is left."""
+    """An exporter of the store at a path, which must end well on the signal `end` when the block is left.
+
+    files: how many files it may have open; as many as this process, if None.
+    """
     command = [*COMMAND, *(["--path", path] if path else []), "--listen", listen, *options]
+    if files is not None:
+        command = ["sh", "-c", f'ulimit -n {files}; exec "$@"', "sh", *command]
     with tempfile.NamedTemporaryFile(prefix="sqlmetrics-test-", suffix=".log") as log:
         process = subprocess.Popen(command, stderr=log, env={**os.environ, **environment}, pass_fds=fds)
         try:

@@ -229,9 +229,8 @@ def test_more_clients_than_it_can_have_do_not_fill_the_log(path: str, files: int
     """With fewer open files than the exporter wants, and with the usual limit; it answers when they have gone."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(worker(path))
-        stack.enter_context(_limited_to(4096))
-        with _limited_to(files):
-            exporter = stack.enter_context(serving(path))
+        stack.enter_context(_raised_to(4096))
+        exporter = stack.enter_context(serving(path, files=files))
         clients = [stack.enter_context(socket.socket()) for _ in range(files + 200)]
         for client in clients:
             client.setblocking(False)
@@ -244,8 +243,8 @@ def test_more_clients_than_it_can_have_do_not_fill_the_log(path: str, files: int
 
 
 @contextlib.contextmanager
-def _limited_to(files: int) -> Iterator[None]:
-    """What is started meanwhile has no more open files than these."""
+def _raised_to(files: int) -> Iterator[None]:
+    """This process may have so many open files meanwhile, as far as it is allowed to."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(files, hard), hard))
     try:
