@@ -6,6 +6,7 @@ import contextlib
 import os
 import random
 import threading
+from pathlib import Path
 
 import pytest
 from freezegun import freeze_time
@@ -174,6 +175,28 @@ def test_two_threads_that_retire_one_slot_free_it_once(path: str, monkeypatch: p
     assert value("requests_total") == 111
     store.flush()
     assert value("requests_total") == 111
+
+
+@pytest.mark.promise(3)
+def test_a_file_that_comes_back_while_its_name_is_opened_is_the_same_one(
+    store: sqlmetrics.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Taken for a second one, its values would be given up: live gauges would be gone until they are set again."""
+    name = f"{store.path}-cells"
+    os.rename(name, f"{name}-away")
+    Path(name).write_bytes(b"")
+    os.truncate(name, layout.FILE_SIZE)
+    status_of = cells.status_of
+
+    def look_before_it_is_back(path: str) -> os.stat_result | None:
+        found = status_of(path)
+        os.rename(f"{name}-away", name)
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(cells, "status_of", look_before_it_is_back)
+        assert cells.open_cells(name, writable=True) is store.file
+    assert cells.open_cells(name, writable=True) is store.file
 
 
 @pytest.mark.promise(3)

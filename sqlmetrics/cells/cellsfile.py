@@ -395,9 +395,16 @@ def _map(path: str, writable: bool) -> CellsFile:
 
 
 def _enter(fd: int, path: str, access: int) -> CellsFile:
-    """Map a file and note the mapping. Raises OSError, and leaves the descriptor open then."""
-    file = CellsFile(note(Mapped(fd, mmap.mmap(fd, layout.FILE_SIZE, access=access))), path)
-    _opened[file.identity] = file
+    """Map a file and note it, and return the one object for it. Raises OSError, and leaves the descriptor open then.
+
+    Another file may have been at the path when it was looked at, and this one, which was known already, may have come
+    back since.
+    """
+    mapping = note(Mapped(fd, mmap.mmap(fd, layout.FILE_SIZE, access=access)))
+    file = _opened.get(mapping.identity)
+    if file is None or not file.uses_mapping(mapping):
+        file = _opened[mapping.identity] = CellsFile(mapping, path)
+    file.path = path
     return file
 
 

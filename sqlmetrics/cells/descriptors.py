@@ -216,6 +216,10 @@ class MappedFile:
         """See `forget`."""
         return forget(self._mapped)
 
+    def uses_mapping(self, mapping: Mapped) -> bool:
+        """Return whether this is the mapping that it uses."""
+        return self._mapped is mapping
+
     @property
     def fd(self) -> int:
         """The descriptor."""
