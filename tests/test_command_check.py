@@ -70,7 +70,7 @@ def test_a_missing_store_is_an_error(path: str, folder: Path) -> None:
     assert os.listdir(folder) == []
 
 
-@pytest.mark.parametrize("damage", ["pages", "cells", "cells gone", "texts"])
+@pytest.mark.parametrize("damage", ["pages", "cells", "cells gone", "texts", "undecodable"])
 def test_damage_is_an_error_with_what_mends_it(path: str, damage: str) -> None:
     """Of the database, of the cells file, of what is in rows."""
     with worker(path) as one:
@@ -87,9 +87,11 @@ def test_damage_is_an_error_with_what_mends_it(path: str, damage: str) -> None:
     elif damage == "cells gone":
         delete(path, ["-cells"])
     else:
-        subprocess.run(
-            ["sqlite3", path, "UPDATE series SET labels = '[1]' WHERE id = 9"], check=True, capture_output=True
-        )
+        statement = {
+            "texts": "UPDATE series SET labels = '[1]' WHERE id = 9",
+            "undecodable": "UPDATE store SET id = CAST(x'66de' AS TEXT)",
+        }[damage]
+        subprocess.run(["sqlite3", path, statement], check=True, capture_output=True)
 
     level, _, fix = found(path)["integrity"]
 

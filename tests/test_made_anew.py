@@ -15,6 +15,7 @@ from collections.abc import Callable
 import pytest
 from helpers import FILES, Child, child, delete, in_child, scrape, value, wait_for
 from interruption import Interruption
+from outsiders import Operator
 from prometheus_client import Counter, Gauge
 
 import sqlmetrics
@@ -245,7 +246,6 @@ def _fail(*_: object) -> int:
 class _Failing:
     """In the place of the module `renew`."""
 
-    is_damage = staticmethod(renew.is_damage)
     forget_unfinished = staticmethod(renew.forget_unfinished)
 
     def renew(self, *_: object) -> None:
@@ -292,6 +292,30 @@ def test_the_first_who_notices_has_nothing_of_the_old_files(path: str, emptied: 
     for key, expected in before.items():
         assert found.get(key) == expected, key
     assert found[("requests_total", ())] == 1
+
+
+UNDECODABLE = {
+    "a table's name": """PRAGMA writable_schema = ON; UPDATE sqlite_schema
+        SET name = CAST(x'66de' AS TEXT), tbl_name = CAST(x'66de' AS TEXT) WHERE name = 'family'""",
+    "the store's id": "UPDATE store SET id = CAST(x'66de' AS TEXT)",
+    "a family's help": "UPDATE family SET help = CAST(x'66de' AS TEXT)",
+    "a sample's name": "UPDATE series SET name = CAST(x'66de' AS TEXT)",
+}
+
+
+@pytest.mark.parametrize("statement", UNDECODABLE.values(), ids=UNDECODABLE)
+def test_a_deleted_store_that_cannot_be_read_keeps_nobody_from_the_new_one(path: str, statement: str) -> None:
+    """What ended processes had left in it is lost, and what a living one has counted is not."""
+    store = sqlmetrics.install(path, flush_interval=1000)
+    requests = Counter("requests", "Requests")
+    requests.inc(3)
+    store.flush()
+    with Operator(path) as operator:
+        operator.run(statement)
+    delete(path)
+    in_child(lambda: (subprocess.run([sys.executable, "-c", START, path], input="\n\n", text=True), None)[1])
+
+    wait_for(lambda: (store.flush(), value("requests_total") == 4)[1])
 
 
 def test_what_one_process_has_brought_no_other_reads_again(path: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,7 +49,7 @@ def integrity(place: Place) -> Finding:
             file = files.open_existing(connection, place.path)
             checkup.check_rows(connection)
             checkup.check(connection, file)
-    except DamagedError as error:
+    except (DamagedError, UnicodeDecodeError) as error:
         fix = "restart a process of the app, or let one that lives count: it makes the files anew from what can be read"
         return Finding("integrity", ERROR, str(error), fix)
     except (SQLMetricsError, apsw.Error, OSError) as error:

@@ -20,6 +20,7 @@ from .. import config
 from ..cells import ownership
 from ..errors import DamagedError, SchemaError
 from ..rows import onlooking, schema
+from ..rows.damage import unreadable
 from ..scrape.families import FamilySamples
 from ..scrape.members import Member
 from ..scrape.parts import Part
@@ -96,9 +97,12 @@ class Look:
 
     def rows(self, sql: str, *bound: Any) -> list[Any]:
         """Return the rows of a query to the database."""
-        with contextlib.closing(onlooking.connect(self.place.path)) as connection:
-            found: list[Any] = connection.execute(sql, bound).fetchall()
-            return found
+        try:
+            with contextlib.closing(onlooking.connect(self.place.path)) as connection:
+                found: list[Any] = connection.execute(sql, bound).fetchall()
+                return found
+        except UnicodeDecodeError as error:
+            raise unreadable(error, self.place.path) from error
 
     def scrape(self, asked: Wanted, finish: Callable[[list[FamilySamples], dict[object, Any]], T]) -> T:
         """Return what `finish` makes of the wanted families; see `Reader.read`."""
@@ -107,7 +111,7 @@ class Look:
     def _from_rows(self, error: DamagedError, sql: str) -> list[Any]:
         try:
             return self.rows(sql)
-        except apsw.Error:
+        except (apsw.Error, DamagedError):
             raise error from None
 
 

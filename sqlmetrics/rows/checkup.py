@@ -16,6 +16,7 @@ from ..cells.cellsfile import CellsFile
 from ..errors import DamagedError
 from ..process import fork, native
 from . import database, exemplars, ingest, schema, series
+from .damage import is_damage
 
 SECONDS = 60.0
 """Seconds between two checks of a store."""
@@ -153,8 +154,10 @@ def check_if_due(path: str, file: CellsFile) -> None:
             check(connection, file)
     except (apsw.InterruptError, fork.GaveWayError):
         is_complete = False  # another thread forks
-    except (apsw.Error, DamagedError) as error:
-        if isinstance(error, DamagedError) or database.is_damage(error):
+    except Exception as error:  # any: a text may not be decodable
+        if is_damage(error):
             file.doubt()
+        elif not isinstance(error, apsw.Error):
+            raise
     took = time.clock_gettime(time.CLOCK_MONOTONIC) - now
     file.due[0] = now + (max(SECONDS, took / SHARE) if is_complete else _RETRY_SECONDS)

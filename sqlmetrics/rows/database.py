@@ -105,27 +105,6 @@ class CutOffError(apsw.BusyError):
     """A file of this connection was deleted or replaced: nobody would read what it writes. Open another one."""
 
 
-def is_damage(error: BaseException) -> bool:
-    """Whether an error of SQLite means that the files are damaged, and not that they are busy, full or forbidden."""
-    if isinstance(error, apsw.IOError):
-        return getattr(error, "extendedresult", 0) in (apsw.SQLITE_IOERR_SHORT_READ, apsw.SQLITE_IOERR_READ)
-    return isinstance(error, apsw.Error) and not isinstance(error, _PASSING)
-
-
-_PASSING = (
-    apsw.BusyError,
-    apsw.LockedError,
-    apsw.FullError,
-    apsw.ReadOnlyError,
-    apsw.PermissionsError,
-    apsw.CantOpenError,
-    apsw.InterruptError,
-    apsw.NoMemError,
-    apsw.ThreadingViolationError,
-    apsw.ConnectionClosedError,
-)
-
-
 # One function for each setting of a connection; `connect` applies them all.
 
 

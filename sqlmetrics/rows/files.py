@@ -35,6 +35,7 @@ from ..errors import DamagedError, NoStoreError, PathError, StoreError
 from ..process import fork, native, waits
 from ..process.trouble import Trouble
 from . import checkup, database, renew, schema
+from .damage import damage_of, is_damage
 from .database import file_identity
 from .making import making
 from .renew import CELLS_SUFFIX, Pair
@@ -166,9 +167,9 @@ def _look(path: str, last: database.StoreConnection | None, seconds: float, *, i
             return _fitting(connection, path) or nothing
     except Exception as error:  # any: a text may not be decodable
         is_foreign = isinstance(error, database.NoDatabaseError) and not is_ours and not _has_cells(path)
-        if is_foreign or not renew.is_damage(error):
+        if is_foreign or not is_damage(error):
             raise
-        return Evidence(renew.damage_of(error, path), files)
+        return Evidence(damage_of(error, path), files)
 
 
 def _has_cells(path: str) -> bool:

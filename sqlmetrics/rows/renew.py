@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import struct
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
@@ -24,10 +23,10 @@ from .. import config
 from ..cells import ownership
 from ..cells.cellsfile import CellsFile, boot_id, create_cells, open_cells
 from ..cells.records import FamilyRecord
-from ..errors import DamagedError, SQLMetricsError
 from ..process import waits
 from . import checkup, database, exemplars, removal, schema, settle, undisturbed
-from .database import NoDatabaseError, StoreConnection, bump, transaction
+from .damage import is_damage
+from .database import StoreConnection, bump, transaction
 from .fold import Legacy, fold
 from .ingest import insert_other
 from .making import make_file
@@ -88,23 +87,6 @@ def renew(path: str, settings: config.Settings, last: StoreConnection | None, ce
     return Renewed(Pair(new, identity, store), moved_aside)
 
 
-_NONSENSE = (LookupError, ValueError, TypeError, struct.error)
-
-
-def is_damage(error: Exception) -> bool:
-    """Whether an error means that files of ours are damaged; ForeignFileError means that they are not ours."""
-    if isinstance(error, SQLMetricsError):
-        return isinstance(error, (DamagedError, NoDatabaseError))
-    return isinstance(error, _NONSENSE) or database.is_damage(error)
-
-
-def damage_of(error: Exception, path: str) -> str:
-    """Return in a few words what is wrong with a file, without its path."""
-    if isinstance(error, NoDatabaseError):
-        return "it is no SQLite database any more"
-    return str(error).removeprefix(f"{path}: ") or type(error).__name__
-
-
 def _what_is_left(
     path: str, last: StoreConnection | None, cells: CellsFile | None, locks: contextlib.ExitStack
 ) -> tuple[apsw.Connection, int] | None:
@@ -119,7 +101,7 @@ def _what_is_left(
                 connection = held.enter_context(source())
                 held.enter_context(_quiet(connection))
                 found = _freed_of_cells(_copy_of(connection, path), path, cells)
-            except (apsw.Error, SQLMetricsError, *_NONSENSE) as error:
+            except Exception as error:  # any: a text may not be decodable
                 if not is_damage(error):
                     raise
                 continue

@@ -26,8 +26,9 @@ from ..process import fork, waits
 from ..process.trouble import Trouble
 from ..rows import database, files, fold, nonsense, settle
 from ..rows.connections import Access
+from ..rows.damage import is_damage, unreadable
 from ..rows.removal import sweep_infos
-from ..rows.renew import CELLS_SUFFIX, damage_of, is_damage
+from ..rows.renew import CELLS_SUFFIX
 from ..rows.wal import wal_bytes, wal_limit
 from . import about
 from .families import FamilySamples
@@ -151,9 +152,7 @@ class Reader(fork.ForkAware):
                 raise
             self._access.close_idle()
             self._doubt()
-            raise DamagedError(
-                f"{self.path}: cannot be read ({damage_of(error, self.path)}); a process that counts mends it"
-            ) from error
+            raise unreadable(error, self.path) from error
 
     def _doubt(self) -> None:
         """Ask processes that write to check the files; but a reader that only looks changes no byte of them."""

@@ -19,7 +19,7 @@ from ..errors import DamagedError
 from ..process import fork, waits
 from ..process.appcode import is_for_caller, safe_repr
 from ..rows import behind, checkup, database, exemplars, fold, ingest, inherited, nonsense, removal, settle, slices
-from ..rows.renew import is_damage
+from ..rows.damage import is_damage
 from ..rows.wal import checkpoint, refuse_long, wal_bytes, wal_limit
 from . import erasure
 from .admission import Admission

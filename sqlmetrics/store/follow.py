@@ -15,9 +15,9 @@ import apsw
 
 from ..cells import layout
 from ..cells.cellsfile import Header
-from ..errors import SQLMetricsError
 from ..process import fork, native, waits
 from ..rows import database, files, ingest, renew, settle
+from ..rows.damage import is_damage
 from ..rows.database import Identity, StoreConnection, file_identity
 from ..rows.renew import CELLS_SUFFIX, Pair
 from .opened import Opened
@@ -157,8 +157,8 @@ class Follower:
             with contextlib.closing(database.connect(path)) as connection:
                 if renew.is_missing(connection, self._store.id, self._in_place_at):
                     renew.bring(connection, renew.content_of(last, path, self._store.file), self._store.id)
-        except (apsw.Error, SQLMetricsError) as error:
-            if not renew.is_damage(error):
+        except Exception as error:  # any: a text may not be decodable
+            if not is_damage(error):
                 raise  # the next round tries again
             self._store.home.report("replaced", f"what ended processes had left cannot be read ({error!r})")
 
