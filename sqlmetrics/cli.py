@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -51,11 +50,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return status
     except KeyboardInterrupt:
         return _INTERRUPTED
-    except BrokenPipeError:  # `sqlmetrics show | head`; Python would complain of what it cannot write at its end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # `sqlmetrics show | head`
         return _SIGPIPE
     except (SQLMetricsError, ValueError, apsw.Error, OSError) as error:
         return _complain(error, arguments)
+    finally:
+        screen.let_go_of_the_unwritten()
 
 
 _MISUSE = 2

@@ -119,11 +119,12 @@ def test_a_command_without_standard_streams_does_what_it_does(path: str, given: 
         assert command("show", "odd*", "--path", path).status == 0
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("given", STREAMS.values(), ids=STREAMS)
-def test_an_output_without_room_is_told(path: str, given: list[str]) -> None:
-    """In one line or two, and not as a traceback."""
+def test_an_output_without_room_is_told(path: str, given: list[str], unbuffered: str) -> None:
+    """In one line or two, and not as a traceback; also if Python keeps what was not written for its end."""
     with odd(path):
-        done = _ended(*given, path, redirected="</dev/null >/dev/full")
+        done = _ended(*given, path, redirected="</dev/null >/dev/full", PYTHONUNBUFFERED=unbuffered)
     assert done.returncode == (1 if "env" in given else 2)
     assert b"Traceback" not in done.stderr
     assert b"No space left" in done.stderr or "remove" in given

@@ -32,6 +32,14 @@ def prepare() -> None:
         sys.stdout.reconfigure(errors="replace")
 
 
+def let_go_of_the_unwritten() -> None:
+    """Drop output that cannot be written: Python would try again at its end, complain, and exit with 120."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def say(text: str = "") -> None:
     """Print a line, with control characters escaped, as they would act on the terminal."""
     put(words.printable(text))
