@@ -13,12 +13,14 @@ from collections.abc import Callable
 
 import apsw
 import pytest
-from helpers import FILES, child, delete, scrape, value, wait_for
+from helpers import FILES, child, delete, scrape, unflushed, value, wait_for
+from interruption import Interruption
 from outsiders import Operator, python
 from prometheus_client import Counter, Gauge, Histogram
 
 import sqlmetrics
 from sqlmetrics.rows import database, renew, settle
+from sqlmetrics.store.flusher import Outcome
 
 pytestmark = pytest.mark.promise(4)
 
@@ -353,3 +355,80 @@ def test_a_reader_follows_the_new_store(path: str) -> None:
         delete(path)
         requests.inc()
         wait_for(lambda times=times: shown() == [times])
+
+
+@pytest.mark.parametrize("pause", [1, 8])
+@pytest.mark.parametrize("order", [FILES, FILES[::-1]], ids=["database first", "database last"])
+@pytest.mark.slow
+def test_files_that_come_back_while_new_ones_are_made_are_counted_once(
+    folder, order: tuple[str, ...], pause: int
+) -> None:
+    """At each third line of it; and not all at once: the others some lines after the first."""
+    line = at_the_end = 0
+    while not at_the_end:
+        line += 3
+        path, away = (str(folder / name / f"{line}.sqlite3") for name in ("there", "away"))
+        at_the_end = _moved_back_at_a_line(path, away, line, pause, order)
+    assert line > 100
+
+
+def _moved_back_at_a_line(path: str, away: str, line: int, pause: int, order: tuple[str, ...]) -> bool:
+    """Whether new files were made before that line."""
+    for name in (path, away):
+        os.makedirs(os.path.dirname(name), exist_ok=True)
+    store = unflushed(path)
+    requests = Counter("requests", "Requests", ["by"], registry=None)
+
+    gone = [*order]
+
+    def bring_back() -> None:
+        for suffix in gone[:1] if pause and len(gone) == len(FILES) else gone[:]:
+            gone.remove(suffix)
+            os.replace(away + suffix, path + suffix)
+
+    def interrupted() -> bool:
+        watch = Interruption({line, line + pause}, [renew], bring_back)
+        with watch.watching():
+            wait_for(lambda: store.flush() is not Outcome.BUSY or watch.where)
+        while gone:
+            bring_back()
+        return not watch.where
+
+    def flush() -> None:
+        store.flush()
+
+    with child(count=lambda: requests.labels("ended").inc(5)) as ended:
+        ended.do("count")
+    with child(count=lambda: requests.labels("living").inc(3), flush=flush, interrupted=interrupted) as one:
+        one.do("count")
+        one.do("flush")
+        requests.labels("here").inc(1)
+        store.flush()
+        for suffix in FILES:
+            os.replace(path + suffix, away + suffix)
+        requests.labels("here").inc(1)
+        is_over = bool(one.do("interrupted"))
+        living = {"living": 3, "here": 2}
+        for _ in range(2):
+            wait_for(lambda: (store.flush(), one.do("flush"), shows_by({"ended": 5} | living) or shows_by(living))[2])
+    sqlmetrics.uninstall()
+    return is_over
+
+
+def test_a_wal_of_another_database_is_not_read(folder, path: str, caplog: pytest.LogCaptureFixture) -> None:
+    """As when somebody copies some of the files of two stores to one place; SQLite would read pages of both."""
+    other = str(folder / "other.sqlite3")
+    for name, count in ((path, 5), (other, 7)):
+        code = f"sqlmetrics.install({name!r}).flush(); Counter('requests', 'R', ['by']).labels('{count}').inc({count})"
+        python(f"import sqlmetrics; from prometheus_client import Counter; {code}")
+    with Operator(path) as operator:
+        operator.run("PRAGMA wal_checkpoint(TRUNCATE)")
+    delete(path, ("-shm",))
+    shutil.copy(other + "-wal", path + "-wal")
+    assert os.path.getsize(path + "-wal") > 0
+
+    caplog.set_level(logging.WARNING, "sqlmetrics")
+    sqlmetrics.install(path).flush()
+
+    assert shows_by({"5": 5})
+    assert "-wal belongs to another database" in caplog.text

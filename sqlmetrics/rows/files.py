@@ -8,6 +8,7 @@ All evidence that the files are not in order (`Evidence`):
 
 * there is no database, or nothing in it: it was never made, or deleted, or truncated;
 * a file that this process has open is not at its name any more (`StoreConnection.is_in_place`);
+* the WAL is another database's (`renew.check_wal`);
 * the cells file is missing, is another pair's, or was made in an earlier boot of the machine;
 * the cells file has let go of a process that the rows do not know as settled: the rows are an older copy
   (`checkup.knows_the_settled`, from one look that fits together whatever others write meanwhile);
@@ -65,7 +66,7 @@ def open_or_create(
     while True:
         try:
             return _open_or_create(path, settings, trouble, last, cells, seconds)
-        except LeftToOthersError:
+        except (LeftToOthersError, renew.OvertakenError):
             if seconds < waits.SET_UP:
                 raise
             native.sleep(_BETWEEN_LOOKS)
@@ -90,12 +91,14 @@ def _open_or_create(
                 return found
             if last is None and _is_left_to_others(path):
                 raise LeftToOthersError(f"{path}: a living process is to make the files anew")
-            renewed = renew.renew(path, settings, last, cells)
+            renewed = renew.renew(path, settings, last, cells, found.files)
             _left_since.pop(path, None)
     except (OSError, apsw.Error, fork.GaveWayError) as error:
         if isinstance(error, (apsw.InterruptError, fork.GaveWayError)):
             raise YieldedError("another thread forks") from error
-        if (isinstance(error, apsw.BusyError) and seconds < waits.SET_UP) or isinstance(error, LeftToOthersError):
+        if isinstance(error, (LeftToOthersError, renew.OvertakenError)):
+            raise
+        if isinstance(error, apsw.BusyError) and seconds < waits.SET_UP:
             raise
         raise StoreError(f"{path}: the store cannot be made or opened: {error}") from error
     if found.damage:
@@ -136,7 +139,7 @@ class Evidence(NamedTuple):
     """
 
     damage: str
-    files: tuple[database.Identity | None, ...]
+    files: renew.Files
 
     def is_of_nothing(self) -> bool:
         """Whether there is no file at all, so that nothing can be lost."""
@@ -156,7 +159,7 @@ def _agreed(path: str, last: database.StoreConnection | None, seconds: float, *,
 
 
 def _look(path: str, last: database.StoreConnection | None, seconds: float, *, is_ours: bool) -> Pair | Evidence:
-    files = tuple(file_identity(path + suffix) for suffix in ownership.SUFFIXES)
+    files = renew.files_at(path)
     nothing = Evidence("", files)
     is_cut_off = last is not None and last.holds_database() and not last.is_in_place()
     if is_cut_off or file_identity(path) is None:
@@ -189,6 +192,7 @@ def _fitting(connection: database.StoreConnection, path: str) -> Pair | None:
     if version == 0:
         return None
     schema.migrate(connection, version)
+    renew.check_wal(connection, path)
     file = open_cells(path + CELLS_SUFFIX, writable=True)
     header = file.header() if file else None
     if file is None or header is None or header[:3] != (*schema.ids(connection, path), boot_id()):

@@ -11,6 +11,7 @@ one has (`bring`): the sums of ended processes, and their `all` gauges. Living p
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -22,7 +23,9 @@ import apsw
 from .. import config
 from ..cells import ownership
 from ..cells.cellsfile import CellsFile, boot_id, create_cells, open_cells
+from ..cells.descriptors import identity_of
 from ..cells.records import FamilyRecord
+from ..errors import DamagedError, SQLMetricsError
 from ..process import waits
 from . import checkup, database, exemplars, removal, schema, settle, undisturbed
 from .damage import is_damage
@@ -58,11 +61,22 @@ class Renewed(NamedTuple):
     moved_aside: bool
 
 
-def renew(path: str, settings: config.Settings, last: StoreConnection | None, cells: CellsFile | None) -> Renewed:
+Files = tuple[database.Identity | None, ...]
+"""The files at a store's four names, in the order of `ownership.SUFFIXES`; None where there is none."""
+
+
+class OvertakenError(apsw.BusyError):
+    """Somebody puts files in the place of those that were to be made anew. Look again."""
+
+
+def renew(
+    path: str, settings: config.Settings, last: StoreConnection | None, cells: CellsFile | None, seen: Files
+) -> Renewed:
     """Make the pair of files at `path` anew. Call it inside `making`.
 
-    last: a connection of this process to the database that is, or was, at the path. cells: its cells file.
-    Raises PathError, SchemaError, OSError or apsw.Error; what is readable stays so.
+    last: a connection of this process to the database that is, or was, at the path. cells: its cells file. seen: the
+    files that were found not to be in order.
+    Raises PathError, SchemaError, OvertakenError, OSError or another apsw.Error; what is readable stays so.
     """
     with contextlib.ExitStack() as locks:
         left = _what_is_left(path, last, cells, locks)
@@ -70,17 +84,18 @@ def renew(path: str, settings: config.Settings, last: StoreConnection | None, ce
         content, uses = left or _freed_of_cells(undisturbed.in_memory(), path, None)
         store, pair = schema.ids(content, path)
         identity = _write(path + NEW_SUFFIX, content, settings)
-        for suffix in WAL_FILES:  # made here and not by SQLite, which would follow a symlink
-            _make_anew(path + suffix, settings)
-        _unlink(path + CELLS_SUFFIX)
+        if files_at(path)[::3] != seen[::3]:  # the WAL and its index may be made by opening the database
+            forget_unfinished(path)
+            raise OvertakenError(f"{path}: other files were put in its place meanwhile")
         if moved_aside:
             ownership.check_file(path + DAMAGED_SUFFIX)
             os.replace(path, path + DAMAGED_SUFFIX)
-        os.replace(path + NEW_SUFFIX, path)
-    with contextlib.closing(database.connect(path)) as connection:
-        database.use_wal(connection, path)
+        identity = _take_names(path, identity, content, settings)
     mode, gid = settings.mode, settings.gid()
-    new = create_cells(path + CELLS_SUFFIX, store, pair, uses=uses, mode=mode, gid=gid)
+    try:
+        new = create_cells(path + CELLS_SUFFIX, store, pair, uses=uses, mode=mode, gid=gid)
+    except FileExistsError as error:
+        raise OvertakenError(f"{path}{CELLS_SUFFIX}: another file was put there meanwhile") from error
     if left is not None:  # it may have what is to be erased or swept
         new.note_erasure()
         new.sweeping.ask()
@@ -120,7 +135,7 @@ def _sources(
         # database's name. A WAL that was cut off is empty, too, but then the database is newer than this file.
         yield lambda: _without_wal(path + NEW_SUFFIX)
     if _size(path):
-        yield lambda: contextlib.closing(database.connect(path))
+        yield lambda: _with_its_wal(path)
         yield lambda: _without_wal(path)
 
 
@@ -158,6 +173,29 @@ def _without_wal(path: str) -> contextlib.closing[apsw.Connection]:
         connection = undisturbed.connect(Connection, f"file:{quote(path)}?immutable=1", flags)
         connection.is_of_file = True
     return contextlib.closing(connection)
+
+
+@contextlib.contextmanager
+def _with_its_wal(path: str) -> Iterator[StoreConnection]:
+    with contextlib.closing(database.connect(path)) as connection:
+        check_wal(connection, path)
+        yield connection
+
+
+def check_wal(connection: StoreConnection, path: str) -> None:
+    """Raise DamagedError if the WAL is another database's: somebody has moved or copied only some of the files.
+
+    SQLite does not notice (https://www.sqlite.org/howtocorrupt.html, 1.4). But new files have the pair's id in the
+    database itself, and it never changes: if the WAL has another one, it is not theirs.
+    """
+    _, pair = schema.ids(connection, path)
+    try:
+        with _without_wal(path) as alone:
+            _, own = schema.ids(alone, path)
+    except (apsw.Error, SQLMetricsError, ValueError):
+        return  # it is being written to, or an older version made it, whose first rows were in the WAL
+    if own != pair and own:
+        raise DamagedError(f"{path}: {path}-wal belongs to another database, with the id {pair} and not {own}")
 
 
 @contextlib.contextmanager
@@ -224,19 +262,48 @@ def _cells_of(content: apsw.Connection, path: str, cells: CellsFile | None) -> C
     return None
 
 
-def _make_anew(name: str, settings: config.Settings) -> None:
+def files_at(path: str) -> Files:
+    """Return which files are at the names. Raises OSError."""
+    return tuple(database.file_identity(path + suffix) for suffix in ownership.SUFFIXES)
+
+
+def _take_names(
+    path: str, new: database.Identity | None, content: apsw.Connection, settings: config.Settings
+) -> database.Identity | None:
+    """Give the new database the name, and an empty WAL; return the identity of the one that has it then.
+
+    Somebody may be moving the old files back just now. The old WAL must not stay beside the new database: SQLite would
+    take them for one, and what is in both would be counted twice. So if it is there afterwards, all is made once more.
+    """
+    for _ in range(_TRIES):
+        # WAL and index are made here and not by SQLite, which would follow a symlink.
+        mine = {path: new, **{path + suffix: _make_anew(path + suffix, settings) for suffix in WAL_FILES}}
+        _unlink(path + CELLS_SUFFIX)
+        os.replace(path + NEW_SUFFIX, path)
+        if all(database.file_identity(name) in (identity, None) for name, identity in mine.items()):
+            return new
+        new = _write(path + NEW_SUFFIX, content, settings)
+    forget_unfinished(path)
+    raise OvertakenError(f"{path}: other files are put in its place again and again")
+
+
+def _make_anew(name: str, settings: config.Settings) -> database.Identity:
     """Replace a file by an empty one; try again if a shell that opens the old database makes it at the same moment.
 
     To give up would leave the old database without its WAL, and so without its newest rows.
     """
-    for tries_left in reversed(range(_TRIES)):
+    for tries in itertools.count(1):
         _unlink(name)
         try:
-            os.close(make_file(name, settings.mode, settings))
-            return
+            fd = make_file(name, settings.mode, settings)
         except FileExistsError:
-            if not tries_left:
+            if tries == _TRIES:
                 raise
+        else:
+            break
+    identity = identity_of(os.fstat(fd))
+    os.close(fd)
+    return identity
 
 
 def _unlink(name: str) -> None:
