@@ -116,13 +116,8 @@ class Sampler(fork.ForkAware):
     @contextmanager
     def idle(self) -> Iterator[None]:
         """Ask nothing within. Wait for a thread that asks already, but at most for `waits.ASKING` seconds."""
-        busy = self._lock()
-        is_idle = busy.acquire(timeout=waits.ASKING)
-        try:
+        with native.held(self._lock(), waits.ASKING):
             yield
-        finally:
-            if is_idle:
-                busy.release()
 
     def _tell(self, failures: list[Failure]) -> None:
         trouble = self._trouble()

@@ -97,13 +97,8 @@ def register(thing: ForkAware) -> None:
 @contextmanager
 def postponed() -> Iterator[None]:
     """Make forks of other threads wait until the block ends; first wait for a fork that has begun."""
-    forking = _forking
-    waited = forking.acquire(timeout=waits.FORK_HOOKS)
-    try:
+    with native.held(_forking, waits.FORK_HOOKS):
         yield
-    finally:
-        if waited:
-            forking.release()
 
 
 def notice() -> None:

@@ -14,7 +14,8 @@ from __future__ import annotations
 import _thread
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from importlib.machinery import BuiltinImporter
 from importlib.util import module_from_spec
@@ -51,6 +52,17 @@ def sleep(seconds: float) -> None:
     lock = allocate_lock()
     lock.acquire()
     lock.acquire(timeout=seconds)
+
+
+@contextmanager
+def held(lock: Any, seconds: float) -> Iterator[bool]:
+    """Hold a lock within; go on without it, and with False, if others do not release it within so many seconds."""
+    is_held = bool(lock.acquire(timeout=seconds))
+    try:
+        yield is_held
+    finally:
+        if is_held:
+            lock.release()
 
 
 class Greenlets(NamedTuple):
