@@ -11,16 +11,19 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import Any
 
+import apsw
 import pytest
-from helpers import FILES, Child, child, delete, in_child, scrape, value, wait_for
+import vandal
+from helpers import FILES, Child, child, delete, in_child, scrape, unflushed, value, wait_for
 from interruption import Interruption
 from outsiders import Operator
 from prometheus_client import Counter, Gauge
 
 import sqlmetrics
 from sqlmetrics.cells import arenas, cellsfile, journal, layout, region
-from sqlmetrics.rows import files, renew
+from sqlmetrics.rows import database, files, onlooking, renew, undisturbed
 
 pytestmark = pytest.mark.promise(4)
 
@@ -455,3 +458,43 @@ def _write(name: str, at: int, data: bytes) -> None:
     with open(name, "r+b") as file:
         file.seek(at)
         file.write(struct.pack("4s", data))
+
+
+@pytest.mark.slow
+def test_the_path_always_has_a_database_while_a_damaged_one_is_replaced(path: str) -> None:
+    """Or a scrape at that moment would find none: the old one has both names until the new one takes the first."""
+    store = unflushed(path)
+    Counter("requests", "Requests").inc(5)
+    store.flush()
+    before, seen = identities(path), []
+    for suffix in ("", "-wal"):
+        vandal.have(vandal.flip, path + suffix, 1, 1_000_000)
+    watch = Interruption(range(100_000), [renew], lambda: seen.append(os.path.exists(path)))
+
+    with watch.watching():
+        wait_for(lambda: (store.flush(), identities(path)[0] != before[0])[1])
+
+    assert len(seen) > 50
+    assert all(seen)
+    assert os.stat(path + "-damaged").st_ino == before[0]
+    wait_for(lambda: (store.flush(), value("requests_total") == 5)[1])
+
+
+@pytest.mark.parametrize("open_", [database.connect, onlooking.connect])
+def test_a_database_that_is_replaced_while_it_is_opened_is_no_matter_of_rights(
+    path: str, monkeypatch: pytest.MonkeyPatch, open_: Callable[[str], apsw.Connection]
+) -> None:
+    """It is an error after which one tries again."""
+    sqlmetrics.install(path, flush_interval=1000).flush()
+    connect = undisturbed.connect
+
+    def connect_too_late(*arguments: Any) -> apsw.Connection:
+        os.rename(path, path + ".away")
+        try:
+            return connect(*arguments)
+        finally:
+            open(path, "w").close()
+
+    monkeypatch.setattr(undisturbed, "connect", connect_too_late)
+    with pytest.raises(database.CutOffError):
+        open_(path)

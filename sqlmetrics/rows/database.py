@@ -205,6 +205,10 @@ def opened(path: str, open_: Callable[[str], S], *, looking: bool = False) -> S:
             connection = open_(path)
     except apsw.NotADBError:
         raise not_a_database(path) from None
+    except apsw.CantOpenError:
+        if file_identity(path) != before:
+            raise CutOffError(f"{path}: the store was replaced at this moment") from None
+        raise
     try:
         ownership.check(path, looking=looking)  # again: somebody may have put a file there meanwhile
         if connection.opened[0] != before:

@@ -88,8 +88,7 @@ def renew(
             forget_unfinished(path)
             raise OvertakenError(f"{path}: other files were put in its place meanwhile")
         if moved_aside:
-            ownership.check_file(path + DAMAGED_SUFFIX)
-            os.replace(path, path + DAMAGED_SUFFIX)
+            _keep(path, path + DAMAGED_SUFFIX)
         identity = _take_names(path, identity, content, settings)
     mode, gid = settings.mode, settings.gid()
     try:
@@ -260,6 +259,16 @@ def _cells_of(content: apsw.Connection, path: str, cells: CellsFile | None) -> C
         if header is not None and header[:2] == ids:
             return file
     return None
+
+
+def _keep(path: str, name: str) -> None:
+    """Give the database a second name; it has the first one until a new one takes it, so that there always is one."""
+    ownership.check_file(name)
+    _unlink(name)
+    try:
+        os.link(path, name)
+    except OSError:  # a file system without links
+        os.replace(path, name)
 
 
 def files_at(path: str) -> Files:
