@@ -6,12 +6,15 @@ import os
 import sys
 import threading
 import time
+from functools import partial
 
 import pytest
-from helpers import child, hasty_threads, scrape, value, wait_for
+from helpers import child, hasty_threads, scrape, unflushed, value, wait_for
+from interruption import Interruption
 from prometheus_client import REGISTRY, Gauge
 
 import sqlmetrics
+from sqlmetrics.client import sampling
 from sqlmetrics.store import installed as stores
 
 pytestmark = pytest.mark.promise(12)
@@ -144,6 +147,55 @@ def test_a_gauge_with_a_function_that_is_removed_stays_away(path: str) -> None:
         queue.labels("both").set_function(lambda: 5)
 
         assert value("queue", of="both") == 5
+
+
+@pytest.mark.parametrize("by", ["this process", "another", "clear"])
+def test_an_answer_that_comes_after_the_removal_does_not_bring_the_gauge_back(path: str, by: str) -> None:
+    """The function was being called when the series was removed."""
+    store = sqlmetrics.install(path, flush_interval=0.02)
+    queue = Gauge("queue", "Queue", ["of"], multiprocess_mode="livesum")
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow() -> float:
+        begun.set()
+        go_on.wait(20)
+        return 7
+
+    with child(remove=lambda: queue.remove("slow"), count=lambda: queue.labels("slow").set(1)) as one:
+        one.do("count")
+        queue.labels("slow").set_function(slow)
+        assert begun.wait(20)
+        if by == "another":
+            one.do("remove")
+            store.part.look_for_marks()
+        elif by == "clear":
+            queue.clear()
+        else:
+            queue.remove("slow")
+        go_on.set()
+        Gauge("other", "Other").set(1)
+
+        wait_for(lambda: store.flush().name == "NOTHING_CHANGED")
+        assert value("queue", of="slow") is None
+        queue.labels("slow").set_function(lambda: 5)
+        assert value("queue", of="slow") == 5
+
+
+def test_a_removal_at_any_moment_of_an_answer_is_one(path: str) -> None:
+    """At each line of the module that asks: the series stays away."""
+    store = unflushed(path)
+    line, where = 0, "somewhere"
+    while where:
+        line += 1
+        queue = Gauge(f"queue{line}", "Queue", ["of"], multiprocess_mode="livesum")
+        queue.labels("it").set_function(lambda: 1)
+        watch = Interruption(line, [sampling], partial(queue.remove, "it"))
+        with watch.watching():
+            sampling.sampler.ask()
+        store.flush()
+        where = watch.where
+        assert value(f"queue{line}", of="it") == (None if where else 1), where
+    assert line > 20
 
 
 def test_a_function_that_raises_systemexit_does_not_end_the_flusher(

@@ -96,7 +96,7 @@ class Sampler(fork.ForkAware):
     def dismiss(self, keys: list[Key]) -> None:
         """Stop asking gauges that were removed: their answers would bring the series back."""
         for gauge in members(self.gauges):
-            if isinstance(gauge._value, Answering) and gauge._value.value._key in keys:
+            if _key_of(gauge) in keys:
                 self.gauges.discard(gauge)
 
     def ask(self) -> None:
@@ -194,8 +194,27 @@ removal_listeners.append(sampler.dismiss)
 def _ask(gauge: Any) -> None:
     (sample,) = gauge._child_samples()
     answering = gauge._value
-    if isinstance(answering, Answering):  # or the store was uninstalled meanwhile
-        answering.value.set(sample.value, timestamp=exact.now())
+    if not isinstance(answering, Answering) or gauge not in sampler.gauges:
+        return  # the store was uninstalled meanwhile, or the gauge removed: the answer would bring the series back
+    answering.value.set(sample.value, timestamp=exact.now())
+    if gauge not in sampler.gauges:  # removed since the line before
+        _give_back(answering.value._key)
+
+
+def _give_back(key: Key | None) -> None:
+    """Take a series out of scrapes again, unless another gauge with a function has it by now."""
+    store = stores.installed()
+    if store is None or key is None or any(_key_of(gauge) == key for gauge in members(sampler.gauges)):
+        return
+    with store.part.binding() as outermost:
+        if outermost:
+            store.part.give_back([key])
+    store.flusher.wake()
+
+
+def _key_of(gauge: Any) -> Key | None:
+    answering = gauge._value
+    return answering.value._key if isinstance(answering, Answering) else None
 
 
 def set_function(self: Any, f: Callable[[], float]) -> None:
