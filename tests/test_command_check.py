@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -70,7 +71,7 @@ def test_a_missing_store_is_an_error(path: str, folder: Path) -> None:
     assert os.listdir(folder) == []
 
 
-@pytest.mark.parametrize("damage", ["pages", "cells", "cells gone", "texts", "undecodable"])
+@pytest.mark.parametrize("damage", ["pages", "cells", "cells gone", "texts", "undecodable", "another wal"])
 def test_damage_is_an_error_with_what_mends_it(path: str, damage: str) -> None:
     """Of the database, of the cells file, of what is in rows."""
     with worker(path) as one:
@@ -86,6 +87,13 @@ def test_damage_is_an_error_with_what_mends_it(path: str, damage: str) -> None:
             file.write(b"\0" * 8)
     elif damage == "cells gone":
         delete(path, ["-cells"])
+    elif damage == "another wal":
+        other = path + ".other"
+        with worker(other) as one:
+            one.do("count", "/", 1)
+            one.do("flush")
+        for suffix in ("-wal", "-shm"):
+            shutil.copy(other + suffix, path + suffix)
     else:
         statement = {
             "texts": "UPDATE series SET labels = '[1]' WHERE id = 9",

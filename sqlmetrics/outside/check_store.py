@@ -11,8 +11,9 @@ import apsw
 
 from ..cells import locks
 from ..cells.descriptors import identity_of
-from ..errors import DamagedError, SQLMetricsError
-from ..rows import checkup, files, onlooking, schema, wal
+from ..errors import ForeignFileError, SQLMetricsError
+from ..rows import checkup, files, onlooking, renew, schema, wal
+from ..rows.damage import is_damage
 from ..rows.database import WAL_BYTES
 from . import state
 from .findings import ERROR, OK, WARNING, Finding
@@ -47,13 +48,14 @@ def integrity(place: Place) -> Finding:
     try:
         with contextlib.closing(onlooking.connect(place.path)) as connection:
             file = files.open_existing(connection, place.path)
+            renew.check_wal(connection, place.path)
             checkup.check_rows(connection)
             checkup.check(connection, file)
-    except (DamagedError, UnicodeDecodeError) as error:
+    except (SQLMetricsError, apsw.Error, OSError, UnicodeDecodeError) as error:
+        if not is_damage(error) or isinstance(error, ForeignFileError):
+            return Finding("integrity", ERROR, f"cannot be checked: {error}", "")
         fix = "restart a process of the app, or let one that lives count: it makes the files anew from what can be read"
         return Finding("integrity", ERROR, str(error), fix)
-    except (SQLMetricsError, apsw.Error, OSError) as error:
-        return Finding("integrity", ERROR, f"cannot be checked: {error}", "")
     return Finding(
         "integrity", OK, f"every page, row, journal and cell goes together ({time.perf_counter() - begun:.1f} s)"
     )

@@ -165,8 +165,8 @@ def content_of(last: StoreConnection, path: str, cells: CellsFile) -> apsw.Conne
     return _freed_of_cells(_copy_of(last, path), path, cells)[0]
 
 
-def _without_wal(path: str) -> contextlib.closing[apsw.Connection]:
-    ownership.check(path)
+def _without_wal(path: str, *, looking: bool = False) -> contextlib.closing[apsw.Connection]:
+    ownership.check(path, looking=looking)
     flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI | apsw.SQLITE_OPEN_NOFOLLOW
     with opening():
         connection = undisturbed.connect(Connection, f"file:{quote(path)}?immutable=1", flags)
@@ -181,7 +181,7 @@ def _with_its_wal(path: str) -> Iterator[StoreConnection]:
         yield connection
 
 
-def check_wal(connection: StoreConnection, path: str) -> None:
+def check_wal(connection: apsw.Connection, path: str) -> None:
     """Raise DamagedError if the WAL is another database's: somebody has moved or copied only some of the files.
 
     SQLite does not notice (https://www.sqlite.org/howtocorrupt.html, 1.4). But new files have the pair's id in the
@@ -189,7 +189,7 @@ def check_wal(connection: StoreConnection, path: str) -> None:
     """
     _, pair = schema.ids(connection, path)
     try:
-        with _without_wal(path) as alone:
+        with _without_wal(path, looking=True) as alone:
             _, own = schema.ids(alone, path)
     except (apsw.Error, SQLMetricsError, ValueError):
         return  # it is being written to, or an older version made it, whose first rows were in the WAL
