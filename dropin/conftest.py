@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator
 from importlib.metadata import PackageNotFoundError
 
@@ -27,6 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """The marker of the tests that are rows of the table; and see `let_children_hear_signals`."""
     let_children_hear_signals()
+    os.environ["PYTHONUNBUFFERED"] = "1"  # what servers and workers print is read while they run
     config.pluginmanager.import_plugin("shared_fixtures")
     config.addinivalue_line("markers", "row(kind, what, *distributions): a row in the table of what ran")
 
