@@ -50,6 +50,7 @@ def make(visits: Counter, who: str, many: int = MANY) -> float:
     return sum(range(many))
 
 
+@pytest.mark.slow
 def test_rows_of_a_burst_in_four_processes_are_complete_and_exact(path: str, shell: Shell) -> None:
     """Some label sets are of one process, others of all; the processes compute meanwhile."""
     sqlmetrics.install(path)
@@ -152,6 +153,7 @@ def noting_slices(reached: Callable[[], object]) -> list[float]:
     return done
 
 
+@pytest.mark.slow
 def test_others_get_their_turn_in_the_middle_of_a_flush(small: None, path: str, shell: Shell) -> None:
     """A removal, and another process's flush: both are done when the one that has much to write has slices left."""
     store = unflushed(path)
@@ -221,6 +223,7 @@ def test_a_removal_that_would_have_to_wait_for_a_burst_is_left_to_the_flusher(
         assert sum(scrape(path).values()) == sum(range(500)) - 7
 
 
+@pytest.mark.slow
 def test_a_fork_in_the_middle_of_a_flush_waits_for_a_slice_at_most(small: None, path: str, shell: Shell) -> None:
     """The child finds no connection open, and the flush goes on afterwards."""
     store = unflushed(path)

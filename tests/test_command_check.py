@@ -108,6 +108,7 @@ def test_damage_is_an_error_with_what_mends_it(path: str, damage: str) -> None:
     assert check(path).status == 2
 
 
+@pytest.mark.slow
 def test_a_reader_that_holds_the_log_is_named(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A shell whose transaction is open; nobody is where it has ended."""
     monkeypatch.setattr(check_store, "WAL_BYTES", 128 * 1024)  # else it takes longer to be too long
@@ -128,6 +129,7 @@ def test_a_reader_that_holds_the_log_is_named(path: str, monkeypatch: pytest.Mon
             assert found(path).get("wal", ("ok",))[0] != "error"
 
 
+@pytest.mark.slow
 def test_a_writer_that_keeps_the_lock_is_named(path: str) -> None:
     """A shell whose transaction writes; a worker that flushes is none, and neither is a shell that has ended it."""
     with worker(path, flush_interval=0.02) as one, Operator(path, "BEGIN IMMEDIATE") as shell:

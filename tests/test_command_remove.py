@@ -150,6 +150,7 @@ def test_on_a_terminal_it_asks(path: str, answer: bytes, left: set[str]) -> None
         assert paths(path) == left
 
 
+@pytest.mark.slow
 def test_an_interrupted_question_is_a_no(path: str) -> None:
     """Without a traceback."""
     with worker(path) as one:
@@ -214,6 +215,7 @@ def test_a_removal_waits_for_a_writer(path: str) -> None:
         assert paths(path) == set()
 
 
+@pytest.mark.slow
 def test_what_cannot_be_done_in_time_is_refused(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The status is 2, and the series stay."""
     monkeypatch.setattr(changes, "SECONDS", 0.1)
@@ -228,6 +230,7 @@ def test_what_cannot_be_done_in_time_is_refused(path: str, monkeypatch: pytest.M
     assert f"the store is {path} (from --path)" in done.err
 
 
+@pytest.mark.slow
 def test_what_was_refused_is_not_done_later(path: str) -> None:
     """When the lock is free: somebody may have thought better of it."""
     stores: list[Store] = []

@@ -129,6 +129,7 @@ def test_the_shell_sees_what_the_dead_left(path: str, shell: Shell) -> None:
 
 
 @pytest.mark.parametrize("end", ["SIGKILL", "return"])
+@pytest.mark.slow
 def test_a_scrape_by_a_process_that_never_counted_folds_the_dead(path: str, shell: Shell, end: str) -> None:
     """It is the only one left, made for this scrape, and it folds the dead nevertheless."""
     with victim(path, "subprocess", end) as one:

@@ -17,6 +17,7 @@ from sqlmetrics.store import erasure
 pytestmark = [pytest.mark.promise(11), pytest.mark.store(flush_interval=0.05)]
 
 
+@pytest.mark.slow
 def test_a_locked_store_is_erased_when_the_lock_is_gone(store: sqlmetrics.Store, path: str) -> None:
     """As soon as the lock is gone."""
     logins = Counter("logins", "Logins", ["user"])
@@ -108,6 +109,7 @@ def test_a_journal_that_is_half_wiped_is_no_damage(store: sqlmetrics.Store) -> N
 
 
 @pytest.mark.promise(5)
+@pytest.mark.slow
 def test_scrapes_go_on_while_journals_are_wiped(store: sqlmetrics.Store, path: str) -> None:
     """What stays is in every scrape, with values that never go back; children are made and removed meanwhile."""
     logins, jobs = Counter("logins", "Logins", ["user"]), Counter("jobs", "Jobs", ["kind"])

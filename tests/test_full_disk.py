@@ -64,6 +64,7 @@ def test_an_app_that_starts_on_a_full_disk_counts_in_memory(
 
 
 @pytest.mark.promise(3)
+@pytest.mark.slow
 def test_a_full_disk_keeps_new_children_in_memory(
     folder: Path, mounted: list[Disk], caplog: pytest.LogCaptureFixture
 ) -> None:

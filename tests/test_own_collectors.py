@@ -64,6 +64,7 @@ def test_no_counter_of_the_whole_text_ever_falls(folder: Path, path: str) -> Non
     assert all(name != "process_cpu_seconds_total" or labels for name, labels in seen)
 
 
+@pytest.mark.slow
 def test_gunicorns_hook_publishes_each_worker_and_not_the_master(folder: Path, path: str) -> None:
     """Each once, with its pid; the Python that they have in common once."""
     with serving(folder, "defaults:app", "-w2", SQLMETRICS_PATH=path) as server:
@@ -140,6 +141,7 @@ def test_a_collector_that_the_app_takes_out_is_published_no_more(path: str, monk
                 REGISTRY.register(one)
 
 
+@pytest.mark.slow
 def test_a_registry_with_a_process_collector_of_its_own_shows_all(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As many apps make it for each scrape, beside the collector of the store; one with another prefix is its own."""
     monkeypatch.setenv("SQLMETRICS_PUBLISH", "process")
@@ -180,6 +182,7 @@ def test_a_platform_collector_of_another_platform_is_its_own(path: str, monkeypa
     assert implementations(another) == ["another"]
 
 
+@pytest.mark.slow
 def test_a_forked_process_begins_after_a_second(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """One for a short job says nothing of itself, which would cost more than many a job."""
     monkeypatch.setenv("SQLMETRICS_PUBLISH", "process,gc,platform")
@@ -233,6 +236,7 @@ def test_ready_made_names_of_processes(folder: Path, path: str, setting: str) ->
 
 
 @pytest.mark.parametrize("setting", ["", "hostname-pid"])
+@pytest.mark.slow
 def test_gunicorn_notes_the_end_of_a_worker_that_is_named_by_its_pid(
     folder: Path, path: str, shell: Shell, setting: str
 ) -> None:

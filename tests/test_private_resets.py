@@ -285,6 +285,7 @@ def test_a_module_that_is_reloaded_begins_at_zero(path: str, module: ModuleType)
     assert run(reload_a_module(module)) == in_memory
 
 
+@pytest.mark.slow
 def test_only_what_this_process_has_counted_is_given_back(store: sqlmetrics.Store, shell: Shell) -> None:
     """Other processes keep theirs, and rows and readers elsewhere show it."""
     hits = Counter("my_hits", "", ["a"])

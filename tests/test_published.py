@@ -272,6 +272,7 @@ def test_a_collector_without_a_hash_is_refused(store: sqlmetrics.Store) -> None:
 
 
 @pytest.mark.parametrize("by_itself", [True, False])
+@pytest.mark.slow
 def test_an_answer_that_comes_after_uninstall_opens_no_store(
     path: str, monkeypatch: pytest.MonkeyPatch, by_itself: bool
 ) -> None:

@@ -201,6 +201,7 @@ def test_clear_removes_all_children(store: sqlmetrics.Store) -> None:
         assert value("requests_total", path="7") == 1
 
 
+@pytest.mark.slow
 def test_a_reset_counter_is_shown_with_zero(store: sqlmetrics.Store, shell) -> None:
     """The parts of all processes and of the dead are gone; who holds it counts on from zero."""
     events = Counter("events", "Events")

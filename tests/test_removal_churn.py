@@ -56,6 +56,7 @@ def _counted(name: str, labels: tuple[tuple[str, str], ...]) -> float:
     return float(dict(labels)["amount"]) if name in ("amounts", "counts_total", "spread_sum") else 1
 
 
+@pytest.mark.slow
 def test_others_totals_are_exact_during_removals(store: sqlmetrics.Store) -> None:
     """Two processes count while two remove what they do not count in: nothing is lost."""
     requests = Counter("requests", "Requests", ["path"])
@@ -240,6 +241,7 @@ def test_a_series_made_anew_in_the_middle_of_a_scrape_counts_once(
 
 
 @pytest.mark.promise(5)
+@pytest.mark.slow
 def test_a_scrape_that_is_always_disturbed_gets_through(
     store: sqlmetrics.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -106,6 +106,7 @@ def _locker(path: str) -> subprocess.Popen[str]:
     return locker
 
 
+@pytest.mark.slow
 def test_a_locked_store_delays_a_removal(path: str, caplog: pytest.LogCaptureFixture) -> None:
     """It does not raise; what this process counts meanwhile stays, and the log has one line."""
     caplog.set_level("INFO", "sqlmetrics")
@@ -134,6 +135,7 @@ def test_a_locked_store_delays_a_removal(path: str, caplog: pytest.LogCaptureFix
     assert sum("cannot go yet" in record.message for record in caplog.records) == 1
 
 
+@pytest.mark.slow
 def test_a_forked_child_does_not_inherit_what_waits(path: str) -> None:
     """Else it would remove what is made later."""
     sqlmetrics.install(path)

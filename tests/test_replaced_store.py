@@ -260,6 +260,7 @@ def test_files_that_are_moved_away_and_back_have_what_was_counted_meanwhile(
 
 
 @pytest.mark.parametrize("deleted", ["main", "-cells", "main -wal -shm -cells"])
+@pytest.mark.slow
 def test_threads_that_flush_while_the_store_is_gone_go_over_once(path: str, deleted: str) -> None:
     """One of them goes over to the new files, once."""
     store = sqlmetrics.install(path, flush_interval=1000)
