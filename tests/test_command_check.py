@@ -96,7 +96,7 @@ def test_damage_is_an_error_with_what_mends_it(path: str, damage: str) -> None:
             shutil.copy(other + suffix, path + suffix)
     else:
         statement = {
-            "texts": "UPDATE series SET labels = '[1]' WHERE id = 9",
+            "texts": "UPDATE series SET labels = '[1]' WHERE id IN (SELECT max(id) FROM series)",
             "undecodable": "UPDATE store SET id = CAST(x'66de' AS TEXT)",
         }[damage]
         subprocess.run(["sqlite3", path, statement], check=True, capture_output=True)

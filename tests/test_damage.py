@@ -127,8 +127,8 @@ def test_the_numbers_are_back_after_any_damage(path: str, damage: Callable[[str,
 
 NONSENSE = {
     "a bucket's bound": "UPDATE series SET variant = '0.x' WHERE variant = '1.0'",
-    "labels that are a list": "UPDATE series SET labels = '[1]' WHERE id = 1",
-    "a label that is a number": """UPDATE series SET labels = '{"by":1}' WHERE id = 1""",
+    "labels that are a list": "UPDATE series SET labels = '[1]' WHERE id IN (SELECT min(id) FROM series)",
+    "a label that is a number": """UPDATE series SET labels = '{"by":1}' WHERE id IN (SELECT min(id) FROM series)""",
     "a column's name": """PRAGMA writable_schema = ON; UPDATE sqlite_schema
         SET sql = replace(sql, 'timestamp', 'timestomp') WHERE name = 'retired'""",
     "a pid that is no text": "UPDATE instance SET pid = CAST(x'ff' AS TEXT)",
@@ -136,18 +136,65 @@ NONSENSE = {
 
 
 @pytest.mark.parametrize("statement", NONSENSE.values(), ids=NONSENSE)
-def test_rows_with_texts_that_are_nonsense_are_made_anew(path: str, statement: str) -> None:
+def test_rows_with_texts_that_are_nonsense_are_made_anew(path: str, shell: Shell, statement: str) -> None:
     """SQLite finds no fault with them, but no scrape can be made of them: the rows are made anew."""
     app = App(path)
     with child(use=app.use) as one:
         app.child = one
         app.use_all(0)
         app.store.flush()
+        before = shell.value("SELECT pair FROM store")
         with Operator(path) as operator:
             operator.run(statement)
         app.use_all(5)
+        shell.wait_for_row(f"SELECT 1 FROM store WHERE pair <> '{before}'")
         wait_for(app.is_exact)
         app.child = None
+
+
+BEHIND_THE_INDEX = (
+    "BEGIN IMMEDIATE",
+    "PRAGMA writable_schema = ON",
+    "CREATE TEMP TABLE hidden AS SELECT * FROM sqlite_schema WHERE name = 'gauge_cell'",
+    "DELETE FROM sqlite_schema WHERE name = 'gauge_cell'",
+    "PRAGMA writable_schema = RESET",
+    "DELETE FROM cell_copy WHERE gauge",
+    "PRAGMA writable_schema = ON",
+    "INSERT INTO sqlite_schema SELECT * FROM hidden",
+    "PRAGMA writable_schema = RESET",
+    "COMMIT",
+)
+
+
+def test_an_index_that_has_other_rows_than_its_table_is_noticed(path: str, shell: Shell) -> None:
+    """As after damage to the WAL's index, when SQLite reads an older page of one of the two."""
+    app = App(path)
+    with child(use=app.use) as one:
+        app.child = one
+        app.use_all(0)
+        app.store.flush()
+        before = shell.value("SELECT pair FROM store")
+        with Operator(path) as operator:
+            operator.run(*BEHIND_THE_INDEX)
+        assert "index gauge_cell" in shell.value("PRAGMA integrity_check")
+        shell.wait_for_row(f"SELECT 1 FROM store WHERE pair <> '{before}'")
+        wait_for(app.is_exact)
+        app.child = None
+
+
+def test_ids_of_lost_series_are_not_given_again(path: str, shell: Shell) -> None:
+    """As after the same damage: rows that refer to them would be about others, and nobody could notice."""
+    app = App(path)
+    app.use("parent", 0)
+    app.store.flush()
+    last = shell.value("SELECT max(id) FROM series")
+    with Operator(path) as operator:
+        operator.run(f"DELETE FROM series WHERE id = {last}")
+        operator.run(f"DELETE FROM cell_copy WHERE series = {last}")
+    app.use("parent", 100)
+    app.store.flush()
+    assert shell.value("SELECT max(id) FROM series") > last + 10
+    assert shell.value(f"SELECT count(*) FROM series WHERE id = {last}") == 0
 
 
 def test_rows_that_have_forgotten_a_process_are_made_anew(path: str, shell: Shell) -> None:

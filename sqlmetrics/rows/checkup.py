@@ -37,6 +37,20 @@ DELETE_UNREFERENCED = (
         for table in ("cell_copy", "kept")
     ),
 )
+# An index that is read in place of its table hides what it lacks. To count costs a sixth of what `quick_check` costs.
+SELECT_INCOMPLETE = """
+SELECT 'family' WHERE (SELECT count(*) FROM family NOT INDEXED)
+                   <> (SELECT count(*) FROM family INDEXED BY sqlite_autoindex_family_1)
+UNION ALL
+SELECT 'series' WHERE (SELECT count(*) FROM series NOT INDEXED)
+                   <> (SELECT count(*) FROM series INDEXED BY sqlite_autoindex_series_1)
+UNION ALL
+SELECT 'cell_copy' WHERE (SELECT count(*) FROM cell_copy NOT INDEXED)
+                      <> (SELECT count(*) FROM cell_copy INDEXED BY sqlite_autoindex_cell_copy_1)
+UNION ALL
+SELECT 'gauge_cell' WHERE (SELECT count(*) FROM cell_copy NOT INDEXED WHERE gauge)
+                       <> (SELECT count(*) FROM cell_copy INDEXED BY gauge_cell WHERE gauge)
+"""
 _TRIES = 3
 """What looks like damage may be a process that is being settled, but not at three looks..."""
 _PAUSE = 0.02
@@ -49,6 +63,8 @@ def check(connection: apsw.Connection, file: CellsFile) -> None:
     Raises DamagedError or apsw.Error.
     """
     check_rows(connection, "quick_check")
+    if incomplete := connection.execute(SELECT_INCOMPLETE).fetchall():
+        raise DamagedError(f"not in the index: rows of {' '.join(str(name) for (name,) in incomplete)}")
     for tries_left in reversed(range(_TRIES)):
         try:
             _check_processes(connection, file)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
@@ -22,7 +23,8 @@ from . import nonsense
 from .database import bump
 
 UPSERT_FAMILY = """
-INSERT INTO family (name, type, mode, help, made, unit, registered) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ifnull(?7, 0))
+INSERT INTO family (id, name, type, mode, help, made, unit, registered)
+VALUES ((SELECT ifnull(max(id), 0) FROM family) + ?8, ?1, ?2, ?3, ?4, ?5, ?6, ifnull(?7, 0))
 ON CONFLICT (name, type) DO UPDATE
    SET mode = excluded.mode, help = excluded.help, made = excluded.made, unit = excluded.unit,
        registered = ifnull(?7, registered)
@@ -44,8 +46,9 @@ _EACH = "jsonb_each(:children) AS child CROSS JOIN jsonb_each(:samples) AS sampl
 _SAME = """series.family = :family AND series.labels = child.value ->> 0
        AND series.name = sample.value ->> 0 AND series.variant = sample.value ->> 1"""
 UPSERT_SERIES = f"""
-INSERT INTO series (family, labels, name, variant, created)
-SELECT :family, child.value ->> 0, sample.value ->> 0, sample.value ->> 1, child.value ->> 1
+INSERT INTO series (id, family, labels, name, variant, created)
+SELECT :before + 1 + child.key * json_array_length(:samples) + sample.key,
+       :family, child.value ->> 0, sample.value ->> 0, sample.value ->> 1, child.value ->> 1
   FROM {_EACH}
  WHERE true
 ON CONFLICT (family, labels, name, variant) DO UPDATE
@@ -66,6 +69,7 @@ ON CONFLICT (process, series) DO UPDATE
        gauge = excluded.gauge, stamped = excluded.stamped
  WHERE cell <> excluded.cell
 """  # noqa: S608
+SELECT_LAST = "SELECT ifnull(max(id), 0) FROM series"
 SELECT_FAMILY_TEXTS = "SELECT id, type, help FROM family"
 SELECT_SERIES_TEXTS = "SELECT family, labels, variant FROM series"
 _MOST = 10_000
@@ -78,7 +82,7 @@ def insert_family(connection: apsw.Connection, record: FamilyRecord) -> None:
     if not connection.execute(SELECT_IS_KNOWN, fields).get:
         bump(connection, "plan")
     before = mode_of(connection, record)
-    connection.execute(UPSERT_FAMILY, fields)
+    connection.execute(UPSERT_FAMILY, (*fields, _gap()))
     now = mode_of(connection, record)
     if before is not None and (before == "") != (now == ""):
         connection.execute(UPDATE_GAUGES, (*record[:2], now != ""))
@@ -145,9 +149,20 @@ def _try_to_insert(connection: apsw.Connection, instance: int, batch: Batch) -> 
 
 
 def _insert_series(connection: apsw.Connection, bindings: dict[str, Any]) -> None:
-    connection.execute(UPSERT_SERIES, bindings)
+    last: Any = connection.execute(SELECT_LAST).get
+    connection.execute(UPSERT_SERIES, bindings | {"before": last + _gap()})
     if connection.changes():
         bump(connection, "plan")
+
+
+def _gap() -> int:
+    """Return a number to leave out before the next ids of families or series, so that none is given twice.
+
+    If a page is lost with its newest rows, as with a garbled WAL index, rows that refer to them refer to nothing then,
+    and a check finds that. With the next number they would refer to whatever has got it. The kernel gives it, because
+    a forked process would have the same random numbers as its parent.
+    """
+    return 1 + int.from_bytes(os.urandom(2), "big")
 
 
 def _batches(connection: apsw.Connection, children: Iterable[ChildRecord]) -> Iterator[Batch]:
