@@ -373,7 +373,7 @@ def _forget_replaced(path: str, identity: tuple[int, int]) -> None:
 
     Each would keep two descriptors and 128 MiB of address space. A scrape that is reading one keeps it until it ends.
     """
-    for before, file in list(_opened.items()):
+    for before, file in _opened.copy().items():  # in one step: another thread may open one
         if before != identity and file.path == path and file.forget():
             _opened.pop(before, None)
 
