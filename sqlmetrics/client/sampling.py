@@ -144,7 +144,7 @@ class Sampler(fork.ForkAware):
         return [found for gauge in members(self.gauges) for found in self._try(gauge, partial(_ask, gauge))]
 
     def _ask_collectors(self) -> list[Failure]:
-        pairs = list(self.publications.items())
+        pairs = list(self.publications.copy().items())
         return [found for collector, publication in pairs for found in self._try(collector, publication.sample)]
 
     def _try(self, asked: Any, action: Callable[[], None]) -> list[Failure]:

@@ -184,9 +184,9 @@ class Admission:
 
     def _settle_made(self) -> None:
         """Forget label sets in `_made` that are in rows by now, or were taken out of their metrics."""
-        for family, made in list(self._made.items()):
+        for family, made in self._made.copy().items():
             known = self._known.get(family, ())
-            for text, (reference, values) in list(made.items()):
+            for text, (reference, values) in made.copy().items():
                 metric = reference()
                 if text in known or metric is None or values not in metric._metrics:
                     made.pop(text, None)
