@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 from deployment import Deployment, Row, deployed, started
 from exact import assert_all_shown, assert_exact_across_a_death, assert_tidy
-from helpers import wait_for
 from pages import DOCS
 
 pytestmark = pytest.mark.promise(3, 12)
@@ -139,10 +138,9 @@ def test_gauges_have_the_workers_number_by_one_setting(folder: Path) -> None:
         def numbers() -> set[str]:
             return {dict(labels)["pid"] for name, labels in server.scrapes(1)[0] if name == "process_open_fds"}
 
-        server.until(lambda: numbers() == {"1", "2"})
-        before = wait_for(
-            lambda: workers if len(workers := server.counting()) == 2 else None
-        )  # rows come a moment later
+        server.until(lambda: numbers() == {"1", "2"})  # a worker has these gauges before its first request
+        server.until(lambda: len(server.counting()) == 2)
+        before = server.counting()
         server.kill(min(before))
         server.until(lambda: server.counting() - before)
         server.until(lambda: numbers() == {"1", "2"})
@@ -157,9 +155,8 @@ def test_gauges_have_the_workers_number(folder: Path) -> None:
             return {dict(labels)["pid"] for name, labels in server.scrapes(1)[0] if name == "last_request_seconds"}
 
         server.until(lambda: {"1", "2"} <= numbers())
-        before = wait_for(
-            lambda: workers if len(workers := server.counting()) == 2 else None
-        )  # rows come a moment later
+        server.until(lambda: len(server.counting()) == 2)  # rows come a moment later
+        before = server.counting()
         server.kill(max(before))
         server.until(lambda: server.counting() - before)
         assert_all_shown(server)
