@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import gc
 import itertools
@@ -15,7 +16,7 @@ import pytest
 from helpers import Shell, child, scrape, value, wait_for
 from interruption import Interruption
 from outsiders import Operator
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Gauge, Histogram, Metric
 
 import sqlmetrics
 from sqlmetrics import values
@@ -124,6 +125,46 @@ def test_operations_in_signal_handlers_are_exact(path: str) -> None:
     assert app.wrong() == {}
 
 
+class Silent:
+    """A collector that has nothing to say."""
+
+    def collect(self) -> list[Metric]:
+        """Return no family."""
+        return []
+
+
+def test_collectors_that_are_published_while_others_are_asked(path: str) -> None:
+    """A collection of garbage may run code of the app in the middle of a walk through those that are published."""
+    store = sqlmetrics.install(path, flush_interval=3600)
+    collectors = [Silent() for _ in range(200)]
+    left = iter(collectors)
+    for _ in range(20):
+        sqlmetrics.publish(next(left))
+    with collecting(lambda _: sqlmetrics.publish(next(left, collectors[0])), threshold=10):
+        for _ in range(5):
+            gc.collect()  # then tuples are new objects, and not old ones that are used again
+            store.flush()
+    assert store.trouble.counts["app"] == 0
+    assert len(list(left)) < 160  # more than the ten of these five collections
+
+
+@contextlib.contextmanager
+def collecting(action: Callable[[str], None], threshold: int) -> Iterator[None]:
+    """Let the collector of garbage run as soon as so many objects are new, and an action with it."""
+
+    def callback(phase: str, _: object) -> None:
+        action(phase)
+
+    before = gc.get_threshold()
+    gc.callbacks.append(callback)
+    gc.set_threshold(threshold)
+    try:
+        yield
+    finally:
+        gc.callbacks.remove(callback)
+        gc.set_threshold(*before)
+
+
 def test_operations_in_garbage_collections_are_exact(path: str) -> None:
     """A callback of the collector counts, and so does what it collects."""
     store = sqlmetrics.install(path, flush_interval=0.005)
@@ -137,24 +178,18 @@ def test_operations_in_garbage_collections_are_exact(path: str) -> None:
         def __del__(self) -> None:
             app.use(f"litter {next(numbers) % 50}")
 
-    def callback(phase: str, _: object) -> None:
+    def count(phase: str) -> None:
         app.requests.labels("collections").inc()
         collections.append(phase)
 
     collections: list[str] = []
-    before = gc.get_threshold()
-    gc.callbacks.append(callback)
-    gc.set_threshold(20)
-    try:
+    with collecting(count, threshold=20):
         for number in range(300):
             Litter()
             app.use(f"main {number % 100}")
             if number % 50 == 0:
                 scrape()
                 store.flush()
-    finally:
-        gc.callbacks.remove(callback)
-        gc.set_threshold(*before)
     gc.collect()
     assert len(collections) > 50
     assert value("requests_total", who="collections") == len(collections)

@@ -85,7 +85,8 @@ class Sampler(fork.ForkAware):
         found = self.publications.get(collector)
         if found is None and type(collector) in (GCCollector, PlatformCollector, ProcessCollector):
             yields = _yielded_by(collector)
-            same = [one for one in self.publications if type(one) is type(collector) and _yielded_by(one) == yields]
+            alike = [one for one in self.publications.copy() if type(one) is type(collector)]
+            same = [one for one in alike if _yielded_by(one) == yields]
             found = self.publications[same[0]] if same else None
         return found
 
