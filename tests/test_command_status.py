@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -11,10 +12,12 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import Shell, delete, wait_for
+from helpers import Shell, delete, in_child, wait_for
 from looking import Said, as_they_are, command, worker
 from outsiders import as_root
+from prometheus_client import Counter
 
+import sqlmetrics
 from sqlmetrics.outside.usage import usage
 
 
@@ -153,6 +156,24 @@ def test_sizes_limits_and_versions_are_shown(path: str, shell: Shell) -> None:
         assert found["limits"]["cell blocks"]["used"] >= 4
         assert found["versions"]["schema"] == str(shell.value("PRAGMA user_version"))
         assert time.time() - found["last_flush"] < 20
+
+
+def test_the_last_flush_is_told_when_nobody_lives_any_more(path: str) -> None:
+    """By what is known of those that have ended."""
+
+    def work() -> int:
+        store = sqlmetrics.install(path)
+        Counter("jobs", "Jobs done.").inc()
+        store.flush()
+        return os.getpid()
+
+    pid = in_child(work)
+    in_child(lambda: sqlmetrics.mark_process_dead(pid, path))
+    found = status(path, "--json").json()
+
+    assert found["processes"] == []
+    assert abs(time.time() - found["last_flush"]) < 20
+    assert re.search(r"^flushes .*; the last \S+ s ago$", status(path).out, re.M)
 
 
 def test_a_stopped_process_is_alive(path: str) -> None:

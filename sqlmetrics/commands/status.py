@@ -57,8 +57,8 @@ def _print(found: Status) -> None:
     _line("files", sizes)
     _line("disk", f"{words.size(found.free_bytes)} free")
     _line("limits", ", ".join(f"{name} {one.used}/{one.of}" for name, one in found.limits.items()))
-    flushed = "never" if found.last_flush is None else f"{words.seconds(now - found.last_flush)} ago"
-    _line("flushes", f"{_work(found.flushes)}; the last {flushed}")
+    flushed = "" if found.last_flush is None else f"; the last {words.seconds(now - found.last_flush)} ago"
+    _line("flushes", f"{_work(found.flushes)}{flushed}")
     _line("scrapes", f"{_work(found.scrapes)}, by processes that count")
     _line("behind", f"{words.size(found.journal_bytes_behind)} of new series are not in rows yet")
     _line("errors", ", ".join(f"{cause} {count:.0f}" for cause, count in found.errors.items()) or "none")

@@ -80,9 +80,10 @@ class Status:
     processes: see `Process`. deaths: the last processes that ended, the newest first. ended: how many have ended since
     the store was made or reset, by what noticed it. files: bytes on the disk by file (`database`, `wal`, `shm`,
     `cells`). limits: those of the cells file. last_flush: the last one of any known process, in seconds since the
-    epoch. journal_bytes_behind: bytes that processes have announced and that are not in rows. pid_clashes: how many
-    living processes have the name of another one. errors: how many, by cause. silent: messages about processes that
-    count but do not flush. trouble: all messages that an operator should read, these included.
+    epoch, also of one that has ended; None if unknown. journal_bytes_behind: bytes that processes have announced and
+    that are not in rows. pid_clashes: how many living processes have the name of another one. errors: how many, by
+    cause. silent: messages about processes that count but do not flush. trouble: all messages that an operator should
+    read, these included.
     """
 
     store: Place
@@ -111,16 +112,18 @@ def status(look: Look) -> Status:
     """Look at a store. Waits some seconds if a process seems not to flush, to be sure. Raises as `Look` does."""
     members, families = look.ask(wanted(self_metrics=True), _answer)
     known = processes(members)
+    deaths = [Death(*row) for row in look.rows(SELECT_DEATHS, _DEATHS)]
+    flushes = [one.flushed for one in known] + [one.flushed for one in deaths]
     used = _by_label(families, "sqlmetrics_used_ratio")
     found = Status(
         store=look.place,
         processes=known,
-        deaths=[Death(*row) for row in look.rows(SELECT_DEATHS, _DEATHS)],
+        deaths=deaths,
         ended={how: int(count) for how, count in _by_label(families, "sqlmetrics_processes_ended").items() if count},
         files=_by_label(families, "sqlmetrics_bytes"),
         free_bytes=_by_label(families, "sqlmetrics_free_bytes")[""],
         limits={name: Limit(round(used[name] * of), of) for name, of in _LIMITS.items()},
-        last_flush=max((one.flushed for one in known if one.flushed), default=None),
+        last_flush=max(filter(None, flushes), default=None),
         flushes=_work(families, "flush"),
         scrapes=_work(families, "scrape"),
         journal_bytes_behind=_by_label(families, "sqlmetrics_journal_bytes_behind")[""],
