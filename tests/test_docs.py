@@ -9,6 +9,7 @@ shows below a command is compared with what the command prints.
 from __future__ import annotations
 
 import argparse
+import ast
 import contextlib
 import dataclasses
 import os
@@ -222,6 +223,52 @@ def test_every_link_leads_somewhere(page: Path) -> None:
             assert target.exists(), f"{link}: there is no {target}"
         if anchor:
             assert anchor in anchors(target), f"{link}: {target.name} has no such heading"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.parent in DROPIN], ids=name_of)
+def test_a_page_tells_to_install_what_its_examples_need(page: Path) -> None:
+    """What they import, and what their commands start, unless another package on that list brings it."""
+    prose = re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.M | re.S)
+    told = {
+        name
+        for line in prose.split("\n")
+        if "nstall" in line
+        for name in re.findall(r"`([\w-]+)(?:\[[\w,]+\])?`", line)
+    }
+    told |= {extra for extras in re.findall(r"nstall.*\[([\w,]+)\]", prose) for extra in extras.split(",")}
+    brought = {name for one in told for name in _BRINGS.get(one, ())}
+
+    assert "sqlmetrics" in told
+    assert needed(page) - told - brought == set()
+
+
+_BRINGS = {
+    "django-prometheus": ["django"],
+    "fastapi": ["starlette"],
+    "flask": ["werkzeug"],
+    "opentelemetry-distro": ["opentelemetry"],
+    "opentelemetry-sdk-extension-prometheus-multiprocess": ["opentelemetry"],
+    "prometheus-flask-exporter": ["flask"],
+    "rq": ["redis"],
+    "starlette-exporter": ["starlette"],
+}
+_PROGRAMS = re.compile(r"\b(celery|dramatiq|granian|gunicorn|hypercorn|rq|uvicorn|uwsgi) ")
+_WORKERS = re.compile(r" -k (?:(gevent|tornado|trio|uvicorn_worker|aiohttp)\b|\S+)")
+
+
+def needed(page: Path) -> set[str]:
+    """The distributions that the examples of a page use."""
+    found, own = set(), {"prometheus_client", "sqlmetrics"}
+    for block in blocks(page):
+        if block.kind == "python":
+            own.add(Path(block.file or "").stem)
+            for node in ast.walk(ast.parse(block.text)):
+                names = [one.name for one in node.names] if isinstance(node, ast.Import) else []
+                names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+                found |= {name.partition(".")[0] for name in names}
+        elif block.kind == "console":
+            found |= {*_PROGRAMS.findall(block.text), *_WORKERS.findall(block.text)} - {""}
+    return {name.replace("_", "-") for name in found - own - sys.stdlib_module_names}
 
 
 def anchors(page: Path) -> set[str]:
