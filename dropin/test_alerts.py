@@ -67,6 +67,18 @@ def test_promtool_likes_the_rules(command: tuple[str, ...]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_the_rules_pass_their_tests_with_an_address_of_your_own(tmp_path: Path) -> None:
+    """By the command of the page, in a copy of the folder."""
+    page = (DOCS / "how-to" / "dashboards-and-alerts.md").read_text("utf-8")
+    (command,) = re.findall(r"^\$ (sed .*)$", page, re.M)
+    copy = shutil.copytree(RULES, tmp_path / "copy")
+    subprocess.run(["sh", "-c", command], cwd=copy, check=True, timeout=60)
+
+    assert (copy / "alerts.yml").read_text().count("runbook_url: https://") == len(alerts())
+    done = subprocess.run(["promtool", "test", "rules", "tests.yml"], cwd=copy, capture_output=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_promtool_has_a_case_for_each_alert() -> None:
     """One in which it fires, and one in which it does not."""
     cases = [
