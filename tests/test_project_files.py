@@ -12,6 +12,7 @@ from pages import ROOT
 
 import sqlmetrics
 
+CI = ROOT / ".ci" / "run"
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
 PYPROJECT = (ROOT / "pyproject.toml").read_text("utf-8")
@@ -105,6 +106,20 @@ def test_the_way_in_names_every_part_of_the_package_and_tests_that_exist() -> No
     assert [name for name in folders if f"`sqlmetrics/{name}/`" not in "".join(table) and name != "demo"] == []
     assert len(tests) > 40
     assert [name for name in tests if not any((ROOT / folder / name).is_file() for folder in ("tests", "dropin"))] == []
+
+
+@pytest.mark.skipif(not CI.is_file(), reason="a source distribution has no .ci")
+def test_the_way_in_names_what_the_tests_need_from_debian() -> None:
+    """The packages that `.ci/run` installs, but for what makes the environments."""
+    text = CI.read_text("utf-8")
+    lists = [*re.findall(r"for program in (.*); do", text), *re.findall(r"missing\+=\((.*?)\)", text)]
+    needed = {name for names in lists for name in names.split()} - {"$program", '"$program"', "python3-venv"}
+    told = {
+        name for names in re.findall(r"apt-get install (.*)", CONTRIBUTING) for name in re.findall(r"[\w-]+", names)
+    }
+
+    assert len(needed) > 10
+    assert needed - told == set()
 
 
 def test_the_way_in_names_every_variable_of_the_tests() -> None:
