@@ -23,11 +23,10 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import prometheus_client
-from helpers import Child, Shell, in_child, wait_for
+from helpers import Child, Shell, flush_all, in_child
 from prometheus_client.openmetrics import exposition as openmetrics
 
 import sqlmetrics
-from sqlmetrics.store.flusher import Outcome
 
 MODES = tuple(live + mode for live in ("", "live") for mode in ("all", "min", "max", "sum", "mostrecent"))
 MOST_PROCESSES = 6
@@ -217,7 +216,7 @@ class Process:
 
     def flush(self) -> None:
         """Bring everything into rows: again while another process holds the write lock."""
-        wait_for(lambda: self.store.flush() is Outcome.NOTHING_CHANGED)
+        flush_all(self.store)
 
     def use(self, action: str, _who: int, metric: int, labels: int, amount: int) -> list[str]:
         """Do one operation on both sides; returns what is different in this process's own samples ("look")."""

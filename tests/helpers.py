@@ -93,6 +93,11 @@ def unflushed(path: str) -> sqlmetrics.Store:
     return store
 
 
+def flush_all(store: sqlmetrics.Store) -> None:
+    """Flush until there is nothing to write. What a flush counts of itself is an operation, too."""
+    wait_for(lambda: store.flush().name == "NOTHING_CHANGED")
+
+
 @contextlib.contextmanager
 def hasty_threads(seconds: float = 1e-6) -> Iterator[None]:
     """Make the interpreter switch threads at every chance, or after so many seconds."""

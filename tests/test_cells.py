@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from freezegun import freeze_time
-from helpers import child, in_child, scrape, value, wait_for
+from helpers import child, flush_all, in_child, scrape, value, wait_for
 from outsiders import ended
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 from prometheus_client.values import MultiProcessValue as PeersMultiProcessValue
@@ -239,7 +239,7 @@ def test_two_metrics_of_one_name_add_up(store: sqlmetrics.Store) -> None:
 def test_value_classes_with_two_identifiers_count_as_two_processes(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Value classes made by hand, as the peer's own tests do."""
     monkeypatch.setenv("SQLMETRICS_PATH", path)
-    monkeypatch.setenv("SQLMETRICS_FLUSH_INTERVAL", "1000")  # what a flush counts of itself is an operation, too
+    monkeypatch.setenv("SQLMETRICS_FLUSH_INTERVAL", "1000")
     first, second = MultiProcessValue(lambda: 123), MultiProcessValue(lambda: 456)
 
     def make(cls: type, kind: str, name: str, mode: str = "") -> object:
@@ -255,6 +255,7 @@ def test_value_classes_with_two_identifiers_count_as_two_processes(path: str, mo
     assert value("c") == 3
     assert (value("all", pid="123"), value("all", pid="456")) == (1, 2)
     assert value("live") == 3
+    flush_all(sqlmetrics.install())
     sqlmetrics.mark_process_dead(123)
     assert value("live") == 2
     assert value("c") == 3

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import apsw
 import pytest
 from forking import SECONDS, in_a_thread, state_of_fork, still_open, timed_fork
-from helpers import in_child, scrape, value, wait_for
+from helpers import flush_all, in_child, scrape, value, wait_for
 from outsiders import Operator, python
 from prometheus_client import Counter, Gauge
 
@@ -114,7 +114,7 @@ def test_many_short_statements_end_for_a_fork(path: str, monkeypatch: pytest.Mon
     assert timed_fork(path) < SECONDS
 
     requests.labels("0").inc()
-    wait_for(lambda: store.flush() is flush.Outcome.NOTHING_CHANGED)
+    flush_all(store)
     assert value("requests_total", path="0") == 6
 
 

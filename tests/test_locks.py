@@ -10,12 +10,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from helpers import child, scrape, value, wait_for
+from helpers import child, flush_all, scrape, value, wait_for
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 import sqlmetrics
 from sqlmetrics.rows import settle
-from sqlmetrics.store.flusher import Outcome
 
 pytestmark = pytest.mark.promise(3)
 
@@ -82,7 +81,7 @@ def test_a_process_that_was_taken_for_dead_counts_nothing_twice(path: str, round
 
     assert value("requests_total", by="child") == 11 * rounds
     assert value("requests_total", by="parent") == 11 * rounds
-    wait_for(lambda: store.flush() is Outcome.NOTHING_CHANGED)
+    flush_all(store)
     assert value("requests_total", by="child") == 11 * rounds
 
 
@@ -122,7 +121,7 @@ def test_an_operation_under_way_when_the_locks_vanish_is_counted(path: str, monk
         begin_to_count.start()
         os.read(from_child, 1)
         monkeypatch.setattr(settle, "native", SimpleNamespace(sleep=wait))
-        wait_for(lambda: store.flush() is Outcome.NOTHING_CHANGED)
+        flush_all(store)
         assert value("requests_total") == 2
         one.do("first")
         assert value("requests_total") == 3

@@ -6,13 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from helpers import Shell, in_child, scrape, value, wait_for
+from helpers import Shell, flush_all, in_child, scrape, value
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary
 
 import sqlmetrics
 from sqlmetrics.cells.journal import JournalWriter
 from sqlmetrics.client import making
-from sqlmetrics.store.flusher import Outcome
 
 pytestmark = pytest.mark.promise(12)
 
@@ -69,7 +68,7 @@ def test_each_child_counts_for_itself(store: sqlmetrics.Store, path: str, kind: 
     found = {dict(labels)["path"]: number for (_, labels), number in shown.items()}
 
     assert found == {f"/{number}": number for number in range(MANY)}
-    wait_for(lambda: store.flush() is Outcome.NOTHING_CHANGED)
+    flush_all(store)
     rows = Shell(path)(
         "SELECT value FROM metrics WHERE metric LIKE '%_total' OR metric LIKE '%_sum' OR metric LIKE 'busy%'"
     )

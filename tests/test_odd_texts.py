@@ -9,7 +9,7 @@ from unittest import mock
 
 import prometheus_client
 import pytest
-from helpers import Shell, child, value
+from helpers import Shell, child, flush_all, value
 from odd import Float64, Lazy, Number, Safe, Sides, State, Text, Whole, named, tried
 from prometheus_client import Counter, Gauge
 
@@ -199,7 +199,7 @@ def test_a_process_identifier_of_any_class_is_compared_as_text(folder: Any, shel
 
     def begin() -> None:
         sqlmetrics.uninstall()
-        sqlmetrics.install(shell.path, process_identifier=lambda: identifier)
+        sqlmetrics.install(shell.path, process_identifier=lambda: identifier, flush_interval=1000)
         for mode in ("all", "liveall"):
             gauge = Gauge(mode, "Help", multiprocess_mode=mode)
             gauge.set(1)
@@ -207,7 +207,7 @@ def test_a_process_identifier_of_any_class_is_compared_as_text(folder: Any, shel
         Counter("told", "Help").inc()
         prometheus_client.Enum("link", "Help", states=["up", "down"]).state("down")
 
-    with child(begin=begin, flush=lambda: sqlmetrics.install().flush().name) as one:
+    with child(begin=begin, flush=lambda: flush_all(sqlmetrics.install())) as one:
         one.do("begin")
         assert (value("all", pid=shown), value("liveall", pid=shown), value("told_total")) == (2.0, 2.0, 1.0)
         one.do("flush")

@@ -14,7 +14,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from helpers import Shell, child, in_child, scrape, value, wait_for
+from helpers import Shell, child, flush_all, in_child, scrape, value, wait_for
 from prometheus_client import Counter, Enum, Gauge, Histogram, Info, Summary
 
 import sqlmetrics
@@ -242,7 +242,7 @@ def test_a_wrong_death_notice_between_two_scrapes_takes_live_gauges_until_the_ne
         level.labels("child").set(2)
         total.labels("child").set(3)
         # What it counts of its own flushes is an operation, too.
-        wait_for(lambda: store.flush() is Outcome.NOTHING_CHANGED)
+        flush_all(store)
 
     with child(use=use) as one:
         one.do("use")

@@ -9,13 +9,12 @@ import sys
 from collections.abc import Callable
 
 import pytest
-from helpers import child, in_child, value, wait_for
+from helpers import child, flush_all, in_child, value, wait_for
 from prometheus_client import Counter, Gauge
 
 import sqlmetrics
 from sqlmetrics.cells import marks
 from sqlmetrics.rows import removal
-from sqlmetrics.store.flusher import Outcome
 
 pytestmark = pytest.mark.promise(4)
 
@@ -63,13 +62,13 @@ def test_a_remover_that_is_killed_leaves_all_or_nothing(
 
     def count() -> None:
         held.inc()
-        wait_for(lambda: store.flush() is Outcome.NOTHING_CHANGED)
+        flush_all(store)
 
     with child(count=count, rest=lambda: store.flusher.stop()) as holder, child(die=die) as remover:
         holder.do("count")
         holder.do("rest")
         held.inc(100)
-        wait_for(lambda: store.flush() is Outcome.NOTHING_CHANGED)
+        flush_all(store)
         store.flusher.stop()
         with pytest.raises(AssertionError, match="failed in die"):
             remover.do("die")

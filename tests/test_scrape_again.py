@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import Child, child, scrape, wait_for
+from helpers import Child, child, flush_all, scrape, wait_for
 from prometheus_client import Counter, Enum, Gauge, Histogram, Summary, values
 
 import sqlmetrics
@@ -51,7 +51,7 @@ class _App:
 
     def flush(self) -> None:
         """Make rows of all of it; a flush counts itself, too."""
-        wait_for(lambda: self.store.flush() is Outcome.NOTHING_CHANGED)
+        flush_all(self.store)
 
     def remove(self, name: str) -> None:
         """Remove a series that is there."""
@@ -120,7 +120,7 @@ def test_only_what_has_changed_is_asked_for_again(store: sqlmetrics.Store, monke
         one.do("use", 0, 300)
         use(0, 300)
         wait_for(lambda: one.do("flush"))
-        wait_for(lambda: store.flush() is Outcome.NOTHING_CHANGED)
+        flush_all(store)
         scrape()
         monkeypatch.setattr(query, "sums", noted)
         one.do("use", 7, 8)

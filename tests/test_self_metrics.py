@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from helpers import Child, Shell, child, in_child, own, scrape, value, wait_for, watching
+from helpers import Child, Shell, child, flush_all, in_child, own, scrape, value, wait_for, watching
 from outsiders import Operator
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics
@@ -286,7 +286,7 @@ def test_errors_are_counted_by_cause(path: str) -> None:
 def test_a_child_does_not_tell_what_its_parent_did(store: sqlmetrics.Store) -> None:
     """What waits to be counted at a fork is the parent's."""
     requests = Counter("requests", "Requests")
-    wait_for(lambda: store.flush() is Outcome.NOTHING_CHANGED)  # or the next flush would tell it before the fork
+    flush_all(store)  # or the next flush would tell it before the fork
     store.figures.took("scrape", 1000)
     with child(work=lambda: [requests.inc(), own("scrape_seconds_sum")]) as one:
         assert one.do("work") == [None, 0]

@@ -9,7 +9,7 @@ import time
 from functools import partial
 
 import pytest
-from helpers import child, hasty_threads, scrape, unflushed, value, wait_for
+from helpers import child, flush_all, hasty_threads, scrape, unflushed, value, wait_for
 from interruption import Interruption
 from prometheus_client import REGISTRY, Gauge
 
@@ -123,7 +123,7 @@ def test_nothing_to_ask_means_no_work(path: str) -> None:
     """An idle process with plain metrics writes nothing; one with a function does, at every flush."""
     store = sqlmetrics.install(path, flush_interval=60)
     Gauge("plain", "Plain").set(1)
-    wait_for(lambda: store.flush().name == "NOTHING_CHANGED")
+    flush_all(store)
     assert store.flush().name == "NOTHING_CHANGED"
     Gauge("clock", "Clock").set_function(time.time)
 
@@ -175,7 +175,7 @@ def test_an_answer_that_comes_after_the_removal_does_not_bring_the_gauge_back(pa
         go_on.set()
         Gauge("other", "Other").set(1)
 
-        wait_for(lambda: store.flush().name == "NOTHING_CHANGED")
+        flush_all(store)
         assert value("queue", of="slow") is None
         queue.labels("slow").set_function(lambda: 5)
         assert value("queue", of="slow") == 5

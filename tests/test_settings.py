@@ -8,7 +8,7 @@ from pathlib import Path
 
 import prometheus_client.multiprocess
 import pytest
-from helpers import FILES, scrape, value
+from helpers import FILES, flush_all, scrape, value
 from outsiders import error_of, unprivileged
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
@@ -115,7 +115,7 @@ def test_who_hands_over_the_peers_folder_gets_the_store_in_use(
     """Libraries do so, also with a folder that they made and put into the environment themselves (dramatiq)."""
     (folder / "peer").mkdir()
     (folder / "elsewhere").symlink_to(folder / "peer")
-    sqlmetrics.install(path)
+    store = sqlmetrics.install(path, flush_interval=1000)
     Gauge("jobs", "Jobs", multiprocess_mode="livesum").set(3)
     monkeypatch.setenv(variable, str(folder / "peer"))
 
@@ -123,6 +123,7 @@ def test_who_hands_over_the_peers_folder_gets_the_store_in_use(
         registry = CollectorRegistry()
         prometheus_client.multiprocess.MultiProcessCollector(registry, path=given)
         assert registry.get_sample_value("jobs") == 3
+    flush_all(store)
     prometheus_client.multiprocess.mark_process_dead(os.getpid(), folder / "peer")
     assert registry.get_sample_value("jobs") is None
     assert list((folder / "peer").iterdir()) == []
