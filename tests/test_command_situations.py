@@ -148,6 +148,24 @@ def test_with_files_that_are_not_in_order(path: str, look: list[str], leave: Cal
         assert status == 2
 
 
+def beheaded(path: str) -> None:
+    """The database begins like none, but the cells file beside it is ours."""
+    dead(path)
+    with open(path, "r+b") as file:
+        file.write(b"z" * 4096)
+
+
+@looks
+@pytest.mark.parametrize(("leave", "is_ours"), [(foreign, False), (beheaded, True)])
+def test_what_was_never_a_store_is_not_said_to_be_mended(path: str, look: list[str], leave, is_ours: bool) -> None:
+    """A process that counts mends a store without asking; it refuses the file of another program."""
+    leave(path)
+    said = answered(path, look)[1]
+
+    assert ("no SQLite database any more" in said) == is_ours
+    assert ("move it away or name another path" in said) != is_ours
+
+
 def test_without_a_command_the_help_is_shown() -> None:
     """With the status of wrong arguments."""
     done = command()

@@ -11,9 +11,9 @@ import apsw
 
 from ..cells import locks
 from ..cells.descriptors import identity_of
-from ..errors import ForeignFileError, SQLMetricsError
+from ..errors import SQLMetricsError
 from ..rows import checkup, files, onlooking, renew, schema, wal
-from ..rows.damage import is_damage
+from ..rows.damage import damage_of, is_damage
 from ..rows.database import WAL_BYTES
 from . import state
 from .findings import ERROR, OK, WARNING, Finding
@@ -39,7 +39,8 @@ def findings(place: Place) -> Iterator[Finding]:
         yield version(place)
         yield from _of_status(state.status(Look(place)))
     except (SQLMetricsError, apsw.Error, OSError) as error:
-        yield Finding("processes", ERROR, str(error), "see the other findings")
+        text = damage_of(error, place.path) if is_damage(error) else str(error)
+        yield Finding("processes", ERROR, text, "see the other findings")
 
 
 def integrity(place: Place) -> Finding:
@@ -52,10 +53,10 @@ def integrity(place: Place) -> Finding:
             checkup.check_rows(connection)
             checkup.check(connection, file)
     except (SQLMetricsError, apsw.Error, OSError, UnicodeDecodeError) as error:
-        if not is_damage(error) or isinstance(error, ForeignFileError):
+        if not is_damage(error):
             return Finding("integrity", ERROR, f"cannot be checked: {error}", "")
         fix = "restart a process of the app, or let one that lives count: it makes the files anew from what can be read"
-        return Finding("integrity", ERROR, str(error), fix)
+        return Finding("integrity", ERROR, damage_of(error, place.path), fix)
     return Finding(
         "integrity", OK, f"every page, row, journal and cell goes together ({time.perf_counter() - begun:.1f} s)"
     )

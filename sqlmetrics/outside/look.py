@@ -21,6 +21,7 @@ from ..cells import ownership
 from ..errors import DamagedError, SchemaError
 from ..rows import onlooking, schema
 from ..rows.damage import unreadable
+from ..rows.database import NoDatabaseError
 from ..scrape.families import FamilySamples
 from ..scrape.members import Member
 from ..scrape.parts import Part
@@ -101,7 +102,7 @@ class Look:
             with contextlib.closing(onlooking.connect(self.place.path)) as connection:
                 found: list[Any] = connection.execute(sql, bound).fetchall()
                 return found
-        except UnicodeDecodeError as error:
+        except (UnicodeDecodeError, NoDatabaseError) as error:
             raise unreadable(error, self.place.path) from error
 
     def scrape(self, asked: Wanted, finish: Callable[[list[FamilySamples], dict[object, Any]], T]) -> T:

@@ -169,15 +169,15 @@ def _look(path: str, last: database.StoreConnection | None, seconds: float, *, i
             database.wait_for_others(connection, seconds)
             return _fitting(connection, path) or nothing
     except Exception as error:  # any: a text may not be decodable
-        is_foreign = isinstance(error, database.NoDatabaseError) and not is_ours and not _has_cells(path)
+        is_foreign = isinstance(error, database.NoDatabaseError) and not is_ours and not has_cells(path)
         if is_foreign or not is_damage(error):
             raise
         return Evidence(damage_of(error, path), files)
 
 
-def _has_cells(path: str) -> bool:
+def has_cells(path: str, *, writable: bool = True) -> bool:
     """Whether there is a cells file of ours, so that the file at the path was a store."""
-    file = open_cells(path + CELLS_SUFFIX, writable=True)
+    file = open_cells(path + CELLS_SUFFIX, writable=writable)
     return file is not None and file.header() is not None
 
 

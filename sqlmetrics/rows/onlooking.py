@@ -17,8 +17,8 @@ from urllib.parse import quote
 import apsw
 
 from ..cells import ownership
-from ..errors import PathError, StoreError
-from . import database, undisturbed
+from ..errors import ForeignFileError, PathError, StoreError
+from . import database, files, undisturbed
 
 _FLAGS = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI | apsw.SQLITE_OPEN_NOFOLLOW
 _State = tuple[int, int, int, int, int]
@@ -42,11 +42,15 @@ class Onlooking(database.StoreConnection):
 def connect(path: str) -> Onlooking:
     """Open an existing store's file to look at it.
 
-    Raises NoStoreError, PathError (it may not be read), ForeignFileError, StoreError, or apsw.BusyError if it is being
-    made anew.
+    Raises NoStoreError, PathError (it may not be read), ForeignFileError (NoDatabaseError if it was a store, and is
+    damaged), StoreError, or apsw.BusyError if it is being made anew.
     """
     try:
         return database.opened(path, _open, looking=True)
+    except database.NoDatabaseError as error:
+        if files.has_cells(path, writable=False):
+            raise
+        raise ForeignFileError(str(error)) from None
     except apsw.CantOpenError as error:
         raise PathError(f"{path}: cannot be opened as a store ({error}); is it a symlink or a folder?") from error
 
