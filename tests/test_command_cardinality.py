@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 
+import pytest
 from helpers import Shell
 from looking import Said, as_they_are, command, worker
 
@@ -51,8 +52,27 @@ def test_what_to_paste_is_printed(path: str) -> None:
 
     assert "SQLMETRICS_MAX_SERIES=1000" in text
     commands = [shlex.split(line) for line in text.splitlines() if line.startswith("  sqlmetrics remove")]
-    assert ["sqlmetrics", "remove", "requests"] in commands
-    assert all(words[:3] == ["sqlmetrics", "remove", "requests"] and len(words) <= 4 for words in commands)
+    of_all = ["sqlmetrics", "remove", "--path", path, "requests"]
+    assert of_all in commands
+    assert all(words[:5] == of_all and len(words) <= 6 for words in commands)
+
+
+def test_what_to_paste_names_the_store_only_if_an_option_did(path: str) -> None:
+    """The environment names it where it is pasted, too."""
+    with worker(path) as one:
+        one.do("burst", 0, 150)
+        text = command("cardinality", SQLMETRICS_PATH=path).out
+
+    assert "\n  sqlmetrics remove requests\n" in text
+
+
+@pytest.mark.parametrize("top", ["0", "-3", "x", "1.5", "²"])
+def test_a_top_of_nothing_is_refused(path: str, top: str) -> None:
+    """It would print one family."""
+    done = cardinality(path, "--top", top)
+
+    assert done.status == 2
+    assert f"expected a whole number above 0, not {top!r}" in done.err
 
 
 def test_few_series_need_no_advice(path: str) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from helpers import Shell, child
-from looking import Said, as_they_are, command, values, worker
+from looking import Said, as_they_are, command, read_only, values, with_mounts, worker
 from outsiders import Operator, as_root, error_of
 
 from sqlmetrics.cells.selection import Selection
@@ -276,6 +276,21 @@ def test_one_who_may_only_read_removes_nothing(path: str, folder: Path) -> None:
     assert "may not write it" in done.err
 
 
+@with_mounts
+@pytest.mark.parametrize("arguments", [["reset"], ["remove", "requests"]])
+def test_a_read_only_mount_is_told_as_such(path: str, folder: Path, arguments: list[str]) -> None:
+    """And not as a want of rights, which the owner of the files has."""
+    with worker(path) as one:
+        one.do("count", "/", 1)
+    with read_only(folder) as place:
+        done = command(*arguments, "--path", os.path.join(place, "metrics.sqlite3"), "--yes")
+    assert paths(path) == {"/"}
+
+    assert done.status == 2
+    assert "mounted read-only here" in done.err
+    assert "sudo" not in done.err
+
+
 def test_a_reset_is_refused_while_a_process_uses_the_store(path: str) -> None:
     """As `reset()` is, unless forced; then what it counts begins at 0."""
     with worker(path) as one:
@@ -309,6 +324,14 @@ def test_a_reset_leaves_nothing_and_small_files(path: str) -> None:
     assert values(path) == {}
     assert changes.sizes(path).total < before.total / 5
     assert MARK.encode() not in contents(path)
+
+
+def test_only_the_name_is_said_to_be_required() -> None:
+    """Without labels, all label sets go."""
+    done = command("remove")
+
+    assert done.status == 2
+    assert done.err.endswith("the following arguments are required: NAME\n")
 
 
 @pytest.mark.parametrize("arguments", [["reset"], ["remove", "requests"]])

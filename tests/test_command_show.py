@@ -241,6 +241,17 @@ def test_a_pattern_that_cannot_be_read_is_told(path: str) -> None:
     assert "LABEL=VALUE" in done.err
 
 
+@pytest.mark.parametrize("span", ["soon", "0", "-1", "nan", "inf", "1e300"])
+@pytest.mark.parametrize("given", [["show", "--watch"], ["top", "--interval"]], ids=["show", "top"])
+def test_a_span_that_makes_no_sense_is_told_with_its_limits(path: str, given: list[str], span: str) -> None:
+    """In words of the user."""
+    done = command(*given, span, "--path", path)
+
+    assert done.status == 2
+    assert f"argument {given[1]}: expected seconds, 0.1 to " in done.err
+    assert f"not {span!r}" in done.err
+
+
 def test_each_process_in_openmetrics_is_refused(path: str) -> None:
     """A scrape has no such thing."""
     done = show(path, "--by", "process", "--openmetrics")

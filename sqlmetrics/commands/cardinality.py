@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from ..outside import words
 from ..outside.look import Look
+from ..outside.place import Place
 from ..outside.sizes import FamilySize, Label, cardinality
 from . import options, screen
 
@@ -22,7 +23,13 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "Exit status: 0; 2 if the store cannot be read."
     options.add_path(parser)
     options.add_json(parser)
-    parser.add_argument("--top", type=int, default=10, metavar="N", help="how many families and labels (default 10)")
+    parser.add_argument("--top", type=_count, default=10, metavar="N", help="how many families and labels (default 10)")
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0, not {text!r}")
+    return int(text)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -35,11 +42,11 @@ def run(arguments: argparse.Namespace) -> int:
         screen.say_json({"store": look.place, "series": sum(one.series for one in found), "families": found})
     else:
         screen.say(f"store  {look.place}")
-        _print(found, max(arguments.top, 1))
+        _print(found, arguments.top, look.place)
     return 0
 
 
-def _print(found: list[FamilySize], top: int) -> None:
+def _print(found: list[FamilySize], top: int, place: Place) -> None:
     series, sets = sum(one.series for one in found), sum(one.label_sets for one in found)
     about = words.size(sum(one.bytes for one in found))
     screen.say(f"{series:,} series of {sets:,} label sets in {len(found)} families, about {about}")
@@ -56,20 +63,21 @@ def _print(found: list[FamilySize], top: int) -> None:
             ["<LABEL", "<FAMILY", "VALUES", "<VALUE WITH MOST SERIES", "SERIES"],
             [[of.name, one.name, str(of.values), words.printable(of.most), str(of.most_series)] for one, of in labels],
         )
-    _advise([(one, label) for one, label in labels if label.values > _MANY])
+    _advise([(one, label) for one, label in labels if label.values > _MANY], place)
 
 
 def _greediest(one: FamilySize) -> str:
     return f"{one.labels[0].name} ({one.labels[0].values} values)" if one.labels else "-"
 
 
-def _advise(many: Iterable[tuple[FamilySize, Label]]) -> None:
-    """Print what to paste against labels with many values."""
+def _advise(many: Iterable[tuple[FamilySize, Label]], place: Place) -> None:
+    """Print what to paste against labels with many values; the environment may name another store than ``--path``."""
+    remove = "sqlmetrics remove" + (f" --path {words.shell_word(place.path)}" if place.named_by == "--path" else "")
     for family in {one.name: one for one, _ in many}.values():
         label, name = family.labels[0], words.shell_word(family.name)
         screen.say()
         screen.say(f"{family.name} has {label.values} values of {label.name}. Give the label fewer, or set a limit:")
         screen.say(f"  SQLMETRICS_MAX_SERIES={_MANY * 10}")
         screen.say("What is there goes by one of these (counters begin at 0 again):")
-        screen.say(f"  sqlmetrics remove {name} {words.shell_word(f'{label.name}={label.most}')}")
-        screen.say(f"  sqlmetrics remove {name}")
+        screen.say(f"  {remove} {name} {words.shell_word(f'{label.name}={label.most}')}")
+        screen.say(f"  {remove} {name}")

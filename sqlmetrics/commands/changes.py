@@ -64,12 +64,18 @@ def opened(place: Place) -> Store:
     for suffix in SUFFIXES:
         name = place.path + suffix
         if os.path.exists(name) and not os.access(name, os.W_OK):
-            status = os.stat(name)
-            raise PathError(
-                f"{name} ({stat.filemode(status.st_mode)}) belongs to uid {status.st_uid}, and uid {os.geteuid()} may"
-                f" not write it; do it as that user (sudo -u '#{status.st_uid}')"
-            )
+            raise PathError(_why_not_writable(name))
     return Store(place.path, settings(), create=False)
+
+
+def _why_not_writable(name: str) -> str:
+    if os.statvfs(name).f_flag & os.ST_RDONLY:
+        return f"{name} is on a file system that is mounted read-only here; do it where the app writes to it"
+    status = os.stat(name)
+    return (
+        f"{name} ({stat.filemode(status.st_mode)}) belongs to uid {status.st_uid}, and uid {os.geteuid()} may not write"
+        f" it; do it as that user (sudo -u '#{status.st_uid}')"
+    )
 
 
 def insist(act: Callable[[], object]) -> None:

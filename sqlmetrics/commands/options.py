@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+from collections.abc import Callable
 
 from ..outside.place import Place, find
 
@@ -20,6 +22,18 @@ def add_path(parser: argparse.ArgumentParser) -> None:
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Add ``--json``."""
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
+
+
+def seconds_to(most: int) -> Callable[[str], float]:
+    """Return what reads a span of seconds, 0.1 to `most`, from an argument."""
+
+    def seconds(text: str) -> float:
+        with contextlib.suppress(ValueError):
+            if 0.1 <= float(text) <= most:
+                return float(text)
+        raise argparse.ArgumentTypeError(f"expected seconds, 0.1 to {most}, not {text!r}")
+
+    return seconds
 
 
 def place_of(arguments: argparse.Namespace) -> Place:

@@ -53,7 +53,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     options.add_json(parser)
     parser.add_argument("--yes", action="store_true", help="do not ask")
     parser.add_argument("name", metavar="NAME", help="of the family, such as requests, or of a sample of it")
-    parser.add_argument("labels", nargs="*", metavar="LABEL=VALUE", help="that label sets must have to be removed")
+    parser.add_argument(
+        "labels", nargs="*", default=[], metavar="LABEL=VALUE", help="that label sets must have to be removed"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

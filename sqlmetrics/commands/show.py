@@ -53,15 +53,13 @@ def add(parser: argparse.ArgumentParser) -> None:
     form.add_argument("--csv", action="store_true", help="print CSV: family, type, name, labels, process, value")
     form.add_argument("--openmetrics", action="store_true", help="print what a scrape would get in that format")
     parser.add_argument(
-        "--watch", nargs="?", type=_interval, const=2.0, metavar="SECONDS", help="again and again, every 2 s by default"
+        "--watch",
+        nargs="?",
+        type=options.seconds_to(86_400),
+        const=2.0,
+        metavar="SECONDS",
+        help="again and again, every 2 s by default",
     )
-
-
-def _interval(text: str) -> float:
-    value = float(text)
-    if not 0.1 <= value <= 86_400:
-        raise argparse.ArgumentTypeError("expected seconds, 0.1 to 86400")
-    return value
 
 
 def run(arguments: argparse.Namespace) -> int:
