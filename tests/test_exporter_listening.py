@@ -243,8 +243,12 @@ def test_without_a_secret_anybody_may_ask() -> None:
 
 
 def test_a_certificate_that_cannot_be_used_is_told(counted: str, folder: Path) -> None:
-    """Missing, or a key without one."""
-    assert "certificate" in refused("--path", counted, "--listen", "127.0.0.1:0", "--tls-cert", str(folder / "none"))
+    """Missing, no certificate, or a key without one; nothing is served before."""
+    text = folder / "text"
+    text.write_text("no certificate")
+    for file in (folder / "none", text):
+        said = refused("--path", counted, "--listen", "127.0.0.1:0", "--tls-cert", str(file), "--tls-key", str(text))
+        assert said.startswith(f"sqlmetrics: the certificate {file} or its key {text} cannot be used: ")
     assert "--tls-cert" in refused("--path", counted, "--tls-key", str(folder / "none"))
 
 

@@ -9,6 +9,7 @@ import logging
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from typing import NoReturn
 
 import apsw
@@ -89,8 +90,14 @@ def _serve(arguments: argparse.Namespace) -> None:
     with listening.listening(arguments.listen) as sockets:
         if not arguments.insecure:
             _refuse_open(sockets, has_tls=bool(tls.cert), has_secret=bool(asked.scheme))
-        _begin_log(store, sockets, "https" if tls.cert else "http")
-        _answer(store, Api(Watched(arguments.path)), asked, arguments.self_metrics, sockets, tls)
+        _begin_log()
+        api = Api(Watched(arguments.path))
+
+        def begun() -> Exporter:
+            _announce(store, sockets, "https" if tls.cert else "http")
+            return Exporter(store, api, asked, self_metrics=arguments.self_metrics)
+
+        _answer(begun, api, sockets, tls)
 
 
 def _refuse_without_uvicorn() -> None:
@@ -98,13 +105,11 @@ def _refuse_without_uvicorn() -> None:
         raise MissingError("serve needs uvicorn: pip install 'sqlmetrics[serve]'")
 
 
-def _answer(
-    store: Watched, api: Api, asked: access.Access, self_metrics: bool, sockets: list[socket.socket], tls: Tls
-) -> None:
+def _answer(begun: Callable[[], Exporter], api: Api, sockets: list[socket.socket], tls: Tls) -> None:
     from ..exporter import server  # here: it imports uvicorn
 
     api.history.start()
-    server.serve(lambda: Exporter(store, api, asked, self_metrics=self_metrics), sockets, tls)
+    server.serve(begun, sockets, tls)
 
 
 def _refuse_open(sockets: list[socket.socket], *, has_tls: bool, has_secret: bool) -> None:
@@ -119,13 +124,15 @@ def _refuse_open(sockets: list[socket.socket], *, has_tls: bool, has_secret: boo
             )
 
 
-def _begin_log(store: Watched, sockets: list[socket.socket], scheme: str) -> None:
+def _begin_log() -> None:
     logging.basicConfig(stream=sys.stderr, format="sqlmetrics: %(message)s", level=logging.WARNING)
     logging.getLogger("uvicorn").setLevel(logging.ERROR)  # it warns of each client that sends nonsense
-    log = logging.getLogger("sqlmetrics")
-    log.setLevel(logging.INFO)
+    logging.getLogger("sqlmetrics").setLevel(logging.INFO)
+
+
+def _announce(store: Watched, sockets: list[socket.socket], scheme: str) -> None:
     urls = " ".join(listening.url(one, scheme) for one in sockets)
-    log.info("serving %s at %s", store.place(), urls)
+    logging.getLogger("sqlmetrics").info("serving %s at %s", store.place(), urls)
     try:
         store.check()
     except (SQLMetricsError, apsw.Error, OSError) as error:

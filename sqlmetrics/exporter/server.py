@@ -39,7 +39,10 @@ _LAST_SECONDS = 3
 
 
 def serve(make_app: Callable[[], Any], sockets: list[socket.socket], tls: Tls) -> None:
-    """Answer requests until SIGTERM or SIGINT. Raises ListenError for a certificate that cannot be used."""
+    """Answer requests until SIGTERM or SIGINT. Raises ListenError for a certificate that cannot be used.
+
+    make_app: called when all is ready to serve, but for the app.
+    """
     config = uvicorn.Config(
         lambda: _quiet(make_app()),
         factory=True,
@@ -59,14 +62,14 @@ def serve(make_app: Callable[[], Any], sockets: list[socket.socket], tls: Tls) -
         ssl_keyfile=tls.key,
     )
     server = _Server(config)
-    asyncio.run(_serve(server, sockets))
+    asyncio.run(_serve(server, sockets, tls))
 
 
-async def _serve(server: _Server, sockets: list[socket.socket]) -> None:
+async def _serve(server: _Server, sockets: list[socket.socket], tls: Tls) -> None:
     try:
         server.config.load()
     except OSError as error:  # ssl.SSLError is one
-        raise ListenError(f"the certificate or its key cannot be used: {error.strerror or error}") from error
+        raise ListenError(f"{tls} cannot be used: {error.strerror or error}") from error
     asyncio.get_running_loop().set_exception_handler(_Complaints())
     await server.serve(sockets)
 

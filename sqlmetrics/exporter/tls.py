@@ -11,3 +11,6 @@ class Tls:
 
     cert: str | None = None
     key: str | None = None
+
+    def __str__(self) -> str:
+        return f"the certificate {self.cert} or its key{f' {self.key}' if self.key else ''}"
