@@ -252,6 +252,17 @@ def test_a_certificate_that_cannot_be_used_is_told(counted: str, folder: Path) -
     assert "--tls-cert" in refused("--path", counted, "--tls-key", str(folder / "none"))
 
 
+def test_the_log_escapes_what_would_act_on_a_terminal(folder: Path) -> None:
+    """The path comes from anywhere."""
+    with serving(str(folder / "a\n\x1b[1mb.sqlite3")) as exporter:
+        assert exporter.get("/-/ready").status == 503
+        said = exporter.log()
+
+    assert "\x1b" not in said
+    assert r"a\n\x1b[1mb.sqlite3 (from --path) at http" in said
+    assert "not ready" in said
+
+
 def test_a_setting_that_cannot_be_used_is_told_at_once(counted: str) -> None:
     """And not to whoever scrapes."""
     assert "SQLMETRICS_MODES" in refused("--path", counted, "--listen", "127.0.0.1:0", SQLMETRICS_MODES="nonsense")

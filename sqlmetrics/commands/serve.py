@@ -20,6 +20,7 @@ from ..exporter.api import Api
 from ..exporter.app import Exporter
 from ..exporter.tls import Tls
 from ..exporter.watched import Watched
+from ..outside import words
 from ..outside.look import settings
 from . import options
 
@@ -132,7 +133,7 @@ def _begin_log() -> None:
 
 def _announce(store: Watched, sockets: list[socket.socket], scheme: str) -> None:
     urls = " ".join(listening.url(one, scheme) for one in sockets)
-    logging.getLogger("sqlmetrics").info("serving %s at %s", store.place(), urls)
+    logging.getLogger("sqlmetrics").info("serving %s", words.printable(f"{store.place()} at {urls}"))
     try:
         store.check()
     except (SQLMetricsError, apsw.Error, OSError) as error:

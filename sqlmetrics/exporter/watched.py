@@ -9,6 +9,7 @@ from .. import config
 from ..errors import PathError
 from ..outside.look import Look
 from ..outside.place import Place, find
+from ..outside.words import printable
 from ..scrape.text import Encoder
 from ..scrape.wanted import Wanted, wanted
 
@@ -59,6 +60,6 @@ class Watched:
         with self._lock:
             before, self._told = self._told, said
         if said and said != before:
-            log.warning("not ready: %s", said)
+            log.warning("not ready: %s", printable(said))
         elif before and not said:
-            log.warning("ready: %s can be read", self.place())
+            log.warning("ready: %s can be read", printable(str(self.place())))
