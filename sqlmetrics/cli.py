@@ -12,7 +12,7 @@ import apsw
 
 from . import __version__, launch
 from .commands import screen
-from .commands.options import PATH_HELP
+from .commands.options import add_path
 from .errors import SQLMetricsError
 from .rows import wal
 
@@ -106,7 +106,7 @@ def _add_run(commands: _Commands) -> None:
         " starts, the first import of prometheus_client installs the store. SQLMETRICS_... variables are its settings.",
         epilog="The exit status is that of the command; 127 if there is no such command, 126 if it cannot run.",
     )
-    run.add_argument("--path", help=PATH_HELP)
+    add_path(run)
     run.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND", help="a program and its arguments")
     run.set_defaults(run=lambda given: _run(run, given))
 

@@ -344,6 +344,23 @@ def test_no_store_is_made(path: str, folder: Path, arguments: list[str]) -> None
     assert os.listdir(folder) == []
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [["reset", "--yes"], ["remove", "requests", "--yes"], ["status"], ["env"], ["serve"], ["run", "true"]],
+    ids=lambda arguments: arguments[0],
+)
+def test_an_empty_path_does_not_mean_the_store_of_the_environment(path: str, arguments: list[str]) -> None:
+    """A script may have it from a variable that is not set."""
+    with worker(path) as one:
+        one.do("count", "/", 1)
+
+        done = command(arguments[0], "--path", "", *arguments[1:], SQLMETRICS_PATH=path)
+
+        assert done.status == 2
+        assert "argument --path: it is empty; is a variable not set?" in done.err
+        assert paths(path) == {"/"}
+
+
 def test_a_label_value_is_taken_as_it_is(path: str) -> None:
     """No pattern, neither in what goes nor in what is shown before."""
     with worker(path) as one:

@@ -222,6 +222,15 @@ def test_patterns_choose_by_name_and_labels(path: str, pattern: str, names: set[
     assert ("no series matches" in done.err) == (not names)
 
 
+def test_no_table_is_shown_where_nothing_matches(path: str) -> None:
+    """Not even its head."""
+    with worker(path) as one:
+        one.do("count", "/a", 1)
+
+        for done in (show(path, "nosuch"), show(path, "--family", "nosuch")):
+            assert done.out.splitlines() == [f"store  {path} (from --path)"]
+
+
 def test_what_is_shown_can_be_pasted_as_a_pattern(path: str) -> None:
     """Quotes, backslashes and line ends included."""
     with worker(path) as one:

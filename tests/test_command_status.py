@@ -156,6 +156,8 @@ def test_sizes_limits_and_versions_are_shown(path: str, shell: Shell) -> None:
         assert found["limits"]["cell blocks"]["used"] >= 4
         assert found["versions"]["schema"] == str(shell.value("PRAGMA user_version"))
         assert time.time() - found["last_flush"] < 20
+        for size in (*found["files"].values(), found["free_bytes"], found["journal_bytes_behind"]):
+            assert type(size) is int
 
 
 def test_the_last_flush_is_told_when_nobody_lives_any_more(path: str) -> None:

@@ -21,7 +21,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "Counts series by family and by label, and names the label with the most values. Changes nothing."
     )
     parser.epilog = "Exit status: 0; 2 if the store cannot be read."
-    options.add_path(parser)
+    options.add_store(parser)
     options.add_json(parser)
     parser.add_argument("--top", type=_count, default=10, metavar="N", help="how many families and labels (default 10)")
 

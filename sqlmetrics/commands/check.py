@@ -18,7 +18,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         " Changes nothing. A large store takes seconds."
     )
     parser.epilog = "Exit status: 0 if all is in order; 1 if there are warnings; 2 if there are errors."
-    options.add_path(parser)
+    options.add_store(parser)
     options.add_json(parser)
 
 

@@ -17,7 +17,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "Prints the variables that make a Python use the store, as under `sqlmetrics run`. Empties nothing."
     )
     parser.epilog = "Exit status: 0; 1 if no store is named, or the path cannot be one."
-    parser.add_argument("--path", help=options.PATH_HELP)
+    options.add_path(parser)
     parser.add_argument(
         "--format",
         choices=list(_FORMATS),

@@ -26,7 +26,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         " node_exporter's textfile collector needs it. Changes nothing in the store."
     )
     parser.epilog = "Exit status: 0 if it has written all; 2 if it cannot read the store or write the file."
-    options.add_path(parser)
+    options.add_store(parser)
     parser.add_argument(
         "-o", "--output", metavar="FILE", help="such as /var/lib/node_exporter/app.prom; default: standard output"
     )

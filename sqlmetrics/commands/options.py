@@ -8,14 +8,26 @@ from collections.abc import Callable
 
 from ..outside.place import Place, find
 
-PATH_HELP = "the store, a file or an existing folder; default: SQLMETRICS_PATH, else PROMETHEUS_MULTIPROC_DIR"
+_PATH_HELP = "the store, a file or an existing folder; default: SQLMETRICS_PATH, else PROMETHEUS_MULTIPROC_DIR"
 TROUBLE = 2
 """The exit status of a command that cannot do its work: there is no store, say, or it may not be read."""
 
 
 def add_path(parser: argparse.ArgumentParser) -> None:
-    """Add ``--path``, and make errors end with the status `TROUBLE`."""
-    parser.add_argument("--path", help=PATH_HELP)
+    """Add ``--path``."""
+    parser.add_argument("--path", type=_named, help=_PATH_HELP)
+
+
+def _named(text: str) -> str:
+    """Refuse an empty path: it would mean the store of the environment, which a script may then empty."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty; is a variable not set? Without --path the environment decides")
+    return text
+
+
+def add_store(parser: argparse.ArgumentParser) -> None:
+    """Add ``--path``, of a store that must be there: errors end with the status `TROUBLE`."""
+    add_path(parser)
     parser.set_defaults(trouble=TROUBLE)
 
 

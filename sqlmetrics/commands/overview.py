@@ -128,7 +128,7 @@ def as_json(found: Overview) -> dict[str, object]:
         "families": [_family_json(one) for one in found.rates.families],
         "processes": [_process_json(one) for one in found.rates.processes],
         "rows_behind_seconds": found.behind[0],
-        "journal_bytes_behind": found.behind[1],
+        "journal_bytes_behind": int(found.behind[1]),
         "died": [one.pid for one in found.deaths],
     }
 

@@ -49,7 +49,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "Exit status: 0 if they are gone; 1 if there are none; 2 if nothing was removed: it was refused, not confirmed,"
         " or the store cannot be written."
     )
-    options.add_path(parser)
+    options.add_store(parser)
     options.add_json(parser)
     parser.add_argument("--yes", action="store_true", help="do not ask")
     parser.add_argument("name", metavar="NAME", help="of the family, such as requests, or of a sample of it")

@@ -34,7 +34,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         "Exit status: 0 if it is empty; 2 if nothing was changed: it was refused, not confirmed, or cannot be written."
     )
-    options.add_path(parser)
+    options.add_store(parser)
     options.add_json(parser)
     parser.add_argument("--yes", action="store_true", help="do not ask")
     parser.add_argument(

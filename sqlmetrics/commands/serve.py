@@ -41,7 +41,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         " yet."
     )
     parser.epilog = "Exit status: 0 when SIGTERM or SIGINT ends it; 2 if it cannot begin."
-    options.add_path(parser)
+    options.add_store(parser)
     parser.add_argument(
         "--listen", default=listening.DEFAULT, metavar="WHERE", help=f"{listening.FORMS} (default {listening.DEFAULT})"
     )

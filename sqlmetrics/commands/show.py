@@ -45,7 +45,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="PATTERN",
         help="the name of a family or a sample, or 'NAME{LABEL=VALUE,...}' in quotes; * stands for anything",
     )
-    options.add_path(parser)
+    options.add_store(parser)
     parser.add_argument("--by", choices=["process"], help="each process by itself, if it has counted anything")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--family", action="store_true", help="one line for each family: its type, series and total")
@@ -193,7 +193,8 @@ def _bound(value: float) -> str:
 
 def _print_overview(families: list[FamilyValues]) -> None:
     rows = [[one.name, one.type, str(len(one.series)), words.number(one.total), one.help] for one in families]
-    screen.table(["<FAMILY", "<TYPE", "SERIES", "TOTAL", "<HELP"], rows)
+    if rows:
+        screen.table(["<FAMILY", "<TYPE", "SERIES", "TOTAL", "<HELP"], rows)
 
 
 def _print(families: list[FamilyValues], *, by_process: bool) -> None:

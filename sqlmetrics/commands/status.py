@@ -25,7 +25,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         "Exit status: 0 if a process is alive; 1 if none is; 2 if there is trouble, or the store cannot be read."
     )
-    options.add_path(parser)
+    options.add_store(parser)
     options.add_json(parser)
 
 

@@ -39,12 +39,12 @@ def add(parser: argparse.ArgumentParser) -> None:
         "Keys: q leaves, s sorts the families and o the processes by the next column, / filters both by a part of a"
         " name, Esc shows all, space holds. Exit status: 0; 2 if the store cannot be read."
     )
-    options.add_path(parser)
+    options.add_store(parser)
     parser.add_argument(
         "--interval", type=options.seconds_to(3600), default=2.0, metavar="SECONDS", help="from look to look (2)"
     )
     parser.add_argument("--once", action="store_true", help="print what happened between two looks, and end")
-    parser.add_argument("--json", action="store_true", help="print that as JSON, for programs")
+    parser.add_argument("--json", action="store_true", help="print that as JSON, for programs, without --filter")
     parser.add_argument("--sort", choices=list(FAMILY_ORDERS), default="rate", help="families by (default rate)")
     parser.add_argument("--order", choices=list(PROCESS_ORDERS), default="rate", help="processes by (default rate)")
     parser.add_argument("--filter", default="", metavar="TEXT", help="only families and processes with it in the name")

@@ -90,13 +90,13 @@ class Status:
     processes: list[Process]
     deaths: list[Death]
     ended: dict[str, int]
-    files: dict[str, float]
-    free_bytes: float
+    files: dict[str, int]
+    free_bytes: int
     limits: dict[str, Limit]
     last_flush: float | None
     flushes: Work
     scrapes: Work
-    journal_bytes_behind: float
+    journal_bytes_behind: int
     pid_clashes: int
     errors: dict[str, float]
     versions: dict[str, str]
@@ -120,13 +120,13 @@ def status(look: Look) -> Status:
         processes=known,
         deaths=deaths,
         ended={how: int(count) for how, count in _by_label(families, "sqlmetrics_processes_ended").items() if count},
-        files=_by_label(families, "sqlmetrics_bytes"),
-        free_bytes=_by_label(families, "sqlmetrics_free_bytes")[""],
+        files={file: int(size) for file, size in _by_label(families, "sqlmetrics_bytes").items()},
+        free_bytes=int(_by_label(families, "sqlmetrics_free_bytes")[""]),
         limits={name: Limit(round(used[name] * of), of) for name, of in _LIMITS.items()},
         last_flush=max(filter(None, flushes), default=None),
         flushes=_work(families, "flush"),
         scrapes=_work(families, "scrape"),
-        journal_bytes_behind=_by_label(families, "sqlmetrics_journal_bytes_behind")[""],
+        journal_bytes_behind=int(_by_label(families, "sqlmetrics_journal_bytes_behind")[""]),
         pid_clashes=int(_by_label(families, "sqlmetrics_pid_clashes")[""]),
         errors={cause: count for cause, count in _by_label(families, "sqlmetrics_errors").items() if count},
         versions=versions(look),
