@@ -38,6 +38,7 @@ class Row:
     target: what is requested. metrics: where it is scraped; both begin with ``:9200`` if that is the port.
     samples: what each answered request adds to these samples of a scrape.
     supervised: the server ends when a worker is killed, and its supervisor starts it again.
+    counts_late: a request is counted after its answer was sent, so a scrape that follows may be too early.
     change: (old, new): what the page says may be changed in the command.
     """
 
@@ -47,6 +48,7 @@ class Row:
     metrics: str = "/metrics"
     samples: Mapping[Sample, float] = field(default_factory=lambda: {("requests_total", (("path", "/"),)): 1.0})
     supervised: bool = False
+    counts_late: bool = False
     change: tuple[str, str] = ("", "")
 
     @property

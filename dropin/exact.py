@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from deployment import Deployment, Row, deployed
+from deployment import Deployment, Row, Values, deployed
 from helpers import wait_for
 
 
@@ -34,8 +34,14 @@ def assert_exact_across_a_death(row: Row, folder: Path, **environment: str) -> N
 def assert_all_shown(server: Deployment) -> None:
     """Every scrape shows all that was answered so far."""
     expected = {sample: each * server.sent for sample, each in server.row.samples.items()}
+
+    def is_shown(values: Values) -> bool:
+        return {sample: values.get(sample) for sample in expected} == expected
+
+    if server.row.counts_late:
+        wait_for(lambda: is_shown(server.scrapes(1)[0]))
     for values in server.scrapes():
-        assert {sample: values.get(sample) for sample in expected} == expected, server.log()
+        assert is_shown(values), f"not {expected} in {values}\n{server.log()}"
 
 
 def assert_tidy(server: Deployment) -> None:

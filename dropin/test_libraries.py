@@ -52,11 +52,16 @@ _STARLETTE_LABELS = {"app_name": "starlette", "method": "GET", "path": "/", "sta
 
 
 class Library(NamedTuple):
-    """A page: the distributions whose versions matter, what a request adds, and where it is scraped, by heading."""
+    """A page.
+
+    distributions: whose versions matter. samples: what a request adds. metrics: where it is scraped, by heading.
+    counts_late: see `Row`.
+    """
 
     distributions: list[str]
     samples: Mapping[Sample, float]
     metrics: Mapping[str, str] = {}
+    counts_late: bool = False
 
 
 LIBRARIES = {
@@ -77,13 +82,16 @@ LIBRARIES = {
         ["prometheus-flask-exporter", "flask", *GUNICORN], _FLASK, {"GunicornPrometheusMetrics": ":9200/"}
     ),
     "prometheus-flask-exporter-uwsgi": Library(["prometheus-flask-exporter", "flask", "uwsgi"], _FLASK),
-    "prometheus-fastapi-instrumentator": Library(["prometheus-fastapi-instrumentator", "fastapi", *UVICORN], _FASTAPI),
+    "prometheus-fastapi-instrumentator": Library(
+        ["prometheus-fastapi-instrumentator", "fastapi", *UVICORN], _FASTAPI, counts_late=True
+    ),
     "starlette-exporter": Library(
         ["starlette-exporter", "starlette", *UVICORN],
         {
             sample("starlette_requests_total", **_STARLETTE_LABELS): 1,
             sample("starlette_request_duration_seconds_count", **_STARLETTE_LABELS): 1,
         },
+        counts_late=True,
     ),
     "prometheus-async": Library(
         ["prometheus-async", "aiohttp", *GUNICORN],
@@ -117,7 +125,8 @@ def row_of(page: str, heading: str) -> Row:
     """The row of the command below a heading."""
     library = LIBRARIES[page]
     metrics = library.metrics.get(heading, "/metrics")
-    return Row(f"libraries/{page}.md", heading, metrics=metrics, samples=library.samples)
+    samples, counts_late = library.samples, library.counts_late
+    return Row(f"libraries/{page}.md", heading, metrics=metrics, samples=samples, counts_late=counts_late)
 
 
 ROWS = [
