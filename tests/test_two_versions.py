@@ -58,6 +58,7 @@ class Newer:
             for former, name in re.findall(r"ALTER TABLE (\w+) RENAME TO (\w+)", sql):
                 for module in [*package.glob("rows/*.py"), *package.glob("scrape/*.py"), *package.glob("store/*.py")]:
                     in_sql = rf"(?<=FROM |JOIN |INTO |main\.){former}\b|(?<=UPDATE ){former}\b|\b{former}(?=\.\w)"
+                    in_sql += rf"|(?<=sqlite_autoindex_){former}(?=_\d)"  # SQLite renames these, too
                     module.write_text(re.sub(in_sql, name, module.read_text("utf-8")), "utf-8")
         self.process = subprocess.Popen(
             [sys.executable, "-c", _WORKER, path],
