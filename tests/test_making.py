@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from prometheus_client import Counter
 
 import sqlmetrics
 from sqlmetrics import config
+from sqlmetrics.process import fork
 from sqlmetrics.rows.making import LOCK_SUFFIX, making
 
 pytestmark = pytest.mark.promise(4)
@@ -26,6 +28,7 @@ pytestmark = pytest.mark.promise(4)
 MAKE = """
 import os, signal, sys
 from sqlmetrics import config
+from sqlmetrics.process import fork
 from sqlmetrics.rows.making import making
 with making(sys.argv[1], config.Settings(), 5):
     os.kill(os.getpid(), signal.SIGSTOP)
@@ -235,3 +238,37 @@ def test_members_of_a_group_share_the_lock(folder: Path, path: str) -> None:
 
     assert unprivileged(lambda: sqlmetrics.install(path, mode=0o660, group=group).is_open())
     assert not os.path.exists(path + LOCK_SUFFIX)
+
+
+def test_forks_while_another_process_makes_the_files_leave_no_descriptor_open(path: str) -> None:
+    """A thread that waits for the other process gives way to each fork, and tries again."""
+
+    def descriptors() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    def wait() -> None:
+        try:
+            with making(path, config.Settings(), 20):
+                pass
+        except fork.GaveWayError:
+            gave_way.append(True)
+
+    class Slow(fork.ForkAware):
+        """Makes a fork take some time, as a busy app does."""
+
+        def before_fork(self) -> None:
+            time.sleep(0.03)
+
+    gave_way: list[bool] = []
+    slow = Slow()
+    fork.register(slow)
+    with stopped_maker(path):
+        before = descriptors()
+        for times in range(1, 4):
+            waiting = threading.Thread(target=wait)
+            waiting.start()
+            wait_for(lambda: descriptors() > before)
+            while waiting.is_alive():
+                assert in_child(lambda: True)
+            assert len(gave_way) == times
+        assert descriptors() == before

@@ -55,9 +55,14 @@ def _lock(name: str, settings: config.Settings, seconds: float) -> int:
         fd = _open(name, settings)
         if fd is not None:
             _held.add(fd)
-            if _wait_for(fd, name, end):
+            is_locked = False
+            try:
+                is_locked = _wait_for(fd, name, end)
+            finally:  # even if another thread forks meanwhile
+                if not is_locked:
+                    _close(fd)
+            if is_locked:
                 return fd
-            _close(fd)
         if time.monotonic() >= end:
             raise HeldUpError(f"{name} is locked: another process has been making the files for {seconds:g} seconds")
 
