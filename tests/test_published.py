@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from typing import Any
 
 import prometheus_client
 import pytest
@@ -21,6 +22,8 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import NativeHistogram
 
 import sqlmetrics
+from sqlmetrics.client import sampling
+from sqlmetrics.client.published import Publication
 from sqlmetrics.store import installed as stores
 
 pytestmark = pytest.mark.promise(12)
@@ -300,3 +303,41 @@ def test_an_answer_that_comes_after_uninstall_opens_no_store(
     thread.join(20)
 
     assert stores.installed() is None
+
+
+def test_a_gauge_that_is_made_while_its_collector_is_unpublished_does_not_stay(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One thread takes the gauges out; another one, which has asked before, makes them again in the middle of that."""
+    store = sqlmetrics.install(path, flush_interval=1000)
+    level = GaugeMetricFamily("level", "Level", labels=["of"])
+    for of in ("first", "second"):
+        level.add_metric([of], 1)
+    custom = Custom(level)
+    sqlmetrics.publish(custom, "liveall")
+    flush_all(store)
+    assert value("level", of="first", pid=str(os.getpid())) == 1
+
+    publication = sampling.sampler.publications[custom]
+    asking, made, go_on = threading.Thread(target=publication.sample), threading.Event(), threading.Event()
+    give_back, make = Publication._give_back, Publication._make
+
+    def give_back_slowly(*arguments: Any) -> None:
+        give_back(*arguments)
+        if asking.ident is None:
+            asking.start()
+            assert made.wait(20)
+
+    def make_slowly(self: Publication, kept: Any, help_text: str) -> Any:
+        if ("of", "second") in kept.labels:
+            made.set()
+            assert go_on.wait(20)
+        return make(self, kept, help_text)
+
+    monkeypatch.setattr(Publication, "_give_back", give_back_slowly)
+    monkeypatch.setattr(Publication, "_make", make_slowly)
+    sqlmetrics.unpublish(custom)
+    go_on.set()
+    asking.join(20)
+    flush_all(store)
+    assert not [name for name, _ in scrape() if name == "level"]

@@ -69,11 +69,11 @@ class Publication:
 
     def families(self) -> list[str]:
         """Return the names of the families that this process has of the collector."""
-        return list(dict.fromkeys(kept.family for kept in self._values))
+        return list(dict.fromkeys(kept.family for kept in list(self._values)))
 
     def tell_registered(self, registered: bool) -> None:
         """Note in the store whether the collector is in the default registry."""
-        for family in {self._family(kept) for kept in self._values}:
+        for family in {self._family(kept) for kept in list(self._values)}:
             describe(family, registered=registered)
             stores.default_store().part.describe(family)
 
@@ -97,13 +97,16 @@ class Publication:
                     problem = error
         if stores.installed() is None:  # the collector took long, or has uninstalled it
             return
-        for kept, value in found.items():
-            if kept not in self._values:
-                self._values[kept] = self._make(kept, helps[kept.family])
-            self._values[kept].set(value, timestamp=now)
-        self._give_back([kept for kept in self._values if kept not in found])
-        if self._withdrawn:  # meanwhile
-            self.withdraw()
+        try:
+            for kept, value in found.items():
+                known = self._values.get(kept)
+                if known is None:
+                    known = self._values[kept] = self._make(kept, helps[kept.family])
+                known.set(value, timestamp=now)
+            self._give_back([kept for kept in list(self._values) if kept not in found])
+        finally:
+            if self._withdrawn:  # meanwhile
+                self.withdraw()
         if problem is not None:
             raise problem
 
@@ -119,8 +122,8 @@ class Publication:
     def withdraw(self) -> None:
         """Take its gauges out of scrapes."""
         self._withdrawn = True
+        # The dict stays the same: another thread that is asking adds to it, and then calls this once more.
         self._give_back(list(self._values))
-        self._values = {}
 
     def _give_back(self, gone: list[Kept]) -> None:
         """Take those of these that are gauges out of scrapes. All others were counted, and stay."""
