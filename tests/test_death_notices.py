@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 
 import pytest
 from helpers import Shell, child, value
+from interruption import Interruption
 from prometheus_client import Counter, Gauge
 
 import sqlmetrics
+from sqlmetrics.cells import arenas
 
 pytestmark = pytest.mark.promise(3)
 
@@ -99,3 +102,41 @@ def test_a_right_notice_is_seen_by_the_shell(path: str, shell: Shell) -> None:
     assert shell("SELECT metric, pid, value FROM samples WHERE value <> 0") == [
         {"metric": "requests_total", "pid": None, "value": 1.0}
     ]
+
+
+def test_a_notice_in_the_middle_of_the_answer_to_another_one_is_not_lost(path: str) -> None:
+    """The first one tells of a removal, the second one of a death. Its gauge is back in any case."""
+    store = sqlmetrics.install(path, flush_interval=1000)
+    app, others = App("livesum"), Counter("others", "Others", ["of"])
+    (asked, ask), (answered, answer) = os.pipe(), os.pipe()
+
+    def use(of: str, line: int) -> str:
+        """Use both; at that line of the arena's, the other process takes this one for dead."""
+        notice = Interruption(line, [arenas], lambda: (os.write(ask, b"x"), os.read(answered, 1)))
+        with notice.watching():
+            app.use()
+        if not notice.where:
+            os.write(ask, b" ")
+        others.labels(of).inc()
+        app.use()
+        return notice.where
+
+    def mark(pid: int) -> None:
+        if os.read(asked, 1) == b"x":
+            sqlmetrics.mark_process_dead(pid)
+            os.write(answer, b"x")
+
+    with child(use=use, rest=lambda: store.flusher.stop()) as one:
+        one.do("use", "0", 0)
+        os.read(asked, 1)
+        one.do("rest")
+        for line in range(1, 60):
+            others.remove(f"{line - 1}")
+            marking = threading.Thread(target=mark, args=(one.pid,))
+            marking.start()
+            where = one.do("use", f"{line}", line)
+            marking.join(20)
+            assert app.shown(one.pid) == 4, where
+            if not where:
+                break
+        assert line > 20

@@ -165,7 +165,8 @@ class SharedArena:
         self._families.clear()
         self._records.clear()
         lapsed = self.file.lapsed[self.slot] != 0
-        self.file.lapsed[self.slot] = 0
+        if lapsed:  # else another process may be setting it right now, and its notice is still to come
+            self.file.lapsed[self.slot] = 0
         return lapsed
 
     def publish(self) -> None:
