@@ -6,6 +6,7 @@ import json
 import logging
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,9 @@ from prometheus_client import Counter, Enum, Gauge, Histogram, Info
 
 import sqlmetrics
 from sqlmetrics.cells import arenas, layout
+from sqlmetrics.client import labelsets
+from sqlmetrics.process.trouble import Trouble
+from sqlmetrics.rows import nonsense
 from sqlmetrics.store.flusher import Outcome
 
 pytestmark = pytest.mark.promise(4)
@@ -364,3 +368,28 @@ def test_a_child_in_the_cells_of_another_one_is_left_out(store: sqlmetrics.Store
 
     goes_on(store, shell, poisoned(write))
     assert shell("SELECT * FROM metrics WHERE metric = 'bad_total'") == []
+
+
+class TakenByOthers(deque[Any]):
+    """A queue of which another thread takes the rest as soon as somebody has looked how much there is."""
+
+    def __len__(self) -> int:
+        found = super().__len__()
+        self.clear()
+        return found
+
+
+def test_another_thread_may_tell_of_what_was_left_out(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each scrape of a process that only scrapes does it, and a server answers in several threads."""
+    monkeypatch.setitem(nonsense._noted, path, TakenByOthers(["nonsense"]))
+    nonsense.tell(path, Trouble())
+
+
+def test_another_thread_may_drop_what_was_removed(store: sqlmetrics.Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The flusher and a call of `flush()` do it at the same time, and neither of the two flushes fails."""
+    jobs = Counter("jobs", "Jobs", ["of"])
+    jobs.labels("a").inc()
+    jobs.remove("a")
+    monkeypatch.setattr(labelsets, "_removed", TakenByOthers(labelsets._removed))
+    assert store.flush() is not Outcome.FAILED
+    assert not store.file.is_doubted()

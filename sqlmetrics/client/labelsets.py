@@ -14,8 +14,8 @@ from ..cells import exact
 from ..cells.part import Part
 from ..cells.selection import removal_listeners
 from ..cells.shape import Key
-from ..process import waits
-from ..process.weak import members
+from ..process import native, waits
+from ..process.weak import members, taken_from
 
 parents: weakref.WeakSet[Any] = weakref.WeakSet()
 """Metrics with label names; a fork renews their locks."""
@@ -64,7 +64,7 @@ def drop_removed(part: Part) -> None:
 
     Call it with no lock of this package held.
     """
-    keys = [_removed.popleft() for _ in range(len(_removed))]
+    keys = iter(lambda: taken_from(_removed), None)
     removed: dict[tuple[str, str], list[Key]] = {}
     for key in keys:
         removed.setdefault((key[0].family, key[0].type), []).append(key)
@@ -77,13 +77,15 @@ def drop_removed(part: Part) -> None:
 
 
 def _drop(parent: Any, keys: list[Key], part: Part) -> bool:
-    if not parent._lock.acquire(timeout=waits.METRIC):
-        return False
+    taken: list[bool] = []
     try:
+        if not native.take(parent._lock, taken, waits.METRIC):
+            return False
         for shape, values in keys:
             labels = dict(zip(shape.labelnames, values, strict=True))
             if not part.has_known((shape, values)):
                 take_out(parent, tuple(labels.get(exact.text(name)) for name in parent._labelnames))
     finally:
-        parent._lock.release()
+        if taken:
+            parent._lock.release()
     return True

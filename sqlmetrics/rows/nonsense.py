@@ -9,6 +9,7 @@ from collections import deque
 
 from ..cells.journal import Reading
 from ..process.trouble import Trouble
+from ..process.weak import taken_from
 
 _MOST = 1000
 _noted: dict[str, deque[str]] = {}
@@ -28,6 +29,5 @@ def note_one(path: str, instance: int, what: str) -> None:
 
 def tell(path: str, trouble: Trouble) -> None:
     """Report what was noted of the store at `path`; takes no lock."""
-    waiting = _noted.get(path, ())
-    while waiting:
-        trouble.report("records", f"{path}: {waiting.popleft()}; readers skip it, and show and keep everything else")
+    while what := taken_from(_noted.get(path, deque())):
+        trouble.report("records", f"{path}: {what}; readers skip it, and show and keep everything else")
