@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import urllib.request
@@ -10,7 +11,7 @@ from pathlib import Path
 import prometheus_client
 import pytest
 from helpers import ask, child, in_child, names_of
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, values
 from prometheus_client.core import GaugeMetricFamily
 
 import sqlmetrics
@@ -28,6 +29,31 @@ Counter("homeless", "In no registry", registry=None).inc()
 print("counted", flush=True)
 sys.stdin.read()
 """
+
+
+@pytest.mark.parametrize("kind", ["a name of its own", "two equal bounds", "a value class of the app's"])
+def test_a_histogram_without_labels_is_the_total_whatever_holds_its_buckets(
+    path: str, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """One object has all buckets of a histogram; in these cases each bucket has its own."""
+    identify = (lambda: f"process {os.getpid()}") if kind == "a name of its own" else None
+    sqlmetrics.install(path, process_identifier=identify)
+
+    class Value(values.ValueClass):
+        def inc(self, amount: float) -> None:
+            super().inc(amount)
+
+    with monkeypatch.context() as patched:
+        if kind == "a value class of the app's":
+            patched.setattr(values, "ValueClass", Value)
+        sizes = Histogram("sizes", "Sizes", buckets=(1, 1, 2) if kind == "two equal bounds" else (1, 2))
+    sizes.observe(1)
+    in_child(lambda: [sizes.observe(2) for _ in range(3)])
+
+    buckets = [REGISTRY.get_sample_value("sizes_bucket", {"le": bound}) for bound in ("1.0", "2.0", "+Inf")]
+    assert buckets == [1, 4, 4]
+    assert REGISTRY.get_sample_value("sizes_count") == 4
+    assert ask(REGISTRY.restricted_registry(["sizes_count"]), "sizes_count") == 4
 
 
 def test_the_default_registry_yields_the_sum_of_all_processes(store: sqlmetrics.Store) -> None:

@@ -90,7 +90,7 @@ def is_shared(metric: object) -> bool:
 
 def _holds_shared(metric: Any, kind: Any) -> bool:
     if not metric._is_parent():
-        return hasattr(metric, "_said") if is_state(metric) else _all_shared(values_of(metric).values())
+        return hasattr(metric, "_said") if is_state(metric) else _all_shared(flat(values_of(metric)))
     is_usual = is_switched() and type(metric)._metric_init is kind._metric_init
     return is_usual or all(_holds_shared(child, kind) for child in list(metric._metrics.values()))
 
