@@ -24,6 +24,10 @@ PUBLISHED = ("process", "gc", "platform")
 
 Identifier = Callable[[], object]
 _LONGEST_INTERVAL = 86_400.0
+_MOST_ROWS = 2**63 - 1
+"""The greatest number that SQLite takes."""
+_GREATEST_GID = 2**32 - 2
+"""The greatest number of a group; the next one is -1 for the system."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ class Settings:
         """The number of `group`, or -1 (leave it). Raises ValueError if there is no such group."""
         if self.group is None:
             return -1
-        if str(self.group).isdigit():
+        if str(self.group).isdecimal() and int(self.group) <= _GREATEST_GID:
             return int(self.group)
         try:
             return grp.getgrnam(str(self.group)).gr_gid
@@ -107,7 +111,7 @@ def settings(**given: object) -> Settings:
         if name not in found and text:
             try:
                 found[name] = convert(text)
-            except (ValueError, ImportError, AttributeError) as error:
+            except (ValueError, ImportError, AttributeError, TypeError) as error:  # TypeError: of a module like `.name`
                 raise ValueError(f"{variable}={text!r} cannot be used: {error}") from error
     return checked(Settings(**found))  # type: ignore[arg-type]
 
@@ -172,22 +176,35 @@ def registries() -> str:
 
 
 def checked(result: Settings) -> Settings:
-    """Return the settings if they can be used. Raises ValueError."""
-    if not 0 < result.flush_interval <= _LONGEST_INTERVAL:
-        raise ValueError(f"flush_interval is {result.flush_interval!r}; it must be more than 0 seconds, a day at most")
-    if result.keep_dead < 0:
-        raise ValueError(f"keep_dead is {result.keep_dead!r}; it must be 0 or more processes")
-    if result.max_series is not None and not _is_positive(result.max_series):
-        raise ValueError(f"max_series is {result.max_series!r}; it must be a whole number of label sets, 1 or more")
-    if not 0 <= result.mode <= 0o777:
-        raise ValueError(f"mode is {result.mode:#o}; it must be permission bits, such as 0o600 or 0o660")
-    if result.group is not None:
-        result.gid()
+    """Return the settings if they can be used. Raises ValueError that names the wrong one."""
+    for name, (is_right, wanted) in _WANTED.items():
+        found = getattr(result, name)
+        if not is_right(found):
+            shown = f"{found:#o}" if name == "mode" and isinstance(found, int) else repr(found)
+            raise ValueError(f"{name} is {shown}; it must be {wanted}")
+    result.gid()
     return result
 
 
-def _is_positive(number: object) -> bool:
-    return isinstance(number, int) and not isinstance(number, bool) and number >= 1
+def _is_whole(number: object, least: int, most: int) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool) and least <= number <= most
+
+
+def _is_interval(seconds: object) -> bool:
+    return type(seconds) is not bool and isinstance(seconds, (int, float)) and 0 < seconds <= _LONGEST_INTERVAL
+
+
+_WANTED: dict[str, tuple[Callable[[object], bool], str]] = {
+    "flush_interval": (_is_interval, "a number of seconds, more than 0 and a day at most"),
+    "process_identifier": (callable, "a function without arguments"),
+    "mode": (lambda bits: _is_whole(bits, 0, 0o777), "permission bits, such as 0o600 or 0o660"),
+    "keep_dead": (lambda number: _is_whole(number, 0, _MOST_ROWS), "a whole number of processes, 0 or more"),
+    "max_series": (
+        lambda number: number is None or _is_whole(number, 1, _MOST_ROWS),
+        "a whole number of label sets, 1 or more",
+    ),
+}
+"""For each setting but the group: whether a value can be used, and what is wanted."""
 
 
 def resolve(path: str | os.PathLike[str] | None = None) -> str:

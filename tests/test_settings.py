@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
+from decimal import Decimal
 from pathlib import Path
 
 import prometheus_client.multiprocess
@@ -58,11 +60,14 @@ def test_each_keyword_has_a_variable(path: str, monkeypatch: pytest.MonkeyPatch)
         ("SQLMETRICS_PROCESS_IDENTIFIER", "os:no_such_function"),
         ("SQLMETRICS_PROCESS_IDENTIFIER", "os"),
         ("SQLMETRICS_PROCESS_IDENTIFIER", "os:name"),
+        ("SQLMETRICS_PROCESS_IDENTIFIER", ".os:getpid"),
         ("SQLMETRICS_MODE", "rw-rw----"),
         ("SQLMETRICS_MODE", "999"),
         ("SQLMETRICS_GROUP", "no-such-group"),
+        ("SQLMETRICS_GROUP", "4294967295"),
         ("SQLMETRICS_KEEP_DEAD", "some"),
         ("SQLMETRICS_KEEP_DEAD", "-1"),
+        ("SQLMETRICS_KEEP_DEAD", "9223372036854775808"),
         ("SQLMETRICS_MAX_SERIES", "many"),
         ("SQLMETRICS_MAX_SERIES", "1.5"),
         ("SQLMETRICS_MAX_SERIES", "0"),
@@ -82,6 +87,47 @@ def test_a_variable_that_cannot_be_used_is_refused(
     found = str(caught.value)
     assert text in found or str(float(text)) in found
     assert not os.path.exists(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("flush_interval", "1"),
+        ("flush_interval", float("nan")),
+        ("flush_interval", Decimal("0.5")),
+        ("process_identifier", "os:getpid"),
+        ("process_identifier", 7),
+        ("mode", "660"),
+        ("mode", 660),
+        ("mode", 384.0),
+        ("group", 2**32 - 1),
+        ("group", 1.5),
+        ("keep_dead", "5"),
+        ("keep_dead", 2.5),
+        ("keep_dead", 2**63),
+        ("max_series", "3"),
+        ("max_series", True),
+    ],
+)
+@pytest.mark.promise(4)
+def test_a_keyword_that_cannot_be_used_is_refused(path: str, name: str, found: object) -> None:
+    """Also one of the wrong kind, with which flushes would fail later; no file is made."""
+    shown = "0o1224" if found == 660 else repr(found)
+
+    with pytest.raises(ValueError, match=f"^{name} (is )?{re.escape(shown)}"):
+        sqlmetrics.install(path, **{name: found})  # type: ignore[arg-type]
+
+    assert not os.path.exists(path)
+
+
+@pytest.mark.promise(4)
+def test_an_unknown_mode_in_the_environment_names_its_variable(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variable may be set far from the code that scrapes."""
+    sqlmetrics.install(path)
+    monkeypatch.setenv("SQLMETRICS_MODES", "busy=average")
+
+    with pytest.raises(ValueError, match="SQLMETRICS_MODES: 'average' for 'busy'"):
+        sqlmetrics.generate_latest()
 
 
 @pytest.mark.parametrize("name", ["PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir", "SQLMETRICS_PATH"])

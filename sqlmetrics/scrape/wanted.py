@@ -47,8 +47,10 @@ def wanted(
 ) -> Wanted:
     """Return what a caller wants. self_metrics, modes: None: as the environment has it. Raises ValueError."""
     self_metrics = config.self_metrics() if self_metrics is None else self_metrics
+    source = "SQLMETRICS_MODES: " if modes is None else ""
     modes = config.modes() if modes is None else modes
     for name, mode in modes.items():
         if mode not in MODES:
-            raise ValueError(f"{mode!r} for {name!r} is no multiprocess mode; there are {', '.join(sorted(MODES))}")
+            known = ", ".join(sorted(MODES))
+            raise ValueError(f"{source}{mode!r} for {name!r} is no multiprocess mode; there are {known}")
     return Wanted(None if names is None else frozenset(names), created, self_metrics, modes)
