@@ -10,7 +10,7 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .errors import ForeignFileError, PathError
+from .errors import ForeignFileError, PathError, StoreError
 from .process import identifiers
 
 STORE_NAME = "metrics.sqlite3"
@@ -26,6 +26,8 @@ Identifier = Callable[[], object]
 _LONGEST_INTERVAL = 86_400.0
 _MOST_ROWS = 2**63 - 1
 """The greatest number that SQLite takes."""
+_SHARED_FOLDER = 0o2770
+"""The mode of a folder that is shared with a group, which new files there get."""
 _GREATEST_GID = 2**32 - 2
 """The greatest number of a group; the next one is -1 for the system."""
 
@@ -239,21 +241,36 @@ def make_folder(path: str, gid: int) -> None:
     """Make the folder of the store at `path` if there is none, below a folder such as ``/dev/shm``.
 
     Only this user may enter it; with a group `gid` >= 0, that group too. Elsewhere, a missing folder is a typing
-    error, which would otherwise be found only when the wrong disk is full. Raises OSError.
+    error, which would otherwise be found only when the wrong disk is full. Raises PathError if this process may not
+    make it, or StoreError if there is no room for it now.
     """
     folder = os.path.dirname(path)
     if not _may_be_made(folder):
         return
-    with contextlib.suppress(FileExistsError):  # another process of the app has begun, too
+    try:
         os.mkdir(folder, 0o700)
-        if gid >= 0:
-            share_folder(folder, gid)
+    except FileExistsError:  # another process of the app has begun, too
+        return
+    except OSError as error:
+        check_writable(folder)
+        raise StoreError(f"{path}: the store cannot be made or opened: {error}") from error
+    if gid >= 0:
+        _share_new_folder(folder, gid)
+
+
+def _share_new_folder(folder: str, gid: int) -> None:
+    try:
+        share_folder(folder, gid)
+    except OSError as error:
+        with contextlib.suppress(OSError):  # so that the next attempt does not find it as it should not be
+            os.rmdir(folder)
+        raise PathError(f"{folder}: mode {_SHARED_FOLDER:o} and group {gid} cannot be set: {error}") from error
 
 
 def share_folder(folder: str, gid: int) -> None:
     """Let a group use a folder that only its owner could use; new files there get the group. Raises OSError."""
     os.chown(folder, -1, gid)
-    os.chmod(folder, 0o2770)  # noqa: S103 - that is what it is for
+    os.chmod(folder, _SHARED_FOLDER)
 
 
 def is_open_to_all(folder: str) -> bool:

@@ -69,8 +69,6 @@ def begin(path: str) -> None:
     Raises PathError, StoreError, or ValueError for a setting.
     """
     settings = config.settings()
-    config.make_folder(path, settings.gid())
-    config.check_writable(path)
     store = Store(path, settings)
     store.begin_run(uid=os.geteuid(), gid=os.getegid())
     if store.is_open():

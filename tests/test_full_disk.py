@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from disks import Disk, can_mount
 from helpers import Shell, child, own, scrape, value, wait_for
+from launching import run, write
 from outsiders import Operator
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -61,6 +63,49 @@ def test_an_app_that_starts_on_a_full_disk_counts_in_memory(
     assert 1 <= len(warnings) == len(set(warnings)) <= 3
     assert all("memory" in text or "rows come later" in text for text in warnings)
     assert "-new" not in "".join(os.listdir(folder))
+
+
+@pytest.mark.parametrize("inodes", [2, 3, 4])
+def test_an_app_starts_where_there_is_no_room_for_the_stores_folder(
+    folder: Path, mounted: list[Disk], inodes: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nor for all of its files: it counts in memory, and makes the folder when there is room."""
+    disk = Disk(folder, f"8m,mode=1777,nr_inodes={inodes}")
+    mounted.append(disk)
+    (folder / "filler").touch()
+    path = str(folder / "app" / "metrics.sqlite3")
+
+    store = sqlmetrics.install(path, flush_interval=0.02)
+    Counter("requests", "Requests").inc()
+    assert not store.is_open()
+    assert store.trouble.counts["closed"] >= 1
+    disk.resize("8m,nr_inodes=1000")
+
+    wait_for(store.is_open)
+    Counter("others", "Others").inc()
+    assert scrape(path) == {("requests_total", ()): 1, ("others_total", ()): 1}
+    assert len([record for record in caplog.records if "cannot be made or opened" in record.getMessage()]) == 1
+
+
+def test_a_run_begins_on_a_full_disk_that_has_the_store_of_the_last_one(folder: Path, mounted: list[Disk]) -> None:
+    """The app starts all the same, with the sums of the run before, and the log says why."""
+    disk = Disk(folder, "4m")
+    mounted.append(disk)
+    count = """
+        from prometheus_client import Counter
+        requests = Counter("requests", "Requests", ["path"])
+        for number in range(2000):
+            requests.labels(f"/{number}").inc()
+    """
+    script = write(folder, "script.py", count)
+    assert run(sys.executable, str(script), path=disk.path).returncode == 0
+    disk.fill()
+
+    done = run(sys.executable, "-c", "import prometheus_client; print('started')", path=disk.path)
+
+    assert (done.stdout, done.returncode) == ("started\n", 0)
+    assert "what earlier runs left cannot be removed now (FullError" in done.stderr
+    assert sum(scrape(disk.path).values()) == 2000
 
 
 @pytest.mark.promise(3)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from disks import Disk, can_mount
 from helpers import in_child, scrape
 from launching import run
 from outsiders import NOBODY, as_root, drop_rights, error_of, unprivileged
 from prometheus_client import Counter
 
 import sqlmetrics
+from sqlmetrics import launch
 from sqlmetrics.store.installed import installed
 
 pytestmark = pytest.mark.promise(11)
@@ -87,6 +91,37 @@ def test_a_missing_folder_elsewhere_is_an_error(folder: Path, own: Path) -> None
         assert error_of(lambda path=path: sqlmetrics.install(path))[0] == "PathError"
     folder.chmod(0o755)
     assert error_of(lambda: sqlmetrics.install(own / "metrics.sqlite3"))[0] == "PathError"
+    assert not own.exists()
+
+
+@pytest.mark.skipif(not can_mount(), reason="mounting a tmpfs needs root and CAP_SYS_ADMIN")
+def test_a_folder_that_may_not_be_made_is_an_error(folder: Path) -> None:
+    """On a disk that is mounted read-only, say: `install` names it, and a program of the launcher's goes on without."""
+    disk = Disk(folder, "1m,mode=1777,ro")
+    path = str(folder / "app" / "metrics.sqlite3")
+    try:
+        name, message = error_of(lambda: sqlmetrics.install(path))
+        assert name == "PathError"
+        assert f"the folder {str(folder)!r} (drwxrwxrwt) cannot be written by uid 0" in message
+
+        variables = os.environ | launch.variables(path)
+        command = [sys.executable, "-c", "import prometheus_client; print('started')"]
+        done = subprocess.run(command, env=variables, capture_output=True, text=True)
+        assert (done.stdout, done.returncode) == ("started\n", 0)
+        assert "counts in its own memory, seen by nobody else: the folder" in done.stderr
+    finally:
+        disk.unmount()
+
+
+def test_a_folder_that_the_group_cannot_get_is_not_left_behind(own: Path) -> None:
+    """A second attempt would find it as it should not be."""
+
+    def install() -> None:
+        sqlmetrics.install(own / "metrics.sqlite3", mode=0o660, group=0)
+
+    name, message = unprivileged(lambda: error_of(install))
+    assert name == "PathError"
+    assert "mode 2770 and group 0 cannot be set" in message
     assert not own.exists()
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from helpers import wait_for
 from launching import jobs, launched, run, write
+from outsiders import Operator
 
 from sqlmetrics.cells import layout, locks
 
@@ -73,6 +74,20 @@ def test_a_second_run_waits_while_another_empties_the_store(path: str, script: P
             locks.unlock(emptied.fileno(), layout.RUN_LOCK_AT)
             assert second.stdout.readline() == "started\n"
             assert locks.is_locked(emptied.fileno(), layout.RUN_LOCK_AT)
+
+
+def test_a_run_begins_while_another_program_has_the_write_lock(path: str, script: Path) -> None:
+    """The command starts all the same, with the sums of the run before, and the log says why."""
+    run(sys.executable, str(script), "first", path=path)
+
+    with Operator(path, "BEGIN IMMEDIATE"):
+        done = run(sys.executable, str(script), "second", path=path)
+
+    assert done.returncode == 0
+    assert "what earlier runs left cannot be removed now (BusyError" in done.stderr
+    assert jobs(path) == {"first": 1, "second": 1}
+    run(sys.executable, str(script), "third", path=path)
+    assert jobs(path) == {"third": 1}
 
 
 def assert_keeps_the_run_going(command: str, counted: str, path: str, script: Path) -> None:

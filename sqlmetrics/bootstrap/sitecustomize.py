@@ -37,7 +37,7 @@ def _install() -> None:
         store = install()
         if os.environ.get(config.RUN_VARIABLE) == store.path:
             store.join_run()  # the lock that the launcher handed on is lost where a daemon closes what it inherits
-    except (ValueError, SQLMetricsError) as error:
+    except (ValueError, OSError, SQLMetricsError) as error:
         _complain(error)
 
 

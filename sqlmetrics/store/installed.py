@@ -96,7 +96,6 @@ def remember(path: str, **given: object) -> Store:
     if _installed is None:
         visited = _visited.pop(path, None)
         settings = config.settings(**given)
-        config.make_folder(path, settings.gid())
         _installed = Store(path, settings)
         if visited is not None:
             visited.leave()

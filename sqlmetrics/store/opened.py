@@ -69,7 +69,11 @@ class Opened:
         return self.home.is_open()
 
     def open(self, seconds: float = waits.SET_UP) -> None:
-        """Open the store, or make it; wait so many seconds for others. Raises what `files.open_or_create` does."""
+        """Open the store, or make it and its folder; wait so many seconds for others.
+
+        Raises what `config.make_folder` and `files.open_or_create` raise.
+        """
+        config.make_folder(self.path, self.settings.gid())
         self.enter(files.open_or_create(self.path, self.settings, self.trouble, seconds=seconds))
         self.home.over("closed", "the store is open, the values of this process are in it")
 

@@ -20,6 +20,7 @@ from ..process import fork, interpreters, under_uwsgi, waits
 from ..process.trouble import Trouble
 from ..process.wiped import wiped_bytes
 from ..rows import files, wal
+from ..rows.damage import is_damage
 from ..rows.renew import Pair
 from ..scrape import readers
 from ..scrape.reader import Finish, Reader
@@ -199,10 +200,24 @@ class Store(Opened, fork.ForkAware):
         if os.geteuid() == 0 != uid and self.settings.group is None:
             self.share(gid)
         if locks.try_lock(self.file.fd, layout.RUN_LOCK_AT):
-            with contextlib.suppress(StoreInUseError):
-                resets.begin_with_sums(self) if self.settings.persist else resets.begin_at_zero(self)
+            self._drop_earlier_runs()
             self.rounds.admission.begin()
         self.join_run(30)
+        self.trouble.write_log()
+
+    def _drop_earlier_runs(self) -> None:
+        """Empty the store, unless others use it. If the disk is full or the store locked, the app starts all the same.
+
+        What earlier runs left then stays, and their sums go on.
+        """
+        try:
+            resets.begin_with_sums(self) if self.settings.persist else resets.begin_at_zero(self)
+        except StoreInUseError:
+            pass
+        except Exception as error:  # whatever it is: it is no reason to stop an app
+            self.trouble.remark(f"{self.path}: what earlier runs left cannot be removed now ({error!r}), so it stays")
+            if is_damage(error):
+                self.file.doubt()
 
     def join_run(self, seconds: int = 1) -> None:
         """Belong to a run as long as this process lives; wait so many seconds for a launcher that empties the store."""
