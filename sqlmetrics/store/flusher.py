@@ -1,7 +1,7 @@
 """The flusher: a thread that writes changes to rows about once a second; or, without threads, turns between requests.
 
-A round in which nothing changed costs two `stat` calls, a comparison of the process's own blocks, and one `fcntl`
-for each process of the store: no SQLite, no write.
+A round in which nothing changed costs seven `stat` calls, a comparison of the process's own blocks, and one `fcntl`
+or two for each process of the store: no SQLite, no write.
 """
 
 from __future__ import annotations
