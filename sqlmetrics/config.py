@@ -342,8 +342,10 @@ def _refuse_db(source: str, text: str, folder: str, name: str) -> None:
 
 
 def check_writable(path: str) -> None:
-    """Raise PathError if the folder of `path` does not let this process create the store's files."""
+    """Raise PathError if the folder of `path` is gone, or does not let this process create the store's files."""
     folder = os.path.dirname(path)
+    if not os.path.lexists(folder):
+        raise PathError(f"the folder {folder!r} does not exist; create it first")
     if not os.access(folder, os.W_OK | os.X_OK):
         mode = stat.filemode(os.stat(folder).st_mode)
         raise PathError(

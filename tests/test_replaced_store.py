@@ -339,6 +339,17 @@ def test_operations_go_on_while_the_folder_is_deleted(folder, path: str) -> None
         wait_for(lambda: store.flush() and is_back())
 
 
+def test_the_log_names_a_folder_that_was_deleted(folder, path: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing works again before somebody makes it."""
+    store = sqlmetrics.install(path, flush_interval=0.02)
+    Counter("requests", "Requests").inc()
+    shutil.rmtree(folder)
+
+    wait_for(lambda: store.trouble.counts["flush"])
+
+    wait_for(lambda: f"the folder {str(folder)!r} does not exist" in caplog.text)
+
+
 def test_a_reader_follows_the_new_store(path: str) -> None:
     """A collector that was made before reads the store that is there now."""
     sqlmetrics.install(path, flush_interval=0.02)
