@@ -407,6 +407,7 @@ def _moved_back_at_a_line(path: str, away: str, line: int, pause: int, order: tu
         return not watch.where
 
     def flush() -> None:
+        store.flusher.stop()  # else the first flush after the fork may make the files, in a thread that is not watched
         store.flush()
 
     with child(count=lambda: requests.labels("ended").inc(5)) as ended:
