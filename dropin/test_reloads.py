@@ -60,7 +60,9 @@ class Load:
             try:
                 status, _ = self._server.ask(path)
             except (OSError, http.client.HTTPException):
-                self.unanswered.add(path)  # a worker that ends may reset what it has not taken yet
+                status = 0  # a worker that ends may reset what it has not taken yet
+            if status in (0, 503):  # Apache's answer while none of its daemons takes requests
+                self.unanswered.add(path)
                 self._ended.wait(0.05)
             else:
                 assert status == 200, (path, status)
