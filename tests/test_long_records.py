@@ -145,8 +145,8 @@ def test_a_long_exemplar_keeps_no_other_waiting(path: str, caplog: pytest.LogCap
     shown = [s.exemplar for metric in registry.collect() for s in metric.samples if s.exemplar]
     assert [one.labels for one in shown] == [{"trace": "x"}] * 10
     assert sum(scrape().values()) == 20
-    assert len(warnings_of(caplog)) == 1
-    assert "too long" in warnings_of(caplog)[0]
+    wait_for(lambda: len(warnings_of(caplog)) >= 1)  # the flusher may have noticed it, and tells it a moment later
+    assert ["too long" in text for text in warnings_of(caplog)] == [True]
 
 
 def test_an_info_that_is_too_long_is_not_shown_and_the_next_one_is(path: str) -> None:
