@@ -40,34 +40,3 @@ class Interruption:
             yield
         finally:
             sys.settrace(None)
-
-
-class Raising:
-    """A profile function that raises an error where a signal handler's may come: see `at`.
-
-    at: the number of the event, counted from 1: a function of these modules begins, or has called one that is written
-        in C. events: how many there were so far. where: as in `Interruption`.
-    """
-
-    def __init__(self, at: int, modules: Iterable[ModuleType], error: BaseException):
-        self._at = at
-        self._files = {module.__file__ for module in modules}
-        self._error = error
-        self.events = 0
-        self.where = ""
-
-    def __call__(self, frame: FrameType, event: str, _: object) -> None:
-        if event in ("call", "c_return") and frame.f_code.co_filename in self._files:
-            self.events += 1
-            if self.events == self._at:
-                self.where = f"{frame.f_code.co_filename}:{frame.f_lineno}"
-                raise self._error
-
-    @contextlib.contextmanager
-    def watching(self) -> Iterator[None]:
-        """Raise it in a block."""
-        sys.setprofile(self)
-        try:
-            yield
-        finally:
-            sys.setprofile(None)

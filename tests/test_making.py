@@ -28,7 +28,6 @@ pytestmark = pytest.mark.promise(4)
 MAKE = """
 import os, signal, sys
 from sqlmetrics import config
-from sqlmetrics.process import fork
 from sqlmetrics.rows.making import making
 with making(sys.argv[1], config.Settings(), 5):
     os.kill(os.getpid(), signal.SIGSTOP)

@@ -77,15 +77,9 @@ def drop_removed(part: Part) -> None:
 
 
 def _drop(parent: Any, keys: list[Key], part: Part) -> bool:
-    taken: list[bool] = []
-    try:
-        if not native.take(parent._lock, taken, waits.METRIC):
-            return False
-        for shape, values in keys:
+    with native.held(parent._lock, waits.METRIC) as is_held:
+        for shape, values in keys if is_held else ():
             labels = dict(zip(shape.labelnames, values, strict=True))
             if not part.has_known((shape, values)):
                 take_out(parent, tuple(labels.get(exact.text(name)) for name in parent._labelnames))
-    finally:
-        if taken:
-            parent._lock.release()
-    return True
+    return is_held

@@ -54,25 +54,15 @@ def sleep(seconds: float) -> None:
     lock.acquire(timeout=seconds)
 
 
-def take(lock: Any, taken: list[bool], seconds: float = -1) -> bool:
-    """Take a lock; wait so many seconds for other threads, or for ever. False if time is up.
-
-    taken: gets a True in the same step as the lock is taken. So if a signal handler raises right after that step, the
-    caller, which is in a `try` already, knows that it has to release the lock.
-    """
-    taken.extend(filter(None, map(lock.acquire, (True,), (seconds,))))
-    return bool(taken)
-
-
 @contextmanager
 def held(lock: Any, seconds: float) -> Iterator[bool]:
     """Hold a lock within; go on without it, and with False, if others do not release it within so many seconds."""
-    taken: list[bool] = []
+    is_held = bool(lock.acquire(timeout=seconds))
     try:
-        yield take(lock, taken, seconds)
+        yield is_held
     finally:
-        if taken:
-            lock.release()  # at once: an exception can come when a function of Python begins
+        if is_held:
+            lock.release()
 
 
 class Greenlets(NamedTuple):
